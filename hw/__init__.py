@@ -1,0 +1,1 @@
+"""Gateware of the Sterna accelerator, in the order in which the data flows."""

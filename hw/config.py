@@ -1,0 +1,144 @@
+"""One frozen configuration for gateware, simulated board and host, with named presets."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+VERSIONS = {"protocol": 1, "isa": 1, "numerics": 1, "image": 1}
+PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be built; the message names the value and the constraint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Build parameters of one accelerator. No shape of a model is among them.
+
+    Attributes
+    ----------
+    rows, columns : int
+        R x C of the ternary array; R * C trits are consumed per cycle.
+    lanes : int
+        V, vector lanes of fp24 arithmetic; a power of two.
+    batch : int
+        B, sequences per weight fetch. Version 1 builds B = 1.
+    port_bytes : int
+        Bytes per memory word and cycle, a power of two.
+    weight_code : str
+        "trit5" (1.6 bits per weight) or "bit2".
+    memory : str
+        "external" (behind the memory port) or "onchip".
+    memory_bytes : int
+        Size of the model memory.
+    vector_words : int
+        Words (of V numbers) of each of the three vector banks; at most 16384.
+    activation_words : int
+        Words (of C codes) of each of the two activation buffers.
+    program_words : int
+        Instructions of the program memory; at most 1024.
+    fifo_words : int
+        Depth of the stream FIFO in memory words.
+    row_words : int
+        Depth of the row queue in words of V rows.
+    ring : int
+        Entries of the token ring, a power of two.
+    strip : int
+        Rows per strip of vector work; a multiple of R and V.
+    credits : int
+        Frame buffers of the link.
+    clock_hz : int
+        Clock that projections assume.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    lanes: int
+    port_bytes: int
+    memory_bytes: int
+    vector_words: int
+    activation_words: int
+    strip: int
+    clock_hz: int
+    batch: int = 1
+    weight_code: str = "trit5"
+    memory: str = "external"
+    program_words: int = 256
+    fifo_words: int = 1024
+    row_words: int = 128
+    ring: int = 1024
+    credits: int = 2
+
+    def __post_init__(self):
+        def need(condition, text):
+            if not condition:
+                raise ConfigError(f"configuration {self.name!r}: {text}")
+
+        need(self.batch == 1, f"batch {self.batch}: this version builds batch 1")
+        need(self.weight_code in ("trit5", "bit2"), f"weight_code {self.weight_code!r}: use trit5 or bit2")
+        need(self.memory in ("external", "onchip"), f"memory {self.memory!r}: use external or onchip")
+        need(self.columns > 0 and self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
+        need(self.rows > 0, f"rows {self.rows}: must be positive")
+        for field in ("lanes", "port_bytes", "ring"):
+            value = getattr(self, field)
+            need(value > 0 and value & (value - 1) == 0, f"{field} {value}: must be a power of two")
+        need(self.lanes <= 16, f"lanes {self.lanes}: at most 16")
+        need(self.columns % self.lanes == 0, f"lanes {self.lanes}: must divide columns {self.columns}")
+        need(self.rows % self.lanes == 0 or self.lanes % self.rows == 0,
+             f"rows {self.rows} and lanes {self.lanes}: one must divide the other")
+        need(self.strip % self.rows == 0 and self.strip % self.lanes == 0,
+             f"strip {self.strip}: must be a multiple of rows {self.rows} and lanes {self.lanes}")
+        need(self.row_words * self.lanes >= self.strip + 2 * max(self.rows, self.lanes),
+             f"row_words {self.row_words}: the row queue must hold a strip of {self.strip} rows and two tiles")
+        need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
+        need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
+        need(self.memory_bytes % 64 == 0 and self.memory_bytes <= 1 << 31,
+             f"memory_bytes {self.memory_bytes}: must be a multiple of 64, at most 2 GiB")
+
+    @property
+    def tile_bytes(self):
+        """T, bytes of one R x C tile of trits."""
+        trits = self.rows * self.columns
+        return trits // 5 if self.weight_code == "trit5" else -(-trits // 4)
+
+    @property
+    def word_address_bits(self):
+        """Bits of a memory word address."""
+        return (self.memory_bytes // self.port_bytes - 1).bit_length()
+
+    @property
+    def digest(self):
+        """Hex SHA-256 of everything but the name: names build folders and fills the build register."""
+        values = asdict(self) | {"versions": VERSIONS}
+        values.pop("name")
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+_MIB = 1 << 20
+PRESETS = {c.name: c for c in (
+    # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
+    Config(name="up5k", rows=1, columns=10, lanes=1, port_bytes=2, memory="onchip", memory_bytes=128 << 10,
+           vector_words=512, activation_words=16, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256,
+           credits=2, program_words=256),
+    # SDR SDRAM x16 of the ULX3S.
+    Config(name="lanes10", rows=1, columns=10, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
+           activation_words=1024, strip=16, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=4),
+    # DDR3 x16 at 1:2 of ECP5 boards.
+    Config(name="lanes40", rows=2, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB, vector_words=2048,
+           activation_words=512, strip=32, clock_hz=80_000_000, credits=4),
+    # The demo's simulated board: wide enough for several tokens per second of wall time.
+    Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB, vector_words=2048,
+           activation_words=512, strip=32, clock_hz=100_000_000, fifo_words=512, credits=8),
+    # DDR4 over four ports of the KV260; holds the 2.7B geometry.
+    Config(name="lanes320", rows=8, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
+           activation_words=256, strip=64, clock_hz=200_000_000, fifo_words=256, credits=8),
+)}
+
+
+def preset(name):
+    """The preset called ``name``; ConfigError lists the known ones otherwise."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}: use one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,186 @@
+"""Layers of the MatMul-free language model (arXiv 2406.02528; docs/numerics.md, level L0) with straight-through gradients."""
+
+import torch
+from torch import nn
+
+from sterna.models.scan import linear_recurrence
+
+INNER_EPS = 1e-6  # of the norm inside every BitLinear, whatever the checkpoint says
+FLOOR = 1e-5  # of max|y| and of mean|W| in the two quantisers
+
+
+def half_away(x):
+    """Round to the nearest integer, halves away from zero (torch.round takes halves to even)."""
+    return torch.sign(x) * torch.floor(torch.abs(x) + 0.5)
+
+
+def ternarise(weight):
+    """Trits (float, values -1, 0, 1) and the scale mean|W| of a latent weight of any shape; halves to even."""
+    mean = weight.abs().mean()
+    return torch.clamp(torch.round(weight * (1 / torch.clamp(mean, min=FLOOR))), -1, 1), mean
+
+
+def rms_norm(x, weight, eps):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def quantise(y):
+    """int8 codes as float and the step max|y|/127, one per row of the last dimension."""
+    peak = torch.clamp(y.abs().amax(-1, keepdim=True), min=FLOOR)
+    codes = torch.clamp(half_away(y * (127 / peak)), -128, 127)
+    return codes, peak / 127
+
+
+def rescale(acc, step, mean):
+    """Integer products back to real units."""
+    return acc.float() * (step * mean)
+
+
+def split_gradient(grad, step, codes):
+    """What the two backward products need: int8 rows of grad with their steps, grad * step, and the codes as float."""
+    grad_step = torch.clamp(grad.abs().amax(-1, keepdim=True), min=1e-30) / 127
+    return torch.round(grad / grad_step).to(torch.int8), grad_step, grad * step, codes.float()
+
+
+def quantise_int8(y):
+    """As ``quantise``, with the codes in int8 (which never reach -128)."""
+    codes, step = quantise(y)
+    return codes.to(torch.int8), step
+
+
+class TernaryProduct(torch.autograd.Function):
+    """y [N, in] times W [out, in], both quantised in the forward pass and straight-through in the backward one.
+
+    ``products`` picks the arithmetic of the matrix products. Codes and trits are exact in all three, so the
+    forward pass is the same; "int8" also rounds the gradient of y to int8 rows (fast where the CPU has VNNI),
+    "bf16" rounds the operands of the backward pass to bfloat16, "fp32" rounds nothing.
+    """
+
+    @staticmethod
+    def forward(ctx, y, weight, products):
+        trits, mean = ternarise(weight)
+        ctx.products = products
+        if products == "int8":
+            codes, step = quantise_int8(y)
+            trits = trits.to(torch.int8)
+            acc = torch._int_mm(codes, trits.t().contiguous())
+        elif products == "bf16":
+            codes, step = quantise(y)
+            codes, trits = codes.bfloat16(), trits.bfloat16()
+            # A bfloat16 product rounds its result; only the GPU offers a float32 one.
+            acc = (torch.mm(codes, trits.t(), out_dtype=torch.float32) if y.is_cuda else
+                   codes.float() @ trits.float().t())
+        else:
+            codes, step = quantise(y)
+            acc = codes @ trits.t()
+        ctx.save_for_backward(codes, step, trits, mean)
+        return rescale(acc, step, mean)
+
+    @staticmethod
+    def backward(ctx, grad):
+        codes, step, trits, mean = ctx.saved_tensors
+        if ctx.products == "int8":
+            rows, grad_step, grad, codes = split_gradient(grad, step, codes)
+            return rescale(torch._int_mm(rows, trits), grad_step, mean), grad.t() @ codes, None
+        grad_y = (grad.to(trits.dtype) @ trits).float() * mean
+        return grad_y, ((grad * step).to(codes.dtype).t() @ codes).float(), None
+
+
+class BitLinear(nn.Module):
+    """RMSNorm, int8 activations per token, ternary weights per tensor. x [N, in] -> [N, out]."""
+
+    def __init__(self, inputs, outputs, std):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * std)
+        self.norm = nn.Module()
+        self.norm.weight = nn.Parameter(torch.ones(inputs))
+        self.products = "fp32"
+
+    def forward(self, x):
+        return TernaryProduct.apply(rms_norm(x, self.norm.weight, INNER_EPS), self.weight, self.products)
+
+
+def mlgru_gates(f_raw, i_raw, lower, keep):
+    """Forget gate f and input c of the recurrence; keep [N, T, 1] is 0 where a text starts, which empties the state."""
+    f = lower + (1 - lower) * torch.sigmoid(f_raw)
+    c = nn.functional.silu(i_raw) * (1 - f)
+    return f * keep, c
+
+
+def mlgru_output(g_raw, h, weight, eps):
+    """RMSNorm(g) * weight * silu(h)."""
+    return rms_norm(g_raw, weight, eps) * nn.functional.silu(h)
+
+
+def glu_backward(pair, grad):
+    """Gradients of gate and value, given the gradient of silu(gate) * value."""
+    gate, value = pair.chunk(2, -1)
+    s = torch.sigmoid(gate)
+    return grad * value * (s + gate * s * (1 - s)), grad * gate * s
+
+
+def glu_forward(pair):
+    """silu(gate) * value, the two halves of the last dimension."""
+    gate, value = pair.chunk(2, -1)
+    return nn.functional.silu(gate) * value
+
+
+class GatedLinearUnit(torch.autograd.Function):
+    """pair [N, 2 I] -> silu(gate) * value [N, I]; its backward pass is written out because it fuses better so."""
+
+    @staticmethod
+    def forward(ctx, pair):
+        ctx.save_for_backward(pair)
+        return glu_forward(pair)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.cat(glu_backward(*ctx.saved_tensors, grad), -1)
+
+
+glu = GatedLinearUnit.apply
+
+
+class Block(nn.Module):
+    """x += MLGRU(norm(x)); x += GLU(norm(x)), over [N, T, H]."""
+
+    def __init__(self, hidden, intermediate, eps, std):
+        super().__init__()
+        self.eps = eps
+        self.attn_norm = _Scale(hidden)
+        self.attn = nn.Module()
+        for name in "ifgo":
+            setattr(self.attn, f"{name}_proj", BitLinear(hidden, hidden, std))
+        self.attn.g_norm = _Scale(hidden)
+        self.mlp_norm = _Scale(hidden)
+        self.mlp = nn.Module()
+        self.mlp.gate_proj = BitLinear(hidden, 2 * intermediate, std)
+        self.mlp.down_proj = BitLinear(intermediate, hidden, std)
+
+    def forward(self, x, lower, keep):
+        n, t, hidden = x.shape
+        flat = x.reshape(n * t, hidden)
+        y = rms_norm(flat, self.attn_norm.weight, self.eps)
+        attn = self.attn
+        f, c = mlgru_gates(attn.f_proj(y).view(n, t, hidden), attn.i_proj(y).view(n, t, hidden), lower, keep)
+        h = linear_recurrence(f, c).reshape(n * t, hidden)
+        flat = flat + attn.o_proj(mlgru_output(attn.g_proj(y), h, attn.g_norm.weight, self.eps))
+        y = rms_norm(flat, self.mlp_norm.weight, self.eps)
+        flat = flat + self.mlp.down_proj(glu(self.mlp.gate_proj(y)))
+        return flat.view(n, t, hidden)
+
+
+class _Scale(nn.Module):
+    """The weight vector of an RMSNorm, initialised to one."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+
+def compile_elementwise():
+    """Let torch.compile fuse the element-wise functions of this module (needs a C++ compiler; about a minute)."""
+    for name in ("rms_norm", "quantise", "quantise_int8", "rescale", "split_gradient", "mlgru_gates", "mlgru_output",
+                 "glu_forward", "glu_backward"):
+        globals()[name] = torch.compile(globals()[name], dynamic=False)
