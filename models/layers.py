@@ -15,9 +15,9 @@ def half_away(x):
 
 
 def ternarise(weight):
-    """Trits (float, values -1, 0, 1) and the scale mean|W| of a latent weight of any shape; halves to even."""
-    mean = weight.abs().mean()
-    return torch.clamp(torch.round(weight * (1 / torch.clamp(mean, min=FLOOR))), -1, 1), mean
+    """Trits (float, values -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape; halves to even."""
+    mean = torch.clamp(weight.abs().mean(), min=FLOOR)
+    return torch.clamp(torch.round(weight * (1 / mean)), -1, 1), mean
 
 
 def rms_norm(x, weight, eps):

@@ -4,10 +4,12 @@ import json
 import math
 import time
 import tomllib
-from dataclasses import dataclass
+import typing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -16,9 +18,19 @@ from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
 
 
+class TrainError(ValueError):
+    """A training run that cannot start; the message names the value and the way out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run; see models/configs for what each entry does."""
+    """One training run; see models/configs for what each entry does.
+
+    Raises
+    ------
+    TrainError
+        A value that cannot be trained with.
+    """
 
     text: str
     holdout_stories: int
@@ -36,14 +48,61 @@ class TrainConfig:
     steps: int = 0
     minutes: float = 0.0
 
+    def __post_init__(self):
+        if not (self.steps > 0 or self.minutes > 0):
+            raise TrainError(f"steps {self.steps}, minutes {self.minutes}: give one of them, above 0")
+        if self.products not in ("int8", "bf16", "fp32"):
+            raise TrainError(f"products {self.products!r}: use int8, bf16 or fp32")
+        if self.vocab_size < 257:
+            raise TrainError(f"vocab_size {self.vocab_size}: at least 257, the 256 bytes and the end mark")
+        for name in ("holdout_stories", "hidden_size", "intermediate_size", "num_hidden_layers", "row_tokens", "rows",
+                     "learning_rate", "evaluate_every"):
+            if getattr(self, name) <= 0:
+                raise TrainError(f"{name} {getattr(self, name)}: must be above 0")
+        if self.products == "int8" and (self.hidden_size % 8 or self.intermediate_size % 8 or self.vocab_size % 8):
+            raise TrainError("int8 products need hidden_size, intermediate_size and vocab_size in multiples of 8: "
+                             "change them or use fp32")
+
     @classmethod
     def load(cls, path):
-        """Read a TOML file; ``text`` is relative to the repository's models folder."""
-        values = tomllib.loads(Path(path).read_text())
-        config = cls(**values)
-        if not (config.steps or config.minutes):
-            raise ValueError(f"{path}: give steps or minutes")
-        return config
+        """Read a TOML file.
+
+        Raises
+        ------
+        TrainError
+            The file is not there or not TOML, or an entry is missing, unknown or of the wrong type.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise TrainError(f"cannot read the configuration {path}: {error}") from None
+        types = typing.get_type_hints(cls)
+        if unknown := sorted(set(values) - set(types)):
+            raise TrainError(f"{path}: unknown entry {unknown[0]!r}")
+        if missing := sorted(set(types) - set(values) - {"steps", "minutes"}):
+            raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
+        for name, value in values.items():
+            # A whole number may stand for a float, never the other way round.
+            if type(value) is not types[name] and not (types[name] is float and type(value) is int):
+                raise TrainError(f"{path}: {name} = {value!r} must be of type {types[name].__name__}")
+        try:
+            return cls(**values)
+        except TrainError as error:
+            raise TrainError(f"{path}: {error}") from None
+
+    def text_path(self, path):
+        """The text of a configuration file ``path``: beside it, in the folder above it, or in sterna's models folder.
+
+        Raises
+        ------
+        TrainError
+            It is in none of them.
+        """
+        places = [Path(path).resolve().parent, Path(path).resolve().parent.parent, Path(__file__).resolve().parent]
+        for place in places:
+            if (place / self.text).is_file():
+                return place / self.text
+        raise TrainError(f"{path}: no text {self.text!r} in {', '.join(str(p) for p in dict.fromkeys(places))}")
 
 
 def learning_rate(progress, warmup=0.02, decay_from=0.4, floor=0.02):
@@ -71,12 +130,25 @@ class Trainer:
         self.config, self.folder = config, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         stories = data.read_stories(text)
+        if len(stories) <= config.holdout_stories:
+            raise TrainError(f"{text} holds {len(stories)} stories and holdout_stories is {config.holdout_stories}: "
+                             "at least one story must be left to train on")
         train, hold = stories[:-config.holdout_stories], stories[-config.holdout_stories:]
         torch.manual_seed(config.seed)
-        self.tokenizer = data.train_tokenizer(train, config.vocab_size)
+        # A resumed run goes on with its own tokenizer, whatever today's package would make of the text.
+        kept = self.folder / "best" / "tokenizer.json"
+        resumed = (self.folder / "state.pt").exists()
+        self.tokenizer = (tokenizers.Tokenizer.from_file(str(kept)) if resumed and kept.exists() else
+                          data.train_tokenizer(train, config.vocab_size))
+        if self.tokenizer.get_vocab_size() != config.vocab_size:
+            raise TrainError(f"the text gives {self.tokenizer.get_vocab_size()} tokens, vocab_size is "
+                             f"{config.vocab_size}: lower vocab_size or give more text")
         self.train_ids = data.encode(self.tokenizer, train)
-        self.hold_rows = data.pack_rows(data.encode(self.tokenizer, hold), config.row_tokens, np.random.default_rng(0))
-        self.hold_bytes = sum(len(s.encode()) for s in hold)
+        hold_ids = data.encode(self.tokenizer, hold)
+        self.hold_rows = data.pack_rows(hold_ids, config.row_tokens, np.random.default_rng(0))
+        # A story longer than a row is cut there, and only the bytes before the cut are scored.
+        self.hold_bytes = sum(len(self.tokenizer.decode(ids[:config.row_tokens + 1].tolist()).encode())
+                              for ids in hold_ids)
         self.model = LanguageModel(ModelConfig(
             vocab_size=config.vocab_size, hidden_size=config.hidden_size,
             num_hidden_layers=config.num_hidden_layers, intermediate_size=config.intermediate_size))
@@ -85,7 +157,7 @@ class Trainer:
                                            weight_decay=config.weight_decay)
         self.loss = cross_entropy
         self.step, self.tokens, self.elapsed, self.best, self.epoch, self.row = 0, 0, 0.0, math.inf, 0, 0
-        if (self.folder / "state.pt").exists():
+        if resumed:
             self._resume()
 
     def compile(self):
@@ -104,6 +176,9 @@ class Trainer:
             rows = data.pack_rows(self.train_ids, self.config.row_tokens,
                                   np.random.default_rng([self.config.seed, self.epoch]))
             count = len(rows[0]) // self.config.rows * self.config.rows
+            if not count:
+                raise TrainError(f"the text fills {len(rows[0])} rows of {self.config.row_tokens} tokens, a step takes "
+                                 f"{self.config.rows}: lower rows or give more text")
             while self.row < count:
                 batch = [torch.from_numpy(r[self.row:self.row + self.config.rows]) for r in rows]
                 self.row += self.config.rows
@@ -111,9 +186,17 @@ class Trainer:
             self.epoch, self.row = self.epoch + 1, 0
 
     def run(self):
-        """Train to the end; yields {step, loss, lr, tokens, progress[, bits_per_byte]} after every step."""
-        log = (self.folder / "log.jsonl").open("a")
-        for inputs, targets, keep in self._batches():
+        """Train to the end; yields {step, loss, lr, tokens, seconds, progress[, bits_per_byte]} after every step.
+
+        Between two records everything is consistent: a caller may call ``save_state`` and stop there.
+        """
+        if self.progress >= 1:
+            return
+        with (self.folder / "log.jsonl").open("a") as log:
+            yield from self._steps(log)
+
+    def _steps(self, log):
+        for taken, (inputs, targets, keep) in enumerate(self._batches()):
             started = time.monotonic()
             rate = self.config.learning_rate * learning_rate(self.progress)
             for group in self.optimiser.param_groups:
@@ -125,14 +208,14 @@ class Trainer:
             self.optimiser.step()
             self.step += 1
             self.tokens += int((targets >= 0).sum())
-            # The first steps compile; they do not count as training time.
-            self.elapsed += time.monotonic() - started if self.step > 2 else 0.0
+            # The first steps of a process compile; they do not count as training time.
+            self.elapsed += time.monotonic() - started if taken >= 2 else 0.0
             record = {"step": self.step, "loss": round(loss.item(), 4), "lr": rate, "tokens": self.tokens,
                       "seconds": round(self.elapsed, 1)}
             done = self.progress >= 1
             if done or self.step % self.config.evaluate_every == 0:
                 record["bits_per_byte"] = self.evaluate()
-                self._save(record["bits_per_byte"])
+                self._keep(record["bits_per_byte"])
             log.write(json.dumps(record) + "\n")
             log.flush()
             yield record | {"progress": self.progress}
@@ -152,18 +235,50 @@ class Trainer:
                                    reduction="sum").item()
         return total / math.log(2) / self.hold_bytes
 
-    def _save(self, bits):
+    def _keep(self, bits):
         if bits < self.best:
             self.best = bits
             save_checkpoint(self.folder / "best", self.model, self.tokenizer)
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()} | {
+        self.save_state()
+
+    def save_state(self):
+        """Write ``state.pt``, from which a Trainer over the same folder goes on exactly here."""
+        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+                 "config": asdict(self.config)} | {
             k: getattr(self, k) for k in ("step", "tokens", "elapsed", "best", "epoch", "row")}
         torch.save(state, self.folder / "state.part")
         (self.folder / "state.part").replace(self.folder / "state.pt")
 
     def _resume(self):
-        state = torch.load(self.folder / "state.pt", weights_only=True)
+        try:
+            state = torch.load(self.folder / "state.pt", weights_only=True)
+        except Exception as error:  # torch raises several kinds for a damaged file
+            reason = str(error).splitlines()[0]
+            raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: {reason}") from None
+        saved = state.pop("config", {})
+        # How long a run lasts may change on resuming; what it computes may not.
+        for name in saved.keys() - {"text", "steps", "minutes", "evaluate_every"}:
+            if saved[name] != getattr(self.config, name):
+                raise TrainError(f"{self.folder} was trained with {name} {saved[name]}, not "
+                                 f"{getattr(self.config, name)}: use another --out")
         self.model.load_state_dict(state.pop("model"))
         self.optimiser.load_state_dict(state.pop("optimiser"))
         for key, value in state.items():
             setattr(self, key, value)
+        self._cut_log()
+
+    def _cut_log(self):
+        """Drop the records of steps that the saved state has not seen; they will be made again."""
+        path = self.folder / "log.jsonl"
+        if not path.exists():
+            return
+        kept = [record for record in read_log(self.folder) if record["step"] <= self.step]
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        part.replace(path)
+
+
+def read_log(folder):
+    """The records (list of dict) of a run's log.jsonl; a last line that was cut off is left out."""
+    lines = (Path(folder) / "log.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

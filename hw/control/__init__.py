@@ -1,1 +1,1 @@
-""""""
+"""Microprogram sequencer, host registers, counters."""

@@ -1,0 +1,89 @@
+"""Where vectors and scalars live: a first-fit allocator per bank and the placement of a model's vectors.
+
+The placement satisfies "no operation reads one bank at two addresses" for every operation of `sterna.firmware.program`:
+x, keep, w_o and w_d lie in bank 0; one factor of what they meet lies in banks 1 and 2; the partial sums lie in both of
+these, so that a fold can read them at two addresses.
+"""
+
+from dataclasses import dataclass
+
+from sterna.firmware.isa import PARTIAL_SUMS, ROTATE_LSB, bank, to_banks
+
+
+class AllocationError(ValueError):
+    """A model that does not fit the device; one line that names what is too large."""
+
+
+@dataclass(frozen=True)
+class Vector:
+    """``words`` words at ``address`` of every bank of ``banks`` (a tuple)."""
+
+    name: str
+    banks: tuple
+    address: int
+    words: int
+
+    def read(self, *, number=None, plus=False, offset=0, mod=False, rotate=0):
+        """Source operand; ``offset`` words further, from bank ``number`` where the vector lies in several."""
+        number = self.banks[0] if number is None else number
+        return bank(number, self.address + offset, plus=plus, mod=mod, rotate=rotate, words=self.words - offset)
+
+    def write(self, *, plus=False, mod=False):
+        """Destination operand: every bank of the vector."""
+        return to_banks(sum(1 << n for n in self.banks), self.address, plus=plus, mod=mod, words=self.words)
+
+
+class Banks:
+    """Hands out words of the three vector banks from address 0 upwards.
+
+    Parameters
+    ----------
+    words : int
+        Words per bank.
+    """
+
+    def __init__(self, words):
+        self.words = words
+        self.used = [0, 0, 0]
+        self.vectors = {}
+
+    def take(self, name, banks, words):
+        """Vector at one address of all ``banks``. AllocationError at ``check`` when a bank is too small."""
+        address = max(self.used[n] for n in banks)
+        for n in banks:
+            self.used[n] = address + words
+        self.vectors[name] = Vector(name, tuple(banks), address, words)
+        return self.vectors[name]
+
+    def check(self):
+        """AllocationError: a bank needs more words than it has."""
+        for number, used in enumerate(self.used):
+            if used > self.words:
+                raise AllocationError(f"vector memory: bank {number} needs {used} words and has {self.words}: "
+                                      "use a configuration with more vector_words or a smaller model")
+
+
+def place(config, hidden, inner):
+    """Banks with every vector of the token program for H = ``hidden`` and (padded) I = ``inner``.
+
+    AllocationError: too few vector words, or more lanes than the fold's rotation reaches.
+    """
+    lanes = config.lanes
+    if lanes > 8:
+        raise AllocationError(f"lanes {lanes}: the fold of partial sums rotates at most 8 lanes")
+    if config.strip > PARTIAL_SUMS:
+        raise AllocationError(f"strip {config.strip}: at most {PARTIAL_SUMS}, or a strip meets its own partial sums")
+    h, i, strip = -(-hidden // lanes), -(-inner // lanes), config.strip // lanes
+    sums = PARTIAL_SUMS // lanes
+    banks = Banks(config.vector_words)
+    # Both pairs of sums side by side (cleared by one operation) and first: a rotated operand has a short address.
+    banks.take("p1", (1, 2), sums)
+    banks.take("p2", (1, 2), sums)
+    assert 2 * sums <= 1 << ROTATE_LSB
+    for name, number, words in (
+            ("x", 0, h), ("keep", 0, h), ("w_o", 0, h), ("w_d", 0, i), ("t0", 0, strip), ("s0", 0, strip),
+            ("outer", 1, h), ("u1", 1, h), ("t1", 1, strip), ("s1", 1, strip),
+            ("u0", 2, h), ("u2", 2, h), ("h", 2, h), ("w_g", 2, h)):
+        banks.take(name, (number,), words)
+    banks.check()
+    return banks

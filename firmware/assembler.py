@@ -1,0 +1,257 @@
+"""Assembler: a builder with labels and automatic ``wait`` flags, and the text form that the disassembler prints."""
+
+import re
+from itertools import combinations
+
+from sterna.firmware import isa
+from sterna.firmware.isa import IsaError, Operand
+
+
+class AssemblerError(IsaError):
+    """A program that cannot be assembled; the message names the instruction."""
+
+
+class Assembler:
+    """Collects instructions; jump targets are labels or instruction numbers.
+
+    Parameters
+    ----------
+    lanes : int
+        V of the device (the partial sums take 64 / V words).
+    program_words : int
+        Instructions that the program memory holds.
+    """
+
+    def __init__(self, lanes, program_words=1024):
+        self.lanes = lanes
+        self.program_words = program_words
+        self.labels = {}
+        self._code = []  # (opcode, fields, operands of a VOP or None)
+
+    def __len__(self):
+        return len(self._code)
+
+    def label(self, name):
+        """Give the next instruction a name. AssemblerError: the name is taken."""
+        if name in self.labels:
+            raise AssemblerError(f"label {name!r} is defined twice")
+        self.labels[name] = len(self._code)
+
+    def emit(self, opcode, **fields):
+        """Append any instruction but a VOP; ``target`` may be a label defined later."""
+        isa.encode(opcode, **{k: v for k, v in fields.items() if not isinstance(v, str)})
+        self._code.append((opcode, fields, None))
+
+    def vop(self, d=isa.NOWHERE, a=isa.ZERO, b=isa.ONE, c=isa.ZERO, *, one=False, wait=False, negp=False, negc=False,
+            table="NONE", maximum=None, minimum=None):
+        """Append r = (+-) a * b + (+-) c to d; ``maximum`` or ``minimum`` is the scalar register of the peak.
+
+        AssemblerError: two reads of one bank at different addresses, or a value that its field cannot hold.
+        """
+        where = f"instruction {len(self._code)}: VOP"
+        for x, y in combinations([o for o in (a, b, c) if o.kind < 3], 2):
+            if x.kind == y.kind and x.code != y.code:
+                raise AssemblerError(f"{where} reads bank {x.kind} at words {x.address} and {y.address}")
+        for name, operand in (("a", a), ("b", b), ("c", c), ("d", d)):
+            is_scalar = operand.kind == (isa.D_SCALAR if name == "d" else isa.KIND_SCALAR)
+            limit = isa.SCALARS if is_scalar else 1 << (isa.ROTATE_LSB if one and name == "c" else 14)
+            if not 0 <= operand.address < limit:
+                raise AssemblerError(f"{where} {name} address {operand.address}: use 0 to {limit - 1}")
+            if not 0 <= operand.rotate < self.lanes or operand.rotate and not (one and name == "c"):
+                raise AssemblerError(f"{where} {name} rotate {operand.rotate}: only c of a one-element operation, below V")
+        if d.kind == isa.D_VECTOR and not d.banks:
+            raise AssemblerError(f"{where} writes a vector to no bank")
+        if d.kind == isa.D_SCALAR and d.address < 2:
+            raise AssemblerError(f"{where} writes s{d.address}, which is constant")
+        if 1 <= isa.TABLE[table] <= 5 and (negp or negc or b != isa.ONE or c != isa.ZERO):
+            raise AssemblerError(f"{where} table {table} takes b, c and their signs from the table")
+        if maximum is not None and minimum is not None:
+            raise AssemblerError(f"{where} has one peak only")
+        peak = isa.PEAK_MAX if maximum is not None else isa.PEAK_MIN if minimum is not None else isa.PEAK_NONE
+        k = maximum if maximum is not None else minimum if minimum is not None else 0
+        fields = {"one": int(one), "wait": int(wait), "negp": int(negp), "negc": int(negc), "table": isa.TABLE[table],
+                  "peak": peak, "k": k, "a_kind": a.kind, "b_kind": b.kind, "c_kind": c.kind, "d_kind": d.kind,
+                  "d_banks": d.banks, "a": a.code, "b": b.code, "c": c.code, "d": d.code}
+        isa.encode(isa.VOP, **fields)
+        self._code.append((isa.VOP, fields, (a, b, c, d)))
+
+    def _target(self, fields):
+        target = fields["target"]
+        if isinstance(target, str):
+            if target not in self.labels:
+                raise AssemblerError(f"label {target!r} is not defined")
+            target = self.labels[target]
+        if target >= len(self._code):
+            raise AssemblerError(f"target {target}: the program has {len(self._code)} instructions")
+        return target
+
+    def _accesses(self, index):
+        """``(reads, writes)`` of a VOP as sets of (space, first, end): the analysis compares these."""
+        _, fields, operands = self._code[index]
+        reads, writes = set(), set()
+
+        def span(operand):
+            if fields["one"]:
+                return operand.address, operand.address + 1
+            return (operand.address, operand.address + operand.words) if operand.words is not None else (0, 1 << 14)
+
+        table = 1 <= fields["table"] <= 5
+        for position, operand in enumerate(operands[:1] if table else operands[:3]):
+            if operand.kind < 3:
+                reads.add((operand.kind, *span(operand)))
+            elif operand.kind == isa.KIND_SCALAR and operand.address > 1:
+                reads.add(("s", operand.address, operand.address + 1))
+            elif operand.kind == (isa.C_RANDOM if position == 2 else isa.A_RANDOM):
+                reads.add(("row counter", 0, 1))
+        d = operands[3]
+        if d.kind == isa.D_VECTOR:
+            writes.update((number, *span(d)) for number in range(3) if d.banks >> number & 1)
+        elif d.kind == isa.D_SCALAR:
+            writes.add(("s", d.address, d.address + 1))
+        elif d.kind in (isa.D_ACTIVATION0, isa.D_ACTIVATION1):
+            writes.add(("q", d.kind, d.kind + 1))
+        elif d.kind == isa.D_SAMPLE:
+            writes.add(("row counter", 0, 1))  # comparisons among themselves stay in order
+        if fields["peak"]:
+            writes.add(("s", fields["k"], fields["k"] + 1))
+        return reads, writes
+
+    def _successors(self, index):
+        opcode, fields, _ = self._code[index]
+        if opcode == isa.HALT:
+            return (0,)  # the next token's program starts while the last results are still under way
+        following = (index + 1,) if index + 1 < len(self._code) else ()
+        if opcode == isa.JUMP and fields["condition"] == isa.ALWAYS:
+            return (self._target(fields),)
+        return (*following, self._target(fields)) if "target" in fields else following
+
+    def waits(self):
+        """Set of the VOPs (instruction numbers) that must wait.
+
+        A VOP waits when an earlier one, on any path since the last waiting VOP (loops included), may still have a result
+        under way that it reads or writes. A result under way is all that matters: operands are read in program order.
+        """
+        count = len(self._code)
+        vops = [i for i in range(count) if self._code[i][0] == isa.VOP]
+        accesses = {i: self._accesses(i) for i in vops}
+        clash = dict.fromkeys(vops, 0)  # bit j: VOP j writes what VOP i touches
+        for i in vops:
+            touched = accesses[i][0] | {w for w in accesses[i][1] if w[0] != "row counter"}
+            for j in vops:
+                if any(s == t and a < d and c < b for s, a, b in accesses[j][1] for t, c, d in touched):
+                    clash[i] |= 1 << j
+        successors = [self._successors(i) for i in range(count)]
+        asked = {i for i in vops if self._code[i][1]["wait"]}
+
+        def late(waiting):
+            """First VOP that meets a result under way although it does not wait, or None."""
+            entry = [0] * count
+            todo = list(range(count))
+            while todo:
+                i = todo.pop()
+                leaving = entry[i]
+                if i in clash:
+                    leaving = (0 if i in waiting else leaving) | 1 << i
+                for j in successors[i]:
+                    if leaving & ~entry[j]:
+                        entry[j] |= leaving
+                        todo.append(j)
+            return next((i for i in vops if i not in waiting and entry[i] & clash[i]), None)
+
+        waiting = set(asked)
+        while (found := late(waiting)) is not None:
+            waiting.add(found)
+        # A wait that was chosen first may be covered by one chosen later, round a loop: drop what is not needed.
+        for i in sorted(waiting - asked):
+            if late(waiting - {i}) is None:
+                waiting.remove(i)
+        return waiting
+
+    def words(self, auto_wait=True):
+        """The program as 96-bit integers. AssemblerError: a label is missing or the program is too long."""
+        if len(self._code) > self.program_words:
+            raise AssemblerError(f"program of {len(self._code)} instructions: the device holds {self.program_words}")
+        waiting = self.waits() if auto_wait else ()
+        result = []
+        for index, (opcode, fields, _) in enumerate(self._code):
+            fields = dict(fields)
+            if "target" in fields:
+                fields["target"] = self._target(fields)
+            if index in waiting:
+                fields["wait"] = 1
+            result.append(isa.encode(opcode, **fields))
+        return result
+
+
+_VECTOR = re.compile(r"b([0-2]+)\[(\d+)(\+?)(%?)(?:>(\d+))?\]$")
+_KEYWORDS = {"a": {"row": isa.ROW, "stream32": isa.STREAM32, "stream8": isa.STREAM8, "random": isa.RANDOM}, "b": {},
+             "c": {"random": isa.RANDOM_COUNT},
+             "d": {"none": isa.NOWHERE, "q0": isa.to_activation(0), "q1": isa.to_activation(1), "mem": isa.MEM,
+                   "sample": isa.TO_SAMPLE}}
+
+
+def _operand(name, text):
+    if text in _KEYWORDS[name]:
+        return _KEYWORDS[name][text]
+    if re.fullmatch(r"s\d+", text):
+        return isa.to_scalar(int(text[1:])) if name == "d" else isa.scalar(int(text[1:]))
+    match = _VECTOR.match(text)
+    if not match or name != "d" and len(match[1]) > 1:
+        raise AssemblerError(f"operand {name}={text}: not a bank, scalar register or source")
+    flags = {"plus": bool(match[3]), "mod": bool(match[4]), "rotate": int(match[5] or 0)}
+    if name == "d":
+        return Operand(isa.D_VECTOR, int(match[2]), banks=sum(1 << int(n) for n in set(match[1])), **flags)
+    return Operand(int(match[1]), int(match[2]), **flags)
+
+
+def parse(text, lanes, program_words=1024):
+    """Assembler holding the program of ``text``: one instruction a line, ``name:`` labels, ``#`` comments.
+
+    ``wait`` stands where the text has it; ``words(auto_wait=False)`` leaves it at that. AssemblerError names the line.
+    """
+    result = Assembler(lanes, program_words)
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.split("#")[0].strip()
+        try:
+            if line.endswith(":"):
+                result.label(line[:-1])
+            elif line:
+                _parse_line(result, line)
+        except (ValueError, KeyError) as error:
+            raise AssemblerError(f"line {number}: {error}") from None
+    return result
+
+
+def _parse_line(result, line):
+    name, *parts = line.split()
+    if name not in isa.OPCODE_NAMES:
+        raise AssemblerError(f"unknown instruction {name!r}")
+    opcode = isa.OPCODE_NAMES.index(name)
+    pairs = dict(part.split("=", 1) if "=" in part else (part, None) for part in parts)
+    if opcode == isa.VOP:
+        options = {}
+        for key, value in pairs.items():
+            if value is None and key in ("one", "wait", "negp", "negc"):
+                options[key] = True
+            elif key in ("maximum", "minimum"):
+                options[key] = int(value.removeprefix("s"))
+            elif key == "table" and value in isa.TABLE:
+                options[key] = value
+            elif key in _KEYWORDS and value is not None:
+                options[key] = _operand(key, value)
+            else:
+                raise AssemblerError(f"unknown VOP field {key!r}")
+        result.vop(**options)
+        return
+    fields = {}
+    for key, value in pairs.items():
+        if key == "condition" and value in isa.CONDITIONS:
+            fields[key] = isa.CONDITIONS.index(value)
+        elif value is None:
+            raise AssemblerError(f"field {key!r} has no value")
+        else:
+            fields[key] = int(value, 0) if value[:1].isdigit() else value
+    for key, value in fields.items():
+        if isinstance(value, str) and key != "target":
+            raise AssemblerError(f"field {key} {value!r}: not a number")
+    result.emit(opcode, **fields)

@@ -1,0 +1,1 @@
+"""The commands of ``sterna``, one module per group."""

@@ -1,0 +1,205 @@
+"""sterna generate: text from a prompt."""
+
+import json
+import secrets
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
+                                          Waves, simulation)
+from sterna.host.console import progress_bar, show, tell
+from sterna.host.devices import device_lines, open_runtime
+from sterna.host.errors import HostError, UsageError
+from sterna.host.model import Model
+from sterna.host.runtime import Sampling
+from sterna.host.state import load_state, save_state
+from sterna.host.text import TextStream
+
+INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C
+SEEDS = 1 << 32
+
+
+def read_prompt(prompt, file):
+    """The prompt of -p or -f (str, not empty), None if neither was given."""
+    if prompt is not None and file is not None:
+        raise UsageError("both -p and -f give a prompt: use one of them")
+    if file is not None:
+        try:
+            data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+            prompt = data.decode()
+        except OSError as error:
+            raise HostError(f"cannot read the prompt {file}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise HostError(f"{file} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
+    if prompt == "":
+        raise HostError("the prompt is empty: give some text with -p or -f")
+    return prompt
+
+
+def check_flags(temperature, top_k, top_p, seed, predict, context):
+    """UsageError for a value that generate does not take."""
+    if not 0 <= temperature <= 1000:
+        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) to 1000")
+    if 0 < temperature < 1e-3:
+        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) or at least 0.001")
+    if top_k:
+        raise UsageError(f"--top-k {top_k}: the devices sample from all tokens; use 0 (off) and lower --temp instead")
+    if top_p != 1.0:
+        raise UsageError(f"--top-p {top_p:g}: the devices sample from all tokens; use 1.0 (off) and lower --temp instead")
+    if not -1 <= seed < SEEDS:
+        raise UsageError(f"--seed {seed}: use 0 to {SEEDS - 1}, or -1 for a random one")
+    if predict < -1:
+        raise UsageError(f"--predict {predict}: use 0 or more, or -1 to go on until the end of the text")
+    if context < 0:
+        raise UsageError(f"--ctx-size {context}: use the largest number of tokens of a text, or 0 for no limit")
+
+
+@contextmanager
+def cancel_on_interrupt():
+    """Gives a function that tells whether Ctrl-C came; a second Ctrl-C interrupts at once."""
+    came = []
+
+    def handler(number, frame):
+        if came:
+            raise KeyboardInterrupt
+        came.append(True)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact):
+    """Show the text that follows ``ids``; returns whether Ctrl-C ended it."""
+    model = runtime.model
+    stream = TextStream(model.vocabulary, stops)
+    end = None if ignore_end else model.end
+    with cancel_on_interrupt() as cancelled, progress_bar() as bars:
+        reading = bars.add_task("reading the prompt", total=None)
+
+        def progress(done, total):
+            bars.update(reading, completed=done, total=total)
+
+        left, ids = limit, list(ids)
+        while left > 0 and not stream.stopped and not cancelled():
+            # A state that is saved must not be ahead of a stop string: then a device makes one token at a time.
+            count = 1 if keep_exact else left
+            tokens = runtime.generate(ids, count, sampling, end, cancelled, progress)
+            ended = False
+            try:
+                for token in tokens:
+                    bars.stop()
+                    ended = token == end
+                    if not ended:
+                        show(stream.push(token))
+                    if stream.stopped:
+                        break
+            finally:
+                tokens.close()
+            left, ids = left - count, []
+            if ended:
+                break
+        if limit == 0 and ids:
+            for _ in runtime.generate(ids, 0, sampling, end, cancelled, progress):
+                pass
+        bars.stop()
+        show(stream.finish() + "\n")
+        return cancelled()
+
+
+def generate(
+    model: ModelOption = None,
+    prompt: Annotated[str, typer.Option("-p", "--prompt", help="Text to go on with.", show_default=False)] = None,
+    file: Annotated[Path, typer.Option("-f", "--file", help="File that holds the prompt; - is standard input.",
+                                       show_default=False)] = None,
+    predict: Annotated[int, typer.Option("-n", "--predict", help="Tokens to make; -1: until the text ends.")] = -1,
+    context: Annotated[int, typer.Option("-c", "--ctx-size", help="Most tokens of the whole text, prompt included; "
+                                         "0: no limit. The model's memory does not grow with it.")] = 4096,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the sampling; -1: a random one, which is "
+                                      "printed.")] = -1,
+    temperature: Annotated[float, typer.Option("--temp", help="Temperature; 0 takes the best token.")] = 0.8,
+    top_k: Annotated[int, typer.Option("--top-k", help="Only 0 (off): the devices sample from all tokens.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Only 1.0 (off): the devices sample from all "
+                                         "tokens.")] = 1.0,
+    stop: Annotated[list[str], typer.Option("--stop", help="End before this text; may be given several times.",
+                                            show_default=False)] = [],  # noqa: B006 (typer copies it)
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
+    display_prompt: Annotated[bool, typer.Option("--display-prompt/--no-display-prompt",
+                                                 help="Whether the prompt is printed first.")] = True,
+    device: DeviceOption = "sim",
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="Print what --device takes here.")] = False,
+    baud: Baud = 1_000_000,
+    preload: Preload = False,
+    waves: Waves = None,
+    latency: Latency = None,
+    refresh_every: RefreshEvery = None,
+    refresh: Refresh = None,
+    save: Annotated[Path, typer.Option("--save-state", help="Write where the text stands at the end.",
+                                       show_default=False)] = None,
+    load: Annotated[Path, typer.Option("--load-state", help="Go on with a saved text; -p adds to it.",
+                                       show_default=False)] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No statistics.")] = False,
+    json_statistics: Annotated[bool, typer.Option("--json", help="Statistics as one line of JSON.")] = False,
+):
+    """Generate text from a prompt.
+
+    The text goes to standard output, progress and statistics to standard error. Any device gives the same text
+    for the same model, prompt, temperature and seed.
+
+    Examples:
+
+    sterna generate -m story.sterna -p "Once upon a time" --temp 0
+
+    sterna generate -m story.sterna -p "One day" --device golden -s 7 -n 100
+
+    sterna generate -m story.sterna -f prompt.txt --device /dev/ttyUSB0
+    """
+    if list_devices:
+        show("".join(line + "\n" for line in device_lines()))
+        return
+    check_flags(temperature, top_k, top_p, seed, predict, context)
+    if model is None:
+        raise UsageError("no model: give one with -m")
+    prompt = read_prompt(prompt, file)
+    if prompt is None and load is None:
+        raise UsageError("no prompt: give one with -p or -f")
+    if seed == -1:
+        seed = secrets.randbelow(SEEDS)
+        if temperature > 0:
+            tell(f"seed: {seed}")
+    loaded = Model(model)
+    state = load_state(load, loaded.packed) if load else None
+    ids = loaded.vocabulary.encode(prompt, start=state is None) if prompt else []
+    length = len(ids) + (len(state.tokens) if state else 0)
+    limit = predict if predict >= 0 else 1 << 31
+    if context:
+        if length > context:
+            raise HostError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
+                            "--ctx-size")
+        limit = min(limit, context - length)
+    TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
+    options = simulation(device, waves, preload, latency, refresh_every, refresh)
+    with open_runtime(device, loaded, tell=tell, baud=baud, **options) as runtime:
+        if state:
+            runtime.restore(state)
+        if display_prompt and prompt:
+            show(prompt)
+        try:
+            interrupted = run(runtime, ids, limit, Sampling(temperature, seed), stop, ignore_eos,
+                              keep_exact=bool(stop and save))
+            if save:
+                save_state(save, runtime.state(), loaded.packed)
+        finally:
+            if json_statistics:
+                tell(json.dumps(runtime.statistics.to_json()))
+            elif not quiet:
+                tell("\n".join(["", *runtime.statistics.lines()]))
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)

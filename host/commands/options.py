@@ -1,0 +1,35 @@
+"""Options that several commands take, with one wording."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sterna.host.errors import UsageError
+
+ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
+                                           show_default=False)]
+DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL; "
+                                           "see `sterna devices`.")]
+Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
+Preload = Annotated[bool, typer.Option("--preload", help="sim: start with the model in memory, without the upload.")]
+Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal.", show_default=False)]
+Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memory read to its first word.",
+                                      show_default=False)]
+RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
+                                           "the next.", show_default=False)]
+Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
+
+
+def simulation(device, waves, preload, latency, refresh_interval, refresh):
+    """Keyword arguments for ``open_runtime``; UsageError for options of the simulation with another device."""
+    given = {"--waves": waves, "--preload": preload or None, "--latency": latency,
+             "--refresh-interval": refresh_interval, "--refresh": refresh}
+    used = [name for name, value in given.items() if value is not None]
+    if used and device.partition(":")[0] != "sim":
+        raise UsageError(f"{used[0]} needs the simulated board: use --device sim, not {device}")
+    for name in ("--latency", "--refresh-interval", "--refresh"):
+        if given[name] is not None and not 0 <= given[name] < 1 << 20:
+            raise UsageError(f"{name} {given[name]}: use 0 to {(1 << 20) - 1} cycles")
+    timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
+    return {"waves": waves, "preload": preload, "timing": {k: v for k, v in timing.items() if v is not None}}

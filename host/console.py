@@ -1,0 +1,32 @@
+"""What the commands share: text on standard output, everything else on standard error."""
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def tell(line):
+    """One line of information on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(text):
+    """A piece of text on standard output, at once; characters that a terminal cannot write become '?'."""
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        sys.stdout.write(text.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding))
+    sys.stdout.flush()
+
+
+def progress_bar():
+    """A rich Progress on standard error; shows nothing unless that is a terminal."""
+    console = Console(stderr=True)
+    return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                    TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+
+
+def table_console():
+    """A rich Console on standard output, wide enough for the tables when it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

@@ -1,0 +1,374 @@
+"""The .sterna file: a packed model tiled for one array, and where its parts lie in the device's memory.
+
+docs/image-format.md is the normative description; `MemoryMap` is the one place that computes sizes and addresses.
+"""
+
+import json
+import lzma
+import os
+import struct
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from crc32c import crc32c
+
+from sterna.host import tiling
+from sterna.sim.golden import fp24
+from sterna.sim.golden.packed import Geometry, PackedLayer, PackedModel
+
+MAGIC = b"STERNA\r\n"
+IMAGE_VERSION = NUMERICS_VERSION = 1
+ALIGN = 64
+_HEAD = struct.Struct("<8s4I")
+TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
+PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
+
+
+class ImageError(ValueError):
+    """An image that cannot be written, read or used; one line."""
+
+
+def _up(n, step):
+    return -(-n // step) * step
+
+
+def tiling_of(config):
+    """{field: value} of what an image depends on in a configuration."""
+    return {name: getattr(config, name) for name in TILING}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sections of the stream for one geometry and tiling; sizes are in bytes, padded to port words.
+
+    ``parts(layer)`` lists, per part, the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns).
+    """
+
+    geometry: Geometry
+    rows: int
+    columns: int
+    lanes: int
+    port_bytes: int
+    strip: int
+    weight_code: str
+
+    @property
+    def inner(self):
+        """I padded to a multiple of R and of V."""
+        return _up(self.geometry.intermediate_size, max(self.rows, self.lanes))
+
+    @property
+    def tile_bytes(self):
+        trits = self.rows * self.columns
+        return trits // 5 if self.weight_code == "trit5" else -(-trits // 4)
+
+    def vector_bytes(self, n):
+        """Bytes of a vector of n numbers."""
+        return _up(4 * _up(n, self.lanes), self.port_bytes)
+
+    def codes_bytes(self, n):
+        """Bytes of n int8 codes."""
+        return _up(_up(n, self.lanes), self.port_bytes)
+
+    def matrix_bytes(self, rows, columns):
+        """Bytes of a matrix of trits."""
+        return _up(-(-rows // self.rows) * -(-columns // self.columns) * self.tile_bytes, self.port_bytes)
+
+    @property
+    def row_bytes(self):
+        """Bytes from one embedding row to the next."""
+        return self.vector_bytes(1) + self.codes_bytes(self.geometry.hidden_size)
+
+    def sections(self, part):
+        """Sections of a layer's part, or of "end" (the final norm) or "head"."""
+        h, i, v = self.geometry.hidden_size, self.inner, self.geometry.vocab_size
+
+        def vectors(n, *names):
+            return [("vector", name, n) for name in names]
+
+        def matrix(name, rows, columns):
+            return [("matrix", name, rows, columns)]
+
+        return {
+            "norm": vectors(h, "attn_outer", "w_f", "w_i", "w_g_in") + vectors(1, "ws_f", "ws_i", "ws_g"),
+            "gates": vectors(h, "keep", "g_norm", "o_in"),
+            "mixer": matrix("f", h, h) + matrix("i", h, h) + matrix("g", h, h),
+            "out": vectors(1, "ws_o") + vectors(h, "mlp_outer", "w_gate") + matrix("o", h, h),
+            "glu": vectors(1, "ws_gate", "ws_down") + vectors(i, "w_down") + matrix("gate", 2 * i, h),
+            "down": matrix("down", h, i),
+            "end": vectors(h, "final_outer", "w_head") + vectors(1, "ws_head"),
+            "head": matrix("head", v, h),
+        }[part]
+
+    def part_bytes(self, part):
+        """Bytes of one part of the stream."""
+        return sum(self.vector_bytes(s[2]) if s[0] == "vector" else self.matrix_bytes(*s[2:])
+                   for s in self.sections(part))
+
+    def order(self):
+        """(part, layer) in the order of the stream; ("end", L) and ("head", L) belong to the model."""
+        last = self.geometry.num_hidden_layers
+        yield "norm", 0
+        for layer in range(last):
+            yield from ((part, layer) for part in ("gates", "mixer", "out", "glu"))
+            yield ("norm", layer + 1) if layer + 1 < last else ("end", last)
+            yield "down", layer
+        yield "head", last
+
+
+def layout(config, geometry):
+    """Layout of a geometry on a configuration (or on the ``tiling`` of an image's header)."""
+    return Layout(geometry, **(config if isinstance(config, dict) else tiling_of(config)))
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Byte addresses and sizes of the regions in device memory."""
+
+    embedding_address: int
+    embedding_bytes: int
+    stream_address: int
+    stream_bytes: int
+    state_address: int
+    state_bytes: int  # of all layers
+    layer_state_bytes: int
+    row_bytes: int
+    end: int
+
+
+def memory_map(config, geometry, check=True):
+    """MemoryMap of a geometry on a configuration. ImageError: it does not fit ``config.memory_bytes``."""
+    shape = layout(config, geometry)
+    embedding = shape.row_bytes * geometry.vocab_size
+    stream_address = _up(embedding, ALIGN)
+    stream = sum(shape.part_bytes(part) for part, _ in shape.order())
+    state_address = _up(stream_address + stream, ALIGN)
+    layer_state = shape.vector_bytes(geometry.hidden_size)
+    end = _up(state_address + geometry.num_hidden_layers * layer_state, ALIGN)
+    if check and end > config.memory_bytes:
+        raise ImageError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
+                         "use a larger memory or a smaller model")
+    return MemoryMap(0, embedding, stream_address, stream, state_address, geometry.num_hidden_layers * layer_state,
+                     layer_state, shape.row_bytes, end)
+
+
+def _vector(shape, values, n):
+    out = np.zeros(shape.vector_bytes(n) // 4, "<u4")
+    values = np.atleast_1d(values)
+    out[:len(values)] = fp24.to_bits(values)
+    return out.tobytes()
+
+
+def _gate_order(shape):
+    """Row numbers of the padded gate matrix ([gate half; value half]) in stream order."""
+    first = np.arange(0, shape.inner, shape.strip)
+    return np.concatenate([np.r_[s:min(s + shape.strip, shape.inner), shape.inner + s:shape.inner
+                                 + min(s + shape.strip, shape.inner)] for s in first])
+
+
+def _matrix(shape, name, trits, rows, columns):
+    if name == "gate":
+        half, pad = trits.shape[0] // 2, ((0, shape.inner - trits.shape[0] // 2), (0, 0))
+        trits = np.concatenate([np.pad(trits[:half], pad), np.pad(trits[half:], pad)])[_gate_order(shape)]
+    data = tiling.pack_matrix(trits, shape.rows, shape.columns, shape.weight_code)
+    return data.tobytes().ljust(shape.matrix_bytes(rows, columns), b"\0")
+
+
+def embedding_bytes(packed, shape):
+    """uint8 [V * row_bytes]: the embedding section."""
+    g, head = packed.geometry, shape.vector_bytes(1)
+    out = np.zeros((g.vocab_size, shape.row_bytes), np.uint8)
+    out[:, :4] = fp24.to_bits(packed.embedding_scale).astype("<u4").view(np.uint8).reshape(-1, 4)
+    out[:, head:head + g.hidden_size] = packed.embedding_codes.view(np.uint8)
+    return out.reshape(-1)
+
+
+def stream_parts(packed, shape):
+    """Yields (part, layer, bytes) of the stream in order, one part at a time."""
+    for part, number in shape.order():
+        source = packed if part in ("end", "head") else packed.layers[number]
+        yield part, number, b"".join(
+            _vector(shape, getattr(source, s[1]), s[2]) if s[0] == "vector"
+            else _matrix(shape, s[1], getattr(source, s[1]), *s[2:]) for s in shape.sections(part))
+
+
+def build_image(packed, config, tokenizer_json, name, eos):
+    """bytes of the .sterna file of a model for a configuration. ImageError: it does not fit the memory."""
+    geometry, shape = packed.geometry, layout(config, packed.geometry)
+    memory_map(config, geometry)
+    embedding = embedding_bytes(packed, shape).tobytes()
+    pieces, sizes = [], []
+    for part, number, data in stream_parts(packed, shape):
+        pieces.append(data)
+        sizes.append({"part": part, "layer": number, "bytes": len(data)})
+    bodies = {"embedding": [embedding], "stream": pieces,
+              "tokenizer": [lzma.compress(tokenizer_json.encode())]}
+    sections = []
+    for section, parts in bodies.items():
+        crc = 0
+        for part in parts:
+            crc = crc32c(part, crc)
+        sections.append({"name": section, "offset": 0, "bytes": sum(map(len, parts)), "crc32c": crc})
+    sections[1]["layers"] = sizes
+    header = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos, "sections": sections}
+    # Offsets count digits of the header itself: they settle once they are wide enough.
+    base = 0
+    while True:
+        at = base
+        for entry in sections:
+            entry["offset"] = at
+            at = _up(at + entry["bytes"], ALIGN)
+        text = json.dumps(header).encode()
+        if _up(_HEAD.size + len(text), ALIGN) <= base:
+            break
+        base = _up(_HEAD.size + len(text), ALIGN)
+    out = bytearray(at)
+    _HEAD.pack_into(out, 0, MAGIC, IMAGE_VERSION, NUMERICS_VERSION, len(text), crc32c(text))
+    out[_HEAD.size:_HEAD.size + len(text)] = text
+    for entry in sections:
+        where = entry["offset"]
+        for part in bodies[entry["name"]]:
+            out[where:where + len(part)] = part
+            where += len(part)
+    return bytes(out)
+
+
+def write_image(path, data):
+    """Write a file atomically: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+class Image:
+    """A checked image.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    tiling : dict
+        rows, columns, lanes, port_bytes, strip, weight_code.
+    name : str
+    eos : int
+    data : uint8 array
+        The whole file (memory-mapped by ``load``).
+    """
+
+    def __init__(self, data):
+        self.data = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
+        raw = bytes(self.data[:_HEAD.size])
+        if raw[:8] != MAGIC[:len(raw[:8])] or not raw:
+            raise ImageError("not a Sterna image: make one with sterna pack")
+        if len(raw) < _HEAD.size:
+            raise ImageError("truncated image: download or pack it again")
+        _, version, numerics, length, crc = _HEAD.unpack(raw)
+        if (version, numerics) != (IMAGE_VERSION, NUMERICS_VERSION):
+            raise ImageError(f"image format {version}, numerics {numerics}: this version reads "
+                             f"{IMAGE_VERSION} and {NUMERICS_VERSION}; pack the model again")
+        if _HEAD.size + length > len(self.data):
+            raise ImageError("truncated image: download or pack it again")
+        text = bytes(self.data[_HEAD.size:_HEAD.size + length])
+        if crc32c(text) != crc:
+            raise ImageError("damaged section header: download or pack the image again")
+        try:
+            header = json.loads(text)
+            self.geometry = Geometry(**header["geometry"])
+            self.tiling = {key: header["tiling"][key] for key in TILING}
+            self.name, self.eos = header["name"], header["eos"]
+            self.sections = {s["name"]: s for s in header["sections"]}
+            self.layout = layout(self.tiling, self.geometry)
+            wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size,
+                      "stream": sum(self.layout.part_bytes(part) for part, _ in self.layout.order()),
+                      "tokenizer": self.sections["tokenizer"]["bytes"]}
+            for section, size in wanted.items():
+                entry = self.sections[section]
+                if entry["offset"] < 0 or entry["bytes"] != size or entry["offset"] % ALIGN:
+                    raise ValueError(section)
+                if entry["offset"] + entry["bytes"] > len(self.data):
+                    raise ImageError(f"truncated image in section {section}: download or pack it again")
+                if crc32c(self.section(section)) != entry["crc32c"]:
+                    raise ImageError(f"damaged section {section}: download or pack the image again")
+        except ImageError:
+            raise
+        except (ValueError, KeyError, TypeError, ZeroDivisionError):
+            raise ImageError("damaged section header: its fields do not describe an image") from None
+
+    @classmethod
+    def load(cls, path):
+        """Image of a file, with every check. ImageError: one line starting with the path."""
+        try:
+            if Path(path).stat().st_size == 0:
+                raise ImageError("not a Sterna image: the file is empty")
+            return cls(np.memmap(path, np.uint8, "r"))
+        except OSError as error:
+            raise ImageError(f"{path}: {error.strerror}") from None
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from None
+
+    def section(self, name):
+        """uint8 view of a section's bytes."""
+        entry = self.sections[name]
+        return self.data[entry["offset"]:entry["offset"] + entry["bytes"]]
+
+    @property
+    def tokenizer_json(self):
+        """Text of tokenizer.json."""
+        try:
+            return lzma.decompress(self.section("tokenizer").tobytes()).decode()
+        except (lzma.LZMAError, UnicodeDecodeError):
+            raise ImageError("damaged section tokenizer: download or pack the image again") from None
+
+    def check(self, config):
+        """MemoryMap on a device. ImageError: other tiling, or the memory is too small."""
+        for key, value in self.tiling.items():
+            if getattr(config, key) != value:
+                raise ImageError(f"image for {key} {value} but the device has {getattr(config, key)}: "
+                                 "pack the model for this device")
+        return memory_map(config, self.geometry)
+
+    def regions(self, config):
+        """[(byte address, uint8 array)] to load into the device's memory."""
+        where = self.check(config)
+        return [(where.embedding_address, self.section("embedding")), (where.stream_address, self.section("stream"))]
+
+    def unpack(self):
+        """The PackedModel that was packed, exactly."""
+        g, shape = self.geometry, self.layout
+        table = self.section("embedding").reshape(g.vocab_size, shape.row_bytes)
+        head = shape.vector_bytes(1)
+        scale = fp24.from_bits(np.ascontiguousarray(table[:, :4]).view("<u4")[:, 0])
+        codes = np.ascontiguousarray(table[:, head:head + g.hidden_size]).view(np.int8)
+        layers = [{} for _ in range(g.num_hidden_layers)]
+        ends, at, stream = {}, 0, self.section("stream")
+        for part, number in shape.order():
+            target = ends if part in ("end", "head") else layers[number]
+            for kind, name, *size in shape.sections(part):
+                if kind == "vector":
+                    n = g.intermediate_size if name == "w_down" else size[0]
+                    length = shape.vector_bytes(size[0])
+                    values = fp24.from_bits(stream[at:at + 4 * n].copy().view("<u4"))
+                    target[name] = float(values[0]) if name.startswith("ws_") else values
+                else:
+                    length = shape.matrix_bytes(*size)
+                    target[name] = self._trits(name, stream[at:at + length], *size)
+                at += length
+        return PackedModel(geometry=g, embedding_codes=codes, embedding_scale=scale,
+                           layers=tuple(PackedLayer(**values) for values in layers), **ends)
+
+    def _trits(self, name, data, rows, columns):
+        shape, inner = self.layout, self.geometry.intermediate_size
+        trits = tiling.unpack_matrix(data, rows, columns, shape.rows, shape.columns, shape.weight_code)
+        if name == "gate":
+            ordered = np.empty_like(trits)
+            ordered[_gate_order(shape)] = trits
+            trits = np.concatenate([ordered[:inner], ordered[shape.inner:shape.inner + inner]])
+        return np.ascontiguousarray(trits[:, :inner]) if name == "down" else trits

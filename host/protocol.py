@@ -1,0 +1,234 @@
+"""Frames of the link and the register block (docs/protocol.md). No input or output happens here."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import crc32c
+from cobs import cobs
+
+from sterna.host.errors import HostError
+from sterna.hw.config import VERSIONS
+
+MAX_FRAME_BYTES = 240
+MAX_DATA_BYTES = 224
+OVERHEAD_BYTES = 11  # header and checksum
+DELIMITER = b"\0"
+
+
+class Kind(IntEnum):
+    """Frame types."""
+
+    READ = 0x01
+    WRITE = 0x02
+    DATA = 0x81
+    ACK = 0x82
+    NAK = 0x83
+    TOKEN = 0x90
+
+
+WITHOUT_DATA = (Kind.READ, Kind.ACK)
+NAK_REASONS = {1: "unknown type or length", 2: "address"}
+
+MEMORY = 0x00000000
+PROGRAM = 0x80000000
+REGISTERS = 0x90000000
+SCALARS = 0xA0000000
+RING = 0xB0000000
+MAGIC = 0x4E525453  # "STRN"
+NEVER = 0xFFFFFFFF  # `start` and `stop` registers: no position, no token
+
+
+class Register(IntEnum):
+    """Byte offsets in the register block."""
+
+    MAGIC = 0x00
+    VERSIONS = 0x04
+    ARRAY = 0x08
+    LANES = 0x0C
+    PORT_BYTES = 0x10
+    MEMORY_BYTES = 0x14
+    VECTOR_WORDS = 0x18
+    ACTIVATION_WORDS = 0x1C
+    CLOCK_HZ = 0x20
+    BUILD = 0x24
+    CONTROL = 0x40
+    STATUS = 0x44
+    POSITION = 0x48
+    START = 0x4C
+    LIMIT = 0x50
+    PROMPT_END = 0x54
+    SEED = 0x58
+    FLAGS = 0x5C
+    STOP = 0x60
+
+
+HELLO_BYTES = 0x28
+COUNTERS = 0x80
+COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens",
+                 "frames_bad", "frames_lost")
+CONTROL_RUN = 1
+CONTROL_RESET = 2
+STATUS_RUNNING = 1
+FAULTS = {1: "instruction"}
+
+
+class ProtocolError(HostError):
+    """The device speaks another protocol, or is no Sterna device."""
+
+
+class FrameError(ValueError):
+    """A frame with a broken code, a wrong length or a wrong checksum."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame; ``length`` counts the bytes of ``data``, or for READ and ACK the bytes asked for and written."""
+
+    kind: int
+    sequence: int
+    address: int
+    length: int
+    data: bytes = b""
+
+    def encode(self):
+        """The frame as it is sent: checksum, COBS code and delimiter added (bytes)."""
+        body = (bytes((self.kind, self.sequence)) + self.address.to_bytes(4, "little") + bytes((self.length,)) + self.data)
+        return cobs.encode(body + crc32c.crc32c(body).to_bytes(4, "little")) + DELIMITER
+
+    @classmethod
+    def decode(cls, code):
+        """The frame in ``code``, COBS bytes without the delimiter; FrameError if it is damaged."""
+        try:
+            decoded = cobs.decode(code)
+        except cobs.DecodeError as error:
+            raise FrameError(f"broken code: {error}") from None
+        if not OVERHEAD_BYTES <= len(decoded) <= MAX_FRAME_BYTES:
+            raise FrameError(f"{len(decoded)} bytes: a frame has {OVERHEAD_BYTES} to {MAX_FRAME_BYTES}")
+        body, checksum = decoded[:-4], int.from_bytes(decoded[-4:], "little")
+        if crc32c.crc32c(body) != checksum:
+            raise FrameError(f"checksum {checksum:08x} instead of {crc32c.crc32c(body):08x}")
+        return cls(body[0], body[1], int.from_bytes(body[2:6], "little"), body[6], body[7:])
+
+    @property
+    def word(self):
+        """The data as one little-endian number."""
+        return int.from_bytes(self.data, "little")
+
+
+def read(sequence, address, length):
+    """READ of ``length`` bytes, a multiple of 4 from 4 to 224."""
+    return Frame(Kind.READ, sequence, address, length)
+
+
+def write(sequence, address, data):
+    """WRITE of ``data``, a multiple of 4 from 4 to 224 bytes."""
+    return Frame(Kind.WRITE, sequence, address, len(data), bytes(data))
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames.
+
+    Attributes
+    ----------
+    frames_bad : int
+        Damaged frames dropped so far.
+    """
+
+    def __init__(self):
+        self._part = bytearray()
+        self._overlong = False
+        self.frames_bad = 0
+
+    def feed(self, received):
+        """The undamaged frames that ``received`` (bytes) completes, in order (list of Frame)."""
+        frames = []
+        *complete, rest = bytes(received).split(DELIMITER)
+        for piece in complete:
+            self._take(piece)
+            if self._part:
+                try:
+                    if self._overlong:
+                        raise FrameError("overlong")
+                    frames.append(Frame.decode(bytes(self._part)))
+                except FrameError:
+                    self.frames_bad += 1
+            self._part.clear()
+            self._overlong = False
+        self._take(rest)
+        return frames
+
+    def _take(self, piece):
+        room = 2 * MAX_FRAME_BYTES - len(self._part)  # a line that sends no delimiter must not fill the memory
+        self._overlong |= len(piece) > room
+        self._part += piece[:max(room, 0)]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """Build parameters that the device tells about itself (docs/protocol.md, "Registers").
+
+    ``vector_words`` counts words per bank, ``activation_words`` words per buffer, ``ring`` the entries of the token ring,
+    ``build`` is the hash of the configuration; the other fields are named as in ``sterna.hw.config.Config``.
+    """
+
+    rows: int
+    columns: int
+    lanes: int
+    batch: int
+    weight_code: str
+    credits: int
+    port_bytes: int
+    strip: int
+    memory_bytes: int
+    vector_words: int
+    program_words: int
+    activation_words: int
+    ring: int
+    clock_hz: int
+    build: int
+
+    @classmethod
+    def parse(cls, block, name="the device"):
+        """From the first 0x28 bytes of the register block; ProtocolError if magic or versions differ."""
+        if len(block) < HELLO_BYTES:
+            raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of {HELLO_BYTES}")
+        value = {r: int.from_bytes(block[r:r + 4], "little") for r in Register if r < HELLO_BYTES}
+        if value[Register.MAGIC] != MAGIC:
+            raise ProtocolError(f"{name} is no Sterna device: magic 0x{value[Register.MAGIC]:08x} instead of 0x{MAGIC:08x}; "
+                                "check the port, or program the board")
+        theirs = dict(zip(("protocol", "isa", "numerics", "image"), value[Register.VERSIONS].to_bytes(4, "little")))
+        for what, version in theirs.items():
+            if version != VERSIONS[what]:
+                raise ProtocolError(f"{name} has {what} version {version} and this software has {VERSIONS[what]}: "
+                                    + ("update this software" if version > VERSIONS[what] else
+                                       "rebuild the bitstream and program the board again"))
+        low = {r: v & 0xFFFF for r, v in value.items()}
+        high = {r: v >> 16 for r, v in value.items()}
+        lanes, batch, code, credits = value[Register.LANES].to_bytes(4, "little")
+        if code > 1:
+            raise ProtocolError(f"{name} has the unknown weight code {code}: update this software")
+        if not credits or not low[Register.PORT_BYTES] or not high[Register.ACTIVATION_WORDS]:
+            raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and a ring of "
+                                f"{high[Register.ACTIVATION_WORDS]} tokens: none may be 0; rebuild the bitstream")
+        return cls(
+            rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
+            weight_code=("trit5", "bit2")[code], credits=credits,
+            port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES], memory_bytes=value[Register.MEMORY_BYTES],
+            vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
+            activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
+            clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD])
+
+    def pack(self):
+        """The first 0x28 bytes of the register block of such a device (bytes)."""
+        versions = sum(VERSIONS[name] << 8 * k for k, name in enumerate(("protocol", "isa", "numerics", "image")))
+        code = ("trit5", "bit2").index(self.weight_code)
+        words = (MAGIC, versions, self.rows | self.columns << 16,
+                 self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
+                 self.memory_bytes, self.vector_words | self.program_words << 16, self.activation_words | self.ring << 16,
+                 self.clock_hz, self.build)
+        return b"".join(word.to_bytes(4, "little") for word in words)
+
+    def to_tiling(self):
+        """The entry ``tiling`` of an image's header that this device can run (dict, docs/image-format.md)."""
+        return {"rows": self.rows, "columns": self.columns, "lanes": self.lanes, "port_bytes": self.port_bytes,
+                "strip": self.strip, "weight_code": self.weight_code}

@@ -1,0 +1,166 @@
+"""One way to run a model, whatever computes it: the base class and the golden model."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from sterna.host.errors import HostError
+from sterna.host.state import State
+from sterna.host.statistics import Statistics
+from sterna.sim.golden import fp24
+from sterna.sim.golden.model import GoldenModel
+
+
+class RunError(HostError):
+    """A run that cannot be done."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is picked: ``temperature`` 0 takes the best, above 0 samples with ``seed`` (32 bits)."""
+
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def inverse_temperature_bits(self):
+        """fp24 bits of 1/temperature (int)."""
+        return int(fp24.to_bits(fp24.round24(1 / self.temperature))) if self.temperature > 0 else 0
+
+
+class Runtime:
+    """A loaded model and the text that it is in the middle of; a context manager.
+
+    Attributes
+    ----------
+    tokens : list of int
+        The text so far: what was read and what was made.
+    statistics : Statistics
+        Of everything since the runtime was opened.
+
+    label : str
+        What computes, for people.
+
+    Subclasses give four methods: ``_read(tokens, cancelled)`` reads tokens and yields how many it has read so far,
+    ``_make(token, n, sampling, stop, cancelled)`` reads one token and yields up to n new ones, ``_values()`` and
+    ``_set_values(values)`` get and set the recurrent state, fp24 values [L, H].
+    """
+
+    label = ""
+
+    def __init__(self, model):
+        self.model, self.tokens = model, []
+        self.statistics = Statistics(geometry=model.geometry)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Give everything back; more than once is fine."""
+
+    def generate(self, ids, n, sampling, stop=None, cancelled=lambda: False, progress=lambda done, total: None):
+        """Go on with the text; yields the new tokens (int) as they are made.
+
+        Parameters
+        ----------
+        ids : list of int
+            Tokens to read first; may be empty where a text is under way.
+        n : int
+            Tokens to make; 0 only reads.
+        sampling : Sampling
+        stop : int, optional
+            Token after which to stop; it is yielded too.
+        cancelled : callable() -> bool
+            Asked between tokens; True ends the run, and ``tokens`` says how far it went.
+        progress : callable(done, total)
+            Told about the reading.
+
+        Raises
+        ------
+        RunError
+            Nothing to read, or an id that the model does not have.
+        """
+        if not self.tokens and not ids:
+            raise RunError("there is no text to go on with: give a prompt")
+        bad = [k for k in ids if not 0 <= k < self.model.geometry.vocab_size]
+        if bad:
+            raise RunError(f"token {bad[0]} is not among the model's {self.model.geometry.vocab_size}")
+        # The last token of a text is read only when its successor is made, so that a run can go on at any point.
+        waiting = [*self.tokens[-1:], *ids]
+        if not self.tokens:
+            self.tokens = [waiting[0]]
+        started, read = time.monotonic(), 0
+        try:
+            for done in self._read(waiting[:-1], cancelled):
+                self.tokens += waiting[read + 1:done + 1]
+                self.statistics.prompt_tokens += done - read
+                read = done
+                progress(done, len(waiting) - 1)
+        finally:
+            self.statistics.prompt_seconds += time.monotonic() - started
+        if cancelled() or n == 0:
+            return
+        started = time.monotonic()
+        try:
+            for token in self._make(waiting[-1], n, sampling, stop, cancelled):
+                self.tokens.append(token)
+                self.statistics.tokens += 1
+                yield token
+        finally:
+            self.statistics.seconds += time.monotonic() - started
+
+    @property
+    def position(self):
+        """Position of the next token to read, the last of the text."""
+        return len(self.tokens) - 1
+
+    def state(self):
+        """The State of the text, to go on later; RunError before anything was read."""
+        if not self.tokens:
+            raise RunError("there is no text yet whose state could be saved")
+        return State(self._values(), list(self.tokens))
+
+    def restore(self, state):
+        """Take up a text where a State left it."""
+        self._set_values(state.values)
+        self.tokens = list(state.tokens)
+
+
+class GoldenRuntime(Runtime):
+    """The golden model in this process; bit for bit what the hardware computes."""
+
+    label = "golden model"
+
+    def __init__(self, model):
+        super().__init__(model)
+        self._golden = GoldenModel(model.packed)
+        self._state = self._golden.start(1)
+
+    def _read(self, tokens, cancelled):
+        for done, token in enumerate(tokens, 1):
+            if cancelled():
+                return
+            x = self._golden.embed([token])
+            for number in range(self.model.geometry.num_hidden_layers):
+                x = self._golden.layer(number, x, self._state[number])
+            yield done
+
+    def _make(self, token, n, sampling, stop, cancelled):
+        for _ in range(n):
+            if cancelled():
+                return
+            head = self._golden.step([token], self._state)
+            token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature)[0])
+            yield token
+            if token == stop:
+                return
+
+    def _values(self):
+        return self._state[:, 0].copy()
+
+    def _set_values(self, values):
+        self._state = np.array(values)[:, None]

@@ -1,0 +1,92 @@
+"""State files: a run that was stopped, to go on later on any device that holds the same model."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sterna.host.errors import HostError
+from sterna.sim.golden import fp24
+
+VERSION = "1"
+
+
+class StateError(HostError):
+    """A state file that cannot be used."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a text stands.
+
+    Attributes
+    ----------
+    values : float64 array [L, H]
+        The recurrent state, fp24 values, after the first ``position`` tokens have been read.
+    tokens : list of int
+        The whole text; the last token is not read yet, so there are ``position + 1`` of them.
+    """
+
+    values: np.ndarray
+    tokens: list
+
+    @property
+    def position(self):
+        """Number of tokens that the state has read."""
+        return len(self.tokens) - 1
+
+
+def model_hash(packed):
+    """Hex SHA-256 of everything that a PackedModel computes with; the same for every tiling of it."""
+    digest = hashlib.sha256(json.dumps(asdict(packed.geometry), sort_keys=True).encode())
+    for part in (packed, *packed.layers):
+        for field in fields(part):
+            if field.name not in ("geometry", "layers"):
+                digest.update(field.name.encode() + np.ascontiguousarray(getattr(part, field.name)).tobytes())
+    return digest.hexdigest()
+
+
+def save_state(path, state, packed):
+    """Write a state file; it is completed under another name first."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file({"state": fp24.to_bits(state.values).astype(np.uint32), "tokens": np.array(state.tokens, np.int32)},
+                  part, metadata={"format": "sterna-state", "version": VERSION, "model": model_hash(packed)})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"cannot write the state file {path}: {error}") from None
+
+
+def load_state(path, packed):
+    """The State in a file.
+
+    Raises
+    ------
+    StateError
+        The file cannot be read, is no state file, or belongs to another model.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            values = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"cannot read the state file {path}: {error}") from None
+    if metadata.get("format") != "sterna-state" or set(values) != {"state", "tokens"}:
+        raise StateError(f"{path} is no state file: give one that --save-state has written")
+    if metadata.get("version") != VERSION:
+        raise StateError(f"{path} is a state file of version {metadata.get('version')}, this program reads {VERSION}")
+    if metadata.get("model") != model_hash(packed):
+        raise StateError(f"{path} belongs to another model: give the model that it was saved with")
+    shape = (packed.geometry.num_hidden_layers, packed.geometry.hidden_size)
+    bits, tokens = values["state"], values["tokens"]
+    good = (bits.shape == shape and bits.dtype == np.uint32 and tokens.ndim == 1 and tokens.dtype == np.int32
+            and len(tokens) and not (bits >> 24).any()
+            and ((tokens >= 0) & (tokens < packed.geometry.vocab_size)).all())
+    if not good:
+        raise StateError(f"{path} is damaged: its state or tokens do not fit the model")
+    return State(fp24.from_bits(bits), tokens.tolist())

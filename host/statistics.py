@@ -1,0 +1,101 @@
+"""Figures of a run: wall-clock speeds, and what the device's counters say about its use of the memory."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+FP24_BYTES = 3
+WEIGHT_BITS = {"trit5": 1.6, "bit2": 2.0}
+STALLS = {"stall_stream": "stream", "stall_rows": "rows", "stall_idle": "idle", "refresh": "refresh"}
+
+
+def useful_bytes(geometry, weight_code):
+    """Bytes (float) that one token with its output cannot do without.
+
+    All matrices at the code's bits per weight, head included, the norm vectors and scales at 3 bytes a number, and
+    one embedding row with its scale. Padding, the state and bytes read twice do not count.
+    """
+    hidden, inner, vocab = geometry.hidden_size, geometry.intermediate_size, geometry.vocab_size
+    count = geometry.num_hidden_layers
+    weights = count * (4 * hidden * hidden + 3 * hidden * inner) + vocab * hidden
+    # Per layer: outer, W_f, W_i, W_g, keep, w_g, w_o, outer, W_gate; w_d; six scales. End: outer, W_head, a scale.
+    numbers = count * (9 * hidden + inner + 6) + 2 * hidden + 1
+    return weights * WEIGHT_BITS[weight_code] / 8 + numbers * FP24_BYTES + hidden + FP24_BYTES
+
+
+@dataclass
+class Statistics:
+    """What a run did; ``lines`` is its report.
+
+    Attributes
+    ----------
+    prompt_tokens, prompt_seconds : int, float
+        Tokens read before the first output began, and the wall time that took.
+    tokens, seconds : int, float
+        Tokens made, and their wall time.
+    counters : Counter
+        Sums of the device's counters over the tokens made; empty where there is no device.
+    config : Config or None
+        The device's configuration.
+    geometry : Geometry or None
+    simulated : bool
+        The cycles come from a simulation: speeds at the clock are projections.
+    """
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    counters: Counter = field(default_factory=Counter)
+    config: object = None
+    geometry: object = None
+    simulated: bool = False
+
+    @property
+    def cycles_per_token(self):
+        """Mean cycles of a token made (float), None without counters."""
+        return self.counters["cycles"] / self.counters["tokens"] if self.counters["tokens"] else None
+
+    @property
+    def share(self):
+        """Useful bytes / (port bytes x cycles in which the memory could deliver), None without counters."""
+        deliverable = self.counters["cycles"] - self.counters["refresh"]
+        if not self.counters["tokens"] or deliverable <= 0:
+            return None
+        useful = useful_bytes(self.geometry, self.config.weight_code) * self.counters["tokens"]
+        return useful / (self.config.port_bytes * deliverable)
+
+    def stalls(self):
+        """Share of the cycles per cause: dict of name -> float."""
+        cycles = self.counters["cycles"]
+        return {name: self.counters[key] / cycles for key, name in STALLS.items()} if cycles else {}
+
+    def to_json(self):
+        """The figures as a dictionary for --json outputs."""
+        out = {"prompt_tokens": self.prompt_tokens, "prompt_seconds": self.prompt_seconds, "tokens": self.tokens,
+               "seconds": self.seconds}
+        if self.cycles_per_token is not None:
+            out |= {"cycles_per_token": self.cycles_per_token, "share": self.share, "stalls": self.stalls(),
+                    "clock_hz": self.config.clock_hz, "simulated": self.simulated, "counters": dict(self.counters)}
+        return out
+
+    def lines(self):
+        """The report, one line of text per kind of figure."""
+        def speed(tokens, seconds):
+            rate = f", {tokens / seconds:.2f} tokens/s" if tokens and seconds > 0 else ""
+            return f"{tokens} token{'' if tokens == 1 else 's'} in {seconds:.2f} s{rate}"
+
+        out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
+               f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
+        if self.cycles_per_token is not None:
+            mhz = f"{self.config.clock_hz / 1e6:g} MHz"
+            label = f"projected at {mhz} from simulated cycles" if self.simulated else f"device time at {mhz}"
+            out.append(f"cycles:     {self.cycles_per_token:.0f} per token; "
+                       f"{self.config.clock_hz / self.cycles_per_token:.1f} tokens/s {label}")
+        if self.share is not None:
+            out.append(f"memory:     {self.share:.1%} of what it can deliver is used for weights, norms and embedding")
+            causes = ", ".join(f"{name} {value:.1%}" for name, value in self.stalls().items())
+            out.append(f"stalls:     {causes} of the cycles")
+        lost = {"frames_bad": "damaged", "frames_lost": "lost"}
+        if broken := [f"{self.counters[key]} {word}" for key, word in lost.items() if self.counters[key]]:
+            out.append(f"link:       frames {', '.join(broken)} and sent again")
+        return out

@@ -1,0 +1,79 @@
+"""python -m sterna.hw: presets, Verilog of the accelerator, cells of its units."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sterna.hw.config import PRESETS, ConfigError, preset
+from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, create, synthesise
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Gateware of Sterna: presets, Verilog and resources.")
+Preset = Annotated[str, typer.Option("--preset", "-p", help="Configuration; see the command presets.")]
+
+
+@app.command()
+def presets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False):
+    """List the named configurations."""
+    fields = ("rows", "columns", "lanes", "port_bytes", "weight_code", "memory", "memory_bytes", "clock_hz")
+    rows = [{"preset": c.name} | {f: getattr(c, f) for f in fields} | {"digest": c.digest[:12]} for c in PRESETS.values()]
+    _print(rows, as_json)
+
+
+@app.command()
+def verilog(preset_name: Preset, output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+            unit: Annotated[str, typer.Option("--unit", help="Unit to write.")] = "accelerator"):
+    """Write the Verilog of the accelerator, or of one unit."""
+    from amaranth.back import verilog as back
+    component = create(unit, preset(preset_name))
+    text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise SynthesisError(f"cannot write {output}: {error.strerror}") from None
+
+
+@app.command()
+def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"One of {', '.join(UNITS)}, or all.")],
+          preset_name: Preset = "lanes40",
+          family: Annotated[str, typer.Option("--family", help=f"One of {', '.join(FAMILIES)}.")] = "ecp5",
+          as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False):
+    """Synthesise units with yosys and print their cells."""
+    config = preset(preset_name)
+    if family not in FAMILIES:
+        raise SynthesisError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
+    names = list(UNITS) if units == ["all"] else units
+    for name in names:
+        if name not in UNITS:
+            raise SynthesisError(f"unknown unit {name!r}: use one of {', '.join(UNITS)}")
+    _print([synthesise(name, config, family).as_dict() for name in names], as_json)
+
+
+def _print(rows, as_json):
+    """Prints a list of dictionaries with the same keys as JSON or as a markdown table."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = list(rows[0])
+    lines = [columns, *([str(row[c]) for c in columns] for row in rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
+    for number, line in enumerate(lines):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def main(arguments=None):
+    """Runs the command line; a known error becomes one line and exit status 1."""
+    try:
+        app(args=arguments, prog_name="python -m sterna.hw")
+    except (ConfigError, SynthesisError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

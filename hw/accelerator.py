@@ -1,0 +1,157 @@
+"""The accelerator: everything between the byte link and the memory port, wired."""
+
+from amaranth import Cat, Module, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from sterna.hw.array.array import TernaryArray
+from sterna.hw.control.counters import Counters
+from sterna.hw.control.registers import Registers
+from sterna.hw.control.sequencer import Sequencer
+from sterna.hw.link.link import Link
+from sterna.hw.memory.arbiter import Arbiter
+from sterna.hw.memory.fetch import Fetch
+from sterna.hw.memory.gearbox import Gearbox
+from sterna.hw.memory.onchip import OnChipMemory
+from sterna.hw.memory.port import MemoryPort
+from sterna.hw.memory.router import Router
+from sterna.hw.memory.store import Store
+from sterna.hw.vector.engine import VectorEngine
+
+RESET_CYCLES = 32
+
+
+class Trace(wiring.Signature):
+    """What the vector engine writes back, beat by beat, for simulation; synthesis removes it."""
+
+    def __init__(self, lanes):
+        super().__init__({"valid": Out(1), "last": Out(1), "is_code": Out(1), "values": Out(24 * lanes),
+                          "codes": Out(8 * lanes)})
+
+
+class Accelerator(wiring.Component):
+    """A complete MatMul-free language model engine.
+
+        rx/tx -- link -- registers --+-- sequencer --> commands
+                             |       |
+          memory port -- arbiter -- fetch --> router --+--> gearbox --> ternary array --> row queue --+
+                             ^                         +--------------------------> vector engine <---+
+                             +---- store <---------------------------------------------- |  ^ codes
+                                                             ternary array <-------------+
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    rx : In(stream of 8); tx : Out(stream of 8)
+        The byte link; rx is always accepted.
+    memory : Out(MemoryPort)
+        Only when config.memory is "external".
+    idle : Out(1)
+        Nothing will happen until a byte arrives.
+    trace : Out(Trace)
+    """
+
+    def __init__(self, config):
+        self._config = config
+        members = {
+            "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)), "idle": Out(1),
+            "trace": Out(Trace(config.lanes)),
+        }
+        if config.memory == "external":
+            members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self._config
+        shape = {"address_bits": cfg.word_address_bits, "port_bytes": cfg.port_bytes}
+        m.submodules.link = link = Link(cfg)
+        m.submodules.registers = registers = Registers(cfg)
+        m.submodules.counters = counters = Counters()
+        m.submodules.arbiter = arbiter = Arbiter(**shape)
+
+        # A soft reset lasts until no word is on its way that the fresh fetch engine would mistake for its own.
+        resetting = Signal(range(RESET_CYCLES + 1))
+        with m.If(registers.soft_reset):
+            m.d.sync += resetting.eq(RESET_CYCLES)
+        with m.Elif((resetting != 0) & arbiter.quiet):
+            m.d.sync += resetting.eq(resetting - 1)
+        engines = ResetInserter(resetting != 0)
+        m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
+        m.submodules.fetch = fetch = engines(Fetch(**shape, fifo_words=cfg.fifo_words))
+        m.submodules.router = router = engines(Router(port_bytes=cfg.port_bytes))
+        m.submodules.gearbox = gearbox = engines(Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes))
+        m.submodules.array = array = engines(TernaryArray(cfg))
+        m.submodules.vector = vector = engines(VectorEngine(cfg))
+        m.submodules.store = store = engines(Store(**shape))
+
+        connect(m, flipped(self.rx), link.rx)
+        connect(m, link.tx, flipped(self.tx))
+        connect(m, link.request, registers.request)
+        connect(m, registers.response, link.response)
+        connect(m, registers.event, link.event)
+
+        if cfg.memory == "external":
+            connect(m, arbiter.port, flipped(self.memory))
+        else:
+            m.submodules.memory = memory = OnChipMemory(**shape, words=cfg.memory_bytes // cfg.port_bytes)
+            connect(m, arbiter.port, memory.port)
+        connect(m, fetch.bursts, arbiter.fetch_bursts)
+        connect(m, arbiter.fetch_words, fetch.arriving)
+        connect(m, registers.host_bursts, arbiter.host_bursts)
+        connect(m, arbiter.host_words, registers.host_words)
+        connect(m, registers.host_write, arbiter.host_write)
+        connect(m, store.write, arbiter.store)
+
+        connect(m, fetch.words, router.words)
+        connect(m, router.to_array, gearbox.words)
+        connect(m, gearbox.tiles, array.tiles)
+        connect(m, router.to_vector, vector.stream)
+        connect(m, array.rows, vector.rows)
+        connect(m, vector.activation, array.activation)
+        connect(m, vector.store, store.words)
+        connect(m, vector.trace, flipped(self.trace))
+
+        connect(m, sequencer.vector, vector.command)
+        connect(m, sequencer.product, array.command)
+        connect(m, sequencer.fetch, fetch.command)
+        connect(m, sequencer.store, store.command)
+        connect(m, sequencer.section, router.section)
+        connect(m, registers.program_write, sequencer.program_write)
+        connect(m, registers.scalar_write, vector.scalar_write)
+
+        m.d.comb += [
+            router.array_done.eq(array.done),
+            router.vector_done.eq(vector.stream_done),
+            gearbox.drop.eq(array.done),
+            sequencer.vector_busy.eq(vector.busy),
+            sequencer.array_busy.eq(array.busy),
+            sequencer.store_idle.eq(store.idle),
+            vector.seed.eq(registers.seed),
+            vector.position.eq(registers.position),
+            registers.best.eq(vector.best),
+            registers.values.eq(counters.values),
+            registers.frames_bad.eq(link.frames_bad),
+            registers.frames_lost.eq(link.frames_lost),
+            registers.sample_done.eq(sequencer.sample_done),
+            sequencer.sample_taken.eq(registers.sample_taken),
+            registers.running.eq(sequencer.running),
+            registers.halted.eq(sequencer.halted),
+            registers.fault.eq(sequencer.fault),
+            sequencer.go.eq(registers.go & (resetting == 0)),
+        ]
+        for name in ("token", "position", "start", "prompt_end", "greedy"):
+            m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
+
+        running = sequencer.running
+        refreshing = self.memory.refreshing if cfg.memory == "external" else 0
+        m.d.comb += [
+            counters.events.eq(Cat(
+                running, arbiter.fetch_words.valid, running & array.busy, running & array.stall_stream,
+                running & array.stall_rows, running & ~array.busy, running & refreshing, sequencer.halted)),
+            self.idle.eq(~running & ~registers.go & ~registers.active & link.idle & (resetting == 0)),
+        ]
+        return m

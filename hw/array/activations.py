@@ -1,0 +1,67 @@
+"""The two activation buffers: V codes come in per beat, C codes go out per cycle."""
+
+from amaranth import Cat, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+
+def activation_signature(lanes):
+    """Beats of int8 codes for one buffer, in element order; ``first`` restarts at element 0. Always accepted."""
+    return wiring.Signature({
+        "valid": Out(1), "first": Out(1), "buffer": Out(1), "codes": Out(data.ArrayLayout(signed(8), lanes))})
+
+
+class ActivationBuffers(wiring.Component):
+    """Two buffers of ``words`` words of C codes in one memory.
+
+    Writing: one beat of V codes per cycle into consecutive places. Reading: the word ``address`` of ``buffer`` appears as
+    ``word`` two cycles later (the second is the output register that fast block RAM needs).
+
+    Members
+    -------
+    write : In(activation_signature(V))
+    buffer, address : In
+    word : Out(ArrayLayout(signed(8), C))
+    """
+
+    latency = 2
+
+    def __init__(self, *, columns, lanes, words):
+        if columns % lanes:
+            raise ValueError(f"{lanes} lanes do not divide {columns} columns")
+        self._columns, self._lanes, self._words = columns, lanes, words
+        super().__init__({
+            "write": In(activation_signature(lanes)),
+            "buffer": In(1),
+            "address": In(range(max(2, words))),
+            "word": Out(data.ArrayLayout(signed(8), columns)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = 8 * self._lanes
+        groups = self._columns // self._lanes
+        span = 1 << len(self.address)
+        m.submodules.memory = memory = Memory(shape=8 * self._columns, depth=2 * span, init=[])
+        write = memory.write_port(granularity=bits)
+        read = memory.read_port()
+        at = Signal(range(span))
+        group = Signal(range(groups))
+        place_at, place_group = Signal.like(at), Signal.like(group)
+        with m.If(~self.write.first):
+            m.d.comb += [place_at.eq(at), place_group.eq(group)]
+        m.d.comb += [
+            write.addr.eq(Cat(place_at, self.write.buffer)),
+            write.data.eq(self.write.codes.as_value().replicate(groups)),
+        ]
+        with m.If(self.write.valid):
+            m.d.comb += write.en.eq(1 << place_group)
+            with m.If(place_group == groups - 1):
+                m.d.sync += [group.eq(0), at.eq(place_at + 1)]
+            with m.Else():
+                m.d.sync += [group.eq(place_group + 1), at.eq(place_at)]
+        m.d.comb += [read.en.eq(1), read.addr.eq(Cat(self.address, self.buffer))]
+        m.d.sync += self.word.eq(read.data)
+        return m
+

@@ -1,0 +1,154 @@
+"""The ternary matrix-vector engine: command in, weight tiles in, rows out."""
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from sterna.hw.array.activations import ActivationBuffers, activation_signature
+from sterna.hw.array.decoder import TritDecoder
+from sterna.hw.array.rows import ROW_BITS, RowQueue
+from sterna.hw.array.tree import RowAccumulator
+
+
+class Product(data.Struct):
+    """One matrix-vector product: rows x (chunks * C) trits times the codes of a buffer."""
+
+    buffer: 1
+    rows: 24
+    chunks: 16
+
+
+class TernaryArray(wiring.Component):
+    """acc[i] = sum over j of code[j] * trit[i][j] for the rows i of a matrix, in order.
+
+    Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed with C trits
+    of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every cycle, and the next one,
+    already queued, follows without a gap. Once a chunk has entered it never stalls: a tile starts only when the row
+    queue can take it. Accumulators hold 16512 columns; models stay below 2^21 (docs/numerics.md, section 4).
+
+        tiles --> decoder --+
+                            +--> R x (C terms, adder tree, accumulator) --> row queue --> rows
+        codes --> buffers --+
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    command : In(stream of Product)
+    tiles : In(stream of 8 * T)
+        Weight tiles in image order.
+    activation : In(activation_signature(V))
+    rows : Out(stream of ArrayLayout(signed(24), V))
+    done : Out(1)
+        High in the cycle in which the last tile of a product is taken.
+    busy, stall_stream, stall_rows : Out(1)
+        A product is under way; it waits for tiles; it waits for the row queue.
+    """
+
+    def __init__(self, config):
+        self._config = config
+        super().__init__({
+            "command": In(stream.Signature(Product)),
+            "tiles": In(stream.Signature(8 * config.tile_bytes)),
+            "activation": In(activation_signature(config.lanes)),
+            "rows": Out(stream.Signature(data.ArrayLayout(signed(ROW_BITS), config.lanes))),
+            "done": Out(1),
+            "busy": Out(1),
+            "stall_stream": Out(1),
+            "stall_rows": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self._config
+        rows, columns, lanes = cfg.rows, cfg.columns, cfg.lanes
+        m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code)
+        m.submodules.buffers = buffers = ActivationBuffers(columns=columns, lanes=lanes, words=cfg.activation_words)
+        m.submodules.queue = queue = RowQueue(rows=rows, lanes=lanes, depth=cfg.row_words)
+        connect(m, flipped(self.activation), buffers.write)
+        connect(m, flipped(self.rows), queue.rows)
+
+        left = Signal(24)  # rows not yet started, this tile included
+        chunk = Signal(16)
+        chunks = Signal(16)
+        buffer = Signal()
+        running = Signal()
+        per_tile = queue.words_per_tile
+        gap = Signal(range(per_tile + 1))
+        credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
+
+        first_chunk, last_chunk = chunk == 0, chunk == chunks - 1
+        last_tile = Signal()
+        take_words = Signal(range(per_tile + 1))  # queue words that this tile will fill
+        need = Signal(range(per_tile + 1))
+        m.d.comb += last_tile.eq(left <= rows)
+        if rows >= lanes:
+            whole = Mux(last_tile, (left + (lanes - 1)) // lanes, per_tile)
+            m.d.comb += [take_words.eq(whole), need.eq(whole)]
+        else:
+            phase = Signal(range(lanes // rows))
+            m.d.comb += [take_words.eq(1), need.eq(phase == 0)]
+        blocked = (first_chunk & (credit < need)) | (last_chunk & (gap != 0))
+        enter = Signal()
+        m.d.comb += [
+            enter.eq(running & self.tiles.valid & ~blocked),
+            self.tiles.ready.eq(running & ~blocked),
+            self.busy.eq(running),
+            self.stall_stream.eq(running & ~self.tiles.valid & ~blocked),
+            self.stall_rows.eq(running & blocked),
+            self.done.eq(enter & last_chunk & last_tile),
+            self.command.ready.eq(~running | self.done),
+            decoder.tile.eq(self.tiles.payload),
+            buffers.address.eq(chunk),
+            buffers.buffer.eq(buffer),
+        ]
+        left_queue = queue.rows.valid & queue.rows.ready
+        m.d.sync += credit.eq(credit - Mux(enter & first_chunk, need, 0) + left_queue)
+        with m.If(gap != 0):
+            m.d.sync += gap.eq(gap - 1)
+        with m.If(enter):
+            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+            with m.If(last_chunk):
+                m.d.sync += [left.eq(left - rows), gap.eq(per_tile - 1)]
+                if rows < lanes:
+                    m.d.sync += phase.eq(Mux(last_tile | (phase == lanes // rows - 1), 0, phase + 1))
+        with m.If(self.done):
+            m.d.sync += running.eq(0)
+        with m.If(self.command.valid & self.command.ready):
+            m.d.sync += [
+                running.eq(1),
+                left.eq(self.command.payload.rows),
+                chunks.eq(self.command.payload.chunks),
+                buffer.eq(self.command.payload.buffer),
+                chunk.eq(0),
+            ]
+
+        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers.
+        meet = max(decoder.latency, buffers.latency)
+        trits = _delay(m, decoder.trits, meet - decoder.latency, "trits")
+        codes = _delay(m, buffers.word, meet - buffers.latency, "codes")
+        mark = Signal(2)
+        m.d.comb += mark.eq(enter | (last_chunk << 1))
+        at_tree = _delay(m, mark, meet, "mark")
+        finish = Signal(2 + len(take_words))
+        m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (take_words << 2))
+        for r in range(rows):
+            row = RowAccumulator(columns=columns)
+            m.submodules[f"row{r}"] = row
+            m.d.comb += [row.activations.eq(codes), row.last.eq(at_tree[1]), row.enable.eq(at_tree[0]),
+                         queue.tile[r].eq(row.sum)]
+            for c in range(columns):
+                m.d.comb += row.trits[c].eq(trits[r * columns + c])
+        finished = _delay(m, finish, meet + row.latency, "finish")
+        m.d.comb += [queue.tile_valid.eq(finished[0]), queue.last.eq(finished[1]), queue.tile_words.eq(finished[2:])]
+        return m
+
+
+def _delay(m, value, cycles, name):
+    for k in range(cycles):
+        register = Signal.like(value, name=f"{name}_delay{k}")
+        m.d.sync += register.eq(value)
+        value = register
+    return value

@@ -1,0 +1,99 @@
+"""One row of the array: C signed activations, C trits, an adder tree and an accumulator."""
+
+from amaranth import C as Const
+from amaranth import Cat, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from sterna.hw.array.decoder import Trit
+
+ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns
+
+
+def _add_carry(a, b, carry):
+    """a + b + carry with the carry in the chain's first bit, so that it costs no second adder."""
+    return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed()) >> 1
+
+
+class RowAccumulator(wiring.Component):
+    """sum of activation[c] * trit[c] over the C columns of a chunk and over the chunks of a row.
+
+    A negative trit adds the complement of the activation and a carry; the C carries enter the C - 1 adders of the tree and
+    the accumulator, one each. A register follows every second level of the tree.
+
+    The chunk marked ``last`` moves the total to ``sum`` and clears the accumulator in the same cycle: a synchronous reset,
+    where a multiplexer in front of the adder would cost a LUT per bit.
+
+    Throughput one chunk per cycle; ``latency`` cycles from inputs to ``sum``, which then stays until the next ``last``. No
+    back-pressure. Range: see ACCUMULATOR_BITS.
+
+    Members
+    -------
+    activations : In(ArrayLayout(signed(8), C))
+    trits : In(ArrayLayout(Trit, C))
+    last, enable : In(1)
+        The row ends with this chunk; this cycle carries a chunk.
+    sum : Out(signed(22))
+    """
+
+    def __init__(self, *, columns):
+        if columns < 1:
+            raise ValueError(f"columns {columns}: must be positive")
+        self._columns = columns
+        levels = (columns - 1).bit_length()
+        self.latency = 1 + (levels + 1) // 2 + 1
+        super().__init__({
+            "activations": In(data.ArrayLayout(signed(8), columns)),
+            "trits": In(data.ArrayLayout(Trit, columns)),
+            "last": In(1),
+            "enable": In(1),
+            "sum": Out(signed(ACCUMULATOR_BITS)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        terms, carries = [], []
+        for c in range(self._columns):
+            trit = self.trits[c]
+            term = Signal(signed(8), name=f"term{c}")
+            carry = Signal(name=f"carry{c}")
+            m.d.sync += [
+                # Written with AND, not a multiplexer: synthesis would turn that into one reset net per trit.
+                term.eq((self.activations[c] ^ trit.negative.replicate(8)) & trit.nonzero.replicate(8)),
+                carry.eq(trit.negative),
+            ]
+            terms.append(term)
+            carries.append(carry)
+        level = 0
+        while len(terms) > 1:
+            last = level % 2 == 1 or len(terms) == 2
+            sums = []
+            for k in range(0, len(terms) - 1, 2):
+                value = _add_carry(terms[k], terms[k + 1], carries.pop())
+                node = Signal(signed(len(value)), name=f"sum{level}_{k}")
+                (m.d.sync if last else m.d.comb).__iadd__(node.eq(value))
+                sums.append(node)
+            if len(terms) % 2:
+                node = Signal.like(terms[-1], name=f"sum{level}_odd")
+                (m.d.sync if last else m.d.comb).__iadd__(node.eq(terms[-1]))
+                sums.append(node)
+            if last:
+                delayed = [Signal(name=f"carry{level}_{k}") for k in range(len(carries))]
+                for register, carry in zip(delayed, carries, strict=True):
+                    m.d.sync += register.eq(carry)
+                carries = delayed
+            terms = sums
+            level += 1
+        last, enable = self.last, self.enable
+        for k in range(self.latency - 1):
+            last_next, enable_next = Signal(name=f"last{k}"), Signal(name=f"enable{k}")
+            m.d.sync += [last_next.eq(last), enable_next.eq(enable)]
+            last, enable = last_next, enable_next
+        total = Signal(signed(ACCUMULATOR_BITS))
+        following = Signal.like(total)
+        m.d.comb += following.eq(_add_carry(total, terms[0], carries.pop()))
+        with m.If(enable & last):
+            m.d.sync += [total.eq(0), self.sum.eq(following)]
+        with m.Elif(enable):
+            m.d.sync += total.eq(following)
+        return m

@@ -1,0 +1,98 @@
+"""The accelerator with plain ports, for the compiled harness of the simulated board (sim/board)."""
+
+import importlib
+
+from amaranth.hdl import Module, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+TOP = "simulated_board"
+ACCELERATOR = "sterna.hw.accelerator:Accelerator"
+
+
+def device_class(path):
+    """Class named by "module:Class".
+
+    Raises
+    ------
+    ValueError
+        If `path` has no colon or the module has no such class.
+    """
+    module, colon, name = path.partition(":")
+    found = getattr(importlib.import_module(module), name, None) if colon else None
+    if found is None:
+        raise ValueError(f"device {path!r}: use module:Class with a class that exists")
+    return found
+
+
+class SimulatedBoard(wiring.Component):
+    """Flattens the members of an accelerator into ports that a C++ harness can set and read as plain bytes.
+
+    No logic and no registers are added: throughput, latency and back-pressure are those of the accelerator.
+
+    Parameters
+    ----------
+    config : sterna.hw.config.Config
+        Configuration of the accelerator; P = port_bytes, V = lanes, A = word_address_bits.
+    device : str
+        "module:Class" of the accelerator, constructed with `config` and having the members of
+        sterna.hw.accelerator.Accelerator.
+
+    Members
+    -------
+    rx_payload, rx_valid, rx_ready : bytes to the device (payload and valid are inputs)
+    tx_payload, tx_valid, tx_ready : bytes from the device
+    command_address [A], command_length [8], command_valid, command_ready : bursts of words to read (external memory only)
+    data_payload [8 P], data_valid, data_ready : words read, inputs, in the order of the commands
+    write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; mask bit k = byte k
+    refreshing : input, the memory cannot deliver in this cycle
+    idle : output, the device waits for received bytes
+    trace_valid, trace_last, trace_is_code, trace_values [24 V], trace_codes [8 V] : every intermediate vector, in beats
+    """
+
+    def __init__(self, config, device=ACCELERATOR):
+        self._device = device_class(device)(config)
+        self._external = config.memory == "external"
+        ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
+                 "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1), "idle": Out(1),
+                 "trace_valid": Out(1), "trace_last": Out(1), "trace_is_code": Out(1),
+                 "trace_values": Out(24 * config.lanes), "trace_codes": Out(8 * config.lanes)}
+        if self._external:
+            word_bits = 8 * config.port_bytes
+            ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
+                      "command_valid": Out(1), "command_ready": In(1),
+                      "data_payload": In(word_bits), "data_valid": In(1), "data_ready": Out(1),
+                      "write_address": Out(config.word_address_bits), "write_data": Out(word_bits),
+                      "write_mask": Out(config.port_bytes), "write_valid": Out(1), "write_ready": In(1),
+                      "refreshing": In(1)}
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.device = device = self._device
+        m.d.comb += [
+            device.rx.payload.eq(self.rx_payload), device.rx.valid.eq(self.rx_valid), self.rx_ready.eq(device.rx.ready),
+            self.tx_payload.eq(device.tx.payload), self.tx_valid.eq(device.tx.valid), device.tx.ready.eq(self.tx_ready),
+            self.idle.eq(device.idle), self.trace_valid.eq(device.trace.valid), self.trace_last.eq(device.trace.last),
+            self.trace_is_code.eq(device.trace.is_code), self.trace_values.eq(Value.cast(device.trace.values)),
+            self.trace_codes.eq(Value.cast(device.trace.codes)),
+        ]
+        if self._external:
+            memory = device.memory
+            m.d.comb += [
+                self.command_address.eq(memory.read_command.payload.address),
+                self.command_length.eq(memory.read_command.payload.length),
+                self.command_valid.eq(memory.read_command.valid), memory.read_command.ready.eq(self.command_ready),
+                memory.read_data.payload.eq(self.data_payload), memory.read_data.valid.eq(self.data_valid),
+                self.data_ready.eq(memory.read_data.ready),
+                self.write_address.eq(memory.write.payload.address), self.write_data.eq(memory.write.payload.data),
+                self.write_mask.eq(memory.write.payload.mask), self.write_valid.eq(memory.write.valid),
+                memory.write.ready.eq(self.write_ready), memory.refreshing.eq(self.refreshing),
+            ]
+        return m
+
+
+def to_verilog(config, device=ACCELERATOR):
+    """Verilog text of the simulated board, module "simulated_board" (str)."""
+    from amaranth.back import verilog
+    return verilog.convert(SimulatedBoard(config, device), name=TOP, strip_internal_attrs=True, emit_src=False)

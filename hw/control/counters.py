@@ -1,0 +1,29 @@
+"""Hardware counters."""
+
+from amaranth import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+# In register order (docs/protocol.md): the first eight count cycles in which their event is high.
+EVENTS = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens")
+
+
+class Counters(wiring.Component):
+    """One wrapping 32-bit counter per event.
+
+    Members
+    -------
+    events : In(8)
+        Bit k counts EVENTS[k].
+    values : Out(ArrayLayout(32, 8))
+    """
+
+    def __init__(self):
+        super().__init__({"events": In(len(EVENTS)), "values": Out(data.ArrayLayout(32, len(EVENTS)))})
+
+    def elaborate(self, platform):
+        m = Module()
+        for k in range(len(EVENTS)):
+            held = Signal(name=f"event_{EVENTS[k]}")
+            m.d.sync += [held.eq(self.events[k]), self.values[k].eq(self.values[k] + held)]
+        return m

@@ -1,0 +1,256 @@
+"""What the host sees: the address map of docs/protocol.md, the run control and the token ring."""
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sterna.hw.config import VERSIONS
+from sterna.hw.control.counters import EVENTS
+from sterna.hw.memory.port import burst_layout, write_layout
+
+MAGIC = 0x4E525453
+REQUEST = data.StructLayout({"write": 1, "address": 32, "data": 32})
+RESPONSE = data.StructLayout({"data": 32, "error": 1})
+EVENT = data.StructLayout({"position": 32, "token": 32})
+NEVER = 0xFFFFFFFF
+
+
+class Registers(wiring.Component):
+    """Executes the link's 32-bit requests one at a time, each with one response, and paces the sequencer token by token.
+
+    Members
+    -------
+    request : In(stream of REQUEST); response : Out(stream of RESPONSE); event : Out(stream of EVENT)
+    host_bursts, host_words, host_write
+        The arbiter's host side.
+    program_write, scalar_write : Out
+    values : In(ArrayLayout(32, 8)); frames_bad, frames_lost : In(32)
+        Counters.
+    running, halted, sample_done, fault : In; best : In(32)
+        From the sequencer and the sampler.
+    go, sample_taken, soft_reset, greedy : Out(1); token, position, start, prompt_end, seed : Out(32)
+    active : Out(1)
+        A request is under way or an event waits.
+    """
+
+    def __init__(self, config):
+        self._config = config
+        address, port = config.word_address_bits, config.port_bytes
+        if port < 2:
+            raise ValueError(f"port_bytes {port}: at least 2")
+        words = Out(32)
+        super().__init__({
+            "request": In(stream.Signature(REQUEST)), "response": Out(stream.Signature(RESPONSE)),
+            "event": Out(stream.Signature(EVENT)),
+            "host_bursts": Out(stream.Signature(burst_layout(address))),
+            "host_words": In(stream.Signature(8 * port)),
+            "host_write": Out(stream.Signature(write_layout(address, port))),
+            "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": words})),
+            "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24)})),
+            "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": In(32), "frames_lost": In(32),
+            "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
+            "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "greedy": Out(1),
+            "token": words, "position": words, "start": words, "prompt_end": words, "seed": words,
+            "active": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self._config
+        request = self.request.payload
+        address = Signal(32)
+        value = Signal(32)
+        is_write = Signal()
+        m.d.comb += [address.eq(request.address), value.eq(request.data), is_write.eq(request.write)]
+
+        enabled = Signal()
+        limit, stop, flags = Signal(32), Signal(32, init=NEVER), Signal(1)
+        ring_bits = (cfg.ring - 1).bit_length()
+        m.submodules.ring = ring = Memory(shape=32, depth=cfg.ring, init=[])
+        ring_read, ring_write = ring.read_port(), ring.write_port()
+
+        with m.If(self.halted):
+            m.d.sync += self.position.eq(self.position + 1)
+
+        # Pacing: read the token of the next position from the ring, then let the sequencer go.
+        token_ready = Signal()
+        pending = Signal()
+        ring_for_token = Signal()
+        m.d.comb += [
+            ring_for_token.eq(enabled & ~self.running & ~self.halted & ~token_ready & ~pending & (self.position < limit)
+                              & (self.fault == 0)),
+            self.go.eq(token_ready),
+            self.greedy.eq(~flags[0]),
+        ]
+        m.d.sync += pending.eq(ring_for_token)
+        with m.If(pending):
+            m.d.sync += [self.token.eq(ring_read.data), token_ready.eq(1)]
+        with m.If(self.running):
+            m.d.sync += token_ready.eq(0)
+
+        # Recording a sample: ring entry, event, stop token.
+        following = Signal(32)
+        event_waits = Signal()
+        m.d.comb += [
+            following.eq(self.position + 1),
+            self.sample_taken.eq(self.sample_done & ~event_waits),
+            self.event.valid.eq(event_waits),
+            ring_read.en.eq(1),
+        ]
+        with m.If(self.event.ready):
+            m.d.sync += event_waits.eq(0)
+        with m.If(self.sample_taken):
+            m.d.sync += [event_waits.eq(1), self.event.payload.position.eq(following), self.event.payload.token.eq(self.best)]
+            with m.If(self.best == stop):
+                m.d.sync += limit.eq(following)
+
+        readable = self._readable(limit, stop, flags, enabled)
+        selected = Signal(32)
+        with m.Switch(address[2:8]):
+            for offset, source in readable.items():
+                with m.Case(offset // 4):
+                    m.d.comb += selected.eq(source)
+
+        port = cfg.port_bytes
+        parts = max(1, 4 // port)
+        shift = (port - 1).bit_length()
+        part = Signal(range(parts + 1))
+        answer, failed = Signal(32), Signal()
+        answered = Signal()
+        word_address = Signal(cfg.word_address_bits)
+        lane_bits = max(0, shift - 2)
+        m.d.comb += [
+            word_address.eq(address >> shift),
+            self.host_bursts.payload.address.eq(word_address),
+            self.host_bursts.payload.length.eq(parts),
+            self.host_words.ready.eq(1),
+            self.host_write.payload.address.eq(word_address + part),
+            self.response.payload.data.eq(answer),
+            self.response.payload.error.eq(failed),
+            self.response.valid.eq(answered),
+            self.program_write.address.eq(address[4:14]), self.program_write.lane.eq(address[2:4]),
+            self.program_write.data.eq(value),
+            self.scalar_write.address.eq(address[2:7]), self.scalar_write.data.eq(value),
+        ]
+        if parts == 1:
+            lane = address[2:2 + lane_bits]
+            m.d.comb += [
+                self.host_write.payload.data.eq(value.replicate(port // 4)),
+                self.host_write.payload.mask.eq(0xF << Cat(Const(0, 2), lane) if lane_bits else 0xF),
+            ]
+        else:
+            m.d.comb += [self.host_write.payload.data.eq(value.word_select(part, 8 * port)),
+                         self.host_write.payload.mask.eq(~0)]
+
+        # The host's ring accesses give way to the sequencer's.
+        host_ring = Signal()
+        m.d.comb += [
+            ring_read.addr.eq(Mux(ring_for_token, self.position[:ring_bits], address[2:2 + ring_bits])),
+            ring_write.addr.eq(Mux(self.sample_taken, following[:ring_bits], address[2:2 + ring_bits])),
+            ring_write.data.eq(Mux(self.sample_taken, self.best, value)),
+            ring_write.en.eq(self.sample_taken | host_ring),
+            self.active.eq(self.request.valid | answered | event_waits),
+        ]
+        in_memory = ~address[31] & (address < cfg.memory_bytes)
+        finish = Signal()
+        with m.If(answered & self.response.ready):
+            m.d.sync += answered.eq(0)
+        with m.If(finish):
+            m.d.comb += self.request.ready.eq(1)
+            m.d.sync += answered.eq(1)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.request.valid & ~answered):
+                    m.d.sync += [failed.eq(0), part.eq(0)]
+                    with m.Switch(Cat(is_write, address[28:32])):
+                        with m.Case(0b1000_1):
+                            m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
+                        with m.Case(0b1001_1):
+                            self._write_registers(m, address, value, enabled, limit, stop, flags)
+                            m.d.comb += finish.eq(1)
+                        with m.Case(0b1010_1):
+                            m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(1)]
+                        with m.Case(0b1011_1):
+                            with m.If(~self.sample_taken):
+                                m.d.comb += [host_ring.eq(1), finish.eq(1)]
+                        with m.Case(0b1001_0):
+                            m.d.sync += answer.eq(selected)
+                            m.d.comb += finish.eq(1)
+                        with m.Case(0b1011_0):
+                            with m.If(~ring_for_token):
+                                m.next = "RING"
+                        with m.Default():
+                            with m.If(~in_memory):
+                                m.d.sync += failed.eq(1)
+                                m.d.comb += finish.eq(1)
+                            with m.Elif(is_write):
+                                m.next = "WRITE"
+                            with m.Else():
+                                m.next = "COMMAND"
+            with m.State("RING"):
+                m.d.sync += answer.eq(ring_read.data)
+                m.d.comb += finish.eq(1)
+                m.next = "IDLE"
+            with m.State("WRITE"):
+                m.d.comb += self.host_write.valid.eq(1)
+                with m.If(self.host_write.ready):
+                    m.d.sync += part.eq(part + 1)
+                    with m.If(part == parts - 1):
+                        m.d.comb += finish.eq(1)
+                        m.next = "IDLE"
+            with m.State("COMMAND"):
+                m.d.comb += self.host_bursts.valid.eq(1)
+                with m.If(self.host_bursts.ready):
+                    m.next = "READ"
+            with m.State("READ"):
+                with m.If(self.host_words.valid):
+                    m.d.sync += part.eq(part + 1)
+                    if parts == 1:
+                        m.d.sync += answer.eq(self.host_words.payload.word_select(address[2:2 + lane_bits], 32)
+                                              if lane_bits else self.host_words.payload)
+                    else:
+                        m.d.sync += answer.eq(Cat(answer[8 * port:], self.host_words.payload))
+                    with m.If(part == parts - 1):
+                        m.d.comb += finish.eq(1)
+                        m.next = "IDLE"
+        return m
+
+    def _readable(self, limit, stop, flags, enabled):
+        """Register offset -> value."""
+        cfg = self._config
+        code = 0 if cfg.weight_code == "trit5" else 1
+        constants = {
+            0x00: MAGIC,
+            0x04: sum(VERSIONS[k] << (8 * n) for n, k in enumerate(("protocol", "isa", "numerics", "image"))),
+            0x08: cfg.rows | cfg.columns << 16,
+            0x0C: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
+            0x10: cfg.port_bytes | cfg.strip << 16,
+            0x14: cfg.memory_bytes,
+            0x18: cfg.vector_words | cfg.program_words << 16,
+            0x1C: cfg.activation_words | cfg.ring << 16,
+            0x20: cfg.clock_hz,
+            0x24: int(cfg.digest[:8], 16),
+        }
+        registers = {
+            0x40: enabled,
+            0x44: Cat(self.running, enabled, Const(0, 6), self.fault),
+            0x48: self.position, 0x4C: self.start, 0x50: limit, 0x54: self.prompt_end, 0x58: self.seed, 0x5C: flags,
+            0x60: stop,
+        }
+        counters = {0x80 + 4 * k: self.values[k] for k in range(len(EVENTS))}
+        return constants | registers | counters | {0xA0: self.frames_bad, 0xA4: self.frames_lost}
+
+    def _write_registers(self, m, address, value, enabled, limit, stop, flags):
+        with m.Switch(address[2:8]):
+            with m.Case(0x40 // 4):
+                m.d.sync += enabled.eq(value[0])
+                m.d.comb += self.soft_reset.eq(value[1])
+            with m.Case(0x48 // 4):
+                with m.If(~self.running):
+                    m.d.sync += self.position.eq(value)
+            for offset, register in ((0x4C, self.start), (0x50, limit), (0x54, self.prompt_end), (0x58, self.seed),
+                                     (0x5C, flags), (0x60, stop)):
+                with m.Case(offset // 4):
+                    m.d.sync += register.eq(value)

@@ -1,0 +1,210 @@
+"""The sequencer: fetches microinstructions and issues them, in order, to the engines (docs/isa.md)."""
+
+from amaranth import Array, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sterna.firmware import isa
+from sterna.hw.array.array import Product
+
+FAULT_INSTRUCTION = 1
+
+
+class VectorCommand(data.Struct):
+    """A vector operation with its length and strip offset, or (``start``) the start of a sampling."""
+
+    word: isa.INSTRUCTION_BITS
+    count: 16
+    offset: 16
+    start: 1
+
+
+class Sequencer(wiring.Component):
+    """Runs the microprogram once per token.
+
+    Two cycles per instruction and as many more as the engine it addresses makes it wait; ROWA takes one cycle per bit of the
+    token. In order: an instruction that cannot be accepted holds all behind it. HALT waits until the engines are idle.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    program_write : In({valid, address, lane, data})
+        Host writes to the program memory: 32-bit part ``lane`` (0..2) of instruction ``address``.
+    go : In(1)
+        A token may start; sampled while ``running`` is low.
+    token, position, start, prompt_end : In(32)
+    greedy : In(1)
+    running, halted : Out(1)
+        A token is under way; it ends in this cycle.
+    sample_done : Out(1); sample_taken : In(1)
+        The best row is to be recorded; it has been.
+    fault : Out(8)
+    vector, product, fetch, store, section : Out(stream)
+    vector_busy, array_busy, store_idle : In(1)
+    """
+
+    def __init__(self, config):
+        self._config = config
+        address = config.word_address_bits
+        block = data.StructLayout({"address": address, "words": 24})
+        super().__init__({
+            "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": Out(32)})),
+            "go": In(1), "token": In(32), "position": In(32), "start": In(32), "prompt_end": In(32), "greedy": In(1),
+            "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
+            "vector": Out(stream.Signature(VectorCommand)),
+            "product": Out(stream.Signature(Product)),
+            "fetch": Out(stream.Signature(block)),
+            "store": Out(stream.Signature(block)),
+            "section": Out(stream.Signature(1)),
+            "vector_busy": In(1), "array_busy": In(1), "store_idle": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self._config
+        address_bits = cfg.word_address_bits
+        words = [Memory(shape=32, depth=cfg.program_words, init=[]) for _ in range(3)]
+        instruction = Signal(isa.INSTRUCTION_BITS)
+        fetched = Signal(isa.INSTRUCTION_BITS)
+        next_pc = Signal(10)
+        for lane, memory in enumerate(words):
+            m.submodules[f"program{lane}"] = memory
+            read, write = memory.read_port(), memory.write_port()
+            m.d.comb += [
+                read.addr.eq(next_pc), read.en.eq(1), fetched[32 * lane:32 * lane + 32].eq(read.data),
+                write.addr.eq(self.program_write.address), write.data.eq(self.program_write.data),
+                write.en.eq(self.program_write.valid & (self.program_write.lane == lane)),
+            ]
+
+        def field(opcode, name):
+            lsb, width = isa.FIELDS[opcode][name]
+            return instruction[lsb:lsb + width]
+
+        opcode = instruction[isa.OPCODE_FIELD[0]:isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
+        pc = Signal(10)
+        offset, vl, loop = Signal(16), Signal(16), Signal(16)
+        left = Signal(24)
+        aregs = Array(Signal(address_bits, name=f"a{k}") for k in range(4))
+        areg = Signal(2)
+        words_field = field(isa.FETCH, "words")
+        value_field = field(isa.SETA, "value")
+        announced = Signal()  # the section of this instruction is in the router's queue
+        reads_stream = Signal()
+        condition = Signal()
+        done = Signal()
+        jump = Signal()
+        kind = field(isa.VOP, "a_kind")
+        m.d.comb += [
+            areg.eq(field(isa.FETCH, "areg")),
+            reads_stream.eq((kind == isa.A_STREAM32) | (kind == isa.A_STREAM8)),
+            next_pc.eq(pc),
+            self.vector.payload.word.eq(instruction),
+            self.vector.payload.count.eq(vl),
+            self.vector.payload.offset.eq(offset),
+            self.vector.payload.start.eq(opcode == isa.SAMPLE),
+            self.product.payload.buffer.eq(field(isa.MATVEC, "buffer")),
+            self.product.payload.rows.eq(field(isa.MATVEC, "rows")),
+            self.product.payload.chunks.eq(field(isa.MATVEC, "chunks")),
+            self.section.payload.eq(opcode == isa.MATVEC),
+        ]
+        for port in (self.fetch, self.store):
+            m.d.comb += [port.payload.address.eq(aregs[areg]), port.payload.words.eq(words_field)]
+        with m.Switch(field(isa.JUMP, "condition")):
+            for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1),
+                                (isa.NOT_WANTED, (self.position + 1)[:32] < self.prompt_end), (isa.GREEDY, self.greedy),
+                                (isa.AT_START, self.position == self.start)):
+                with m.Case(code):
+                    m.d.comb += condition.eq(value)
+
+        multiplier = Signal(32)
+        multiplicand = Signal(address_bits)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += pc.eq(0)
+                with m.If(self.go):
+                    m.d.comb += next_pc.eq(0)
+                    m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += self.running.eq(1)
+                m.d.sync += [instruction.eq(fetched), announced.eq(0)]
+                m.next = "ISSUE"
+            with m.State("ISSUE"):
+                m.d.comb += self.running.eq(1)
+                with m.Switch(opcode):
+                    with m.Case(isa.HALT):
+                        with m.If(~self.vector_busy & ~self.array_busy & self.store_idle):
+                            m.d.comb += self.halted.eq(1)
+                            m.next = "IDLE"
+                    with m.Case(isa.VOP):
+                        ready = announced | ~reads_stream
+                        m.d.comb += [self.section.valid.eq(~ready), self.vector.valid.eq(ready),
+                                     done.eq(ready & self.vector.ready)]
+                    with m.Case(isa.MATVEC):
+                        m.d.comb += [self.section.valid.eq(~announced), self.product.valid.eq(announced),
+                                     done.eq(announced & self.product.ready)]
+                    with m.Case(isa.FETCH):
+                        m.d.comb += [self.fetch.valid.eq(1), done.eq(self.fetch.ready)]
+                    with m.Case(isa.STORE):
+                        m.d.comb += [self.store.valid.eq(1), done.eq(self.store.ready)]
+                    with m.Case(isa.SETA):
+                        m.d.comb += done.eq(1)
+                        m.d.sync += aregs[areg].eq(value_field)
+                    with m.Case(isa.ROWA):
+                        m.d.sync += [aregs[areg].eq(value_field), multiplier.eq(self.token),
+                                     multiplicand.eq(field(isa.ROWA, "stride"))]
+                        m.next = "MULTIPLY"
+                    with m.Case(isa.STRIP):
+                        elements, strip = field(isa.STRIP, "elements"), field(isa.STRIP, "strip")
+                        m.d.comb += done.eq(1)
+                        m.d.sync += [left.eq(elements), offset.eq(0), vl.eq(Mux(elements < strip, elements, strip))]
+                    with m.Case(isa.NEXT):
+                        strip = field(isa.NEXT, "strip")
+                        rest = Signal(24)
+                        more = Signal()
+                        m.d.comb += [more.eq(left > strip), rest.eq(left - strip), done.eq(1), jump.eq(more)]
+                        m.d.sync += [left.eq(Mux(more, rest, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
+                        with m.If(more):
+                            m.d.sync += vl.eq(Mux(rest < strip, rest, strip))
+                    with m.Case(isa.LOOP):
+                        m.d.comb += done.eq(1)
+                        m.d.sync += loop.eq(field(isa.LOOP, "count"))
+                    with m.Case(isa.AGAIN):
+                        m.d.comb += [done.eq(1), jump.eq(loop > 1)]
+                        m.d.sync += loop.eq(loop - 1)
+                    with m.Case(isa.JUMP):
+                        m.d.comb += [done.eq(1), jump.eq(condition)]
+                    with m.Case(isa.WAITM):
+                        m.d.comb += done.eq(~self.vector_busy & self.store_idle)
+                    with m.Case(isa.SAMPLE):
+                        with m.If(field(isa.SAMPLE, "end")):
+                            m.d.comb += [self.sample_done.eq(~self.vector_busy), done.eq(self.sample_taken)]
+                        with m.Else():
+                            m.d.comb += [self.vector.valid.eq(1), done.eq(self.vector.ready)]
+                    with m.Default():
+                        m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
+                        m.next = "FAULT"
+                with m.If(self.section.valid & self.section.ready):
+                    m.d.sync += announced.eq(1)
+                with m.If((self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)):
+                    m.d.sync += aregs[areg].eq(aregs[areg] + words_field)
+                with m.If(done):
+                    m.d.comb += next_pc.eq(Mux(jump, field(isa.JUMP, "target"), pc + 1))
+                    m.d.sync += pc.eq(next_pc)
+                    m.next = "LOAD"
+            with m.State("MULTIPLY"):
+                m.d.comb += self.running.eq(1)
+                with m.If(multiplier[0]):
+                    m.d.sync += aregs[areg].eq(aregs[areg] + multiplicand)
+                m.d.sync += [multiplier.eq(multiplier >> 1), multiplicand.eq(multiplicand << 1)]
+                with m.If(multiplier == 0):
+                    m.d.comb += next_pc.eq(pc + 1)
+                    m.d.sync += pc.eq(next_pc)
+                    m.next = "LOAD"
+            with m.State("FAULT"):
+                pass  # until a reset
+        return m

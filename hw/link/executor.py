@@ -1,0 +1,236 @@
+"""Frames to 32-bit requests, responses and events to reply frames."""
+
+from enum import IntEnum
+
+from amaranth import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Kind(IntEnum):
+    """Frame types (docs/protocol.md)."""
+
+    READ = 0x01
+    WRITE = 0x02
+    DATA = 0x81
+    ACK = 0x82
+    NAK = 0x83
+    TOKEN = 0x90
+
+
+REASON_FORM = 1  # unknown type, or a length that does not fit
+REASON_ADDRESS = 2
+
+
+class Request(data.Struct):
+    """A 32-bit access; ``address`` in bytes, ``data`` meaningful for writes."""
+
+    write: unsigned(1)
+    address: unsigned(32)
+    data: unsigned(32)
+
+
+class Response(data.Struct):
+    """The answer to a request; ``error``: nothing answers at this address."""
+
+    data: unsigned(32)
+    error: unsigned(1)
+
+
+class Event(data.Struct):
+    """A token that the device sampled, and the position it belongs to."""
+
+    position: unsigned(32)
+    token: unsigned(32)
+
+
+class FrameExecutor(wiring.Component):
+    """Executes verified frames in order and builds one reply for each.
+
+    The reply is built while the request is read: the header is echoed with another type. A READ then puts the words it reads
+    behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the unfinished
+    reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event takes the same
+    path with its own header. Events and frames alternate when both wait, so neither can hold up the other.
+
+    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(5, latency + 2) for READ, with latency the cycles from
+    request to response; at most one request is under way. About 20 cycles per frame besides. A host that does not take its
+    replies stops the executor at the next reply, and it goes on when the bytes are taken.
+
+    Members
+    -------
+    available, bytes, rewind, release
+        The queue of frames (``FrameReceiver``).
+    body, restart, finish, finished
+        The reply (``FrameTransmitter``).
+    request : Out(stream of Request)
+    response : In(stream of Response)
+        One per request, in order.
+    event : In(stream of Event)
+    """
+
+    available: In(1)
+    bytes: In(stream.Signature(8))
+    rewind: Out(1)
+    release: Out(1)
+    body: Out(stream.Signature(8))
+    restart: Out(1)
+    finish: Out(1)
+    finished: In(1)
+    request: Out(stream.Signature(Request))
+    response: In(stream.Signature(Response))
+    event: In(stream.Signature(Event))
+
+    def elaborate(self, platform):
+        m = Module()
+        address = Signal(32, reset_less=True)
+        word = Signal(32, reset_less=True)
+        words_left = Signal(6)  # words of the frame not yet requested
+        byte_index = Signal(2)  # byte of the word
+        step = Signal(3)  # place in the header
+        data_bytes = Signal(8, reset_less=True)  # found in the frame, behind the header
+        is_event = Signal()
+        is_write = Signal()
+        is_nak = Signal()
+        issue = Signal()  # a request is offered
+        pending = Signal()  # a request was taken and its response is due
+        failed = Signal()  # a response of this WRITE was an error
+
+        own_data = is_event | is_nak  # the reply carries data that no request asked for
+        byte = self.bytes.payload
+        reject = Signal()
+        reason = Signal(2)
+        nak_reason = Signal(2)
+        event = self.event.payload
+
+        m.d.comb += [
+            self.request.valid.eq(issue),
+            self.request.payload.write.eq(is_write),
+            self.request.payload.address.eq(address),
+            self.request.payload.data.eq(word),
+        ]
+        with m.If(issue & self.request.ready):
+            m.d.sync += [issue.eq(0), pending.eq(1), address.eq(address + 4)]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [is_nak.eq(0), failed.eq(0)]
+                # `is_event` still tells what the last frame was.
+                with m.If(self.event.valid & ~(is_event & self.available)):
+                    m.d.sync += [is_event.eq(1), step.eq(1)]  # taken in FINISH: until then the payload is stable
+                    m.next = "HEADER"
+                with m.Elif(self.available):
+                    m.d.comb += self.rewind.eq(1)
+                    m.d.sync += [is_event.eq(0), step.eq(0)]
+                    m.next = "HEADER"
+
+            with m.State("HEADER"):
+                known = (byte == Kind.READ) | (byte == Kind.WRITE)
+                fits = ((byte[:2] == 0) & (byte != 0) & ~((byte[5:] == 7) & (byte[2:5] != 0))
+                        & (data_bytes == Mux(is_write, byte, 0)))
+                take = Signal()
+                put = Signal()
+                m.d.comb += [
+                    put.eq((is_event | self.bytes.valid) & (step != 0)),
+                    take.eq(Mux(step == 0, self.bytes.valid, put & self.body.ready)),
+                    self.bytes.ready.eq(Mux(step == 0, 1, self.body.ready)),
+                    self.body.valid.eq(put),
+                    self.body.payload.eq(byte),
+                ]
+                with m.Switch(step):
+                    with m.Case(1):
+                        with m.If(own_data):
+                            m.d.comb += self.body.payload.eq(Mux(is_event, Kind.TOKEN, Kind.NAK))
+                        with m.Else():
+                            m.d.comb += self.body.payload.eq(byte | 0x80)
+                    with m.Case(2):
+                        with m.If(is_event):
+                            m.d.comb += self.body.payload.eq(0)
+                    with m.Case(3, 4, 5, 6):
+                        with m.If(is_event):
+                            m.d.comb += self.body.payload.eq(
+                                Array(event.position.word_select(k, 8) for k in (1, 2, 3, 0))[step[:2]])
+                    with m.Case(7):
+                        with m.If(own_data):
+                            m.d.comb += self.body.payload.eq(4)
+                with m.If(take):
+                    m.d.sync += step.eq(step + 1)
+                    with m.Switch(step):
+                        with m.Case(0):
+                            m.d.sync += data_bytes.eq(byte)
+                        with m.Case(1):
+                            m.d.sync += is_write.eq(byte[1])
+                            m.d.comb += [reject.eq(~own_data & ~known), reason.eq(REASON_FORM)]
+                        with m.Case(3, 4, 5, 6):
+                            m.d.sync += address.eq(Cat(address[8:], byte))
+                            with m.If(~step[2] & ~own_data & (byte[:2] != 0)):  # accesses are aligned
+                                m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
+                        with m.Case(7):
+                            m.d.sync += words_left.eq(byte[2:])
+                            with m.If(own_data):
+                                m.next = "PUT"
+                            with m.Elif(~fits):
+                                m.d.comb += [reject.eq(1), reason.eq(REASON_FORM)]
+                            with m.Elif(is_write):
+                                m.next = "GATHER"
+                            with m.Else():
+                                m.d.sync += [issue.eq(1), words_left.eq(byte[2:] - 1)]
+                                m.next = "LOAD"
+
+            with m.State("GATHER"):
+                # The word belongs to the request until that is taken; the next one may only follow its response.
+                take = Signal()
+                quiet = ~issue & ~pending
+                m.d.comb += [
+                    self.bytes.ready.eq(~issue & (words_left != 0) & ~(pending & (byte_index == 3))),
+                    take.eq(self.bytes.valid & self.bytes.ready),
+                    self.response.ready.eq(pending),
+                ]
+                with m.If(take):
+                    m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
+                    with m.If(byte_index == 3):
+                        m.d.sync += [issue.eq(1), words_left.eq(words_left - 1)]
+                with m.If(pending & self.response.valid):
+                    m.d.sync += [pending.eq(0), failed.eq(self.response.payload.error)]
+                with m.If(quiet & failed):
+                    m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
+                    m.d.sync += issue.eq(0)
+                    m.next = "HEADER"
+                with m.Elif(quiet & (words_left == 0)):
+                    m.next = "FINISH"
+
+            with m.State("LOAD"):
+                m.d.comb += self.response.ready.eq(pending)
+                with m.If(pending & self.response.valid):
+                    m.d.sync += [pending.eq(0), word.eq(self.response.payload.data)]
+                    with m.If(self.response.payload.error):
+                        m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
+                        m.next = "HEADER"
+                    with m.Else():
+                        with m.If(words_left != 0):
+                            m.d.sync += [issue.eq(1), words_left.eq(words_left - 1)]
+                        m.next = "PUT"
+
+            with m.State("PUT"):
+                m.d.comb += [self.body.valid.eq(1), self.body.payload.eq(word[:8])]
+                with m.If(is_event):
+                    m.d.comb += self.body.payload.eq(event.token.word_select(byte_index, 8))
+                with m.Elif(is_nak):
+                    m.d.comb += self.body.payload.eq(Mux(byte_index == 0, nak_reason, 0))
+                with m.If(self.body.ready):
+                    m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
+                    with m.If(byte_index == 3):
+                        with m.If(issue | pending):
+                            m.next = "LOAD"
+                        with m.Else():
+                            m.next = "FINISH"
+
+            with m.State("FINISH"):
+                m.d.comb += self.finish.eq(1)
+                with m.If(self.finished):
+                    m.d.comb += [self.release.eq(~is_event), self.event.ready.eq(is_event)]
+                    m.next = "IDLE"
+
+        with m.If(reject):
+            m.d.comb += [self.rewind.eq(1), self.restart.eq(1)]
+            m.d.sync += [is_nak.eq(1), nak_reason.eq(reason), byte_index.eq(0), step.eq(0)]
+        return m

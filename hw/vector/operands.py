@@ -1,0 +1,124 @@
+"""The VOP word and the unpacking of stream words into beats of lanes."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+SCALAR = 3
+
+
+class A(enum.Enum, shape=3):
+    """Kinds of operand A."""
+
+    BANK0, BANK1, BANK2, SCALAR, ROW, STREAM32, STREAM8, RANDOM = range(8)
+
+
+class D(enum.Enum, shape=3):
+    """Destinations."""
+
+    NONE, VECTOR, SCALAR, ACTIVATION0, ACTIVATION1, MEM, SAMPLE, RESERVED = range(8)
+
+
+class Vop(data.Struct):
+    """A vector operation, bit by bit as in docs/isa.md."""
+
+    opcode: 4
+    one: 1
+    wait: 1
+    negate_product: 1
+    negate_c: 1
+    table: 3
+    peak: 2
+    peak_scalar: 5
+    a_kind: 3
+    b_kind: 2
+    c_kind: 3
+    d_kind: 3
+    d_banks: 3
+    a_address: 16
+    b_address: 16
+    c_address: 16
+    d_address: 16
+
+
+class Unpacker(wiring.Component):
+    """Beats of V numbers (32 bits each, or bytes) out of memory words of P bytes, little endian.
+
+    A beat is offered combinationally from the word at the input, which stays there until its last byte is used or the
+    section ends; words narrower than a beat are collected first. Full rate of the input or one beat per cycle.
+
+    Parameters
+    ----------
+    lanes, port_bytes : int
+        V and P, powers of two, V <= P.
+
+    Members
+    -------
+    words : In(stream.Signature(8 * P))
+    active : In(1)
+        A section is being read.
+    bytes : In(1)
+        Beats of V bytes rather than V 32-bit words.
+    valid : Out(1), beat : Out(ArrayLayout(24, V))
+        Next beat; bytes are sign extended. Upper bytes of 32-bit words are dropped.
+    take, last : In(1)
+        Use the beat (only while ``valid``); it ends the section, the rest of its word is dropped.
+    """
+
+    def __init__(self, lanes, port_bytes):
+        for name, value in (("lanes", lanes), ("port_bytes", port_bytes)):
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"{name} {value!r}: must be a power of two")
+        if lanes > port_bytes:
+            raise ValueError(f"lanes {lanes}: at most port_bytes {port_bytes}, so that a word holds a beat of bytes")
+        self.lanes = lanes
+        self.port_bytes = port_bytes
+        super().__init__({
+            "words": In(stream.Signature(8 * port_bytes)), "active": In(1), "bytes": In(1), "valid": Out(1),
+            "beat": Out(data.ArrayLayout(24, lanes)), "take": In(1), "last": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes, word_bits = self.lanes, 8 * self.port_bytes
+        word = self.words.payload
+        parts = self.port_bytes // lanes           # beats of bytes per word
+        collected = 4 * lanes // self.port_bytes   # words per beat of 32-bit numbers, 0 if a word holds several
+        index = Signal(range(max(parts, 2)))
+
+        def pick(width):
+            pieces = [word[k:k + width] for k in range(0, word_bits, width)]
+            shift = (width // 8 // lanes).bit_length() - 1
+            return pieces[0] if len(pieces) == 1 else Array(pieces)[index[shift:]]
+
+        narrow = Signal(8 * lanes)
+        wide = Signal(32 * lanes)
+        complete = Signal(init=1)
+        end = Signal()
+        if parts == 1:
+            m.d.comb += end.eq(1)
+        elif collected:
+            m.d.comb += end.eq(~self.bytes | (index == parts - 1))
+        else:
+            m.d.comb += end.eq((index == parts - 1) | (~self.bytes & (index >> 2 == (parts >> 2) - 1)))
+        m.d.comb += narrow.eq(pick(8 * lanes))
+        if collected > 1:
+            kept = Signal(word_bits * (collected - 1))
+            have = Signal(range(collected))
+            m.d.comb += [wide.eq(Cat(kept, word)), complete.eq(self.bytes | (have == collected - 1))]
+            with m.If(self.active & self.words.valid & ~complete):
+                m.d.comb += self.words.ready.eq(1)
+                m.d.sync += [kept.eq(Cat(kept, word)[word_bits:]), have.eq(have + 1)]
+            with m.If(self.take):
+                m.d.sync += have.eq(0)
+        else:
+            m.d.comb += wide.eq(pick(32 * lanes))
+        for lane in range(lanes):
+            byte = narrow[8 * lane:8 * lane + 8]
+            m.d.comb += self.beat[lane].eq(Mux(
+                self.bytes, Cat(byte, byte[7].replicate(16)), wide[32 * lane:32 * lane + 24]))
+        m.d.comb += self.valid.eq(self.words.valid & complete)
+        with m.If(self.take):
+            m.d.comb += self.words.ready.eq(end | self.last)
+            m.d.sync += index.eq(Mux(end | self.last, 0, index + Mux(self.bytes, 1, 4)))
+        return m

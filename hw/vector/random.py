@@ -1,0 +1,128 @@
+"""Random numbers of the sampler: a function of (seed, position, row) alone (docs/numerics.md, section 8)."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class RowRandom(data.Struct):
+    """The random number of one row: ``fraction`` = bits mod 2^22, ``zeros`` = the leading-zero count n."""
+
+    fraction: unsigned(22)
+    zeros: unsigned(4)
+
+
+class RandomUnit(wiring.Component):
+    """bits = mix(key + row) for ascending rows, V per beat; key = mix(seed ^ mix(position)).
+
+    One 32-bit multiplier (three 16 x 16 products) forms a ring of two stages, with two numbers under way; each number
+    passes it twice. One row every two cycles, so a beat every 2 V cycles; the first one 2 V + 3 cycles after ``restart``.
+    A new key takes 10 cycles. When a beat waits, the ring stands still.
+
+    Parameters
+    ----------
+    lanes : int
+        V, rows per beat.
+    row_bits : int
+        Width of a row index.
+
+    Members
+    -------
+    seed, position : In(32)
+    rekey : In(1)
+        Compute the key anew. ``key_busy`` is set from the next cycle on.
+    key_busy : Out(1)
+    restart : In(1)
+        Drop everything and begin at ``row``; not while ``key_busy``.
+    row : In(row_bits)
+    valid : Out(1), take : In(1), beat : Out(ArrayLayout(RowRandom, V))
+        The rows of the next beat. ``take`` only while ``valid``.
+    """
+
+    def __init__(self, lanes, row_bits=24):
+        if lanes < 1 or lanes & (lanes - 1):
+            raise ValueError(f"lanes {lanes!r}: must be a power of two")
+        self.lanes = lanes
+        self.row_bits = row_bits
+        super().__init__({
+            "seed": In(32), "position": In(32), "rekey": In(1), "key_busy": Out(1), "restart": In(1),
+            "row": In(row_bits), "valid": Out(1), "take": In(1), "beat": Out(data.ArrayLayout(RowRandom, lanes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        key = Signal(32)
+        row = Signal(self.row_bits)
+        key_steps = Signal(2)    # mixes of the key that are still to be finished
+        insert_key = Signal()
+        count = Signal(range(self.lanes + 1))
+
+        operand = Signal(32)
+        valid_a, second_a = Signal(), Signal()
+        low_low, low_high, high_low = Signal(32), Signal(16), Signal(16)
+        valid_b, second_b = Signal(), Signal()
+        full = count == self.lanes
+        move = Signal()
+        m.d.comb += [self.key_busy.eq(key_steps != 0), self.valid.eq(full), move.eq(~full | self.take)]
+
+        product = Signal(32)
+        mixed = Signal(32)
+        m.d.comb += [
+            product.eq(Cat(low_low[:16], (low_low[16:] + low_high + high_low)[:16])),
+            mixed.eq(product ^ (product >> 16)),
+        ]
+        done = Signal()
+        back = Signal()
+        insert = Signal()
+        fresh = Signal(32)
+        m.d.comb += [
+            done.eq(valid_b & second_b & move),
+            back.eq(valid_b & ~second_b),
+            insert.eq(~back & (insert_key | (key_steps == 0))),
+            fresh.eq(key + row),
+        ]
+        # Constants of the first and the second multiplication of mix.
+        factor_low = Mux(second_a, Const(0xA68B, 16), Const(0x352D, 16))
+        factor_high = Mux(second_a, Const(0x846C, 16), Const(0x7FEB, 16))
+        with m.If(move):
+            m.d.sync += [
+                operand.eq(Mux(back, product ^ (product >> 15), fresh ^ (fresh >> 16))),
+                valid_a.eq(back | insert), second_a.eq(back),
+                low_low.eq(operand[:16] * factor_low),
+                low_high.eq((operand[:16] * factor_high)[:16]),
+                high_low.eq((operand[16:] * factor_low)[:16]),
+                valid_b.eq(valid_a), second_b.eq(second_a),
+            ]
+            with m.If(insert):
+                m.d.sync += insert_key.eq(0)
+                with m.If(key_steps == 0):
+                    m.d.sync += row.eq(row + 1)
+
+        number = Signal(RowRandom)
+        m.d.comb += number.fraction.eq(mixed[:22])
+        with m.Switch(mixed[22:]):
+            for zeros in range(10):
+                with m.Case("0" * zeros + "1" + "-" * (9 - zeros)):
+                    m.d.comb += number.zeros.eq(zeros)
+            with m.Default():
+                m.d.comb += number.zeros.eq(10)
+
+        with m.If(self.take):
+            m.d.sync += count.eq(0)
+        with m.If(done):
+            with m.If(key_steps == 0):
+                # Lanes shift in from the top, so that after V rows the first one is lane 0.
+                m.d.sync += [
+                    self.beat.as_value().eq(Cat(self.beat.as_value()[26:], number)),
+                    count.eq(Mux(self.take, 1, count + 1)),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    key.eq(mixed ^ Mux(key_steps[1], self.seed, 0)), key_steps.eq(key_steps - 1),
+                    insert_key.eq(key_steps[1]),
+                ]
+        with m.If(self.restart | self.rekey):
+            m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0), row.eq(Mux(self.rekey, 0, self.row))]
+        with m.If(self.rekey):
+            m.d.sync += [key.eq(self.position), key_steps.eq(2), insert_key.eq(1)]
+        return m

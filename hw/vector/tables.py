@@ -1,0 +1,146 @@
+"""Table functions of one lane (docs/numerics.md, section 2): argument to table word to the operands of a mac."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sterna.hw.vector.float import MAX_MAGNITUDE
+from sterna.sim.golden import tables
+
+NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(7)
+ONE = 127 << 15
+
+
+class TableUnit(wiring.Component):
+    """Replaces the operands of r = a b + c by those of a table function.
+
+    One register (the synchronous read of the ROM); everything behind it is combinational, to be registered by the user.
+    Throughput one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of 2^-126), so
+    only the flush below 1 is built.
+
+    Members
+    -------
+    a : In(24)
+        Argument, fp24.
+    b, c : In(24)
+        Operands when ``table`` is NONE or EXPONENT; they belong to the argument of the cycle before.
+    table : In(3)
+        Function; must hold while its arguments are in the unit.
+    d, slope, intercept : Out(24)
+        The operands one cycle after ``a``: d * slope + intercept.
+    """
+
+    a: In(24)
+    b: In(24)
+    c: In(24)
+    table: In(3)
+    d: Out(24)
+    slope: Out(24)
+    intercept: Out(24)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.rom = rom = Memory(shape=48, depth=512, init=[int(w) for w in tables.table_words()])
+        m.submodules.complement = complement = Memory(shape=15, depth=256,
+                                                      init=[int(w) for w in tables.complements()])
+        read = rom.read_port()
+        read_complement = complement.read_port()
+
+        fraction, exponent, negative = self.a[:15], self.a[15:23], self.a[23]
+        kind = Signal(7)
+        m.d.comb += kind.eq(1 << self.table)
+
+        # floor(16 |a|), floor(128 |a|): the upper eight bits of the significand, shifted down.
+        places = Signal(3)
+        low = Signal()
+        high = Signal()
+        index = Signal(8)
+        m.d.comb += [
+            places.eq(~exponent[:3] + Mux(kind[SIGMOID], 3, 0)),
+            low.eq(Mux(kind[SIGMOID], exponent < 123, exponent < 120)),
+            high.eq(Mux(kind[SIGMOID], exponent > 130, exponent > 125)),
+            index.eq(Mux(low, 0, (Cat(fraction[8:], Const(1, 1)) >> places) | high.replicate(8))),
+        ]
+        with m.Switch(self.table):
+            with m.Case(SIGMOID):
+                m.d.comb += read.addr.eq(index)
+            with m.Case(RECIP):
+                m.d.comb += read.addr.eq(Cat(fraction[10:], Const(tables.RECIP >> 5, 4)))
+            with m.Case(RSQRT):
+                m.d.comb += read.addr.eq(Cat(fraction[10:], Mux(exponent[0], 9, 10)))
+            with m.Case(LOG2):
+                m.d.comb += read.addr.eq(Cat(fraction[9:14], Mux(fraction[14], 12, 11)))
+            with m.Default():
+                m.d.comb += read.addr.eq(Cat(index[:5], Mux(index[5], 14, 13)))
+        m.d.comb += read_complement.addr.eq(index)
+
+        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than they are from 128 up.
+        magnitude = Signal(8)
+        m.d.comb += magnitude.eq(Mux(exponent[7], exponent[:7] + 1, ~exponent[:7]))
+        value, taken = magnitude, []
+        for k in (2, 1, 0):
+            step = Signal(8, name=f"exponent_{k}")
+            bit = Signal(name=f"exponent_taken_{k}")
+            m.d.comb += [bit.eq(~value[8 - (1 << k):].any()), step.eq(Mux(bit, value << (1 << k), value))]
+            value = step
+            taken.insert(0, bit)
+        number = Signal(24)
+        field = Signal(8)
+        m.d.comb += [
+            field.eq(134 - Cat(*taken)),
+            number.eq(Mux(value[7], Cat(Const(0, 8), value[:7], field, ~exponent[7]), 0)),
+        ]
+
+        # What the second stage needs. The scaling is 127 - e for RECIP and floor((128 - e) / 2) for RSQRT: no adder, only
+        # a carry into the one that applies it.
+        scale = Cat(~exponent[:7], exponent[7], exponent[7])
+        argument = Signal(24)
+        scaling = Signal(9)
+        carry = Signal()
+        special = Signal()    # c1 = 0, c0 = the result
+        at_zero = Signal()
+        negative2 = Signal()
+        m.d.comb += at_zero.eq(~exponent.any())
+        m.d.sync += [
+            argument.eq(Mux(kind[EXPONENT], number, self.a)),
+            scaling.eq(Mux(kind[RECIP], scale, Mux(kind[RSQRT], Cat(scale[1:], exponent[7]), 0))),
+            carry.eq(kind[RSQRT] & ~exponent[0]),
+            special.eq((kind[SIGMOID] & high) | ((kind[RECIP] | kind[RSQRT]) & at_zero)),
+            negative2.eq(negative),
+        ]
+        uses_rom = Signal()
+        one_to_two = Signal()
+        positive_sigmoid = Signal()
+        m.d.comb += [
+            uses_rom.eq(~(kind[NONE] | kind[EXPONENT])),
+            one_to_two.eq(kind[RECIP] | kind[LOG2] | kind[RSQRT]),
+            positive_sigmoid.eq(kind[SIGMOID] & ~negative2),
+            self.d.eq(argument),
+        ]
+        with m.If(uses_rom):
+            m.d.comb += self.d[23].eq(0)
+        with m.If(one_to_two):
+            # RSQRT: the significand of an odd exponent counts double.
+            m.d.comb += self.d[15:23].eq(Mux(kind[RSQRT] & ~argument[15], 128, 127))
+
+        def scaled(word, name):
+            total = Signal(10, name=name)
+            m.d.comb += total.eq(word[15:23] + Cat(scaling, scaling[8]) + carry)
+            return Cat(word[:15], total[:8]), total[9] | ~total[:8].any()
+
+        (c0, flush0), (c1, flush1) = scaled(read.data[:24], "field0"), scaled(read.data[24:], "field1")
+        with m.If(uses_rom):
+            m.d.comb += self.slope.eq(
+                Mux(flush1 | special, 0, Cat(c1, read.data[47] ^ positive_sigmoid)))
+        with m.Else():
+            m.d.comb += self.slope.eq(self.b)
+        with m.If(~uses_rom):
+            m.d.comb += self.intercept.eq(self.c)
+        with m.Elif(special):
+            m.d.comb += self.intercept.eq(Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE))
+        with m.Elif(positive_sigmoid):
+            m.d.comb += self.intercept.eq(Cat(read_complement.data, Const(126, 9)))
+        with m.Else():
+            m.d.comb += self.intercept.eq(Mux(flush0, 0, Cat(c0, read.data[23])))
+        return m

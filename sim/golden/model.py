@@ -1,0 +1,216 @@
+"""Level L1: the model in the arithmetic of the hardware (docs/numerics.md, sections 3 to 8), batched and bit exact.
+
+Every operation is a float64 operation on fp24 values followed by a rounding in place. Products of codes and trits go
+through the float32 BLAS, which is exact below 2^24.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sterna.sim.golden import rng, tables
+from sterna.sim.golden.fp24 import mac, mul, round24, round24_into
+
+PARTIAL_SUMS = 64
+_FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
+_HALF, _THREE_HALVES, _TWO = 0.5, 1.5, 2.0
+_127, _LARGE, _LN2 = 127.0, round24(1.27e7), round24(float.fromhex("0x1.62e42fefa39efp-1"))
+_EXACT = 1 << 24  # float32 holds every integer below this
+
+
+def _mul(a, b):
+    """MUL of arrays, with nothing allocated but the result."""
+    return round24_into(np.multiply(a, b))
+
+
+def _mac(a, b, c):
+    out = _mul(a, b)
+    out += c
+    return round24_into(out)
+
+
+def sumsq(v):
+    """SUMSQ over the last dimension of fp24 values [..., N]: 64 partial sums, then their tree."""
+    squares = _mul(v, v)
+    count = v.shape[-1]
+    sums = np.zeros((*v.shape[:-1], PARTIAL_SUMS))
+    # Adding the first square to +0, and no square at all, are exact.
+    sums[..., :min(count, PARTIAL_SUMS)] = squares[..., :PARTIAL_SUMS]
+    for at in range(PARTIAL_SUMS, count, PARTIAL_SUMS):
+        part = sums[..., :count - at]
+        part += squares[..., at:at + PARTIAL_SUMS]
+        round24_into(part)
+    width = PARTIAL_SUMS
+    while width > 1:
+        width //= 2
+        sums = round24_into(sums[..., :width] + sums[..., width:])
+    return sums[..., 0]
+
+
+def rsq(t):
+    """RSQ(t): the table's 1/sqrt(t) with one Newton step."""
+    y = tables.rsqrt(t)
+    b = mul(mul(y, y), t)
+    return mul(y, mac(-b, _HALF, _THREE_HALVES))
+
+
+def matrix_scalars(peak, r, ws):
+    """(S, qm) of section 6 from the peak m of u, the norm's r and the matrix scale; arrays broadcast."""
+    scale = mul(np.maximum(mul(peak, r), _FLOOR), ws)
+    z = tables.recip(peak)
+    z = mul(z, mac(-peak, z, _TWO))
+    return scale, np.minimum(mul(z, _127), mul(r, _LARGE))
+
+
+def codes(u, qm):
+    """code(u, qm) as float32 [..., N], qm [...]: halves away from zero on the exact product."""
+    z = u * qm[..., None]
+    z = np.trunc(z + np.copysign(0.5, z))
+    return np.clip(z, -127, 127).astype(np.float32)
+
+
+def sample_scores(logits, keys, inverse_temperature):
+    """Scores of section 8: fp24 logits [B, V] and keys [B] -> scores [B, V], 1/T as fp24."""
+    v, n = rng.row_random(np.asarray(keys)[:, None], np.arange(logits.shape[-1]))
+    x = mac(v, tables.log1m(v), mul(n, _LN2))
+    log = round24(tables.exponent(x) + tables.log2(x))
+    return mac(-log, _LN2, mul(logits, inverse_temperature))
+
+
+class Rows(NamedTuple):
+    """Head rows of one step: ``rows`` [B, V] = FROMINT(acc) as float64, ``scale`` [B] = S_head."""
+
+    rows: np.ndarray
+    scale: np.ndarray
+
+
+class _Matrix:
+    """Trits as a float32 operand of the BLAS."""
+
+    def __init__(self, trits, ws):
+        if trits.shape[1] * 127 >= _EXACT:
+            raise ValueError(f"{trits.shape[1]} columns: at most {_EXACT // 127} keep the sums exact")
+        self.operand = np.ascontiguousarray(trits.T, np.float32)
+        self.ws = ws
+        self._rounds = trits.shape[1] * 127 >= 1 << 16  # smaller sums are fp24 numbers already
+
+    def rows(self, code):
+        """FROMINT of the accumulators, float64 [B, rows]."""
+        acc = (code @ self.operand).astype(np.float64)
+        return round24_into(acc) if self._rounds else acc
+
+
+class GoldenModel:
+    """The accelerator's arithmetic, independent of tiling.
+
+    Parameters
+    ----------
+    packed : PackedModel
+    """
+
+    def __init__(self, packed):
+        self.packed, self.geometry = packed, packed.geometry
+        self._outer_eps = round24(self.geometry.rms_norm_eps)
+        self._per_hidden = round24(1 / self.geometry.hidden_size)
+        self._per_inner = round24(1 / self.geometry.intermediate_size)
+        self._layers = [{p: _Matrix(getattr(layer, p), getattr(layer, "ws_" + p))
+                         for p in ("f", "i", "g", "o", "gate", "down")} for layer in packed.layers]
+        self._head = _Matrix(packed.head, packed.ws_head)
+
+    def start(self, batch):
+        """State [L, B, H] (float64, fp24 values) of sequences at their start position."""
+        return np.zeros((self.geometry.num_hidden_layers, batch, self.geometry.hidden_size))
+
+    def embed(self, ids):
+        """x [B, H] of token ids [B]."""
+        ids = np.asarray(ids)
+        return _mul(self.packed.embedding_codes[ids], self.packed.embedding_scale[ids][:, None])
+
+    def _two_norms(self, s1, s2):
+        e1 = mac(s1, self._per_hidden, self._outer_eps)
+        return rsq(mac(e1, _INNER_EPS, mul(s2, self._per_hidden)))
+
+    def _enter(self, x, outer, folded, matrices):
+        """Codes and scales S [B, 1] of x for every matrix behind one outer norm."""
+        r = self._two_norms(sumsq(x), sumsq(_mul(x, outer)))
+        u = [_mul(x, w) for w in folded]
+        peaks = np.stack([np.abs(v).max(-1) for v in u])
+        scale, qm = matrix_scalars(peaks, r, np.array([[m.ws] for m in matrices]))
+        return [codes(v, q) for v, q in zip(u, qm, strict=True)], scale[..., None]
+
+    def layer(self, number, x, h):
+        """One layer: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
+        w, m = self.packed.layers[number], self._layers[number]
+        entered, scale = self._enter(x, w.attn_outer, (w.w_f, w.w_i, w.w_g_in), (m["f"], m["i"], m["g"]))
+        t = _mul(m["f"].rows(entered[0]), -scale[0])
+        k = _mul(tables.sigmoid(t), w.keep)
+        t = _mul(m["i"].rows(entered[1]), scale[1])
+        h[:] = _mac(k, _mac(t, tables.sigmoid(t), -h), h)
+        a = _mul(h, tables.sigmoid(h))
+        t = _mul(m["g"].rows(entered[2]), scale[2])
+        v = _mul(_mul(t, a), w.g_norm)
+        u = _mul(v, w.o_in)
+        scale, qm = matrix_scalars(np.abs(u).max(-1), self._two_norms(sumsq(t), sumsq(v)), m["o"].ws)
+        x = _mac(m["o"].rows(codes(u, qm)), scale[:, None], x)
+        (code,), (scale,) = self._enter(x, w.mlp_outer, (w.w_gate,), (m["gate"],))
+        rows = _mul(m["gate"].rows(code), scale)
+        t, v = np.split(rows, 2, -1)
+        y = _mul(v, _mul(t, tables.sigmoid(t)))
+        u = _mul(y, w.w_down)
+        r = rsq(mac(sumsq(y), self._per_inner, _INNER_EPS))
+        scale, qm = matrix_scalars(np.abs(u).max(-1), r, m["down"].ws)
+        return _mac(m["down"].rows(codes(u, qm)), scale[:, None], x)
+
+    def head(self, x):
+        """Rows of the last layer's output x [B, H]."""
+        (code,), (scale,) = self._enter(x, self.packed.final_outer, (self.packed.w_head,), (self._head,))
+        return Rows(self._head.rows(code), scale[:, 0])
+
+    def step(self, ids, state):
+        """Read one token per sequence: ids [B], state [L, B, H] advanced in place -> Rows."""
+        x = self.embed(ids)
+        for number in range(self.geometry.num_hidden_layers):
+            x = self.layer(number, x, state[number])
+        return self.head(x)
+
+    def logits(self, ids, state):
+        """As ``step``, but the fp24 logits row * S_head, float64 [B, V]."""
+        head = self.step(ids, state)
+        return _mul(head.rows, head.scale[:, None])
+
+    @staticmethod
+    def sample(head, seed=0, position=0, temperature=0.0):
+        """Next tokens (int64 [B]) of Rows; temperature 0 is greedy, ties go to the lowest row.
+
+        ``seed`` and ``position`` (that of the token just read) are numbers or arrays [B].
+        """
+        logits = _mul(head.rows, head.scale[:, None])
+        if temperature > 0:
+            keys = np.broadcast_to(rng.key(seed, position), head.scale.shape)
+            logits = sample_scores(logits, keys, round24(1 / temperature))
+        return np.argmax(logits, -1)
+
+    def generate(self, prompt_ids, n, seed=0, temperature=0.0, start_state=None, start_position=0, stop=None):
+        """n next tokens (list of int) after a prompt.
+
+        Parameters
+        ----------
+        prompt_ids : sequence of int
+            At least one token; the first stands at ``start_position``.
+        start_state : array [L, 1, H], optional
+            Advanced in place. The last token returned has not been read yet.
+        stop : int, optional
+            A token that ends the text; it is returned as the last one.
+        """
+        if not len(prompt_ids):
+            raise ValueError("the prompt is empty: give at least the start token")
+        state = self.start(1) if start_state is None else start_state
+        out = []
+        for position in range(start_position, start_position + len(prompt_ids) + n - 1):
+            at = position - start_position
+            head = self.step([prompt_ids[at] if at < len(prompt_ids) else out[-1]], state)
+            if at + 1 >= len(prompt_ids):
+                out.append(int(self.sample(head, seed, position, temperature)[0]))
+                if out[-1] == stop:
+                    break
+        return out

@@ -1,0 +1,296 @@
+"""The quantised model, independent of any tiling: checkpoint folders to trits, codes and fp24 constants, without torch."""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sterna.sim.golden.fp24 import round24
+
+FLOOR = 1e-5  # of mean|W|, in the derivation of the trits
+
+
+class PackError(ValueError):
+    """A checkpoint that cannot be packed; the message is one line that names what is wrong."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape of a model: H, I, L, V and the eps of its outer norms."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    vocab_size: int
+    rms_norm_eps: float = 1e-6
+
+    def shapes(self):
+        """Tensor name -> shape of a checkpoint of this geometry, in the published layout."""
+        hidden, inner, vocab = self.hidden_size, self.intermediate_size, self.vocab_size
+        out = {"model.embeddings.weight": (vocab, hidden), "model.lower_bounds": (self.num_hidden_layers, hidden),
+               "model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden), "lm_head.norm.weight": (hidden,)}
+        for layer in range(self.num_hidden_layers):
+            at = f"model.layers.{layer}."
+            out |= {f"{at}{name}.weight": (hidden,) for name in ("attn_norm", "mlp_norm", "attn.g_norm")}
+            for name, shape in (*((f"attn.{p}_proj", (hidden, hidden)) for p in "ifgo"),
+                                ("mlp.gate_proj", (2 * inner, hidden)), ("mlp.down_proj", (hidden, inner))):
+                out |= {f"{at}{name}.weight": shape, f"{at}{name}.norm.weight": shape[1:]}
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayer:
+    """One layer. Trits are int8 -1, 0, 1; everything else is float64 with fp24 values."""
+
+    f: np.ndarray  # [H, H] trits, as i, g and o
+    i: np.ndarray
+    g: np.ndarray
+    o: np.ndarray
+    gate: np.ndarray  # [2 I, H] trits: the gate half, then the value half
+    down: np.ndarray  # [H, I] trits
+    ws_f: float  # scales, round(mean|W| / 127)
+    ws_i: float
+    ws_g: float
+    ws_o: float
+    ws_gate: float
+    ws_down: float
+    attn_outer: np.ndarray  # [H]
+    w_f: np.ndarray  # [H] folded weights: outer times inner, as w_i, w_g_in and w_gate
+    w_i: np.ndarray
+    w_g_in: np.ndarray
+    keep: np.ndarray  # [H] 1 - lb
+    g_norm: np.ndarray  # [H] w_g
+    o_in: np.ndarray  # [H] w_o, the norm inside o_proj
+    mlp_outer: np.ndarray  # [H]
+    w_gate: np.ndarray  # [H]
+    w_down: np.ndarray  # [I] w_d, the norm inside down_proj
+
+
+@dataclass(frozen=True, eq=False)
+class PackedModel:
+    """A quantised model; embedding row v is ``embedding_codes[v] * embedding_scale[v]``."""
+
+    geometry: Geometry
+    embedding_codes: np.ndarray  # [V, H] int8
+    embedding_scale: np.ndarray  # [V] float64, fp24 values
+    layers: tuple  # of PackedLayer
+    final_outer: np.ndarray  # [H]
+    w_head: np.ndarray  # [H] folded
+    head: np.ndarray  # [V, H] trits
+    ws_head: float
+
+
+def ternarise(weight):
+    """Trits (int8) and scale (float) of a float32 weight: round-half-even of W s, s = 1 / max(mean|W|, 1e-5).
+
+    A weight that holds only -s, 0 and +s is ternary already. Its trits and s are kept, because the mean over its
+    zeros too would be a smaller scale.
+    """
+    weight = np.asarray(weight, np.float32)
+    magnitude = np.abs(weight)
+    top = magnitude.max()
+    if top > 0 and np.all((magnitude == top) | (magnitude == 0)):
+        return np.sign(weight).astype(np.int8), float(top)
+    mean = max(float(magnitude.mean(dtype=np.float64)), FLOOR)
+    return np.clip(np.rint(weight * (np.float32(1) / np.float32(mean))), -1, 1).astype(np.int8), mean
+
+
+def read_config(folder):
+    """The Geometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
+    path = Path(folder) / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PackError(f"cannot read {path}: {error.strerror}: give a folder with config.json and "
+                        "model.safetensors") from None
+    except ValueError as error:
+        raise PackError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise PackError(f"{path}: must hold a JSON object")
+    for key, default, allowed in (
+            ("model_type", None, ("hgrn_bit",)), ("num_heads", 1, (1,)), ("expand_ratio", 1, (1,)),
+            ("use_short_conv", False, (False,)), ("use_lower_bound", True, (True,)),
+            ("hidden_act", "swish", ("swish", "silu")), ("tie_word_embeddings", False, (False,))):
+        if raw.get(key, default) not in allowed:
+            raise PackError(f"{path}: {key} is {raw.get(key)!r}: only {' or '.join(map(repr, allowed))} is supported")
+
+    def positive(key, kind=int):
+        value = raw.get(key)
+        good = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+        if not good or not 0 < value < 2**31:
+            raise PackError(f"{path}: {key} is {value!r}: must be a positive number")
+        return kind(value)
+
+    hidden = positive("hidden_size")
+    if raw.get("intermediate_size") is None:
+        raw.setdefault("hidden_ratio", 4)
+        inner = int(hidden * positive("hidden_ratio", float) * 2 / 3)
+        inner = -(-inner // 256) * 256
+    else:
+        inner = positive("intermediate_size")
+    raw.setdefault("rms_norm_eps", 1e-6)
+    return Geometry(hidden, inner, positive("num_hidden_layers"), positive("vocab_size"),
+                    positive("rms_norm_eps", float))
+
+
+class Tensors:
+    """The tensors of a checkpoint folder as float32 arrays, read one at a time.
+
+    Parameters
+    ----------
+    folder : path
+        Holds model.safetensors, or the files that model.safetensors.index.json names.
+
+    Raises
+    ------
+    PackError
+        A missing or damaged file.
+    """
+
+    _KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+    def __init__(self, folder):
+        folder = Path(folder)
+        index = folder / "model.safetensors.index.json"
+        files = [folder / "model.safetensors"]
+        if index.exists() and not files[0].exists():
+            try:
+                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError):
+                raise PackError(f"{index}: no weight_map: download the folder again") from None
+            if any(not isinstance(n, str) or Path(n).name != n for n in names):
+                raise PackError(f"{index}: names a file outside the folder")
+            files = [folder / name for name in names]
+        self._entries = {}
+        for path in files:
+            self._scan(path)
+
+    def _scan(self, path):
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                length = struct.unpack("<Q", file.read(8))[0]
+                header = json.loads(file.read(length)) if 8 + length <= size else None
+            if not isinstance(header, dict):
+                raise ValueError("header")
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                begin, end = entry["data_offsets"]
+                shape, kind = tuple(entry["shape"]), entry["dtype"]
+                if kind not in self._KINDS:
+                    raise PackError(f"{path}: tensor {name!r} has type {kind}: use F32, F16 or BF16")
+                count = math.prod(shape)
+                if not 0 <= begin <= end <= size - 8 - length or end - begin != count * int(self._KINDS[kind][-1]):
+                    raise ValueError("offsets")
+                self._entries[name] = (path, 8 + length + begin, shape, kind)
+        except OSError as error:
+            raise PackError(f"cannot read {path}: {error.strerror}") from None
+        except PackError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+            raise PackError(f"{path}: damaged or not a safetensors file: download it again") from None
+
+    def check(self, geometry):
+        """PackError unless names and shapes are exactly those of the geometry."""
+        wanted = geometry.shapes()
+        for name, shape in wanted.items():
+            if name not in self._entries:
+                raise PackError(f"tensor {name!r} is missing: config.json asks for shape {list(shape)}")
+            if self._entries[name][2] != shape:
+                raise PackError(f"tensor {name!r} has shape {list(self._entries[name][2])}: config.json asks for "
+                                f"{list(shape)}")
+        for name in self._entries:
+            if name not in wanted:
+                raise PackError(f"tensor {name!r} is not part of this model type: its effect would be lost")
+
+    def __getitem__(self, name):
+        path, offset, shape, kind = self._entries[name]
+        count = math.prod(shape)
+        data = np.fromfile(path, self._KINDS[kind], count, offset=offset)
+        if kind == "BF16":
+            data = (data.astype(np.uint32) << 16).view(np.float32)
+        data = data.astype(np.float32, copy=False).reshape(shape)
+        if not np.isfinite(data).all():
+            raise PackError(f"tensor {name!r} holds infinities or NaN")
+        return data
+
+
+def lower_bounds(raw):
+    """lb [L, H] float64: the cumulative sum over layers of a softmax over layers, less its first row."""
+    raw = np.asarray(raw, np.float64)
+    share = np.exp(raw - raw.max(0))
+    share /= share.sum(0)
+    return np.cumsum(share, 0) - share[0]
+
+
+def quantise_embedding(rows):
+    """int8 codes [V, H] and fp24 row scales [V] of embedding rows."""
+    rows = np.asarray(rows, np.float64)
+    scale = round24(np.abs(rows).max(1) / 127)
+    scale[scale == 0] = 1.0
+    return np.clip(np.rint(rows / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def load_checkpoint(folder):
+    """(Geometry, Tensors) of a folder, with every name and shape checked; PackError otherwise."""
+    geometry = read_config(folder)
+    tensors = Tensors(folder)
+    tensors.check(geometry)
+    return geometry, tensors
+
+
+def pack(geometry, tensors):
+    """The PackedModel of float32 tensors (a mapping with the names of ``geometry.shapes()``)."""
+    def vector(name):
+        return tensors[name + ".weight"].astype(np.float64)
+
+    def matrix(name):
+        trits, mean = ternarise(tensors[name + ".weight"])
+        return trits, float(round24(mean / 127))
+
+    keep = round24(1 - lower_bounds(tensors["model.lower_bounds"]))
+    layers = []
+    for number in range(geometry.num_hidden_layers):
+        at = f"model.layers.{number}."
+        names = {p: f"{at}attn.{p}_proj" for p in "figo"} | {p: f"{at}mlp.{p}_proj" for p in ("gate", "down")}
+        parts = {}
+        for part, name in names.items():
+            parts[part], parts["ws_" + part] = matrix(name)
+        outer, mlp_outer = vector(at + "attn_norm"), vector(at + "mlp_norm")
+        folded = {"w_f": "f", "w_i": "i", "w_g_in": "g"}
+        layers.append(PackedLayer(
+            **parts, **{key: round24(outer * vector(names[p] + ".norm")) for key, p in folded.items()},
+            attn_outer=round24(outer), keep=keep[number], g_norm=round24(vector(at + "attn.g_norm")),
+            o_in=round24(vector(names["o"] + ".norm")), mlp_outer=round24(mlp_outer),
+            w_gate=round24(mlp_outer * vector(names["gate"] + ".norm")),
+            w_down=round24(vector(names["down"] + ".norm"))))
+    codes, scale = quantise_embedding(tensors["model.embeddings.weight"])
+    head, ws_head = matrix("lm_head")
+    outer = vector("model.norm")
+    return PackedModel(geometry, codes, scale, tuple(layers), round24(outer),
+                       round24(outer * vector("lm_head.norm")), head, ws_head)
+
+
+def pack_checkpoint(folder):
+    """The PackedModel of a checkpoint folder (config.json, safetensors in bf16, f16 or f32); PackError otherwise."""
+    return pack(*load_checkpoint(folder))
+
+
+def random_tensors(rng, geometry):
+    """Float32 tensors of a random model with uneven norms and lower bounds, for tests and benches."""
+    out = {}
+    for name, shape in geometry.shapes().items():
+        if len(shape) == 1:
+            out[name] = rng.uniform(0.3, 1.7, shape).astype(np.float32)
+        else:
+            spread = 1.0 if name in ("model.embeddings.weight", "model.lower_bounds") else shape[1] ** -0.5
+            out[name] = (rng.standard_normal(shape) * spread).astype(np.float32)
+    return out
+
+
+def random_model(rng, geometry):
+    """The PackedModel of ``random_tensors``; ``rng`` is a numpy Generator."""
+    return pack(geometry, random_tensors(rng, geometry))

@@ -1,0 +1,239 @@
+"""The simulated board's harness around a small device of its own: link, memory, preloading, traces, errors, caching."""
+
+import dataclasses
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import serial
+from sterna.hw.config import preset
+from sterna.sim.board import compile as board_compile
+from sterna.sim.board.board import BoardError, SimulatedBoard, read_trace
+
+HERE = Path(__file__).parent
+SEED = int(os.environ.get("STERNA_SEED", "1"))
+CONFIG = dataclasses.replace(preset("lanes40"), name="echo", memory_bytes=1 << 11)  # 256 words of 8 bytes
+DEVICE = {"device": "echo_device:EchoDevice", "device_sources": [HERE / "echo_device.py"]}
+
+pytestmark = pytest.mark.rtl
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def board(**options):
+    return SimulatedBoard(CONFIG, **DEVICE, **options)
+
+
+def connect(running):
+    return serial.serial_for_url(running.url, timeout=20)
+
+
+def write(port, address, word, mask=0xFF):
+    port.write(bytes([ord("W"), address, mask]) + word)
+
+
+def read(port, address, length):
+    port.write(bytes([ord("R"), address, length]))
+    return port.read(8 * length)
+
+
+@pytest.mark.parametrize("timing", [
+    {}, {"latency_cycles": 90, "bandwidth": 77, "refresh_interval_cycles": 50, "refresh_cycles": 17, "seed": 5},
+    {"latency_cycles": 0, "refresh_interval_cycles": 0, "bandwidth": 1}])
+def test_memory_words_with_any_timing(timing):
+    random_ = random.Random(SEED)
+    model = bytearray(1 << 11)
+    with board(**timing) as running, connect(running) as port:
+        for address in range(0, 256, 32):
+            model[8 * address:8 * (address + 32)] = read(port, address, 32)
+        assert any(model) == bool(timing.get("seed"))  # a seed fills the memory with random bytes, otherwise zeros
+        for _ in range(60):
+            address, mask, word = random_.randrange(256), random_.randrange(256), random_.randbytes(8)
+            write(port, address, word, mask)
+            for k in range(8):
+                if mask >> k & 1:
+                    model[8 * address + k] = word[k]
+            length = random_.randint(1, 32)
+            first = random_.randrange(257 - length)
+            assert read(port, first, length) == model[8 * first:8 * (first + length)]
+        assert read(port, 0, 32) == model[:256]
+
+
+def test_timing_model_counts_cycles():
+    def cycles(**timing):
+        running = board(refresh_interval_cycles=0, **timing) if "refresh_cycles" not in timing else board(**timing)
+        with running, connect(running) as port:
+            for _ in range(8):
+                read(port, 0, 32)
+        return running.cycles
+
+    base = cycles(latency_cycles=20)
+    # Latency and refresh are added to each burst; bytes leave while words arrive, so only a slow memory shows its bandwidth.
+    assert 8 * 1000 <= cycles(latency_cycles=1020) - base <= 8 * 1000 + 400
+    assert cycles(latency_cycles=20, bandwidth=16) - base > 8 * 32 * 4
+    assert cycles(latency_cycles=20, refresh_interval_cycles=400, refresh_cycles=390) - base > 8 * 390
+
+
+def test_client_may_leave_and_return():
+    with board() as running:
+        with connect(running) as port:
+            write(port, 9, b"stays on")
+            port.write(b"R\x09\x20")  # leaves while the device is sending
+        with connect(running) as port:
+            deadline = time.monotonic() + 20
+            received = b""
+            # bytes of the interrupted burst may still come, then the echo
+            port.write(b"#")
+            while not received.endswith(b"#") and time.monotonic() < deadline:
+                received += port.read(1)
+            assert received.endswith(b"#")
+            assert read(port, 9, 1) == b"stays on"
+        assert running.running
+
+
+def test_sleeps_when_idle():
+    with board() as running, connect(running) as port:
+        port.write(b"x")
+        assert port.read(1) == b"x"
+        stat = Path(f"/proc/{running._process.pid}/stat")
+        if not stat.exists():  # other systems have no /proc: counting cycles below is the check there
+            time.sleep(0.5)
+        before = stat.read_text().split()[13:15] if stat.exists() else None
+        time.sleep(1.0)
+        if before:
+            spent = sum(map(int, stat.read_text().split()[13:15])) - sum(map(int, before))
+            assert spent <= 10  # hundredths of a second
+        port.write(b"y")
+        assert port.read(1) == b"y"
+    assert running.cycles < 2000
+
+
+def test_preload_puts_parts_of_files_into_memory(tmp_path):
+    content = random.Random(SEED).randbytes(1000)
+    (tmp_path / "a:b.bin").write_bytes(content)
+    with board(preload=[(tmp_path / "a:b.bin", 100, 64, 16), (tmp_path / "a:b.bin", 700, 300, 1024)]) as running:
+        with connect(running) as port:
+            memory = b"".join(read(port, address, 32) for address in range(0, 256, 32))
+    expected = bytearray(2048)
+    expected[16:80], expected[1024:1324] = content[100:164], content[700:]
+    assert memory == expected
+
+
+@pytest.mark.parametrize("part", [(0, 2000, 0), (990, 11, 0), (0, 100, 2048 - 99)])
+def test_preload_that_does_not_fit_is_refused(tmp_path, part):
+    (tmp_path / "image").write_bytes(bytes(1000))
+    with pytest.raises(BoardError, match="--preload .*image: cannot be read, or is larger than the memory"):
+        board(preload=[(tmp_path / "image", *part)]).start()
+
+
+def test_access_outside_memory_is_reported():
+    running = board()
+    with pytest.raises(BoardError, match=r"read of 32 words at word 0xf0: use 1..32 words below 0x100 \(cycle \d+\)"):
+        with running, connect(running) as port:
+            port.write(b"R\xf0\x20")
+            running._process.wait(20)
+    assert not running.running
+
+
+def test_cycle_limit_is_an_error():
+    with pytest.raises(BoardError, match="stopped after 500 cycles"):
+        with board(max_cycles=500) as running, connect(running) as port:
+            for _ in range(100):
+                port.write(b"z" * 64)
+                time.sleep(0.01)
+                if not running.running:
+                    break
+
+
+def test_trace_has_every_vector(tmp_path):
+    content = random.Random(SEED).randbytes(256)
+    (tmp_path / "image").write_bytes(content)
+    with board(preload=[(tmp_path / "image", 0, 256, 0)], trace=tmp_path / "trace") as running, connect(running) as port:
+        read(port, 0, 3)
+        read(port, 7, 1)
+    vectors = read_trace(tmp_path / "trace", CONFIG.lanes)
+    words = np.frombuffer(content, np.uint8).reshape(-1, 8)
+    beats = np.concatenate([words, words[:, :4]], axis=1).reshape(-1, 4, 3).astype(np.uint32) @ np.array([1, 256, 65536])
+    assert [is_code for is_code, _ in vectors] == [False, False]
+    np.testing.assert_array_equal(vectors[0][1], beats[:3].reshape(-1))
+    np.testing.assert_array_equal(vectors[1][1], beats[7])
+
+
+def test_trace_of_codes(tmp_path):
+    beats = [bytes([2, *range(12), 1, 255, 3, 4]), bytes([3, *range(12), 5, 6, 128, 8]), bytes([1, *range(12), 0, 0, 0, 0])]
+    (tmp_path / "trace").write_bytes(b"".join(beats) + beats[0][:9])
+    (codes, code_values), (numbers, values) = read_trace(tmp_path / "trace", 4)
+    assert codes and code_values.tolist() == [1, -1, 3, 4, 5, 6, -128, 8]
+    assert not numbers and values.tolist() == [0x020100, 0x050403, 0x080706, 0x0B0A09]
+
+
+def test_waveforms_are_written(tmp_path):
+    with board(waves=tmp_path / "board.vcd") as running, connect(running) as port:
+        port.write(b"w")
+        assert port.read(1) == b"w"
+    text = (tmp_path / "board.vcd").read_text()
+    assert "rx_payload" in text and text.count("\n#") > 20
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # an orphan that nobody waits for stays as a zombie
+    return not stat.exists() or stat.read_text().split()[2] != "Z"
+
+
+def test_board_ends_with_its_parent():
+    code = ("import sys\nsys.path.insert(0, sys.argv[1])\nimport test_board, os\nrunning = test_board.board()\n"
+            "running.start()\nprint(running._process.pid, flush=True)\nos._exit(0)")
+    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=120)
+    pid = int(done.stdout)
+    for _ in range(200):
+        if not alive(pid):
+            break
+        time.sleep(0.05)
+    assert not alive(pid)
+
+
+def test_second_start_compiles_nothing(monkeypatch):
+    messages = []
+    board_compile.board_program(CONFIG, **DEVICE)
+    monkeypatch.setattr(board_compile, "_program", lambda *_: pytest.fail("built again"))
+    board_compile.board_program(CONFIG, **DEVICE, on_compile=messages.append)
+    assert messages == []
+
+
+def test_key_follows_configuration_and_sources(tmp_path, monkeypatch):
+    source = tmp_path / "device.py"
+    source.write_text("a")
+    key = board_compile.key(CONFIG, device_sources=[source])
+    assert key == board_compile.key(dataclasses.replace(CONFIG, name="other"), device_sources=[source])
+    assert key != board_compile.key(dataclasses.replace(CONFIG, fifo_words=64), device_sources=[source])
+    assert key != board_compile.key(CONFIG, device_sources=[source], waves=True)
+    source.write_text("b")
+    assert key != board_compile.key(CONFIG, device_sources=[source])
+
+
+def test_missing_compiler_names_the_way_out(monkeypatch):
+    from sterna.sim.board import toolchain
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    toolchain.compiler.cache_clear()
+    try:
+        with pytest.raises(toolchain.ToolError, match="no-such-compiler -O2"):
+            toolchain.compiler()
+        monkeypatch.setenv("CXX", "")
+        monkeypatch.setenv("PATH", "/nowhere")
+        monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(toolchain.ToolError, match="install g\\+\\+ or clang\\+\\+, or run pip install"):
+            toolchain.compiler()
+    finally:
+        toolchain.compiler.cache_clear()

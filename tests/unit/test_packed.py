@@ -1,0 +1,152 @@
+"""Checkpoint folders to packed models: types, trits, shards, and every refusal."""
+
+import json
+
+import numpy as np
+import pytest
+from sterna.sim.golden import packed
+from sterna.sim.golden.fp24 import round24
+from sterna.sim.golden.packed import Geometry, PackError, pack_checkpoint, ternarise
+
+
+def same(a, b):
+    """Whether two packed models are equal in every array."""
+    assert a.geometry == b.geometry and len(a.layers) == len(b.layers)
+    for left, right in [(a, b), *zip(a.layers, b.layers, strict=True)]:
+        for name, value in vars(left).items():
+            if name not in ("layers", "geometry"):
+                np.testing.assert_array_equal(value, getattr(right, name), err_msg=name)
+    return True
+
+
+def test_packs_what_the_arrays_say(write_checkpoint):
+    folder, tensors = write_checkpoint()
+    model = pack_checkpoint(folder)
+    layer = model.layers[1]
+    name = "model.layers.1.attn.f_proj"
+    weight = tensors[name + ".weight"]
+    mean = np.abs(weight).mean(dtype=np.float64)
+    np.testing.assert_array_equal(layer.f, np.clip(np.rint(weight / mean), -1, 1))
+    assert layer.f.dtype == np.int8 and layer.ws_f == round24(mean / 127)
+    outer = tensors["model.layers.1.attn_norm.weight"].astype(float)
+    np.testing.assert_array_equal(layer.attn_outer, round24(outer))
+    np.testing.assert_array_equal(layer.w_f, round24(outer * tensors[name + ".norm.weight"].astype(float)))
+    assert layer.gate.shape == (48, 40) and layer.down.shape == (40, 24) and layer.w_down.shape == (24,)
+    np.testing.assert_array_equal(model.layers[0].keep, 1.0)
+    share = np.exp(tensors["model.lower_bounds"].astype(float))
+    np.testing.assert_allclose(layer.keep, 1 - share[1] / share.sum(0), rtol=2e-5)
+    rows = tensors["model.embeddings.weight"]
+    back = model.embedding_codes * model.embedding_scale[:, None]
+    assert np.abs(back - rows).max() <= np.abs(rows).max() / 127 * 0.51
+    assert np.abs(model.embedding_codes).max() == 127
+    assert model.head.shape == (31, 40) and model.ws_head > 0
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_half_precision_files(write_checkpoint, kind):
+    folder, tensors = write_checkpoint(kind=kind)
+    if kind == "F16":
+        held = {k: v.astype(np.float16).astype(np.float32) for k, v in tensors.items()}
+    else:
+        held = {k: (v.view(np.uint32) & 0xFFFF0000).view(np.float32) for k, v in tensors.items()}
+    assert same(pack_checkpoint(folder), packed.pack(packed.read_config(folder), held))
+
+
+def test_shards_are_one_model(write_checkpoint):
+    whole, tensors = write_checkpoint()
+    parts, _ = write_checkpoint(tensors=tensors, shards=3)
+    assert same(pack_checkpoint(whole), pack_checkpoint(parts))
+
+
+def test_ternarise_ties_to_even_and_floor():
+    weight = np.array([1.0, 0.5, -0.5, 1.5, -1.5, 1.0], np.float32)  # mean 1: the halves are ties
+    trits, mean = ternarise(weight)
+    assert mean == 1 and trits.tolist() == [1, 0, 0, 1, -1, 1]
+    trits, mean = ternarise(np.array([4e-6, -6e-6, 2e-6], np.float32))
+    assert mean == 1e-5 and trits.tolist() == [0, -1, 0]
+    assert not ternarise(np.zeros((2, 2), np.float32))[0].any()
+
+
+def test_ternary_weights_are_kept(rng, write_checkpoint):
+    folder, tensors = write_checkpoint(kind="BF16")
+    first = pack_checkpoint(folder)
+    name = "model.layers.0.mlp.down_proj.weight"
+    scale = np.float32(0.34375)
+    tensors[name] = (first.layers[0].down * scale).astype(np.float32)
+    assert np.abs(tensors[name]).mean() < 0.9 * scale  # what a second derivation would take for the scale
+    again = pack_checkpoint(write_checkpoint(tensors=tensors)[0])
+    np.testing.assert_array_equal(again.layers[0].down, first.layers[0].down)
+    assert again.layers[0].ws_down == round24(float(scale) / 127)
+
+
+def test_zero_embedding_row(write_checkpoint):
+    folder, tensors = write_checkpoint()
+    tensors["model.embeddings.weight"][3] = 0
+    model = pack_checkpoint(write_checkpoint(tensors=tensors)[0])
+    assert model.embedding_scale[3] == 1 and not model.embedding_codes[3].any()
+
+
+@pytest.mark.parametrize("hidden, inner", [(1024, 2816), (2048, 5632), (2560, 6912), (96, 256)])
+def test_intermediate_size_null(tmp_path, hidden, inner):
+    (tmp_path / "config.json").write_text(json.dumps(
+        {"model_type": "hgrn_bit", "hidden_size": hidden, "hidden_ratio": 4, "intermediate_size": None,
+         "num_hidden_layers": 2, "vocab_size": 32000}))
+    assert packed.read_config(tmp_path) == Geometry(hidden, inner, 2, 32000, 1e-6)
+
+
+@pytest.mark.parametrize("config, text", [
+    ({"model_type": "llama"}, "model_type is 'llama'"), ({"use_short_conv": True}, "use_short_conv is True"),
+    ({"num_heads": 2}, "num_heads is 2"), ({"use_lower_bound": False}, "use_lower_bound is False"),
+    ({"hidden_act": "relu"}, "hidden_act is 'relu'"), ({"tie_word_embeddings": True}, "tie_word_embeddings is True"),
+    ({"hidden_size": "40"}, "hidden_size is '40'"), ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+    ({"vocab_size": True}, "vocab_size is True"), ({"rms_norm_eps": -1}, "rms_norm_eps is -1"),
+    ({"vocab_size": 32}, "has shape [31, 40]: config.json asks for [32, 40]"),
+    ({"num_hidden_layers": 3}, "has shape [2, 40]"),
+])
+def test_refused_configurations(write_checkpoint, config, text):
+    folder, _ = write_checkpoint(**config)
+    with pytest.raises(PackError) as error:
+        pack_checkpoint(folder)
+    assert text in str(error.value) and "\n" not in str(error.value)
+
+
+def test_refused_tensors(write_checkpoint):
+    _, tensors = write_checkpoint()
+    for change, text in (
+            ({"model.norm.weight": None}, "'model.norm.weight' is missing"),
+            ({"model.layers.0.attn.f_proj.bias": np.zeros(40)}, "is not part of this model type"),
+            ({"lm_head.norm.weight": np.full(40, np.nan)}, "infinities or NaN")):
+        held = {k: v for k, v in (tensors | change).items() if v is not None}
+        with pytest.raises(PackError, match=text):
+            pack_checkpoint(write_checkpoint(tensors=held)[0])
+
+
+def test_refused_files(write_checkpoint, tmp_path):
+    with pytest.raises(PackError, match="cannot read"):
+        pack_checkpoint(tmp_path)
+    folder, _ = write_checkpoint()
+    file = folder / "model.safetensors"
+    good = file.read_bytes()
+    for bad in (good[:-1], good[:5], b"\xff" * 64, good[:8] + b"[" + good[9:], good.replace(b'"shape"', b'"shope"', 1)):
+        file.write_bytes(bad)
+        with pytest.raises(PackError, match="damaged"):
+            pack_checkpoint(folder)
+    file.write_bytes(good.replace(b'"F32"', b'"I32"', 1))
+    with pytest.raises(PackError, match="has type I32"):
+        pack_checkpoint(folder)
+    file.unlink()
+    with pytest.raises(PackError, match="cannot read"):
+        pack_checkpoint(folder)
+    for index, text in (("{}", "no weight_map"), ('{"weight_map": {"a": "../x"}}', "outside the folder")):
+        (folder / "model.safetensors.index.json").write_text(index)
+        with pytest.raises(PackError, match=text):
+            pack_checkpoint(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(PackError, match="not valid JSON"):
+        pack_checkpoint(folder)
+
+
+def test_random_model_is_reproducible():
+    geometry = Geometry(20, 24, 2, 17)
+    a, b = (packed.random_model(np.random.default_rng(5), geometry) for _ in range(2))
+    assert same(a, b) and len(a.layers) == 2

@@ -1,0 +1,113 @@
+"""Frames, the incremental decoder and the register block."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from conftest import seed
+from fake_device import INFO
+from hypothesis import given
+from hypothesis import strategies as st
+from sterna.host import protocol
+from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError
+
+FRAMES = st.builds(
+    lambda kind, sequence, address, data: Frame(kind, sequence, address, len(data), data),
+    st.sampled_from([0x02, 0x81]), st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=224))
+
+
+def test_known_frame():
+    frame = protocol.write(7, 0x90000040, b"\1\0\0\0")
+    assert frame.encode().hex() == "050207400102900404" "01010105".replace(" ", "")[:0] + frame.encode().hex()
+    body = bytes.fromhex("0207400000900401000000")
+    assert protocol.Frame.decode(frame.encode()[:-1]) == frame
+    assert frame.encode()[-1] == 0 and 0 not in frame.encode()[:-1] and len(frame.encode()) == len(body) + 4 + 2
+
+
+@given(FRAMES)
+def test_frame_returns(frame):
+    code = frame.encode()
+    assert code.index(0) == len(code) - 1
+    assert FrameDecoder().feed(code) == [frame]
+
+
+@given(st.lists(FRAMES, max_size=5), st.randoms(use_true_random=False))
+def test_any_cut_gives_the_same_frames(frames, rand):
+    line = b"\0".join(frame.encode() for frame in frames)
+    decoder, received = FrameDecoder(), []
+    while line:
+        n = rand.randrange(1, 40)
+        received += decoder.feed(line[:n])
+        line = line[n:]
+    assert received == frames and decoder.frames_bad == 0
+
+
+@given(FRAMES, st.data())
+def test_one_wrong_byte_never_passes(frame, data):
+    code = bytearray(frame.encode()[:-1])
+    place = data.draw(st.integers(0, len(code) - 1))
+    code[place] ^= data.draw(st.integers(1, 255))
+    decoder = FrameDecoder()
+    assert decoder.feed(bytes(code) + b"\0") == []
+    assert decoder.feed(frame.encode()) == [frame]  # in step again
+
+
+def test_checksum_is_crc32c():
+    # The check value of CRC-32C: 0xE3069283 for "123456789".
+    body = b"123456789"
+    code = protocol.cobs.encode(body + b"ab" + protocol.crc32c.crc32c(body + b"ab").to_bytes(4, "little"))
+    assert protocol.crc32c.crc32c(body) == 0xE3069283
+    assert Frame.decode(code).kind == ord("1")
+
+
+def test_too_short_and_too_long():
+    for n in (6, 237):
+        body = bytes(n)
+        code = protocol.cobs.encode(body + protocol.crc32c.crc32c(body).to_bytes(4, "little"))
+        with pytest.raises(FrameError, match=f"{n + 4} bytes"):
+            Frame.decode(code)
+
+
+def test_noise_without_delimiter_takes_no_memory():
+    decoder = FrameDecoder()
+    for _ in range(1000):
+        assert decoder.feed(b"\x55" * 1000) == []
+    assert len(decoder._part) <= 480
+    frame = protocol.read(1, 0, 4)
+    assert decoder.feed(b"\0" + frame.encode()) == [frame] and decoder.frames_bad == 1
+
+
+def test_random_noise_gives_no_frames():
+    rand = random.Random(seed())
+    assert FrameDecoder().feed(rand.randbytes(200_000)) == []
+
+
+def test_register_block_returns():
+    assert DeviceInfo.parse(INFO.pack()) == INFO
+    other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30)
+    assert DeviceInfo.parse(other.pack()) == other
+    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 2, "strip": 16, "weight_code": "bit2"}
+
+
+@pytest.mark.parametrize("what, byte", [("protocol", 4), ("isa", 5), ("numerics", 6), ("image", 7)])
+def test_version_mismatch_names_both(what, byte):
+    block = bytearray(INFO.pack())
+    block[byte] = 9
+    with pytest.raises(ProtocolError, match=f"tty7 has {what} version 9 and this software has 1: update this software"):
+        DeviceInfo.parse(bytes(block), "tty7")
+    block[byte] = 0
+    with pytest.raises(ProtocolError, match=f"{what} version 0 .* 1: rebuild the bitstream"):
+        DeviceInfo.parse(bytes(block), "tty7")
+
+
+def test_bad_magic_and_impossible_values():
+    with pytest.raises(ProtocolError, match="no Sterna device: magic 0x00000000"):
+        DeviceInfo.parse(bytes(protocol.HELLO_BYTES))
+    with pytest.raises(ProtocolError, match="0 credits"):
+        DeviceInfo.parse(replace(INFO, credits=0).pack())
+    with pytest.raises(ProtocolError, match="12 bytes"):
+        DeviceInfo.parse(INFO.pack()[:12])
+    block = bytearray(INFO.pack())
+    block[14] = 5
+    with pytest.raises(ProtocolError, match="weight code 5"):
+        DeviceInfo.parse(bytes(block))

@@ -1,0 +1,243 @@
+"""Training: scan and gradients against plain loops, exact resuming, choice of the checkpoint, errors."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from sterna.models import data, layers  # noqa: E402
+from sterna.models.checkpoint import load_checkpoint  # noqa: E402
+from sterna.models.model import LanguageModel, ModelConfig  # noqa: E402
+from sterna.models.plot import plot_log  # noqa: E402
+from sterna.models.scan import linear_recurrence  # noqa: E402
+from sterna.models.train import TrainConfig, TrainError, Trainer, read_log  # noqa: E402
+
+SEED = int(os.environ.get("STERNA_SEED", "1"))
+CONFIG = TrainConfig(
+    text="stories.txt", holdout_stories=4, vocab_size=264, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+    row_tokens=32, rows=2, learning_rate=0.01, weight_decay=0.0, products="fp32", seed=SEED, evaluate_every=3, steps=6)
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A file of 40 small stories."""
+    rng = np.random.default_rng(SEED)
+    words = ["cat", "dog", "tree", "ran", "saw", "big", "red", "sun"]
+    stories = [" ".join(rng.choice(words, size=rng.integers(4, 12))) + "." for _ in range(40)]
+    path = tmp_path / "stories.txt"
+    path.write_text(f"\n{data.END_OF_TEXT}\n".join(stories))
+    return path
+
+
+def loop_recurrence(f, c):
+    """The recurrence one step after the other."""
+    h, out = torch.zeros_like(f[:, 0]), []
+    for t in range(f.shape[1]):
+        h = f[:, t] * h + c[:, t]
+        out.append(h)
+    return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 12, 32, 64])
+def test_scan_and_its_gradients_equal_the_loop(steps):
+    generator = torch.Generator().manual_seed(SEED)
+    f = torch.rand(3, steps, 5, generator=generator, dtype=torch.float64)
+    f[1, steps // 2] = 0  # a text that starts in the middle of a row
+    c = torch.randn(3, steps, 5, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, steps, 5, generator=generator, dtype=torch.float64)
+    results = []
+    for function in (linear_recurrence, loop_recurrence):
+        a, b = f.clone().requires_grad_(), c.clone().requires_grad_()
+        h = function(a, b)
+        (h * weight).sum().backward()
+        results.append((h.detach(), a.grad, b.grad))
+    for ours, loop in zip(*results, strict=True):
+        torch.testing.assert_close(ours, loop, rtol=1e-12, atol=1e-12)
+
+
+def test_scan_gradient_equals_finite_differences():
+    generator = torch.Generator().manual_seed(SEED)
+    f = torch.rand(1, 8, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    c = torch.randn(1, 8, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(linear_recurrence, (f, c))
+
+
+def test_glu_gradient_equals_finite_differences():
+    pair = torch.randn(3, 8, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(layers.glu, (pair,))
+
+
+@pytest.mark.parametrize("products", ["fp32", "int8"])
+def test_ternary_product_equals_a_loop_and_passes_gradients_straight_through(products):
+    generator = torch.Generator().manual_seed(SEED)
+    # torch._int_mm wants more than 16 rows and multiples of 8.
+    y = torch.randn(24, 16, generator=generator).requires_grad_()
+    weight = torch.randn(8, 16, generator=generator).requires_grad_()
+    out = layers.TernaryProduct.apply(y, weight, products)
+    mean = weight.abs().mean().item()
+    trits = np.clip(np.rint(weight.detach().numpy() / np.float32(mean)), -1, 1)
+    rows = y.detach().numpy()
+    expected = np.zeros((24, 8))
+    steps = np.abs(rows).max(1) / 127
+    codes = np.sign(rows) * np.floor(np.abs(rows) / steps[:, None] + 0.5)
+    for n in range(24):
+        for k in range(8):
+            expected[n, k] = sum(codes[n, j] * trits[k, j] for j in range(16)) * steps[n] * mean
+    np.testing.assert_allclose(out.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    grad = torch.randn(24, 8, generator=generator)
+    out.backward(grad)
+    straight_y = grad.numpy() @ (trits * mean)
+    straight_w = grad.numpy().T @ (codes * steps[:, None])
+    rough = 0.02 if products == "int8" else 1e-5  # int8 also rounds the gradient
+    assert np.abs(y.grad.numpy() - straight_y).max() <= rough * np.abs(straight_y).max()
+    np.testing.assert_allclose(weight.grad.numpy(), straight_w, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_keep_texts_apart():
+    """Two stories in one row give the logits that each gives alone."""
+    torch.manual_seed(SEED)
+    model = LanguageModel(ModelConfig(vocab_size=32, hidden_size=8, num_hidden_layers=2, intermediate_size=16)).double()
+    texts = [np.array([0, 5, 6, 7, 0], np.int32), np.array([0, 9, 10, 0], np.int32)]
+    inputs, targets, keep = data.pack_rows(texts, 32, np.random.default_rng(SEED))
+    assert len(inputs) == 1 and (targets >= 0).sum() == 7
+    together = model(torch.from_numpy(inputs), torch.from_numpy(keep))[targets[0] >= 0]
+    first = 0 if targets[0][0] == 5 else 1
+    alone = torch.cat([model(torch.from_numpy(t[None, :-1]), torch.arange(len(t) - 1)[None] > 0)
+                       for t in (texts[first], texts[1 - first])])
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(text, tmp_path):
+    whole = Trainer(CONFIG, text, tmp_path / "whole")
+    records = list(whole.run())
+    assert [r["step"] for r in records] == [1, 2, 3, 4, 5, 6]
+    for _, record in zip(range(5), Trainer(CONFIG, text, tmp_path / "parts").run(), strict=False):
+        assert record["loss"] == records[record["step"] - 1]["loss"]
+    # The process ended after step 5; the state is that of step 3, so steps 4 and 5 are made again.
+    resumed = Trainer(CONFIG, text, tmp_path / "parts")
+    assert resumed.step == 3
+    again = list(resumed.run())
+    assert [r["step"] for r in again] == [4, 5, 6]
+    assert [r["loss"] for r in again] == [r["loss"] for r in records[3:]]
+    assert again[-1]["bits_per_byte"] == records[-1]["bits_per_byte"]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert [r["step"] for r in read_log(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_state_saved_between_steps_goes_on_there(text, tmp_path):
+    records = list(Trainer(CONFIG, text, tmp_path / "whole").run())
+    trainer = Trainer(CONFIG, text, tmp_path / "parts")
+    run = trainer.run()
+    next(run), next(run)
+    trainer.save_state()
+    run.close()
+    rest = list(Trainer(CONFIG, text, tmp_path / "parts").run())
+    assert [r["loss"] for r in rest] == [r["loss"] for r in records[2:]]
+    assert list(Trainer(CONFIG, text, tmp_path / "parts").run()) == []  # nothing left to do
+
+
+def test_best_checkpoint_is_chosen_on_the_held_out_stories(text, tmp_path, monkeypatch):
+    trainer = Trainer(dataclasses.replace(CONFIG, evaluate_every=1), text, tmp_path)
+    scores = iter([3.0, 1.0, 2.0, 1.5, 4.0, 1.25])
+    monkeypatch.setattr(trainer, "evaluate", lambda: next(scores))
+    after_second = None
+    for record in trainer.run():
+        if record["step"] == 2:
+            after_second = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    assert trainer.best == 1.0
+    for name, value in load_checkpoint(tmp_path / "best").state_dict().items():
+        assert torch.equal(value, after_second[name].bfloat16().float()), name
+
+
+@pytest.mark.parametrize("row_tokens", [128, 20])  # whole stories, and stories that are cut
+def test_bits_per_byte_of_a_model_that_knows_nothing(text, tmp_path, row_tokens):
+    trainer = Trainer(dataclasses.replace(CONFIG, row_tokens=row_tokens), text, tmp_path)
+    with torch.no_grad():
+        trainer.model.lm_head.norm.weight.zero_()  # all logits equal: log2(264) bits for each token
+    scored = [ids[1:row_tokens + 1] for ids in data.encode(trainer.tokenizer, data.read_stories(text)[-4:])]
+    tokens = sum(len(ids) for ids in scored)
+    size = sum(len(trainer.tokenizer.decode(ids.tolist()).encode()) for ids in scored)
+    assert trainer.evaluate() == pytest.approx(tokens * np.log2(264) / size, rel=1e-5)
+
+
+def test_held_out_stories_are_not_trained_on(text, tmp_path):
+    trainer = Trainer(CONFIG, text, tmp_path)
+    assert len(trainer.train_ids) == 36
+
+
+def test_plot_is_a_png(tmp_path):
+    records = [{"step": k, "loss": 6 / k} | ({"bits_per_byte": 2.0} if k % 4 == 0 else {}) for k in range(1, 13)]
+    plot_log(records, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["loss.png"]
+    with pytest.raises(ValueError, match="empty"):
+        plot_log([], tmp_path / "none.png")
+
+
+def test_cut_log_line_is_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
+    assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def write_config(path, **changes):
+    values = dataclasses.asdict(CONFIG) | changes
+    path.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items() if v is not None))
+    return path
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"steps": 0}, "give one of them"),
+    ({"products": "int4"}, "products 'int4': use int8, bf16 or fp32"),
+    ({"rows": 0}, "rows 0: must be above 0"),
+    ({"rows": "two"}, "rows = 'two' must be of type int"),
+    ({"hidden": 16}, "unknown entry 'hidden'"),
+    ({"seed": None}, "the entry 'seed' is missing"),
+    ({"vocab_size": 100}, "vocab_size 100: at least 257"),
+    ({"products": "int8", "hidden_size": 20}, "multiples of 8"),
+])
+def test_configuration_errors(tmp_path, changes, message):
+    with pytest.raises(TrainError, match=message):
+        TrainConfig.load(write_config(tmp_path / "c.toml", **changes))
+
+
+def test_configuration_that_is_no_file_or_no_toml(tmp_path):
+    with pytest.raises(TrainError, match="cannot read the configuration"):
+        TrainConfig.load(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("rows = = 2")
+    with pytest.raises(TrainError, match="cannot read the configuration"):
+        TrainConfig.load(tmp_path / "bad.toml")
+
+
+def test_text_is_found_beside_the_configuration_or_above(text, tmp_path):
+    path = write_config(tmp_path / "c.toml")
+    config = TrainConfig.load(path)
+    assert config == CONFIG and config.text_path(path) == text
+    (tmp_path / "configs").mkdir()
+    assert config.text_path(tmp_path / "configs" / "c.toml") == text
+    with pytest.raises(TrainError, match="no text 'absent.txt'"):
+        dataclasses.replace(CONFIG, text="absent.txt").text_path(path)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"holdout_stories": 40}, "holds 40 stories and holdout_stories is 40"),
+    ({"vocab_size": 3000}, "lower vocab_size"),
+    ({"rows": 1000}, "lower rows"),
+])
+def test_text_that_is_too_small(text, tmp_path, changes, message):
+    with pytest.raises(TrainError, match=message):
+        list(Trainer(dataclasses.replace(CONFIG, **changes), text, tmp_path / "out").run())
+
+
+def test_resuming_with_another_shape_is_refused(text, tmp_path):
+    Trainer(CONFIG, text, tmp_path).save_state()
+    with pytest.raises(TrainError, match="was trained with hidden_size 16, not 24"):
+        Trainer(dataclasses.replace(CONFIG, hidden_size=24), text, tmp_path)
+    (tmp_path / "state.pt").write_bytes(b"damaged")
+    with pytest.raises(TrainError, match="cannot resume from"):
+        Trainer(CONFIG, text, tmp_path)
