@@ -1,6 +1,6 @@
 """The accelerator: everything between the byte link and the memory port, wired."""
 
-from amaranth import Cat, Module, ResetInserter, Signal
+from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -113,7 +113,8 @@ class Accelerator(wiring.Component):
         connect(m, array.rows, vector.rows)
         connect(m, vector.activation, array.activation)
         connect(m, vector.store, store.words)
-        connect(m, vector.trace, flipped(self.trace))
+        for name in self.trace.signature.members:
+            m.d.comb += getattr(self.trace, name).eq(getattr(vector.trace, name))
 
         connect(m, sequencer.vector, vector.command)
         connect(m, sequencer.product, array.command)
@@ -143,15 +144,20 @@ class Accelerator(wiring.Component):
             registers.fault.eq(sequencer.fault),
             sequencer.go.eq(registers.go & (resetting == 0)),
         ]
+        running = sequencer.running
         for name in ("token", "position", "start", "prompt_end", "greedy"):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
 
-        running = sequencer.running
+        # The link has stages of its own, so quiet has to last a while before it counts as idle.
+        quiet_cycles = Signal(8)
+        active = (running | registers.go | registers.active | (resetting != 0) | self.rx.valid | self.tx.valid
+                  | link.request.valid | link.event.valid)
+        m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
         refreshing = self.memory.refreshing if cfg.memory == "external" else 0
         m.d.comb += [
             counters.events.eq(Cat(
                 running, arbiter.fetch_words.valid, running & array.busy, running & array.stall_stream,
                 running & array.stall_rows, running & ~array.busy, running & refreshing, sequencer.halted)),
-            self.idle.eq(~running & ~registers.go & ~registers.active & link.idle & (resetting == 0)),
+            self.idle.eq(quiet_cycles.all() & ~active),
         ]
         return m

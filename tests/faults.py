@@ -1,6 +1,9 @@
 """A transport that damages what passes through it, with a seeded generator."""
 
+import os
 import random
+
+SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 class FaultyTransport:

@@ -54,6 +54,7 @@ class _Core(wiring.Component):
             "beat": Out(data.ArrayLayout(24, lanes)), "mem_valid": Out(1), "last": Out(1),
             "activation": Out(Activation(lanes)), "trace": Out(Trace(lanes)),
             "best": Out(32), "seed": In(32), "position": In(32), "scalar_write": In(ScalarWrite()), "busy": Out(1),
+            "stream_done": Out(1),
         })
 
     def elaborate(self, platform):
@@ -92,6 +93,7 @@ class _Core(wiring.Component):
             self.rows.ready.eq(issue.pull & from_rows),
             unpacker.active.eq(~issue.idle & from_stream), unpacker.bytes.eq(fields.a_kind == A.STREAM8.value),
             unpacker.take.eq(issue.pull & from_stream), unpacker.last.eq(issue.pull_last),
+            self.stream_done.eq(issue.pull & from_stream & issue.pull_last),
             random.take.eq(issue.pull & needs_random), random.row.eq(sampler.row),
             random.restart.eq(issue.restart_random), random.rekey.eq(issue.start), sampler.start.eq(issue.start),
             random.seed.eq(self.seed), random.position.eq(self.position), self.best.eq(sampler.best),
@@ -280,6 +282,8 @@ class VectorEngine(wiring.Component):
         Host write of a scalar register, while not ``busy``; registers 0 and 1 are constants and ignore it.
     busy : Out(1)
         A command is queued or under way, or a memory word waits for the store.
+    stream_done : Out(1)
+        High in the cycle in which an operation takes the last word of its section of the stream.
     trace : Out(Trace(V))
     """
 
@@ -292,7 +296,7 @@ class VectorEngine(wiring.Component):
             "stream": In(stream.Signature(8 * config.port_bytes)),
             "store": Out(stream.Signature(8 * config.port_bytes)),
             "activation": Out(Activation(lanes)), "best": Out(32), "seed": In(32), "position": In(32),
-            "scalar_write": In(ScalarWrite()), "busy": Out(1), "trace": Out(Trace(lanes)),
+            "scalar_write": In(ScalarWrite()), "busy": Out(1), "stream_done": Out(1), "trace": Out(Trace(lanes)),
         })
 
     def elaborate(self, platform):
@@ -306,7 +310,7 @@ class VectorEngine(wiring.Component):
             move.eq(~core.mem_valid | packer.ready),
             packer.valid.eq(core.mem_valid), packer.beat.eq(core.beat), packer.last.eq(core.last),
             core.seed.eq(self.seed), core.position.eq(self.position), self.best.eq(core.best),
-            self.busy.eq(core.busy | packer.words.valid),
+            self.busy.eq(core.busy | packer.words.valid), self.stream_done.eq(core.stream_done & move),
         ]
         for name in ("command", "rows", "stream"):
             inner, outer = getattr(core, name), getattr(self, name)

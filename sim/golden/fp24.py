@@ -18,8 +18,8 @@ _TOP = 2.0**128
 def round24_into(x):
     """Round a float64 array to fp24 in place and return it; ``x`` must be an array that the caller owns.
 
-    With p = 1.5 2^(E+37), E being the exponent of x, the last bit of x + p weighs 2^(E-15), the unit of fp24, and p is
-    an even number of such units. So (x + p) - p leaves x rounded to 16 bits, ties to even, and -0 becomes +0.
+    With p = 1.5 2^(E+37), E being the exponent of x, the last bit of x + p weighs 2^(E-15), the unit of fp24, and p
+    is an even number of such units. So (x + p) - p leaves x rounded to 16 bits, ties to even, and -0 becomes +0.
     """
     push = np.bitwise_and(x.view(np.int64), _EXPONENT).view(np.float64)
     if not push.size:

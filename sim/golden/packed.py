@@ -1,4 +1,4 @@
-"""The quantised model, independent of any tiling: checkpoint folders to trits, codes and fp24 constants, without torch."""
+"""The quantised model, independent of any tiling: checkpoint folders to trits, codes and fp24 constants."""
 
 import json
 import math

@@ -21,9 +21,9 @@ def write_safetensors(path, tensors, kind="F32"):
     """Write float arrays as F32, F16 or BF16 (which must hold them exactly or is truncated)."""
     header, blobs, at = {"__metadata__": {"format": "pt"}}, [], 0
     for name, value in tensors.items():
-        value = np.asarray(value, np.float32)
+        value = np.ascontiguousarray(value, np.float32)
         data = {"F32": lambda v: v.astype("<f4"), "F16": lambda v: v.astype("<f2"),
-                "BF16": lambda v: (v.view(np.uint32) >> 16).astype("<u2")}[kind](np.ascontiguousarray(value)).tobytes()
+                "BF16": lambda v: (v.view(np.uint32) >> 16).astype("<u2")}[kind](value).tobytes()
         header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [at, at + len(data)]}
         blobs.append(data)
         at += len(data)

@@ -7,9 +7,8 @@ import threading
 import time
 
 import pytest
-from conftest import seed
 from fake_device import FakeDevice, expected
-from faults import FaultyTransport
+from faults import SEED, FaultyTransport
 from sterna.host.driver import Device, DeviceError
 from sterna.host.protocol import ProtocolError, Register
 from sterna.host.transport import TransportError, open_transport
@@ -41,11 +40,11 @@ FAULTS = {
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 def test_same_tokens_on_a_bad_line(faults):
-    print("seed", seed())
+    print("seed", SEED)
     fake = FakeDevice()
-    line = FaultyTransport(fake, seed(), **faults)
+    line = FaultyTransport(fake, SEED, **faults)
     device = Device(line, **FAST)
-    prompt = [random.Random(seed()).randrange(1024) for _ in range(40)]  # longer than the ring
+    prompt = [random.Random(SEED).randrange(1024) for _ in range(40)]  # longer than the ring
     check(list(device.run(prompt, 60, seed=3)), 40, expected(prompt, 60, 3))
     assert line.faults > 0 and fake.max_position == 99
 
@@ -53,8 +52,8 @@ def test_same_tokens_on_a_bad_line(faults):
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 def test_bulk_transfer_on_a_bad_line(faults):
     fake = FakeDevice()
-    device = Device(FaultyTransport(fake, seed(), **faults), **FAST)
-    data = random.Random(seed()).randbytes(4096)
+    device = Device(FaultyTransport(fake, SEED, **faults), **FAST)
+    data = random.Random(SEED).randbytes(4096)
     calls = []
     device.write(0, data, lambda done, total: calls.append((done, total)))
     assert b"".join(fake.memory[k].to_bytes(4, "little") for k in range(0, 4096, 4)) == data
@@ -219,7 +218,7 @@ def test_program_scalars_registers_and_counters():
 
 def test_state_returns():
     fake, device = connect()
-    state = random.Random(seed()).randbytes(512)
+    state = random.Random(SEED).randbytes(512)
     device.write_state(1024, state)
     assert device.read_state(1024, 512) == state
 

@@ -40,7 +40,8 @@ class Plain:
     def __init__(self, packed):
         self.p, g = packed, packed.geometry
         self.h = [np.zeros(g.hidden_size) for _ in packed.layers]
-        self.eo, self.per_h, self.per_i = round24(g.rms_norm_eps), round24(1 / g.hidden_size), round24(1 / g.intermediate_size)
+        self.eo = round24(g.rms_norm_eps)
+        self.per_h, self.per_i = round24(1 / g.hidden_size), round24(1 / g.intermediate_size)
 
     def two_norms(self, s1, s2):
         return plain_rsq(mac(mac(s1, self.per_h, self.eo), round24(1e-6), mul(s2, self.per_h)))
@@ -185,6 +186,14 @@ def test_generate_continues_where_it_stopped(rng):
         golden.generate([], 1)
 
 
+def test_long_rows_are_rounded_after_an_exact_sum():
+    trits = np.ones((2, 6912), np.int8)
+    trits[1, 0] = -1
+    rows = model._Matrix(trits, 1.0).rows(np.full((1, 6912), 127, np.float32))
+    assert rows.tolist() == [[877824, 877568]]  # 877824 and 877570 in units of 16: the second rounds
+    assert rows.tolist() == [from_int([877824, 877570]).tolist()]
+
+
 def test_columns_that_float32_could_not_sum():
     with pytest.raises(ValueError, match="200000 columns: at most"):
         model._Matrix(np.zeros((1, 200000), np.int8), 1.0)
@@ -216,7 +225,8 @@ def test_gate_of_a_model_with_itself_is_exact(write_checkpoint, rng):
     one = Reference(folder)
     report = gate.compare(one, {"same": one}, stories(rng))
     same = report["same"]
-    assert same == {"perplexity": report["perplexity"], "perplexity_change": 0, "kl_nats": 0, "top1_raw": 1, "top1_clear": 1}
+    assert same == {"perplexity": report["perplexity"], "perplexity_change": 0, "kl_nats": 0, "top1_raw": 1,
+                    "top1_clear": 1}
     assert report["tokens"] == 30 and 0.5 < report["clear_share"] <= 1
 
 

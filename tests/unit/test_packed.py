@@ -127,7 +127,8 @@ def test_refused_files(write_checkpoint, tmp_path):
     folder, _ = write_checkpoint()
     file = folder / "model.safetensors"
     good = file.read_bytes()
-    for bad in (good[:-1], good[:5], b"\xff" * 64, good[:8] + b"[" + good[9:], good.replace(b'"shape"', b'"shope"', 1)):
+    for bad in (good[:-1], good[:5], b"\xff" * 64, good[:8] + b"[" + good[9:],
+                good.replace(b'"shape"', b'"shope"', 1)):
         file.write_bytes(bad)
         with pytest.raises(PackError, match="damaged"):
             pack_checkpoint(folder)

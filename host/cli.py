@@ -1,0 +1,78 @@
+"""The command ``sterna``: its commands, and one line per error."""
+
+import os
+import sys
+import traceback
+
+import typer
+
+from sterna.host.commands.devices import devices, version
+from sterna.host.commands.evaluate import evaluate, gate
+from sterna.host.commands.generate import generate
+from sterna.host.commands.image import convert, inspect, upload
+from sterna.host.commands.train import train
+from sterna.host.errors import HostError
+from sterna.hw.config import ConfigError
+
+INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell calls a program ended by SIGINT, by SIGPIPE
+ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; typer exports only this one of them
+
+app = typer.Typer(
+    name="sterna", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run MatMul-free ternary language models on FPGAs, on a simulated board, or in the golden model.")
+_settings = {"verbose": False}
+
+
+@app.callback()
+def _common(verbose: bool = typer.Option(False, "-v", "--verbose", help="Show the traceback of an error.")):
+    _settings["verbose"] |= verbose
+
+
+for _command, _name in ((generate, "generate"), (devices, "devices"), (upload, "upload"), (inspect, "inspect"),
+                        (convert, "convert"), (evaluate, "eval"), (gate, "gate"), (train, "train"),
+                        (version, "version")):
+    app.command(_name)(_command)
+
+
+def describe(error):
+    """(message of one line, exit code) of an exception that a command raised."""
+    if isinstance(error, HostError):
+        return str(error), error.exit_code
+    if isinstance(error, ConfigError):
+        return str(error), 2
+    if isinstance(error, ClickUsageError):
+        return error.format_message(), 2
+    # The other layers of Sterna raise ValueErrors and RuntimeErrors of their own, with messages made for this line.
+    if type(error).__module__.startswith("sterna."):
+        return str(error), 1
+    if isinstance(error, MemoryError):
+        return "out of memory: use a smaller model", 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 1
+    return f"{type(error).__name__}: {error} (unexpected; -v shows where)", 1
+
+
+def main(arguments=None):
+    """Run a command line (sys.argv without the program's name by default); returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # Every command takes -v, wherever it stands before a "--".
+    options = arguments[:arguments.index("--")] if "--" in arguments else arguments
+    _settings["verbose"] = False
+    try:
+        code = app(_lift_verbose(arguments, options), standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # Whoever read the text has seen enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if _settings["verbose"]:
+            traceback.print_exc()
+        message, code = describe(error)
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+        return code

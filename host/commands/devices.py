@@ -1,0 +1,21 @@
+"""sterna devices and version."""
+
+import importlib.metadata
+
+from sterna.host.console import show
+from sterna.host.devices import device_lines
+from sterna.hw.config import VERSIONS
+
+
+def devices():
+    """List what --device takes on this machine.
+
+    The golden model, the simulated board with each preset, and the serial ports that are plugged in.
+    """
+    show("".join(line + "\n" for line in device_lines()))
+
+
+def version():
+    """Print the versions of the program and of its formats."""
+    formats = ", ".join(f"{name} {number}" for name, number in VERSIONS.items())
+    show(f"sterna {importlib.metadata.version('sterna')} ({formats})\n")

@@ -1,0 +1,101 @@
+"""sterna convert, inspect and upload: image files."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sterna.host.commands.options import Baud
+from sterna.host.console import table_console, tell
+from sterna.host.devices import open_runtime
+from sterna.host.errors import HostError, UsageError
+from sterna.host.image import Image, write_image
+from sterna.host.model import Model
+from sterna.hw.config import preset
+
+
+def convert(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder: config.json, safetensors, tokenizer.json; or an "
+                                           "image of another tiling.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .sterna file to write.", show_default=False)],
+    name: Annotated[str, typer.Option("--preset", help="Configuration to tile for; see `sterna devices`.")] = "sim",
+):
+    """Pack a checkpoint folder into an image.
+
+    Ternarises the weights, folds the norms and tiles everything for one configuration. Needs no torch. An image
+    runs on other configurations too: it is tiled anew in memory there.
+
+    Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
+    """
+    config = preset(name)
+    started = time.monotonic()
+    model = Model(folder)
+    model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
+    data = model.build(config)
+    try:
+        write_image(output, data)
+    except OSError as error:
+        raise HostError(f"cannot write {output}: {error.strerror}") from None
+    tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
+
+
+def describe(path):
+    """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
+    image = Image.load(path)
+    where = image.layout
+    weights = sum(rows * columns for part, _ in where.order() for kind, _, *size in where.sections(part)
+                  if kind == "matrix" for rows, columns in [size])
+    return {
+        "file": str(path), "bytes": len(image.data), "name": image.name, "eos": image.eos,
+        "geometry": dict(vars(image.geometry)), "tiling": image.tiling, "ternary_weights": weights,
+        "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
+                      "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
+    }
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A .sterna file.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Check an image and show what is in it.
+
+    Verifies magic, versions, lengths and every checksum before it prints anything.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: pack it with sterna convert first")
+    found = describe(path)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console = table_console()
+    console.print(f"{found['file']}: {found['name']}, {found['bytes']:,} bytes, "
+                  f"{found['ternary_weights']:,} ternary weights, end of text {found['eos']}")
+    console.print("geometry: " + ", ".join(f"{k} {v}" for k, v in found["geometry"].items()))
+    console.print("tiling:   " + ", ".join(f"{k} {v}" for k, v in found["tiling"].items()))
+    table = Table("section", "offset", "bytes", "crc32c", "checksum")
+    for s in found["sections"]:
+        table.add_row(s["name"], f"{s['offset']:,}", f"{s['bytes']:,}", s["crc32c"], s["checksum"])
+    console.print(table)
+
+
+def upload(
+    model: Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
+                                        show_default=False)],
+    device: Annotated[str, typer.Option("--device", help="Serial port or URL.", show_default=False)],
+    baud: Baud = 1_000_000,
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything back and compare.")] = False,
+):
+    """Put a model into the memory of a device.
+
+    Loads the image and its program, so that the device stands ready. `sterna generate` does this by itself.
+    """
+    if device == "golden" or device.partition(":")[0] == "sim":
+        raise UsageError(f"--device {device} keeps no model between commands: give a serial port or URL")
+    with open_runtime(device, Model(model), tell=tell, baud=baud) as runtime:
+        if verify:
+            runtime.verify()
+            tell("verified: every byte is as in the image")
+        tell(runtime.label)

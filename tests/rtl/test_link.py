@@ -1,0 +1,47 @@
+"""The link and its leaf units in simulation."""
+
+from types import SimpleNamespace
+
+import bench
+import pytest
+from sterna.hw.link import Link
+from sterna.hw.link.cobs import CobsDecoder
+from sterna.hw.link.crc import INITIAL, RESIDUE, Crc32C, update
+from sterna.hw.link.receiver import FrameReceiver
+from sterna.hw.link.transmitter import FrameTransmitter
+
+SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
+UNITS = {"crc": Crc32C, "decoder": CobsDecoder, "transmitter": FrameTransmitter}
+TESTS = {"crc": "checksum"}
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+@pytest.mark.parametrize("unit", UNITS)
+def test_units(unit, stall, simulator):
+    bench.run(UNITS[unit](), "bench_link_units", f"link_{unit}", simulator, testcase=TESTS.get(unit, unit),
+              env={"STALL": stall, "UNIT": unit})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("credits, stall", [(2, 0.0), (2, 0.5), (3, 0.2), (8, 0.2), (1, 0.3)])
+def test_link(credits, stall):
+    bench.run(Link(SimpleNamespace(credits=credits)), "bench_link", "link", "icarus", env={"STALL": stall, "CREDITS": credits})
+
+
+def test_software_model_and_residue():
+    state = INITIAL
+    for byte in b"123456789":
+        state = update(state, byte)
+    assert state ^ 0xFFFFFFFF == 0xE3069283  # the check value of CRC-32C
+    for byte in (state ^ 0xFFFFFFFF).to_bytes(4, "little"):
+        state = update(state, byte)
+    assert state ^ 0xFFFFFFFF == RESIDUE
+
+
+@pytest.mark.parametrize("credits", [0, -1, 256])
+def test_impossible_credits(credits):
+    with pytest.raises(ValueError, match=f"credits {credits}: use 1 to 255"):
+        FrameReceiver(credits)

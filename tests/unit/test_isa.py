@@ -1,0 +1,176 @@
+"""Encodings, the text form, and the dependency analysis of the assembler."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sterna.firmware import isa
+from sterna.firmware.assembler import Assembler, AssemblerError, parse
+from sterna.firmware.disassembler import disassemble
+
+LANES = 8
+
+
+def vectors(draw, one, is_c):
+    address = draw(st.integers(0, 2047 if one and is_c else 16383))
+    return {"plus": draw(st.booleans()), "mod": False if one and is_c else draw(st.booleans()),
+            "rotate": draw(st.integers(0, 7)) if one and is_c else 0}, address
+
+
+@st.composite
+def vops(draw):
+    one, table = draw(st.booleans()), draw(st.sampled_from(isa.TABLES))
+
+    def source(name):
+        kind = draw(st.integers(0, {"a": 7, "b": 3, "c": 4}[name]))
+        if kind < 3:
+            flags, address = vectors(draw, one, name == "c")
+            return isa.bank(kind, address, **flags)
+        return isa.scalar(draw(st.integers(0, 31))) if kind == 3 else isa.Operand(kind)
+
+    plain = not 1 <= isa.TABLE[table] <= 5
+    sources = [source("a")] + ([source("b"), source("c")] if plain else [isa.ONE, isa.ZERO])
+    kind = draw(st.integers(0, 6))
+    if kind == isa.D_VECTOR:
+        flags, address = vectors(draw, False, False)
+        flags.pop("rotate")
+        d = isa.to_banks(draw(st.integers(1, 7)), address, **flags)
+    else:
+        d = isa.to_scalar(draw(st.integers(2, 31))) if kind == isa.D_SCALAR else isa.Operand(kind)
+    options = {"one": one, "table": table, "wait": draw(st.booleans())}
+    if plain:
+        options |= {"negp": draw(st.booleans()), "negc": draw(st.booleans())}
+    peak = draw(st.sampled_from([None, "maximum", "minimum"]))
+    if peak:
+        options[peak] = draw(st.integers(0, 31))
+    return d, sources, options
+
+
+@st.composite
+def programs(draw):
+    asm = Assembler(LANES)
+    for _ in range(draw(st.integers(1, 12))):
+        if draw(st.booleans()):
+            d, sources, options = draw(vops())
+            try:
+                asm.vop(d, *sources, **options)
+            except AssemblerError as error:
+                assert "reads bank" in str(error)
+                asm.emit(isa.WAITM)
+        else:
+            opcode = draw(st.sampled_from([o for o in isa.FIELDS if o != isa.VOP]))
+            limits = {name: (1 << width) - 1 for name, (_, width) in isa.FIELDS[opcode].items()} | {"target": 0}
+            asm.emit(opcode, **{name: draw(st.integers(0, limits[name])) for name in isa.FIELDS[opcode]})
+    return asm.words(auto_wait=False)
+
+
+@given(programs())
+def test_text_round_trip(words):
+    text = disassemble(words)
+    assert len(text.splitlines()) == len(words)
+    assert parse(text, LANES).words(auto_wait=False) == words
+
+
+def test_fields_do_not_overlap():
+    for opcode, fields in isa.FIELDS.items():
+        taken = 0b1111
+        for name, (lsb, width) in fields.items():
+            mask = (1 << width) - 1 << lsb
+            assert not taken & mask and lsb + width <= isa.INSTRUCTION_BITS, (opcode, name)
+            taken |= mask
+
+
+def test_encoding_of_the_document():
+    assert isa.encode(isa.SETA, areg=2, value=0x12345678) == 3 | 2 << 4 | 0x12345678 << 32
+    asm = Assembler(4)
+    asm.vop(isa.to_banks(0b101, 7, plus=True), isa.ROW, isa.scalar(9), isa.bank(1, 3, mod=True), negc=True, maximum=20)
+    assert asm.words()[0] == (1 | 1 << 7 | 1 << 11 | 20 << 13 | 4 << 18 | 3 << 21 | 1 << 23 | 1 << 26 | 5 << 29
+                              | 9 << 48 | (1 << 14 | 3) << 64 | (1 << 15 | 7) << 80)
+    assert isa.program_bytes([1 << 95])[11] == 0x80 and len(isa.program_bytes([0, 0])) == 32
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda a: a.vop(a=isa.bank(1, 4), b=isa.bank(1, 5)), "reads bank 1 at words 4 and 5"),
+    (lambda a: a.vop(b=isa.bank(2, 4), c=isa.bank(2, 4, plus=True)), "reads bank 2"),
+    (lambda a: a.vop(a=isa.bank(0, 16384)), "address 16384: use 0 to 16383"),
+    (lambda a: a.vop(c=isa.bank(0, 2048), one=True), "address 2048: use 0 to 2047"),
+    (lambda a: a.vop(d=isa.to_scalar(1)), "writes s1, which is constant"),
+    (lambda a: a.vop(a=isa.scalar(32)), "use 0 to 31"),
+    (lambda a: a.vop(c=isa.bank(0, 0, rotate=1)), "rotate 1"),
+    (lambda a: a.vop(a=isa.ROW, table="RECIP", negp=True), "table RECIP"),
+    (lambda a: a.emit(isa.FETCH, areg=4), "FETCH areg 4: use 0 to 3"),
+    (lambda a: a.emit(isa.STRIP, elements=1 << 24), "use 0 to 16777215"),
+    (lambda a: (a.emit(isa.JUMP, target="x"), a.words()), "label 'x' is not defined"),
+    (lambda a: ([a.emit(isa.WAITM) for _ in range(5)], a.words()), "program of 5 instructions: the device holds 4"),
+])
+def test_refusals(build, message):
+    with pytest.raises(isa.IsaError, match=message):
+        build(Assembler(2, program_words=4))
+
+
+def test_reading_one_word_twice_is_possible():
+    asm = Assembler(2)
+    asm.vop(a=isa.bank(1, 4, plus=True), b=isa.bank(1, 4, plus=True), c=isa.bank(2, 4))
+    assert len(asm.words()) == 1
+
+
+def waits(build):
+    asm = Assembler(1)
+    build(asm)
+    return sorted(asm.waits())
+
+
+def test_wait_only_for_results_under_way():
+    def straight(asm):
+        x, y = isa.bank(0, 0, words=4), isa.bank(1, 0, words=4)
+        asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 0 writes x
+        asm.vop(isa.to_banks(2, 0, words=4), isa.STREAM32)    # 1 writes y: independent
+        asm.vop(isa.to_banks(4, 0, words=4), x)               # 2 reads x: waits, and so covers y
+        asm.vop(isa.to_banks(4, 4, words=4), y)               # 3 reads y, which is written
+        asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 4 overwrites an operand: in order
+        asm.vop(isa.to_banks(1, 3, words=4), isa.STREAM32)    # 5 overlaps the result of 4
+    assert waits(straight) == [2, 5]
+
+
+@pytest.mark.parametrize("second, expected", [
+    (lambda a: a.vop(b=isa.scalar(5), one=True), [1]), (lambda a: a.vop(b=isa.scalar(6), one=True), []),
+    (lambda a: a.vop(one=True, maximum=5), [1]), (lambda a: a.vop(isa.to_scalar(5), one=True), [1])])
+def test_wait_for_scalars_and_peaks(second, expected):
+    assert waits(lambda a: (a.vop(isa.to_scalar(5), isa.STREAM32, one=True), second(a))) == expected
+    assert waits(lambda a: (a.vop(a=isa.STREAM32, maximum=5), second(a))) == expected
+
+
+def test_wait_for_codes_and_the_row_counter():
+    assert waits(lambda a: (a.vop(isa.to_activation(1)), a.vop(isa.to_activation(0)), a.vop(isa.to_activation(1)))) == [2]
+    assert waits(lambda a: (a.vop(isa.TO_SAMPLE), a.vop(isa.TO_SAMPLE), a.vop(a=isa.RANDOM))) == [2]
+
+
+def test_wait_across_the_back_edge_of_a_loop():
+    def loop(asm):
+        asm.emit(isa.STRIP, elements=64, strip=16)
+        asm.label("top")
+        asm.vop(isa.to_banks(2, 0, words=1), isa.bank(0, 0, words=1))  # reads what the end of the loop writes
+        asm.vop(isa.to_banks(1, 0, words=1), isa.STREAM32)
+        asm.emit(isa.NEXT, target="top", strip=16)
+    assert waits(loop) == [1]
+
+
+def test_jump_joins_both_paths():
+    def diamond(asm):
+        asm.emit(isa.JUMP, condition=isa.GREEDY, target="skip")
+        asm.vop(isa.to_scalar(4), one=True)
+        asm.label("skip")
+        asm.vop(isa.to_scalar(7), isa.scalar(4), one=True)
+        asm.emit(isa.HALT)
+    assert waits(diamond) == [2]
+
+
+def test_parse_names_the_line():
+    with pytest.raises(AssemblerError, match="line 2: unknown instruction 'FROB'"):
+        parse("HALT\nFROB", 1)
+    with pytest.raises(AssemblerError, match="line 1: operand a=b9"):
+        parse("VOP a=b9", 1)
+    labelled = parse("top:\nVOP d=s4 a=row  # comment\nJUMP condition=greedy target=top", 1)
+    assert disassemble(labelled.words(auto_wait=False)).splitlines()[1] == "JUMP condition=greedy target=0"
+    with pytest.raises(isa.IsaError, match="bits set outside every field"):
+        isa.decode(1 << 40 | isa.HALT)

@@ -1,0 +1,72 @@
+"""The token program: limits of the presets, and one-line refusals."""
+
+from dataclasses import replace
+
+import pytest
+
+from sterna.firmware import isa
+from sterna.firmware.assembler import parse
+from sterna.firmware.program import ProgramError, build_program, constants, inverse_temperature
+from sterna.hw.config import PRESETS, preset
+from sterna.sim.golden.fp24 import from_bits
+from sterna.sim.golden.packed import Geometry
+
+SIZES = [("up5k", (80, 160, 4, 512)), ("lanes10", (256, 704, 6, 2048)), ("lanes40", (512, 1408, 8, 8192)),
+         ("sim", (240, 800, 4, 1024)), ("lanes320", (2560, 6912, 32, 32000))]
+
+
+@pytest.mark.parametrize("name, shape", SIZES)
+def test_fits_the_presets(name, shape):
+    config = preset(name)
+    program = build_program(config, Geometry(*shape))
+    assert len(program.words) <= config.program_words <= 256
+    assert max(program.vector_words) <= config.vector_words
+    assert program.memory_map.end <= config.memory_bytes
+    assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
+    assert len(program.data) == 16 * len(program.words)
+
+
+def test_every_preset_is_covered():
+    assert {name for name, _ in SIZES} == set(PRESETS)
+
+
+def test_vectors_do_not_overlap():
+    program = build_program(preset("sim"), Geometry(240, 800, 4, 1024))
+    for number in range(3):
+        spans = sorted((v.address, v.address + v.words) for v in program.vectors.values() if number in v.banks)
+        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+
+
+def test_fetches_cover_the_stream():
+    config, geometry = preset("sim"), Geometry(240, 800, 4, 1024)
+    program = build_program(config, geometry)
+    fetches = [f["words"] for op, f in map(isa.decode, program.words) if op == isa.FETCH and f["areg"] == 1]
+    first, block, between, again, end, head = fetches
+    layers = geometry.num_hidden_layers
+    assert again == block
+    assert (first + layers * block + (layers - 1) * between + end + head) * config.port_bytes \
+        == program.memory_map.stream_bytes
+
+
+@pytest.mark.parametrize("name, shape, message", [
+    ("up5k", (160, 300, 4, 64), "activation memory: the model needs 30 words of 10 codes and the device has 16"),
+    ("up5k", (120, 160, 1, 64), "vector memory: bank 0 needs 552 words and has 512"),
+    ("up5k", (80, 160, 20, 512), "memory: the model needs .* bytes and the device has 131072"),
+])
+def test_refusals_name_what_is_too_large(name, shape, message):
+    with pytest.raises(ProgramError, match=message) as caught:
+        build_program(preset(name), Geometry(*shape))
+    assert "\n" not in str(caught.value)
+
+
+def test_lanes_beyond_the_fold_are_refused():
+    config = replace(preset("lanes320"), lanes=16, columns=80, rows=16, strip=64)
+    with pytest.raises(ProgramError, match="lanes 16: the fold of partial sums rotates at most 8 lanes"):
+        build_program(config, Geometry(64, 64, 1, 64))
+
+
+def test_constants():
+    values = {k: float(from_bits(v)) for k, v in constants(Geometry(64, 128, 1, 3)).items()}
+    assert values[3] == 1 / 64 and values[4] == 1 / 128 and values[9] == 0.5 and values[11] == 127
+    assert abs(values[13] - 0.6931) < 1e-4 and sorted(values) == list(range(3, 14))
+    assert from_bits(inverse_temperature(0.5)) == 2 and from_bits(inverse_temperature(0)) == 1
