@@ -58,7 +58,8 @@ class Assembler:
             if not 0 <= operand.address < limit:
                 raise AssemblerError(f"{where} {name} address {operand.address}: use 0 to {limit - 1}")
             if not 0 <= operand.rotate < self.lanes or operand.rotate and not (one and name == "c"):
-                raise AssemblerError(f"{where} {name} rotate {operand.rotate}: only c of a one-element operation, below V")
+                raise AssemblerError(f"{where} {name} rotate {operand.rotate}: only c of a one-element "
+                                     "operation, below V")
         if d.kind == isa.D_VECTOR and not d.banks:
             raise AssemblerError(f"{where} writes a vector to no bank")
         if d.kind == isa.D_SCALAR and d.address < 2:
@@ -121,15 +122,15 @@ class Assembler:
         if opcode == isa.HALT:
             return (0,)  # the next token's program starts while the last results are still under way
         following = (index + 1,) if index + 1 < len(self._code) else ()
-        if opcode == isa.JUMP and fields["condition"] == isa.ALWAYS:
+        if opcode == isa.JUMP and fields.get("condition", 0) == isa.ALWAYS:
             return (self._target(fields),)
         return (*following, self._target(fields)) if "target" in fields else following
 
     def waits(self):
         """Set of the VOPs (instruction numbers) that must wait.
 
-        A VOP waits when an earlier one, on any path since the last waiting VOP (loops included), may still have a result
-        under way that it reads or writes. A result under way is all that matters: operands are read in program order.
+        A VOP waits when an earlier one, on any path since the last waiting VOP (loops included), may still have a
+        result under way that it reads or writes. Only results under way matter: operands are read in program order.
         """
         count = len(self._code)
         vops = [i for i in range(count) if self._code[i][0] == isa.VOP]
@@ -207,7 +208,8 @@ def _operand(name, text):
 def parse(text, lanes, program_words=1024):
     """Assembler holding the program of ``text``: one instruction a line, ``name:`` labels, ``#`` comments.
 
-    ``wait`` stands where the text has it; ``words(auto_wait=False)`` leaves it at that. AssemblerError names the line.
+    ``wait`` stands where the text has it; ``words(auto_wait=False)`` leaves it at that.
+    AssemblerError names the line.
     """
     result = Assembler(lanes, program_words)
     for number, line in enumerate(text.splitlines(), 1):

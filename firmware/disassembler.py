@@ -13,8 +13,10 @@ def _vector(banks, code, one=False, kind_c=False):
 
 def _vop(f):
     parts = [name for name in ("one", "wait", "negp", "negc") if f[name]]
-    if f["table"] >= len(isa.TABLES) or f["peak"] > isa.PEAK_MIN or f["c_kind"] > isa.C_RANDOM or f["d_kind"] > isa.D_SAMPLE:
-        raise isa.IsaError(f"VOP table {f['table']} peak {f['peak']} c kind {f['c_kind']} d kind {f['d_kind']}: reserved code")
+    for name, last in (("table", len(isa.TABLES) - 1), ("peak", isa.PEAK_MIN), ("c_kind", isa.C_RANDOM),
+                       ("d_kind", isa.D_SAMPLE)):
+        if f[name] > last:
+            raise isa.IsaError(f"VOP {name} {f[name]}: reserved code, use 0 to {last}")
     if f["table"]:
         parts.append(f"table={isa.TABLES[f['table']]}")
     if f["peak"]:

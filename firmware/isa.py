@@ -1,6 +1,6 @@
 """Instruction encodings of docs/isa.md: the one table that assembler, disassembler, decoder and interpreter share.
 
-``FIELDS[opcode][field]`` is ``(lsb, width)`` in the 96-bit instruction word. Everything else here is a name for a code.
+``FIELDS[opcode][field]`` is ``(lsb, width)`` in the 96-bit instruction word. Everything else here names a code.
 """
 
 from dataclasses import dataclass, field
@@ -16,8 +16,9 @@ OPCODE_NAMES = ("HALT", "VOP", "FETCH", "SETA", "ROWA", "MATVEC", "STRIP", "NEXT
 
 FIELDS = {
     HALT: {},
-    VOP: {"one": (4, 1), "wait": (5, 1), "negp": (6, 1), "negc": (7, 1), "table": (8, 3), "peak": (11, 2), "k": (13, 5),
-          "a_kind": (18, 3), "b_kind": (21, 2), "c_kind": (23, 3), "d_kind": (26, 3), "d_banks": (29, 3),
+    VOP: {"one": (4, 1), "wait": (5, 1), "negp": (6, 1), "negc": (7, 1), "table": (8, 3), "peak": (11, 2),
+          "k": (13, 5), "a_kind": (18, 3), "b_kind": (21, 2), "c_kind": (23, 3), "d_kind": (26, 3),
+          "d_banks": (29, 3),
           "a": (32, 16), "b": (48, 16), "c": (64, 16), "d": (80, 16)},
     FETCH: {"areg": (4, 2), "words": (32, 24)},
     SETA: {"areg": (4, 2), "value": (32, 32)},

@@ -1,11 +1,11 @@
 """The token program of a model geometry: docs/numerics.md, sections 6 to 8, in the order of the stream.
 
 Layout of the program: the embedding row and the first norm, then ``tail`` (scalars of two norms and of one matrix),
-which attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``, which
-the tail's own NEXT instructions count down to one of three values. Behind the tail come the head, then the layer.
+which attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``,
+which the tail's own NEXT instructions count down to one of three values. Behind the tail: the head, then the layer.
 
-Deadlock is avoided by construction: every vector of the stream is taken before the product behind it is issued, and at
-most four fetches are unfinished when one is queued.
+Deadlock is avoided by construction: every vector of the stream is taken before the product behind it is issued, and
+at most four fetches are unfinished when one is queued.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from sterna.firmware import isa
 from sterna.firmware.allocate import AllocationError, place
 from sterna.firmware.assembler import Assembler, AssemblerError
 from sterna.firmware.disassembler import disassemble
-from sterna.firmware.isa import MEM, ONE, RANDOM, RANDOM_COUNT, ROW, STREAM8, STREAM32, TO_SAMPLE, ZERO, scalar, to_scalar
-from sterna.host.image import ALIGN, MemoryMap, layout, memory_map
+from sterna.firmware.isa import (MEM, ONE, RANDOM, RANDOM_COUNT, ROW, STREAM8, STREAM32, TO_SAMPLE, ZERO, scalar,
+                                 to_scalar)
+from sterna.host.image import ALIGN, ImageError, MemoryMap, layout, memory_map
 from sterna.sim.golden.fp24 import round24, to_bits
 
 INVERSE_TEMPERATURE = 2  # written by the host per run
@@ -64,8 +65,8 @@ class Program:
 
 def constants(geometry):
     """{scalar register: fp24 bits} of docs/numerics.md, section 5, without 1/temperature."""
-    values = (1 / geometry.hidden_size, 1 / geometry.intermediate_size, geometry.rms_norm_eps, 1e-6, 1e-5, 1.5, 0.5, 2.0,
-              127.0, 1.27e7, float.fromhex("0x1.62e42fefa39efp-1"))
+    values = (1 / geometry.hidden_size, 1 / geometry.intermediate_size, geometry.rms_norm_eps, 1e-6, 1e-5, 1.5, 0.5,
+              2.0, 127.0, 1.27e7, float.fromhex("0x1.62e42fefa39efp-1"))
     return {register: int(to_bits(round24(v))) for register, v in zip(_CONSTANTS, values, strict=True)}
 
 
@@ -208,7 +209,8 @@ class _Writer:
                 lambda n, z: [(to_scalar(S[n]), scalar(FLOOR)), (to_scalar(Q[n]), scalar(M[n]), {"table": "RECIP"})],
                 lambda n, z: [(to_scalar(z), scalar(M[n]), scalar(Q[n]), scalar(TWO), {"negp": True}),
                               (isa.NOWHERE, scalar(M[n]), scalar(R), {"maximum": S[n]})],
-                lambda n, z: [(to_scalar(z), scalar(Q[n]), scalar(z)), (to_scalar(S[n]), scalar(S[n]), scalar(WS[n]))],
+                lambda n, z: [(to_scalar(z), scalar(Q[n]), scalar(z)),
+                              (to_scalar(S[n]), scalar(S[n]), scalar(WS[n]))],
                 lambda n, z: [(to_scalar(Q[n]), scalar(R), scalar(LARGE))],
                 lambda n, z: [(isa.NOWHERE, scalar(z), scalar(C127), {"minimum": Q[n]})]):
             for n, z in slots:
@@ -416,20 +418,18 @@ def build_program(config, geometry, addresses=None):
     ProgramError
         Vector memory, activation memory, program memory or (with ImageError's text) model memory is too small.
     """
-    from sterna.host.image import ImageError
-
     try:
         addresses = addresses or memory_map(config, geometry)
         inner = layout(config, geometry).inner
         codes = -(-max(geometry.hidden_size, inner) // config.columns)
         if codes > config.activation_words:
-            raise ProgramError(f"activation memory: the model needs {codes} words of {config.columns} codes and the device "
-                               f"has {config.activation_words}")
+            raise ProgramError(f"activation memory: the model needs {codes} words of {config.columns} codes and the "
+                               f"device has {config.activation_words}")
         if max(geometry.hidden_size, inner) >= 1 << 16:
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
         if 4 * config.strip % config.port_bytes or ALIGN % config.port_bytes:
-            raise ProgramError(f"strip {config.strip}: must fill whole memory words of {config.port_bytes} bytes, at most "
-                               f"{ALIGN}")
+            raise ProgramError(f"strip {config.strip}: must fill whole memory words of {config.port_bytes} bytes, "
+                               f"at most {ALIGN}")
         writer = _Writer(config, geometry, addresses)
         for part in (writer.start, writer.tail, writer.head, writer.mixer, writer.out, writer.glu, writer.down):
             part()

@@ -1,8 +1,11 @@
 """The command ``sterna``: its commands, and one line per error."""
 
+import functools
+import inspect as introspection
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
@@ -24,15 +27,31 @@ app = typer.Typer(
 _settings = {"verbose": False}
 
 
-@app.callback()
-def _common(verbose: bool = typer.Option(False, "-v", "--verbose", help="Show the traceback of an error.")):
-    _settings["verbose"] |= verbose
+def _remember_verbose(value: bool):
+    _settings["verbose"] |= value
+
+
+_VERBOSE = introspection.Parameter(
+    "verbose", introspection.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.", callback=_remember_verbose)])
+
+
+def _with_verbose(command):
+    """A command with the option -v added."""
+    @functools.wraps(command)
+    def wrapped(*, verbose=False, **values):
+        return command(**values)
+
+    signature = introspection.signature(command)
+    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _VERBOSE])
+    wrapped.__annotations__ = command.__annotations__ | {"verbose": _VERBOSE.annotation}
+    return wrapped
 
 
 for _command, _name in ((generate, "generate"), (devices, "devices"), (upload, "upload"), (inspect, "inspect"),
                         (convert, "convert"), (evaluate, "eval"), (gate, "gate"), (train, "train"),
                         (version, "version")):
-    app.command(_name)(_command)
+    app.command(_name)(_with_verbose(_command))
 
 
 def describe(error):
@@ -56,11 +75,9 @@ def describe(error):
 def main(arguments=None):
     """Run a command line (sys.argv without the program's name by default); returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Every command takes -v, wherever it stands before a "--".
-    options = arguments[:arguments.index("--")] if "--" in arguments else arguments
     _settings["verbose"] = False
     try:
-        code = app(_lift_verbose(arguments, options), standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:

@@ -61,5 +61,5 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     from sterna.host.hardware import open_port, open_simulation
     if kind == "sim":
         config = preset(name if colon else DEFAULT_SIMULATION)
-        return open_simulation(config, model, tell, waves=waves, preload=preload, timing=timing or {})
+        return open_simulation(config, model, tell, waves=waves, preload=preload, timing=timing)
     return open_port(device, baud, model, tell)

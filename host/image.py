@@ -172,6 +172,8 @@ def _matrix(shape, name, trits, rows, columns):
     if name == "gate":
         half, pad = trits.shape[0] // 2, ((0, shape.inner - trits.shape[0] // 2), (0, 0))
         trits = np.concatenate([np.pad(trits[:half], pad), np.pad(trits[half:], pad)])[_gate_order(shape)]
+    if trits.shape[1] < columns:  # the padded neurons may need one chunk more
+        trits = np.pad(trits, ((0, 0), (0, columns - trits.shape[1])))
     data = tiling.pack_matrix(trits, shape.rows, shape.columns, shape.weight_code)
     return data.tobytes().ljust(shape.matrix_bytes(rows, columns), b"\0")
 
@@ -212,7 +214,8 @@ def build_image(packed, config, tokenizer_json, name, eos):
             crc = crc32c(part, crc)
         sections.append({"name": section, "offset": 0, "bytes": sum(map(len, parts)), "crc32c": crc})
     sections[1]["layers"] = sizes
-    header = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos, "sections": sections}
+    header = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos,
+              "sections": sections}
     # Offsets count digits of the header itself: they settle once they are wide enough.
     base = 0
     while True:
@@ -224,15 +227,12 @@ def build_image(packed, config, tokenizer_json, name, eos):
         if _up(_HEAD.size + len(text), ALIGN) <= base:
             break
         base = _up(_HEAD.size + len(text), ALIGN)
-    out = bytearray(at)
-    _HEAD.pack_into(out, 0, MAGIC, IMAGE_VERSION, NUMERICS_VERSION, len(text), crc32c(text))
-    out[_HEAD.size:_HEAD.size + len(text)] = text
+    out = [_HEAD.pack(MAGIC, IMAGE_VERSION, NUMERICS_VERSION, len(text), crc32c(text)), text]
+    at = _HEAD.size + len(text)
     for entry in sections:
-        where = entry["offset"]
-        for part in bodies[entry["name"]]:
-            out[where:where + len(part)] = part
-            where += len(part)
-    return bytes(out)
+        out += [bytes(entry["offset"] - at), *bodies[entry["name"]]]
+        at = entry["offset"] + entry["bytes"]
+    return b"".join([*out, bytes(-at % ALIGN)])
 
 
 def write_image(path, data):

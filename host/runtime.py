@@ -1,6 +1,7 @@
 """One way to run a model, whatever computes it: the base class and the golden model."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,10 +107,12 @@ class Runtime:
             return
         started = time.monotonic()
         try:
-            for token in self._make(waiting[-1], n, sampling, stop, cancelled):
-                self.tokens.append(token)
-                self.statistics.tokens += 1
-                yield token
+            # Closed at once when the caller stops early: the device behind it must come to rest first.
+            with closing(self._make(waiting[-1], n, sampling, stop, cancelled)) as made:
+                for token in made:
+                    self.tokens.append(token)
+                    self.statistics.tokens += 1
+                    yield token
         finally:
             self.statistics.seconds += time.monotonic() - started
 

@@ -60,12 +60,15 @@ UNITS = {
     "accelerator": Unit("accelerator:Accelerator", _whole),
 }
 
-# Cells of each family by kind; an ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT.
+# The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic mapper:
+# abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly build of yosys.
+# An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT.
 FAMILIES = {
-    "ecp5": ("synth_ecp5 -top unit",
+    "ecp5": ("synth_ecp5 -top unit -run begin:map_luts; abc -lut 4; clean; synth_ecp5 -top unit -run map_cells:check",
              {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "PDPW16KD": "block_ram",
               "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
-    "ice40": ("synth_ice40 -dsp -top unit",
+    "ice40": ("synth_ice40 -dsp -top unit -run begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; "
+              "techmap -map +/ice40/ff_map.v; clean; opt_lut -tech ice40; synth_ice40 -dsp -top unit -run map_cells:check",
               {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram", "SB_SPRAM": "spram",
                "SB_MAC16": "dsp"}),
 }
@@ -142,7 +145,8 @@ def count_cells(component, family, unit="", preset=""):
         done = subprocess.run([tool, "-q", "-p", f"read_verilog unit.v; {command}; tee -q -o cells.json stat -json"],
                               cwd=folder, capture_output=True, text=True)
         if done.returncode:
-            raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {done.stderr.strip()[-500:]}")
+            detail = (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
+            raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {detail}")
         report = json.loads((Path(folder) / "cells.json").read_text())
     by_type = report["design"].get("num_cells_by_type", {})
     counts = {}

@@ -170,10 +170,6 @@ def generate(
     prompt = read_prompt(prompt, file)
     if prompt is None and load is None:
         raise UsageError("no prompt: give one with -p or -f")
-    if seed == -1:
-        seed = secrets.randbelow(SEEDS)
-        if temperature > 0:
-            tell(f"seed: {seed}")
     loaded = Model(model)
     state = load_state(load, loaded.packed) if load else None
     ids = loaded.vocabulary.encode(prompt, start=state is None) if prompt else []
@@ -185,6 +181,10 @@ def generate(
                             "--ctx-size")
         limit = min(limit, context - length)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
+    if seed == -1:
+        seed = secrets.randbelow(SEEDS)
+        if temperature > 0:
+            tell(f"seed: {seed}")
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
     with open_runtime(device, loaded, tell=tell, baud=baud, **options) as runtime:
         if state:

@@ -22,8 +22,8 @@ class TernaryArray(wiring.Component):
     """acc[i] = sum over j of code[j] * trit[i][j] for the rows i of a matrix, in order.
 
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed with C trits
-    of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every cycle, and the next one,
-    already queued, follows without a gap. Once a chunk has entered it never stalls: a tile starts only when the row
+    of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every cycle. One more product
+    may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has entered it never stalls: a tile starts only when the row
     queue can take it. Accumulators hold 16512 columns; models stay below 2^21 (docs/numerics.md, section 4).
 
         tiles --> decoder --+
@@ -44,7 +44,7 @@ class TernaryArray(wiring.Component):
     done : Out(1)
         High in the cycle in which the last tile of a product is taken.
     busy, stall_stream, stall_rows : Out(1)
-        A product is under way; it waits for tiles; it waits for the row queue.
+        A product is under way or waits; the one under way waits for tiles; it waits for the row queue.
     """
 
     def __init__(self, config):
@@ -70,11 +70,14 @@ class TernaryArray(wiring.Component):
         connect(m, flipped(self.activation), buffers.write)
         connect(m, flipped(self.rows), queue.rows)
 
-        left = Signal(24)  # rows not yet started, this tile included
-        chunk = Signal(16)
-        chunks = Signal(16)
+        # No matrix has more rows than fill the memory and no row more chunks than a buffer: narrow registers will do.
+        left = Signal(min(24, (cfg.memory_bytes * rows // cfg.tile_bytes).bit_length()))  # rows not yet started, with this tile
+        chunk = Signal(min(16, cfg.activation_words.bit_length()))
+        chunks = Signal.like(chunk)
         buffer = Signal()
         running = Signal()
+        waiting = Signal()  # a product waits in the three registers below
+        next_rows, next_chunks, next_buffer = Signal.like(left), Signal.like(chunks), Signal()
         per_tile = queue.words_per_tile
         gap = Signal(range(per_tile + 1))
         credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
@@ -95,11 +98,11 @@ class TernaryArray(wiring.Component):
         m.d.comb += [
             enter.eq(running & self.tiles.valid & ~blocked),
             self.tiles.ready.eq(running & ~blocked),
-            self.busy.eq(running),
+            self.busy.eq(running | waiting),
             self.stall_stream.eq(running & ~self.tiles.valid & ~blocked),
             self.stall_rows.eq(running & blocked),
             self.done.eq(enter & last_chunk & last_tile),
-            self.command.ready.eq(~running | self.done),
+            self.command.ready.eq(~waiting),
             decoder.tile.eq(self.tiles.payload),
             buffers.address.eq(chunk),
             buffers.buffer.eq(buffer),
@@ -116,13 +119,15 @@ class TernaryArray(wiring.Component):
                     m.d.sync += phase.eq(Mux(last_tile | (phase == lanes // rows - 1), 0, phase + 1))
         with m.If(self.done):
             m.d.sync += running.eq(0)
-        with m.If(self.command.valid & self.command.ready):
+        with m.If(waiting & (~running | self.done)):
+            m.d.sync += [waiting.eq(0), running.eq(1), left.eq(next_rows), chunks.eq(next_chunks), buffer.eq(next_buffer),
+                         chunk.eq(0)]
+        with m.If(self.command.valid & ~waiting):
             m.d.sync += [
-                running.eq(1),
-                left.eq(self.command.payload.rows),
-                chunks.eq(self.command.payload.chunks),
-                buffer.eq(self.command.payload.buffer),
-                chunk.eq(0),
+                waiting.eq(1),
+                next_rows.eq(self.command.payload.rows),
+                next_chunks.eq(self.command.payload.chunks),
+                next_buffer.eq(self.command.payload.buffer),
             ]
 
         # Tiles and codes meet at the accumulators: the earlier of the two waits in registers.

@@ -145,8 +145,10 @@ class Sequencer(wiring.Component):
                         m.d.comb += [self.section.valid.eq(~ready), self.vector.valid.eq(ready),
                                      done.eq(ready & self.vector.ready)]
                     with m.Case(isa.MATVEC):
-                        m.d.comb += [self.section.valid.eq(~announced), self.product.valid.eq(announced),
-                                     done.eq(announced & self.product.ready)]
+                        # Codes still on their way through the vector engine would miss the product.
+                        settled = announced & ~self.vector_busy
+                        m.d.comb += [self.section.valid.eq(~announced), self.product.valid.eq(settled),
+                                     done.eq(settled & self.product.ready)]
                     with m.Case(isa.FETCH):
                         m.d.comb += [self.fetch.valid.eq(1), done.eq(self.fetch.ready)]
                     with m.Case(isa.STORE):

@@ -111,7 +111,7 @@ class FrameExecutor(wiring.Component):
         with m.If(issue & self.request.ready):
             m.d.sync += [issue.eq(0), pending.eq(1), address.eq(address + 4)]
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += [is_nak.eq(0), failed.eq(0)]
                 # `is_event` still tells what the last frame was.
@@ -119,7 +119,6 @@ class FrameExecutor(wiring.Component):
                     m.d.sync += [is_event.eq(1), step.eq(1)]  # taken in FINISH: until then the payload is stable
                     m.next = "HEADER"
                 with m.Elif(self.available):
-                    m.d.comb += self.rewind.eq(1)
                     m.d.sync += [is_event.eq(0), step.eq(0)]
                     m.next = "HEADER"
 
@@ -128,12 +127,8 @@ class FrameExecutor(wiring.Component):
                 fits = ((byte[:2] == 0) & (byte != 0) & ~((byte[5:] == 7) & (byte[2:5] != 0))
                         & (data_bytes == Mux(is_write, byte, 0)))
                 take = Signal()
-                put = Signal()
                 m.d.comb += [
-                    put.eq((is_event | self.bytes.valid) & (step != 0)),
-                    take.eq(Mux(step == 0, self.bytes.valid, put & self.body.ready)),
-                    self.bytes.ready.eq(Mux(step == 0, 1, self.body.ready)),
-                    self.body.valid.eq(put),
+                    take.eq(Mux(step == 0, self.bytes.valid, self.body.valid & self.body.ready)),
                     self.body.payload.eq(byte),
                 ]
                 with m.Switch(step):
@@ -180,11 +175,7 @@ class FrameExecutor(wiring.Component):
                 # The word belongs to the request until that is taken; the next one may only follow its response.
                 take = Signal()
                 quiet = ~issue & ~pending
-                m.d.comb += [
-                    self.bytes.ready.eq(~issue & (words_left != 0) & ~(pending & (byte_index == 3))),
-                    take.eq(self.bytes.valid & self.bytes.ready),
-                    self.response.ready.eq(pending),
-                ]
+                m.d.comb += take.eq(self.bytes.valid & self.bytes.ready)
                 with m.If(take):
                     m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
                     with m.If(byte_index == 3):
@@ -199,7 +190,6 @@ class FrameExecutor(wiring.Component):
                     m.next = "FINISH"
 
             with m.State("LOAD"):
-                m.d.comb += self.response.ready.eq(pending)
                 with m.If(pending & self.response.valid):
                     m.d.sync += [pending.eq(0), word.eq(self.response.payload.data)]
                     with m.If(self.response.payload.error):
@@ -211,7 +201,7 @@ class FrameExecutor(wiring.Component):
                         m.next = "PUT"
 
             with m.State("PUT"):
-                m.d.comb += [self.body.valid.eq(1), self.body.payload.eq(word[:8])]
+                m.d.comb += self.body.payload.eq(word[:8])
                 with m.If(is_event):
                     m.d.comb += self.body.payload.eq(event.token.word_select(byte_index, 8))
                 with m.Elif(is_nak):
@@ -225,12 +215,23 @@ class FrameExecutor(wiring.Component):
                             m.next = "FINISH"
 
             with m.State("FINISH"):
-                m.d.comb += self.finish.eq(1)
                 with m.If(self.finished):
-                    m.d.comb += [self.release.eq(~is_event), self.event.ready.eq(is_event)]
                     m.next = "IDLE"
 
         with m.If(reject):
-            m.d.comb += [self.rewind.eq(1), self.restart.eq(1)]
             m.d.sync += [is_nak.eq(1), nak_reason.eq(reason), byte_index.eq(0), step.eq(0)]
+
+        # Handshakes as plain expressions: they are defined from reset on, in every simulator.
+        in_header, in_finish = fsm.ongoing("HEADER"), fsm.ongoing("FINISH")
+        gathers = fsm.ongoing("GATHER") & ~issue & (words_left != 0) & ~(pending & (byte_index == 3))
+        m.d.comb += [
+            self.body.valid.eq((in_header & (step != 0) & (is_event | self.bytes.valid)) | fsm.ongoing("PUT")),
+            self.bytes.ready.eq((in_header & ((step == 0) | self.body.ready)) | gathers),
+            self.response.ready.eq(pending & (fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))),
+            self.finish.eq(in_finish),
+            self.release.eq(in_finish & self.finished & ~is_event),
+            self.event.ready.eq(in_finish & self.finished & is_event),
+            self.restart.eq(reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))),
+            self.rewind.eq(fsm.ongoing("IDLE") | self.restart),
+        ]
         return m

@@ -91,7 +91,7 @@ class _Core(wiring.Component):
             issue.queue_valid.eq((self.rows.valid | ~from_rows) & (unpacker.valid | ~from_stream)
                                  & (random.valid | ~needs_random)),
             self.rows.ready.eq(issue.pull & from_rows),
-            unpacker.active.eq(~issue.idle & from_stream), unpacker.bytes.eq(fields.a_kind == A.STREAM8.value),
+            unpacker.active.eq(issue.pulling & from_stream), unpacker.bytes.eq(fields.a_kind == A.STREAM8.value),
             unpacker.take.eq(issue.pull & from_stream), unpacker.last.eq(issue.pull_last),
             self.stream_done.eq(issue.pull & from_stream & issue.pull_last),
             random.take.eq(issue.pull & needs_random), random.row.eq(sampler.row),

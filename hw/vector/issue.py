@@ -64,8 +64,8 @@ class Issue(wiring.Component):
         later). a_kind, b_kind and c_kind change as soon as the last beat has its operands.
     idle : Out(1)
         No operation is being issued.
-    pull, pull_last : Out(1)
-        Take a beat from the queues.
+    pulling, pull, pull_last : Out(1)
+        The operation still needs beats of its queues, if it has any; take a beat from them.
     issue, issue_last, wrap : Out(1), addresses : Out(ArrayLayout(address, 3))
         A beat starts: read the banks; ``wrap``: the partial sums begin again after it.
     scalar_address : Out(5), loads : Out(3)
@@ -83,7 +83,7 @@ class Issue(wiring.Component):
         super().__init__({
             "command": In(stream.Signature(Command)), "drained": In(1), "key_busy": In(1), "scalar_taken": In(1),
             "queue_valid": In(1), "fields": Out(Fields), "tail": Out(lanes), "d_address": Out(address), "d_mod": Out(1),
-            "idle": Out(1), "pull": Out(1), "pull_last": Out(1), "issue": Out(1), "issue_last": Out(1), "wrap": Out(1),
+            "idle": Out(1), "pulling": Out(1), "pull": Out(1), "pull_last": Out(1), "issue": Out(1), "issue_last": Out(1), "wrap": Out(1),
             "addresses": Out(data.ArrayLayout(address, 3)), "scalar_address": Out(5), "loads": Out(3),
             "restart_random": Out(1), "start": Out(1), "first_passed": In(1),
         })
@@ -200,7 +200,7 @@ class Issue(wiring.Component):
             with m.State("ISSUE"):
                 m.d.comb += [
                     operand.eq(vop.d_address),
-                    self.command.ready.eq(fresh),
+                    self.command.ready.eq(fresh), self.pulling.eq(~pulled_all),
                     self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing), self.pull_last.eq(left == 0),
                     step.eq(Mux(uses_queue, self.pull, ~pausing)),
                     self.issue.eq(Mux(uses_queue, pulled, ~pausing)),

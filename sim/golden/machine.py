@@ -1,4 +1,4 @@
-"""Instruction-level interpreter of the whole device (docs/isa.md), exact in its values and without any notion of time.
+"""Instruction-level interpreter of the whole device (docs/isa.md), exact in its values, without any notion of time.
 
 It also checks what a program must guarantee: no read of a result under way without ``wait``, no bank read at two
 addresses, no fetch, product or row that an in-order device would wait for forever.
@@ -115,8 +115,8 @@ class Machine:
             if opcode == isa.VOP:
                 self._vop(f)
             elif opcode == isa.HALT:
-                if self._fetched or self._products:
-                    self._fail("the token ends with stream or products left")
+                if self._fetched or self._products or self._stores:
+                    self._fail("the token ends with stream, products or announced words left")
                 self.position += 1
                 return reported
             elif opcode == isa.FETCH:
@@ -133,8 +133,8 @@ class Machine:
                 self.address[f["areg"]] = (f["base"] + token * f["stride"]) % wrapped
             elif opcode == isa.MATVEC:
                 if len(self._products) >= 2:
-                    self._finish_product(self._products[0])
-                    self._drain_into_queue()
+                    self._finish(self._products[0])
+                    self._check_row_queue()
                 self._products.append(_Product(f["buffer"], f["rows"], f["chunks"]))
             elif opcode == isa.STRIP:
                 self._left, self._off = f["elements"], 0
@@ -156,6 +156,8 @@ class Machine:
                         self.position == self.start)[f["condition"]]:
                     following = f["target"]
             elif opcode == isa.STORE:
+                if self._stores:
+                    self._fail("STORE before the words of the one before it were written")
                 self._stores.append([self.address[f["areg"]], f["words"]])
                 self.address[f["areg"]] = (self.address[f["areg"]] + f["words"]) % wrapped
             elif opcode == isa.SAMPLE:
@@ -209,12 +211,12 @@ class Machine:
         rows[:product.count] = fp24.from_int(acc.astype(np.int64))
         product.rows = rows.reshape(-1, c.lanes)
 
-    def _finish_product(self, product):
+    def _finish(self, product):
         if product.rows is None:
             self._compute(product)
 
-    def _drain_into_queue(self):
-        """The front product must finish although nobody takes rows: its rows have to fit the row queue."""
+    def _check_row_queue(self):
+        """Products that must finish although nobody takes rows: what is left of them has to fit the row queue."""
         waiting = sum(len(p.rows) - p.taken for p in self._products if p.rows is not None)
         if waiting > self.config.row_words:
             self._fail(f"waits for a product whose {waiting} words of rows do not fit the row queue")
@@ -225,7 +227,7 @@ class Machine:
             product = next((p for p in self._products if p.rows is None or p.taken < len(p.rows)), None)
             if product is None:
                 self._fail("waits for rows that no product makes")
-            self._finish_product(product)
+            self._finish(product)
             count = min(beats, len(product.rows) - product.taken)
             pieces.append(product.rows[product.taken:product.taken + count])
             product.taken += count
@@ -238,13 +240,14 @@ class Machine:
     def _take_section(self, count, code_bytes):
         """A vector section of ``count`` elements, fp24 (4 bytes) or int8 codes, as float64 [beats, V]."""
         for product in self._products:  # these lie before it in the stream
-            self._finish_product(product)
-        self._drain_into_queue()
+            self._finish(product)
+        self._check_row_queue()
         v = self.config.lanes
         beats = -(-count // v)
         data = self._take(beats * v * code_bytes)
-        values = fp24.from_bits(data.view("<u4") & 0xFFFFFF) if code_bytes == 4 else data.view(np.int8).astype(np.float64)
-        return values.reshape(beats, v)
+        if code_bytes == 1:
+            return data.view(np.int8).astype(np.float64).reshape(beats, v)
+        return fp24.from_bits(data.view("<u4") & 0xFFFFFF).reshape(beats, v)
 
     # Vector operations
 
@@ -349,7 +352,8 @@ class Machine:
             for number in range(3):
                 if f["d_banks"] >> number & 1:
                     if self._pending[number, words].any():
-                        self._fail(f"writes bank {number} word {words[0]} while a result is under way: wait is missing")
+                        self._fail(f"writes bank {number} word {words[0]} while a result is under way: "
+                                   "wait is missing")
                     self._check_overlap(number, words, reads)
                     self.banks[number, words] = r
                     self._pending[number, words] = True

@@ -30,7 +30,7 @@ FAULTS = {
     "corrupted": {"corrupt": 1e-3},
     "corrupted often": {"corrupt": 5e-3},
     "dropped bytes": {"drop": 1e-3},
-    "doubled bytes": {"duplicate": 1e-3},
+    "doubled bytes": {"duplicate": 3e-3},
     "dropped frames": {"drop_frame": 0.1},
     "doubled frames": {"duplicate_frame": 0.2},
     "truncated frames": {"truncate_frame": 0.1},

@@ -190,7 +190,7 @@ def test_long_rows_are_rounded_after_an_exact_sum():
     trits = np.ones((2, 6912), np.int8)
     trits[1, 0] = -1
     rows = model._Matrix(trits, 1.0).rows(np.full((1, 6912), 127, np.float32))
-    assert rows.tolist() == [[877824, 877568]]  # 877824 and 877570 in units of 16: the second rounds
+    assert rows.tolist() == [[877824, 877568]]  # 877570 is no multiple of 16, the unit there
     assert rows.tolist() == [from_int([877824, 877570]).tolist()]
 
 

@@ -35,9 +35,10 @@ def small():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from([(1, 10, 1, 2, 16), (2, 20, 4, 8, 32), (8, 20, 4, 32, 32), (3, 5, 1, 4, 6), (2, 40, 8, 64, 8)]),
-       st.sampled_from(["trit5", "bit2"]), st.integers(1, 70), st.integers(1, 90), st.integers(1, 2), st.integers(3, 40),
-       st.integers(0, 99))
+@given(st.sampled_from([(1, 10, 1, 2, 16), (2, 20, 4, 8, 32), (8, 20, 4, 32, 32), (3, 5, 1, 4, 6),
+                        (2, 40, 8, 64, 8)]),
+       st.sampled_from(["trit5", "bit2"]), st.integers(1, 70), st.integers(1, 90), st.integers(1, 2),
+       st.integers(3, 40), st.integers(0, 99))
 def test_round_trip(shape, code, hidden, inner, layers, vocab, seed):
     packed = random_model(np.random.default_rng(seed), Geometry(hidden, inner, layers, vocab))
     image = Image(build_image(packed, config_of(*shape, code), TOKENIZER, "x", 1))

@@ -83,7 +83,8 @@ def test_fields_do_not_overlap():
 def test_encoding_of_the_document():
     assert isa.encode(isa.SETA, areg=2, value=0x12345678) == 3 | 2 << 4 | 0x12345678 << 32
     asm = Assembler(4)
-    asm.vop(isa.to_banks(0b101, 7, plus=True), isa.ROW, isa.scalar(9), isa.bank(1, 3, mod=True), negc=True, maximum=20)
+    asm.vop(isa.to_banks(0b101, 7, plus=True), isa.ROW, isa.scalar(9), isa.bank(1, 3, mod=True), negc=True,
+            maximum=20)
     assert asm.words()[0] == (1 | 1 << 7 | 1 << 11 | 20 << 13 | 4 << 18 | 3 << 21 | 1 << 23 | 1 << 26 | 5 << 29
                               | 9 << 48 | (1 << 14 | 3) << 64 | (1 << 15 | 7) << 80)
     assert isa.program_bytes([1 << 95])[11] == 0x80 and len(isa.program_bytes([0, 0])) == 32
@@ -141,7 +142,7 @@ def test_wait_for_scalars_and_peaks(second, expected):
 
 
 def test_wait_for_codes_and_the_row_counter():
-    assert waits(lambda a: (a.vop(isa.to_activation(1)), a.vop(isa.to_activation(0)), a.vop(isa.to_activation(1)))) == [2]
+    assert waits(lambda a: [a.vop(isa.to_activation(n)) for n in (1, 0, 1)]) == [2]
     assert waits(lambda a: (a.vop(isa.TO_SAMPLE), a.vop(isa.TO_SAMPLE), a.vop(a=isa.RANDOM))) == [2]
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sterna.firmware.program import ProgramError, build_program, inverse_temperature
 from sterna.firmware import isa
+from sterna.firmware.program import ProgramError, build_program, inverse_temperature
 from sterna.host.image import Image, build_image
 from sterna.hw.config import Config
+from sterna.sim.golden.fp24 import to_bits
 from sterna.sim.golden.machine import Machine, MachineError
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_model
@@ -19,7 +20,7 @@ SEED = int(os.environ.get("STERNA_SEED", "1"))
 CASES = [
     (1, 10, 1, 2, 16, "trit5", 24, 33, 2, 19),
     (1, 10, 1, 2, 16, "bit2", 70, 37, 1, 3),
-    (3, 5, 1, 4, 6, "trit5", 13, 41, 3, 50),
+    (3, 5, 1, 4, 6, "trit5", 13, 79, 3, 50),
     (2, 10, 2, 4, 16, "bit2", 67, 45, 2, 35),
     (2, 20, 4, 8, 32, "trit5", 71, 90, 1, 77),
     (8, 20, 4, 32, 32, "bit2", 45, 130, 2, 67),
@@ -73,7 +74,6 @@ def test_equals_golden(case, temperature):
     for layer in range(packed.geometry.num_hidden_layers):
         at = program.memory_map.state_address + layer * program.memory_map.layer_state_bytes
         bits = machine.memory[at:at + 4 * packed.geometry.hidden_size].view("<u4")
-        from sterna.sim.golden.fp24 import to_bits
         assert np.array_equal(bits, to_bits(state[layer, 0]))
 
 
@@ -128,24 +128,25 @@ def needed_waits(program):
 @pytest.mark.parametrize("case", [CASES[0], CASES[6]], ids=["one lane", "eight lanes"])
 def test_every_missing_wait_is_noticed(case):
     config, packed = make(case)
-    noticed, waits = 0, None
+    noticed = 0
     machine, program = board(config, packed)
     waits = needed_waits(program)
-    clean = machine.memory.copy()
+    scalars = machine.scalars.copy()
+    memory = machine.memory.copy()
     for number in waits:
-        machine, _ = board(config, packed)
-        machine.memory[:] = clean
+        machine = Machine(config, memory.copy())
+        machine.scalars[:] = scalars
         words = list(program.words)
         words[number] &= ~(1 << 5)
         machine.load_program(words)
-        begin(machine, [1], 0.5, 1, 2)
-        machine.flags = 1
+        begin(machine, [1], 0.5, 1, 1)
         try:
             machine.run()
         except MachineError as error:
             assert "wait is missing" in str(error)
             noticed += 1
     # Those of other paths (greedy) and of spans that the static analysis widens may stay unnoticed.
+    print(f"{noticed} of {len(waits)}")
     assert noticed >= 0.8 * len(waits)
 
 
@@ -159,13 +160,15 @@ def program_without(program, text):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("FETCH", "no fetch before it brings"), ("MATVEC", "product"), ("STORE", "STORE announced")])
+    ("FETCH", "no fetch before it brings|products or announced"),
+    ("MATVEC", "rows that no product makes|no fetch before it"),
+    ("STORE", "STORE announced")])
 def test_order_errors_are_noticed(text, message):
     config, packed = make(CASES[0])
     machine, program = board(config, packed)
     machine.load_program(program_without(program, text))
     begin(machine, [1, 2], 0.0, 0, 1)
-    with pytest.raises(MachineError, match="instruction"):
+    with pytest.raises(MachineError, match=message):
         machine.run()
 
 

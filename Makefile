@@ -1,0 +1,53 @@
+# Every target is one command that also works by hand. `make help` lists them.
+
+SHELL := bash
+PYTHON ?= python3
+PRESET ?= lanes40
+UNIT ?= all
+FAMILY ?= ecp5
+export STERNA_SEED ?= 1
+
+BIN := .venv/bin
+WHEELS := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+.PHONY: help install demo test synth clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|' 2>/dev/null || \
+	 grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	 { echo "error: $(PYTHON) is missing or older than 3.11: run make PYTHON=python3.11 (or later)" >&2; exit 1; }
+	@echo "creating .venv" >&2
+	@$(PYTHON) -m venv .venv || { echo "error: cannot create .venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+# The C++ compiler of a package is installed only where the machine has none.
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@extra=; [ -n "$$CXX" ] || command -v c++ g++ clang++ >/dev/null || extra='[compiler]'; \
+	 echo "installing sterna$$extra into .venv" >&2; $(WHEELS) -e ".$$extra" && touch $@
+
+.venv/.installed-test: pyproject.toml | .venv/.installed
+	@echo "installing the test tools into .venv" >&2
+	@$(WHEELS) -e '.[test]' && touch $@
+
+install: .venv/.installed  ## create .venv and install sterna with its pinned dependencies
+
+demo: .venv/.installed  ## generate text on the simulated accelerator
+	@$(BIN)/sterna generate -m models/story/story.sterna --device sim --preload -p "Once upon a time" -n 200 --seed 1
+
+# Tests that need torch or Icarus run where these are installed; with CI=true everything must be there.
+test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
+	@marks="not hardware"; \
+	 if [ "$$CI" != true ]; then \
+	   $(BIN)/python -c 'import torch' 2>/dev/null || { marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
+	   command -v iverilog >/dev/null || { marks="$$marks and not icarus"; echo "no iverilog: leaving its tests out" >&2; }; \
+	 fi; \
+	 $(BIN)/python -m pytest -n 2 -m "$$marks" $(ARGS)
+
+synth: .venv/.installed-test  ## print the cells of UNIT (all) for PRESET and FAMILY
+	@$(BIN)/python -m sterna.hw synth $(UNIT) --preset $(PRESET) --family $(FAMILY)
+
+clean:  ## remove .venv and everything that was built
+	@rm -rf .venv build *.egg-info

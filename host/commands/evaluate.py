@@ -1,0 +1,188 @@
+"""sterna eval and gate: how good a model is, and how close the hardware's arithmetic is to the float model."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from sterna.host.commands.options import Baud, DeviceOption, Latency, Refresh, RefreshEvery, simulation
+from sterna.host.console import progress_bar, table_console, tell
+from sterna.host.devices import is_hardware, open_runtime
+from sterna.host.errors import HostError, UsageError
+from sterna.host.model import Model
+from sterna.host.runtime import GoldenRuntime, Sampling
+from sterna.models.data import read_stories
+from sterna.sim.golden.gate import LIMITS
+from sterna.sim.golden.gate import evaluate as evaluate_stories
+from sterna.sim.golden.gate import gate as compare_levels
+from sterna.sim.golden.model import GoldenModel
+from sterna.sim.golden.reference import Reference
+
+BATCH = 64
+Limit = Annotated[int, typer.Option("--stories", help="Only the first stories of each file; 0: all.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_stories(path, vocabulary, limit):
+    """(token arrays, bytes) of a text file; each story runs from its start mark to its end mark."""
+    try:
+        stories = read_stories(path)
+    except UnicodeDecodeError as error:
+        raise HostError(f"{path} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror or error}") from None
+    stories = stories[:limit or None]
+    if not stories:
+        raise HostError(f"{path} holds no text")
+    ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]
+    return ids, sum(len(story.encode()) for story in stories)
+
+
+def scorer(device, model):
+    """Function of a list of stories -> (nats, tokens), for the models in this process."""
+    if device == "golden":
+        golden = GoldenModel(model.packed)
+        return lambda stories: evaluate_stories(golden, stories, BATCH)
+    if model.image:
+        raise UsageError(f"--device {device} computes with the float weights, an image holds the ternary ones: give the "
+                         "checkpoint folder")
+    if device == "float":
+        reference = Reference(model.path)
+        return lambda stories: evaluate_stories(reference, stories, BATCH)
+    return torch_scorer(model.path)
+
+
+def torch_scorer(folder):
+    """As ``scorer``, with the PyTorch model."""
+    try:
+        import torch
+    except ImportError:
+        raise HostError("--device torch needs PyTorch: pip install 'sterna[torch]'") from None
+    from sterna.models.checkpoint import load_checkpoint
+    model = load_checkpoint(folder)
+
+    @torch.no_grad()
+    def score(stories):
+        total = 0.0
+        for ids in stories:
+            ids = torch.from_numpy(ids).long()
+            logits = model(ids[None, :-1], torch.arange(len(ids) - 1)[None] > 0)
+            total += torch.nn.functional.cross_entropy(logits.double(), ids[1:], reduction="sum").item()
+        return total, sum(len(ids) - 1 for ids in stories)
+
+    return score
+
+
+def greedy_of(runtime, story, count):
+    """The device's best next token (list of int) behind each of the first ``count`` tokens of a story."""
+    out, sampling = [], Sampling()
+    for at in range(min(count, len(story) - 1)):
+        if at:
+            runtime.tokens[-1] = int(story[at])  # not read yet: the story's own token takes the place of the made one
+        out += runtime.generate([] if at else [int(story[0])], 1, sampling)
+    return out
+
+
+def check_device(device, model, story, count, baud, options):
+    """Compare a device's next tokens with the golden model's; returns how many, HostError if one differs."""
+    wanted = greedy_of(GoldenRuntime(model), story, count)
+    with open_runtime(device, model, tell=tell, baud=baud, **options) as runtime:
+        found = greedy_of(runtime, story, count)
+    wrong = [k for k, pair in enumerate(zip(wanted, found, strict=True)) if pair[0] != pair[1]]
+    if wrong:
+        raise HostError(f"{device} differs from the golden model at {len(wrong)} of {len(wanted)} tokens, first at position "
+                        f"{wrong[0]}: its figures would not be those of the golden model")
+    return len(wanted)
+
+
+def evaluate(
+    texts: Annotated[list[Path], typer.Argument(help="Text files: stories between lines of <|endoftext|>; .xz is "
+                                                "read too.", show_default=False)],
+    model: Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
+                                        show_default=False)],
+    device: Annotated[str, typer.Option("--device", help="golden, float, torch, or a device of `sterna "
+                                        "devices`.")] = "golden",
+    stories: Limit = 0,
+    check: Annotated[int, typer.Option("--check", help="Tokens to compare between a device and the golden "
+                                       "model.")] = 32,
+    baud: Baud = 1_000_000,
+    latency: Latency = None,
+    refresh_every: RefreshEvery = None,
+    refresh: Refresh = None,
+    as_json: AsJson = False,
+):
+    """Print bits per byte and perplexity of text files.
+
+    Every story starts from an empty state; its end mark is predicted too, and the bytes are those of its text.
+    golden is the arithmetic of the hardware, float the NumPy float64 model and torch the PyTorch model.
+
+    A device gives tokens, not probabilities, so its figures are those of the golden model, which it equals bit for
+    bit; that is checked on the device itself, with its best next token at --check positions of the first story.
+    """
+    if stories < 0:
+        raise UsageError(f"--stories {stories}: use 0 (all) or more")
+    if check < 1:
+        raise UsageError(f"--check {check}: use at least 1")
+    options = simulation(device, None, False, latency, refresh_every, refresh)
+    loaded = Model(model)
+    hardware = is_hardware(device)
+    files = [(path, *load_stories(path, loaded.vocabulary, stories)) for path in texts]
+    checked = check_device(device, loaded, files[0][1][0], check, baud, options) if hardware else None
+    score = scorer("golden" if hardware else device, loaded)
+    results = []
+    with progress_bar() as bars:
+        for path, ids, size in files:
+            ids = sorted(ids, key=len, reverse=True)
+            nats = tokens = 0
+            for at in bars.track(range(0, len(ids), BATCH), description=str(path)):
+                part = score(ids[at:at + BATCH])
+                nats, tokens = nats + part[0], tokens + part[1]
+            results.append({"file": str(path), "device": device, "stories": len(ids), "tokens": tokens, "bytes": size,
+                            "bits_per_byte": nats / math.log(2) / size, "perplexity": math.exp(nats / tokens),
+                            "checked_tokens": checked})
+    if as_json:
+        print(json.dumps(results, indent=2))
+        return
+    table = Table("file", "stories", "tokens", "bytes", "bits per byte", "perplexity")
+    for r in results:
+        table.add_row(r["file"], f"{r['stories']:,}", f"{r['tokens']:,}", f"{r['bytes']:,}", f"{r['bits_per_byte']:.4f}",
+                      f"{r['perplexity']:.3f}")
+    table_console().print(table)
+    if hardware:
+        tell(f"figures of the golden model; {device} gave the same best next token at {checked} of {checked} positions")
+
+
+def gate(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder.", show_default=False)],
+    text: Annotated[Path, typer.Option("--text", help="Stories that were not trained on.", show_default=False)],
+    stories: Limit = 0,
+    as_json: AsJson = False,
+):
+    """Compare the hardware's arithmetic (L1) with the float model (L0).
+
+    Also compares float32 with float64, the noise floor of any arithmetic. The exit code is 1 if L1 misses a limit.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no checkpoint folder: an image does not hold the float weights")
+    model = Model(folder)
+    ids, _ = load_stories(text, model.vocabulary, stories)
+    found = compare_levels(folder, ids, BATCH)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        table = Table("figure", "L1", "float32", "limit")
+        rows = (("perplexity", "{:.4f}", None), ("perplexity_change", "{:+.4%}", "{:.2%}"), ("kl_nats", "{:.2e}", "{:.0e}"),
+                ("top1_raw", "{:.2%}", None), ("top1_clear", "{:.2%}", "{:.1%}"))
+        for key, style, limit in rows:
+            table.add_row(key, style.format(found["l1"][key]), style.format(found["float32"][key]),
+                          limit.format(LIMITS[key]) if limit else "")
+        console = table_console()
+        console.print(table)
+        console.print(f"L0 perplexity {found['perplexity']:.4f} on {found['tokens']:,} tokens, {found['clear_share']:.1%} of "
+                      f"them with a clear best token: {'passed' if found['passed'] else 'FAILED'}")
+    if not found["passed"]:
+        raise typer.Exit(1)

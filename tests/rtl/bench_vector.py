@@ -1,0 +1,250 @@
+"""Bench of the vector engine: random sequences of vector operations, compared beat by beat with vop_model."""
+
+import os
+
+import bench
+import cocotb
+import numpy as np
+from amaranth.hdl import signed
+from amaranth.lib import data
+from streams import StreamDriver, StreamMonitor, unpack
+from sterna.hw.vector.issue import Command
+from sterna.sim.golden import fp24
+from vop_model import CODES0, CODES1, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR, Model, Vop
+
+LANES, PORT, WORDS = (int(os.environ[name]) for name in ("LANES", "PORT", "WORDS"))
+SUMS = 64 // LANES
+SPAN = 40  # words of a bank that a vector operand may begin in; lengths and offsets stay below WORDS - SPAN
+
+
+class Engine:
+    """The device with its drivers and its model."""
+
+    def __init__(self, dut, stall):
+        self.dut = dut
+        self.random = bench.rng(f"vector/{stall}")
+        self.numbers = np.random.default_rng(bench.SEED)
+        dut.scalar_write__valid.value = 0
+        dut.seed.value, dut.position.value = 0, 0
+        self.command = StreamDriver(dut, "command", Command.as_shape(), stall=stall)
+        self.rows = StreamDriver(dut, "rows", data.ArrayLayout(signed(24), LANES), stall=stall)
+        self.stream = StreamDriver(dut, "stream", stall=stall)
+        self.store = StreamMonitor(dut, "store", stall=stall)
+        self.model = Model(LANES, PORT, WORDS)
+        self.trace, self.codes, self.issues, self.sources = [], [], [], []
+        self.cycle = 0
+
+    async def start(self):
+        await bench.start(self.dut)
+        cocotb.start_soon(self._watch())
+
+    async def _watch(self):
+        dut = self.dut
+        while True:
+            await bench.settled(dut)
+            self.cycle += 1
+            if int(dut.command__valid.value) and int(dut.command__ready.value):
+                self.issues.append(self.cycle)
+            if int(dut.trace__valid.value):
+                if int(dut.trace__is_code.value):
+                    self.trace.append(unpack(data.ArrayLayout(signed(8), LANES), int(dut.trace__codes.value)))
+                else:
+                    self.trace.append(unpack(data.ArrayLayout(24, LANES), int(dut.trace__values.value)))
+            if int(dut.activation__valid.value):
+                self.codes.append((int(dut.activation__first.value), int(dut.activation__buffer.value),
+                                   unpack(data.ArrayLayout(signed(8), LANES), int(dut.activation__codes.value))))
+            await bench.cycles(dut)
+
+    async def scalar(self, k, value):
+        """Host write."""
+        dut = self.dut
+        dut.scalar_write__valid.value, dut.scalar_write__address.value = 1, k
+        dut.scalar_write__data.value = int(fp24.to_bits(np.array(value)))
+        await bench.cycles(dut)
+        dut.scalar_write__valid.value = 0
+        if k > 1:
+            self.model.scalars[k] = value
+
+    def begin(self):
+        self.model.start(int(self.dut.seed.value), int(self.dut.position.value))
+        self.command.send({"word": self.random.getrandbits(96), "count": 7, "offset": 3, "start": 1})
+
+    def number(self, low=120, high=135):
+        """One fp24 value as float."""
+        if self.random.random() < 0.05:
+            return 0.0
+        exponent = self.random.randint(low, high) if self.random.random() < 0.95 else self.random.randint(1, 255)
+        bits = self.random.getrandbits(1) << 23 | exponent << 15 | self.random.getrandbits(15)
+        return float(fp24.from_bits(np.array(bits)))
+
+    def feed(self, vop, count):
+        """Queue what the operation takes from the row queue or the stream."""
+        beats = 1 if vop.one else -(-count // LANES)
+        if vop.a == ROW:
+            for _ in range(beats):
+                limit = 1 << self.random.choice((4, 12, 17, 23))
+                beat = [self.random.randrange(-limit, limit) for _ in range(LANES)]
+                self.model.rows.append(beat)
+                self.rows.send(beat)
+        elif vop.a in (STREAM32, STREAM8):
+            if vop.a == STREAM32:
+                values = fp24.to_bits(np.array([self.number() for _ in range(beats * LANES)])).astype("<u4")
+                section = bytearray(values.tobytes())
+            else:
+                section = bytearray(self.random.randbytes(beats * LANES))
+            section += self.random.randbytes(-len(section) % PORT)  # padding must not matter
+            self.model.stream += section
+            self.stream.send(*(int.from_bytes(section[k:k + PORT], "little") for k in range(0, len(section), PORT)))
+
+    def send(self, vop, count=1, offset=0):
+        """Queue an operation for the device and run it in the model."""
+        self.feed(vop, count)
+        self.command.send({"word": vop.word(), "count": count, "offset": offset, "start": 0})
+        self.model.run(vop, count, offset)
+        self.sources += [(vop, count, offset)] * (len(self.model.trace) - len(self.sources))
+
+    async def finish(self):
+        """Wait for the device and compare everything."""
+        await bench.until(self.dut, lambda: not self.command.items and not int(self.dut.busy.value), 60_000, "idle")
+        await bench.cycles(self.dut, 2)
+        for name, got, expected in (("beat", self.trace, self.model.trace), ("codes", self.codes, self.model.codes),
+                                    ("memory word", self.store.items, self.model.store)):
+            for k, (x, y) in enumerate(zip(got, expected)):
+                assert x == y, f"{name} {k}: {x} instead of {y}" + (f", {self.sources[k]}" if name == "beat" else "")
+            assert len(got) == len(expected), f"{name}: {len(got)} instead of {len(expected)}"
+        if self.model.best_score is not None:
+            assert int(self.dut.best.value) == self.model.best, (int(self.dut.best.value), self.model.best)
+        assert not self.rows.items and not self.stream.items
+        self.trace.clear(), self.codes.clear(), self.store.items.clear(), self.sources.clear()
+        self.model.trace.clear(), self.model.codes.clear(), self.model.store.clear()
+
+    async def fill(self):
+        """Fill the banks through the stream, and the scalar registers."""
+        for bank in range(3):
+            self.send(Vop(a=STREAM32, ba=1, d=VECTOR, banks=1 << bank, wait=0), WORDS * LANES)
+        for k in range(32):
+            await self.scalar(k, self.number())
+        await self.finish()
+
+
+def random_vop(engine):
+    """A random operation that the instruction set allows."""
+    r = engine.random
+    vop = Vop(one=int(r.random() < 0.3), negp=r.getrandbits(1), negc=r.getrandbits(1))
+    vop.a, vop.b, vop.c = r.randrange(8), r.randrange(4), r.randrange(5)
+    vop.d = r.choice((0, VECTOR, VECTOR, VECTOR, SCALAR, CODES0, CODES1, MEM, SAMPLE))
+    if vop.d == SCALAR:
+        vop.one = 1
+    if r.random() < 0.35:
+        vop.table = r.randrange(1, 7)
+        if vop.table == 6 and vop.a in (ROW, STREAM8, RANDOM):
+            vop.table = 0
+    if 1 <= vop.table <= 5:
+        vop.negc = vop.negp
+        if vop.d in (CODES0, CODES1):
+            vop.d = VECTOR
+    if vop.d in (0, VECTOR, SCALAR, MEM):
+        vop.peak, vop.k = r.choice((0, 0, 1, 2)), r.randrange(32)
+    vop.banks = r.randrange(8)
+    # One address per bank; the flags belong to it.
+    flags = r.choice((0, PLUS, MOD))
+    addresses = [r.randrange(SPAN) | (flags if r.random() < 0.7 else 0) for _ in range(3)]
+    turn = r.randrange(LANES) if vop.one and r.random() < 0.5 else 0
+    for kind, field in ((vop.a, "aa"), (vop.b, "ba"), (vop.c, "ca")):
+        setattr(vop, field, addresses[kind] if kind < 3 else r.randrange(32) if kind == 3 else 0)
+    if vop.one and vop.c < 3:
+        # Rotation bits; another operand of the same bank names the same word.
+        vop.ca |= turn << 11
+    # The order of two writes to one scalar register is not defined.
+    vop.da = (vop.k + 1 + r.randrange(31)) % 32 if vop.d == SCALAR else r.randrange(SPAN) | r.choice((0, PLUS, MOD))
+    # A bank that is read may be written at the address of the read only.
+    reads = sorted({kind for kind in (vop.a, vop.b, vop.c) if kind < 3})
+    if vop.d == VECTOR and reads:
+        own = r.choice(reads)
+        if r.random() < 0.5:
+            vop.da = addresses[own]
+            reads.remove(own)
+        for bank in reads:
+            vop.banks &= ~(1 << bank)
+    if vop.d in (CODES0, CODES1) and vop.b == 3 and r.random() < 0.5:
+        vop.ba = 1
+    return vop
+
+
+@cocotb.test()
+async def sequences(dut):
+    """Random operations with everything waiting for the one before."""
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    for part in range(int(os.environ["PARTS"])):
+        dut.seed.value, dut.position.value = engine.random.getrandbits(32), engine.random.getrandbits(32)
+        await bench.cycles(dut)
+        engine.begin()
+        for _ in range(30):
+            count = engine.random.choice((1, LANES, engine.random.randrange(1, 5 * LANES), engine.random.randrange(1, 80)))
+            vop = random_vop(engine)
+            count = min(count, (WORDS - SPAN - 40) * LANES)
+            engine.send(vop, count, engine.random.randrange(40))
+        await engine.finish()
+    # The scalars and the banks at the end.
+    for k in range(32):
+        engine.send(Vop(one=1, aa=k, ba=1, wait=1))
+    for bank in range(3):
+        engine.send(Vop(a=bank, ba=1, wait=0), WORDS * LANES)
+    await engine.finish()
+
+
+@cocotb.test()
+async def reductions(dut):
+    """Sum of squares with 64 partial sums, the fold, and its independence of the number of lanes."""
+    engine = Engine(dut, 0.0)
+    await engine.start()
+    await engine.fill()
+    for k in range(SUMS):
+        engine.send(Vop(one=1, d=VECTOR, banks=4, da=k, wait=0))
+    values = engine.model.banks[0, :30].reshape(-1).copy()
+    half = 24 * LANES  # a strip that is no multiple of the sums, then the rest
+    engine.send(Vop(a=0, b=0, c=2, aa=PLUS, ba=PLUS, ca=MOD, d=VECTOR, banks=4, da=MOD), half - 8 * LANES, 0)
+    engine.send(Vop(a=0, b=0, c=2, aa=PLUS, ba=PLUS, ca=MOD, d=VECTOR, banks=4, da=MOD), 14 * LANES, 16)
+    partial = np.zeros(64)
+    for j, v in enumerate(values):
+        partial[j % 64] = fp24.mac(v, v, partial[j % 64])
+    fold = SUMS // 2
+    while fold:
+        for k in range(fold):
+            engine.send(Vop(one=1, a=2, aa=k + fold, b=3, ba=1, c=0, ca=0, negc=0, d=VECTOR, banks=1, da=0))
+            engine.send(Vop(one=1, a=2, aa=k, b=3, ba=1, c=0, ca=0, d=VECTOR, banks=4, da=k))
+        fold //= 2
+    turn = LANES // 2
+    while turn:
+        engine.send(Vop(one=1, a=2, b=3, ba=1, c=2, ca=turn << 11, d=VECTOR, banks=4))
+        turn //= 2
+    step = 32
+    while step:
+        for k in range(step):
+            partial[k] = fp24.add(partial[k], partial[k + step])
+        step //= 2
+    assert engine.model.banks[2, 0, 0] == partial[0] or LANES == 1
+    await engine.finish()
+
+
+@cocotb.test()
+async def rates(dut):
+    """One beat per cycle, three cycles of setup, and the distances that docs promise."""
+    engine = Engine(dut, 0.0)
+    await engine.start()
+    await engine.fill()
+    engine.issues.clear()
+    count = 30 * LANES
+    engine.send(Vop(a=0, b=1, c=2, wait=0), count)
+    engine.send(Vop(a=1, b=1, c=0, wait=0), count)
+    engine.send(Vop(a=ROW, b=1, c=0, wait=0), count)
+    engine.send(Vop(a=0, wait=0), count)
+    engine.send(Vop(one=1, ba=1, d=SCALAR, da=5, wait=0))
+    engine.send(Vop(one=1, aa=5, ba=1, d=SCALAR, da=6, wait=1))
+    engine.send(Vop(one=1, aa=6, ba=1, d=SCALAR, da=7, wait=1))
+    await engine.finish()
+    steps = np.diff(engine.issues)
+    assert list(steps[:5]) == [33, 33, 34, 33, 14], steps
+    assert steps[5] == 14, steps
