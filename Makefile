@@ -8,7 +8,7 @@ FAMILY ?= ecp5
 export STERNA_SEED ?= 1
 
 BIN := .venv/bin
-WHEELS := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
 .PHONY: help install demo test synth clean
 .DEFAULT_GOAL := help

@@ -27,6 +27,10 @@ app = typer.Typer(
 _settings = {"verbose": False}
 
 
+class OutputClosed(Exception):
+    """Whoever read the output has seen enough. Not a BrokenPipeError, which Typer would turn into exit code 1."""
+
+
 def _remember_verbose(value: bool):
     _settings["verbose"] |= value
 
@@ -37,10 +41,13 @@ _VERBOSE = introspection.Parameter(
 
 
 def _with_verbose(command):
-    """A command with the option -v added."""
+    """A command with the option -v added, and a closed output told apart."""
     @functools.wraps(command)
     def wrapped(*, verbose=False, **values):
-        return command(**values)
+        try:
+            return command(**values)
+        except BrokenPipeError:
+            raise OutputClosed from None
 
     signature = introspection.signature(command)
     wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _VERBOSE])
@@ -77,11 +84,11 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _settings["verbose"] = False
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="sterna", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        # Whoever read the text has seen enough. What is still buffered must not fail again at exit.
+    except (OutputClosed, BrokenPipeError):
+        # What is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):

@@ -36,8 +36,6 @@ class DeviceRuntime(Runtime):
         The device's cycles are simulated ones.
     loaded : bool
         The model lies in the device's memory already.
-    stack : ExitStack or None
-        What ``close`` ends besides the device.
 
     Raises
     ------
@@ -45,10 +43,10 @@ class DeviceRuntime(Runtime):
         The model does not fit the device, or the device fails.
     """
 
-    def __init__(self, model, device, tell, *, simulated=False, loaded=False, stack=None):
+    def __init__(self, model, device, tell, *, simulated=False, loaded=False):
         super().__init__(model)
         self.device, info = device, device.info
-        self._stack = stack or ExitStack()
+        self.resources = ExitStack()  # what close ends besides the device
         self.statistics.config, self.statistics.simulated = info, simulated
         self._image = model.image_for(info, tell)
         program = build_program(info, model.geometry)
@@ -81,7 +79,7 @@ class DeviceRuntime(Runtime):
 
     def close(self):
         self.device.close()
-        self._stack.close()
+        self.resources.close()
 
     def _start(self, position, limit, prompt_end):
         registers = {Register.POSITION: position, Register.START: position if position == 0 else protocol.NEVER,
@@ -205,4 +203,6 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
         board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell, **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
-        return DeviceRuntime(model, device, tell, simulated=True, loaded=preload, stack=stack.pop_all())
+        runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload)
+        runtime.resources = stack.pop_all()
+        return runtime

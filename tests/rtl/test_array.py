@@ -1,0 +1,89 @@
+"""The ternary array and its parts against NumPy."""
+
+import dataclasses
+
+import bench
+import pytest
+from sterna.hw.array.activations import ActivationBuffers
+from sterna.hw.array.array import TernaryArray
+from sterna.hw.array.decoder import TritDecoder
+from sterna.hw.array.rows import RowQueue
+from sterna.hw.array.tree import RowAccumulator
+from sterna.hw.config import preset
+
+SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
+BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, port_bytes=4, weight_code="bit2",
+                           row_words=64)
+WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, row_words=16)
+CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40", "lanes320")), BIT2, WIDE)}
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("trits, code", [(20, "trit5"), (30, "bit2"), (21, "bit2")])
+def test_decoder(trits, code, simulator):
+    unit = TritDecoder(trits=trits, code=code)
+    bench.run(unit, "bench_array_units", f"decoder_{code}_{trits}", simulator, testcase="decoder",
+              env={"TRITS": trits, "CODE": code, "LATENCY": unit.latency})
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("simulator, columns", [*((SIMULATORS[0].values[0], c) for c in (1, 5, 10, 20, 40)),
+                                                ("verilator", 10)])
+def test_row_accumulator(columns, simulator):
+    unit = RowAccumulator(columns=columns)
+    bench.run(unit, "bench_array_units", f"row_accumulator{columns}", simulator, testcase="row_accumulator",
+              env={"COLUMNS": columns, "LATENCY": unit.latency})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("columns, lanes, words", [(10, 1, 16), (20, 4, 7), (40, 8, 5), (5, 5, 1)])
+def test_activation_buffers(columns, lanes, words):
+    bench.run(ActivationBuffers(columns=columns, lanes=lanes, words=words), "bench_array_units",
+              f"activations{columns}_{lanes}", testcase="activation_buffers",
+              env={"COLUMNS": columns, "LANES": lanes, "WORDS": words})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("rows, lanes", [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1)])
+@pytest.mark.parametrize("stall", [0.0, 0.8])
+def test_row_queue(rows, lanes, stall):
+    bench.run(RowQueue(rows=rows, lanes=lanes, depth=16), "bench_array_units", f"rows{rows}_{lanes}", testcase="row_queue",
+              env={"ROWS": rows, "LANES": lanes, "DEPTH": 16, "STALL": stall})
+
+
+def parameters(config):
+    """Environment of a bench: the fields of a configuration."""
+    return {"CONFIG": repr(dataclasses.asdict(config))}
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_products(name, stall):
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="products",
+              env={"STALL": stall, "PAIRS": 3 if name == "lanes320" else 8, **parameters(CONFIGS[name])})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("name", [n for n in CONFIGS if n != "lanes320"])
+def test_back_to_back(name):
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="back_to_back",
+              env=parameters(CONFIGS[name]))
+
+
+def test_refused_parameters():
+    with pytest.raises(ValueError, match="21 trits do not fill bytes of five"):
+        TritDecoder(trits=21, code="trit5")
+    with pytest.raises(ValueError, match="weight code 'ascii': use trit5 or bit2"):
+        TritDecoder(trits=20, code="ascii")
+    with pytest.raises(ValueError, match="rows 3 and lanes 2: one must divide the other"):
+        RowQueue(rows=3, lanes=2, depth=8)
+    with pytest.raises(ValueError, match="columns 0: must be positive"):
+        RowAccumulator(columns=0)
+    with pytest.raises(ValueError, match="4 lanes do not divide 10 columns"):
+        ActivationBuffers(columns=10, lanes=4, words=2)

@@ -1,0 +1,121 @@
+"""A small random checkpoint with a byte tokenizer, and a device in plain Python that runs it with the golden model."""
+
+import contextlib
+import dataclasses
+import json
+import socket
+import threading
+
+import numpy as np
+import tokenizers
+from faults import SEED
+from fake_device import INFO, FakeDevice
+from safetensors.numpy import save_file
+from sterna.host.image import memory_map
+from sterna.host.protocol import Register
+from sterna.sim.golden import fp24
+from sterna.sim.golden.model import GoldenModel
+from sterna.sim.golden.packed import Geometry, random_tensors
+
+GEOMETRY = Geometry(40, 48, 2, 264)
+DEVICE = dataclasses.replace(INFO, rows=2, columns=20, lanes=4, port_bytes=8, strip=32, memory_bytes=1 << 18,
+                             vector_words=2048, activation_words=512, program_words=256, ring=64, clock_hz=80_000_000,
+                             credits=4)
+CYCLES_PER_TOKEN, REFRESH_PER_TOKEN = 2500, 100
+
+
+def byte_tokenizer():
+    """Text of tokenizer.json: id 0 is <|endoftext|>, the 256 bytes follow."""
+    pieces = ["<|endoftext|>", *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({p: k for k, p in enumerate(pieces)}, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer.to_str()
+
+
+def write_folder(folder, variant=0):
+    """A checkpoint folder; another variant has other weights."""
+    folder.mkdir(parents=True)
+    save_file(random_tensors(np.random.default_rng([SEED, variant]), GEOMETRY), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(
+        dataclasses.asdict(GEOMETRY) | {"model_type": "hgrn_bit", "eos_token_id": 0}))
+    (folder / "tokenizer.json").write_text(byte_tokenizer())
+    return folder
+
+
+class GoldenDevice(FakeDevice):
+    """The fake device with the golden model in it; state and counters as on the accelerator."""
+
+    def __init__(self, packed, info=DEVICE, **options):
+        super().__init__(info, **options)
+        self.golden = GoldenModel(packed)
+        self.map = memory_map(info, packed.geometry, check=False)
+
+    def _layers(self):
+        geometry = self.golden.geometry
+        base = [self.map.state_address + k * self.map.layer_state_bytes for k in range(geometry.num_hidden_layers)]
+        return [[at + 4 * j for j in range(geometry.hidden_size)] for at in base]
+
+    def _token(self):
+        position = self.block[Register.POSITION]
+        if not self._running() or position == self.hang_at:
+            return
+        _, token = self.ring[position % self.info.ring]
+        zero = position == self.block[Register.START]
+        bits = np.array([[0 if zero else self.memory[at] for at in layer] for layer in self._layers()], np.uint32)
+        state = fp24.from_bits(bits)[:, None]
+        head = self.golden.step([token], state)
+        for addresses, values in zip(self._layers(), fp24.to_bits(state[:, 0]).tolist(), strict=True):
+            self.memory.update(zip(addresses, values, strict=True))
+        if position + 1 >= self.block[Register.PROMPT_END]:
+            scale = float(fp24.from_bits(np.array([self.scalars.get(2, 0)], np.uint32))[0])
+            temperature = 1 / scale if self.block[Register.FLAGS] & 1 else 0.0
+            sampled = int(self.golden.sample(head, self.block[Register.SEED], position, temperature)[0])
+            self.ring[(position + 1) % self.info.ring] = (position + 1, sampled)
+            if sampled == self.block[Register.STOP]:
+                self.block[Register.LIMIT] = position + 1
+            self._send(0x90, 0, position + 1, 4, sampled.to_bytes(4, "little"))
+        self.block[Register.POSITION] = position + 1
+        for offset, step in ((0x80, CYCLES_PER_TOKEN), (0x98, REFRESH_PER_TOKEN), (0x8C, 50), (0x9C, 1)):
+            self.block[offset] = self.block[offset] + step & 0xFFFFFFFF
+
+
+@contextlib.contextmanager
+def served(device):
+    """URL of a device behind a socket; one connection after the other."""
+    ended = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.05)
+
+    def serve():
+        while not ended.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(0.002)
+                while not ended.is_set():
+                    try:
+                        data = connection.recv(4096)
+                        if not data:
+                            break
+                        device.write(data)
+                    except TimeoutError:
+                        pass
+                    except OSError:
+                        break
+                    try:
+                        connection.sendall(device.read(0))
+                    except OSError:
+                        break
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"socket://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        ended.set()
+        thread.join()
+        listener.close()

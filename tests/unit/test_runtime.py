@@ -1,0 +1,216 @@
+"""Runtimes: the device equals the golden model in every way of running; states move between them; statistics."""
+
+import dataclasses
+import itertools
+
+import pytest
+from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, REFRESH_PER_TOKEN, GoldenDevice, write_folder
+from sterna.host.driver import Device, DeviceError
+from sterna.host.hardware import DeviceRuntime
+from sterna.host.image import Image, ImageError
+from sterna.host.model import Model, ModelError
+from sterna.host.runtime import GoldenRuntime, RunError, Sampling
+from sterna.host.state import StateError, load_state, save_state
+from sterna.host.statistics import Statistics, useful_bytes
+
+SAMPLING = Sampling(0.8, 12345)
+PROMPT = [0, *range(40, 80)]  # longer than the pieces that a device of 64 ring entries reads
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Model(write_folder(tmp_path_factory.mktemp("runtime") / "model"))
+
+
+def on_device(model, info=DEVICE, **options):
+    fake = GoldenDevice(model.packed, info, **options)
+    lines = []
+    runtime = DeviceRuntime(model, Device(fake, retry_s=1.0, poll_s=0.005, timeout_s=2.0, stall_s=0.3), lines.append,
+                            simulated=True)
+    runtime.fake, runtime.lines = fake, lines
+    return runtime
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("length", [1, 2, 41])
+@pytest.mark.parametrize("tokens_per_call", [1, 50])
+def test_device_equals_golden(model, sampling, length, tokens_per_call):
+    golden, device = GoldenRuntime(model), on_device(model, tokens_per_call=tokens_per_call)
+    wanted = list(golden.generate(PROMPT[:length], 70, sampling))
+    assert list(device.generate(PROMPT[:length], 70, sampling)) == wanted
+    assert len(wanted) == 70 and len(set(wanted)) > 1
+    assert device.tokens == golden.tokens == PROMPT[:length] + wanted
+    assert (device.state().values == golden.state().values).all() and golden.state().values.any()
+
+
+def test_golden_equals_the_model_s_own_loop(model):
+    runtime = GoldenRuntime(model)
+    wanted = runtime._golden.generate(PROMPT, 20, seed=SAMPLING.seed, temperature=SAMPLING.temperature)
+    assert list(runtime.generate(PROMPT, 20, SAMPLING)) == wanted
+
+
+@pytest.mark.parametrize("make", [GoldenRuntime, on_device], ids=["golden", "device"])
+def test_text_in_parts_equals_text_at_once(model, make):
+    whole = list(make(model).generate(PROMPT, 12, SAMPLING))
+    parts = make(model)
+    out = list(parts.generate(PROMPT[:5], 0, SAMPLING))
+    out += parts.generate(PROMPT[5:], 1, SAMPLING)
+    out += parts.generate([], 4, SAMPLING)
+    out += parts.generate([], 7, SAMPLING)
+    assert out == whole
+
+
+@pytest.mark.parametrize("make", [GoldenRuntime, on_device], ids=["golden", "device"])
+def test_prompt_added_to_a_text(model, make):
+    runtime = make(model)
+    first = list(runtime.generate([0, 50], 3, SAMPLING))
+    more = list(runtime.generate([60, 61], 4, SAMPLING))
+    again = list(make(model).generate([0, 50, *first, 60, 61], 4, SAMPLING))
+    assert more == again
+
+
+def test_stop_token_ends_device_and_golden_alike(model):
+    tokens = list(GoldenRuntime(model).generate(PROMPT, 40, SAMPLING))
+    stop = next(t for t in tokens[5:] if t not in tokens[:5])
+    wanted = tokens[:tokens.index(stop) + 1]
+    for runtime in (GoldenRuntime(model), on_device(model, tokens_per_call=50)):
+        assert list(runtime.generate(PROMPT, 40, SAMPLING, stop)) == wanted
+        assert runtime.tokens == PROMPT + wanted
+
+
+@pytest.mark.parametrize("sides", list(itertools.product([GoldenRuntime, on_device], repeat=2)))
+def test_saved_state_goes_on_anywhere(model, tmp_path, sides):
+    whole = list(GoldenRuntime(model).generate(PROMPT, 10, SAMPLING))
+    first, second = (make(model) for make in sides)
+    part = list(first.generate(PROMPT, 6, SAMPLING))
+    save_state(tmp_path / "state", first.state(), model.packed)
+    second.restore(load_state(tmp_path / "state", model.packed))
+    assert part + list(second.generate([], 4, SAMPLING)) == whole
+
+
+@pytest.mark.parametrize("tokens_per_call", [1, 50])
+def test_closing_early_keeps_tokens_and_state_together(model, tokens_per_call):
+    runtime = on_device(model, tokens_per_call=tokens_per_call)
+    run = runtime.generate(PROMPT, 50, SAMPLING)
+    next(run), next(run)
+    run.close()
+    assert runtime.device.status()[3] == runtime.position
+    wanted = list(GoldenRuntime(model).generate(PROMPT, 60, SAMPLING))
+    made = runtime.tokens[len(PROMPT):]
+    assert len(made) >= 2 and made + list(runtime.generate([], 60 - len(made), SAMPLING)) == wanted
+
+
+def test_cancelling_gives_everything_that_the_device_made(model):
+    runtime = on_device(model, tokens_per_call=50)
+    seen = []
+    for token in runtime.generate(PROMPT, 50, SAMPLING, cancelled=lambda: len(seen) >= 1):
+        seen.append(token)
+    assert 1 <= len(seen) and runtime.tokens == PROMPT + seen and runtime.device.status()[3] == runtime.position
+    assert seen == list(GoldenRuntime(model).generate(PROMPT, len(seen), SAMPLING))
+
+
+def test_cancelling_while_reading(model):
+    for runtime in (GoldenRuntime(model), on_device(model)):
+        assert list(runtime.generate(PROMPT, 50, SAMPLING, cancelled=lambda: True)) == []
+        assert list(runtime.generate(PROMPT[len(runtime.tokens):], 3, SAMPLING)) == \
+            list(GoldenRuntime(model).generate(PROMPT, 3, SAMPLING))
+
+
+def test_statistics_of_a_device(model):
+    runtime = on_device(model)
+    runtime.fake.block[0x80] = 0xFFFFFFFF - 3 * CYCLES_PER_TOKEN  # wraps in the run
+    list(runtime.generate(PROMPT, 10, SAMPLING))
+    figures = runtime.statistics
+    assert (figures.prompt_tokens, figures.tokens) == (len(PROMPT) - 1, 10)
+    assert figures.counters["tokens"] == 10 and figures.cycles_per_token == CYCLES_PER_TOKEN
+    useful = useful_bytes(GEOMETRY, "trit5")
+    assert figures.share == pytest.approx(useful / (8 * (CYCLES_PER_TOKEN - REFRESH_PER_TOKEN)))
+    report = "\n".join(figures.lines())
+    assert "2500 per token; 32000.0 tokens/s projected at 80 MHz from simulated cycles" in report
+    assert "stream 2.0%" in report and "refresh 4.0%" in report
+    figures.simulated = False
+    assert "device time at 80 MHz" in "\n".join(figures.lines())
+    assert figures.to_json()["counters"]["cycles"] == 10 * CYCLES_PER_TOKEN
+
+
+def test_useful_bytes_by_hand():
+    # H 40, I 48, L 2, V 264: 2 (4 40^2 + 3 40 48) + 264 40 trits; 2 (9 40 + 48 + 6) + 2 40 + 1 numbers; a row.
+    assert useful_bytes(GEOMETRY, "bit2") == 34880 / 4 + 3 * 909 + 43
+    assert useful_bytes(GEOMETRY, "trit5") == 34880 / 5 + 3 * 909 + 43
+
+
+def test_statistics_without_a_device():
+    lines = Statistics(prompt_tokens=4, prompt_seconds=2.0, tokens=1, seconds=0.5).lines()
+    assert lines == ["prompt:     4 tokens in 2.00 s, 2.00 tokens/s (wall clock)",
+                     "generation: 1 token in 0.50 s, 2.00 tokens/s (wall clock)"]
+
+
+def test_image_of_another_tiling_is_tiled_anew(model, tmp_path):
+    other = dataclasses.replace(DEVICE, rows=1, columns=10, lanes=1, port_bytes=2, strip=16)
+    path = tmp_path / "other.sterna"
+    path.write_bytes(model.build(other))
+    loaded = Model(path)
+    runtime = on_device(loaded)
+    assert "tiled for 1 x 10 with 1 lanes, the device is 2 x 20 with 4" in runtime.lines[0]
+    assert list(runtime.generate(PROMPT, 9, SAMPLING)) == list(GoldenRuntime(model).generate(PROMPT, 9, SAMPLING))
+    runtime.verify()
+    path.write_bytes(model.build(DEVICE))
+    assert on_device(Model(path)).lines == []
+
+
+def test_verify_finds_a_wrong_byte(model):
+    runtime = on_device(model)
+    runtime.verify()
+    runtime.fake.memory[runtime._map.stream_address + 8] ^= 0x100
+    with pytest.raises(DeviceError, match=f"byte 0x{runtime._map.stream_address + 9:08x}"):
+        runtime.verify()
+
+
+def test_model_too_large_for_the_memory(model):
+    with pytest.raises(ImageError, match="the model needs .* bytes and the device has 8192"):
+        on_device(model, dataclasses.replace(DEVICE, memory_bytes=8192))
+
+
+def test_device_that_hangs_in_a_prompt(model):
+    runtime = on_device(model)
+    runtime.fake.hang_at = 3
+    with pytest.raises(DeviceError, match="no progress for 0.3 s at position 3"):
+        list(runtime.generate(PROMPT, 5, SAMPLING))
+
+
+def test_misuse(model, tmp_path):
+    runtime = GoldenRuntime(model)
+    with pytest.raises(RunError, match="no text to go on with"):
+        list(runtime.generate([], 3, SAMPLING))
+    with pytest.raises(RunError, match="token 264 is not among"):
+        list(runtime.generate([264], 3, SAMPLING))
+    with pytest.raises(RunError, match="no text yet"):
+        runtime.state()
+    with pytest.raises(ModelError, match="no such model"):
+        Model(tmp_path / "absent")
+
+
+def test_state_files_that_cannot_be_used(model, tmp_path):
+    runtime = GoldenRuntime(model)
+    list(runtime.generate([0], 2, SAMPLING))
+    path = tmp_path / "state"
+    save_state(path, runtime.state(), model.packed)
+    other = Model(write_folder(tmp_path / "other", variant=1))
+    with pytest.raises(StateError, match="belongs to another model"):
+        load_state(path, other.packed)
+    with pytest.raises(StateError, match="is no state file"):
+        load_state(other.path / "model.safetensors", model.packed)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(StateError, match="cannot read the state file"):
+        load_state(path, model.packed)
+    with pytest.raises(StateError, match="cannot write the state file"):
+        save_state(tmp_path / "absent" / "state", runtime.state(), model.packed)
+
+
+def test_state_survives_another_tiling(model, tmp_path):
+    path = tmp_path / "m.sterna"
+    path.write_bytes(model.build(DEVICE))
+    runtime = GoldenRuntime(model)
+    list(runtime.generate([0], 2, SAMPLING))
+    save_state(tmp_path / "state", runtime.state(), model.packed)
+    assert load_state(tmp_path / "state", Image.load(path).unpack()).tokens == runtime.tokens
