@@ -29,7 +29,8 @@ class _Request:
 class Device:
     """One connected device.
 
-    Every request is idempotent, so a request that is not answered within ``retry_s`` is sent again; replies come in the order of
+    Every request is idempotent, so a request that is not answered within ``retry_s`` is sent again; replies come in
+    the order of
     the requests, so a request that a later one overtakes is sent again at once.
 
     Parameters
@@ -303,8 +304,10 @@ class Device:
             reset_state=True):
         """Runs a prompt and yields the ``n`` tokens that follow it, as they arrive.
 
-        Prompt and generated tokens may be longer than the token ring: the prompt is written in pieces as positions are
-        processed, and ``limit`` is raised as tokens are read. Once tokens are sampled, ``limit`` is raised only after the
+        Prompt and generated tokens may be longer than the token ring: the prompt is written in pieces as positions
+        are
+        processed, and ``limit`` is raised as tokens are read. Once tokens are sampled, ``limit`` is raised only
+        after the
         device has come to it, so a raise can never overtake the device's own lowering at the stop token.
 
         Parameters
@@ -322,7 +325,8 @@ class Device:
         stop : int or None
             Token after which the run ends; it is yielded.
         start_position : int
-            First position of the prompt. To go on with a sequence: the position of the last token that was yielded, with that
+            First position of the prompt. To go on with a sequence: the position of the last token that was yielded,
+            with that
             token as the first of ``prompt_ids`` and ``reset_state=False``.
         reset_state : bool
             Start from a zero state; otherwise from the one that is in the device's memory.
@@ -332,7 +336,8 @@ class Device:
         (position, token) : (int, int)
             Positions are consecutive.
 
-        Closing the generator (or Ctrl-C in it) lets the current token finish and leaves the device ready for the next run.
+        Closing the generator (or Ctrl-C in it) lets the current token finish and leaves the device ready for the
+        next run.
 
         Raises
         ------

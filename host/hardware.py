@@ -61,7 +61,8 @@ class DeviceRuntime(Runtime):
 
     def _upload(self):
         with progress_bar() as bars:
-            for name, (address, data) in zip(("embedding", "weights"), self._image.regions(self.device.info), strict=True):
+            regions = self._image.regions(self.device.info)
+            for name, (address, data) in zip(("embedding", "weights"), regions, strict=True):
                 task = bars.add_task(f"uploading the {name}", total=len(data))
                 self.device.write(address, data, lambda done, total, task=task: bars.update(task, completed=done))
 
@@ -73,9 +74,10 @@ class DeviceRuntime(Runtime):
                     wanted = data[at:at + VERIFY_BYTES]
                     found = np.frombuffer(self.device.read(address + at, len(wanted)), np.uint8)
                     if wrong := np.flatnonzero(found != wanted).tolist():
-                        raise DeviceError(f"{self.device.name}: byte 0x{address + at + wrong[0]:08x} of the memory is "
-                                          f"0x{found[wrong[0]]:02x} instead of 0x{wanted[wrong[0]]:02x}: upload again, then "
-                                          "check the memory's timing")
+                        first = wrong[0]
+                        raise DeviceError(f"{self.device.name}: byte 0x{address + at + first:08x} of the memory is "
+                                          f"0x{found[first]:02x} instead of 0x{wanted[first]:02x}: upload again, "
+                                          "then check the memory's timing")
 
     def close(self):
         self.device.close()
@@ -111,12 +113,13 @@ class DeviceRuntime(Runtime):
             time.sleep(0.002)
             _, _, fault, now = self.device.status()
             if fault:
-                raise DeviceError(f"{self.device.name}: fault {fault} at position {now}: reset the board, then start again")
+                raise DeviceError(f"{self.device.name}: fault {fault} at position {now}: "
+                                  "reset the board, then start again")
             if now != position:
                 position, moved = now, time.monotonic()
             if time.monotonic() - moved > self.device.stall_s:
-                raise DeviceError(f"{self.device.name}: no progress for {self.device.stall_s:g} s at position {position}: "
-                                  "reset the board, then start again")
+                raise DeviceError(f"{self.device.name}: no progress for {self.device.stall_s:g} s "
+                                  f"at position {position}: reset the board, then start again")
 
     def _make(self, token, n, sampling, stop, cancelled):
         device = self.device
@@ -200,7 +203,8 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
         image = model.image_for(config, tell)  # refused before anything is compiled
         build_program(config, model.geometry)
         parts = _files(stack, image, config) if preload else None
-        board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell, **timing or {}))
+        board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell,
+                                                   **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload)

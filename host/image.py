@@ -267,7 +267,7 @@ class Image:
         self.data = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
         raw = bytes(self.data[:_HEAD.size])
         if raw[:8] != MAGIC[:len(raw[:8])] or not raw:
-            raise ImageError("not a Sterna image: make one with sterna pack")
+            raise ImageError("not a Sterna image: make one with sterna convert")
         if len(raw) < _HEAD.size:
             raise ImageError("truncated image: download or pack it again")
         _, version, numerics, length, crc = _HEAD.unpack(raw)

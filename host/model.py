@@ -104,6 +104,6 @@ class Model:
             return self.image
         if self.image:
             shape = self.image.tiling
-            tell(f"the image is tiled for {shape['rows']} x {shape['columns']} with {shape['lanes']} lanes, the device "
-                 f"is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in memory")
+            tell(f"the image is tiled for {shape['rows']} x {shape['columns']} with {shape['lanes']} lanes, the "
+                 f"device is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in memory")
         return Image(self.build(config))

@@ -167,7 +167,8 @@ class FrameDecoder:
 class DeviceInfo:
     """Build parameters that the device tells about itself (docs/protocol.md, "Registers").
 
-    ``vector_words`` counts words per bank, ``activation_words`` words per buffer, ``ring`` the entries of the token ring,
+    ``vector_words`` counts words per bank, ``activation_words`` words per buffer, ``ring`` the entries of the token
+    ring,
     ``build`` is the hash of the configuration; the other fields are named as in ``sterna.hw.config.Config``.
     """
 

@@ -92,7 +92,7 @@ class Statistics:
             out.append(f"cycles:     {self.cycles_per_token:.0f} per token; "
                        f"{self.config.clock_hz / self.cycles_per_token:.1f} tokens/s {label}")
         if self.share is not None:
-            out.append(f"memory:     {self.share:.1%} of what it can deliver is used for weights, norms and embedding")
+            out.append(f"memory:     {self.share:.1%} of what it can deliver went into weights, norms and embedding")
             causes = ", ".join(f"{name} {value:.1%}" for name, value in self.stalls().items())
             out.append(f"stalls:     {causes} of the cycles")
         lost = {"frames_bad": "damaged", "frames_lost": "lost"}

@@ -177,8 +177,8 @@ class Trainer:
                                   np.random.default_rng([self.config.seed, self.epoch]))
             count = len(rows[0]) // self.config.rows * self.config.rows
             if not count:
-                raise TrainError(f"the text fills {len(rows[0])} rows of {self.config.row_tokens} tokens, a step takes "
-                                 f"{self.config.rows}: lower rows or give more text")
+                raise TrainError(f"the text fills {len(rows[0])} rows of {self.config.row_tokens} tokens, a step "
+                                 f"takes {self.config.rows}: lower rows or give more text")
             while self.row < count:
                 batch = [torch.from_numpy(r[self.row:self.row + self.config.rows]) for r in rows]
                 self.row += self.config.rows

@@ -28,7 +28,8 @@ def expected(prompt, n, seed=0, state=0):
 class FakeDevice:
     """Answers frames; processes ``tokens_per_call`` tokens per call of ``read``.
 
-    ``replies`` collects the bytes for the host. ``silent`` makes it vanish, ``hang_at`` stops it inside that position.
+    ``replies`` collects the bytes for the host. ``silent`` makes it vanish, ``hang_at`` stops it inside that
+    position.
     """
 
     name = "fake"

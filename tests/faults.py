@@ -7,7 +7,8 @@ SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 class FaultyTransport:
-    """Wraps a transport; each direction suffers from bytes changed, lost and doubled, and frames lost, doubled and cut short.
+    """Wraps a transport; each direction suffers from bytes changed, lost and doubled, and frames lost, doubled and
+    cut short.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A small random checkpoint with a byte tokenizer, and a device in plain Python that runs it with the golden model."""
+"""A small random checkpoint with a byte tokenizer, and a device in plain Python that runs it."""
 
 import contextlib
 import dataclasses

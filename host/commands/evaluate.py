@@ -48,8 +48,8 @@ def scorer(device, model):
         golden = GoldenModel(model.packed)
         return lambda stories: evaluate_stories(golden, stories, BATCH)
     if model.image:
-        raise UsageError(f"--device {device} computes with the float weights, an image holds the ternary ones: give the "
-                         "checkpoint folder")
+        raise UsageError(f"--device {device} computes with the float weights, an image holds the ternary ones: give "
+                         "the checkpoint folder")
     if device == "float":
         reference = Reference(model.path)
         return lambda stories: evaluate_stories(reference, stories, BATCH)
@@ -94,8 +94,8 @@ def check_device(device, model, story, count, baud, options):
         found = greedy_of(runtime, story, count)
     wrong = [k for k, pair in enumerate(zip(wanted, found, strict=True)) if pair[0] != pair[1]]
     if wrong:
-        raise HostError(f"{device} differs from the golden model at {len(wrong)} of {len(wanted)} tokens, first at position "
-                        f"{wrong[0]}: its figures would not be those of the golden model")
+        raise HostError(f"{device} differs from the golden model at {len(wrong)} of {len(wanted)} tokens, first at "
+                        f"position {wrong[0]}: its figures would not be those of the golden model")
     return len(wanted)
 
 
@@ -149,11 +149,12 @@ def evaluate(
         return
     table = Table("file", "stories", "tokens", "bytes", "bits per byte", "perplexity")
     for r in results:
-        table.add_row(r["file"], f"{r['stories']:,}", f"{r['tokens']:,}", f"{r['bytes']:,}", f"{r['bits_per_byte']:.4f}",
-                      f"{r['perplexity']:.3f}")
+        table.add_row(r["file"], f"{r['stories']:,}", f"{r['tokens']:,}", f"{r['bytes']:,}",
+                      f"{r['bits_per_byte']:.4f}", f"{r['perplexity']:.3f}")
     table_console().print(table)
     if hardware:
-        tell(f"figures of the golden model; {device} gave the same best next token at {checked} of {checked} positions")
+        tell(f"figures of the golden model; {device} gave the same best next token at {checked} of {checked} "
+             "positions")
 
 
 def gate(
@@ -175,14 +176,15 @@ def gate(
         print(json.dumps(found, indent=2))
     else:
         table = Table("figure", "L1", "float32", "limit")
-        rows = (("perplexity", "{:.4f}", None), ("perplexity_change", "{:+.4%}", "{:.2%}"), ("kl_nats", "{:.2e}", "{:.0e}"),
+        rows = (("perplexity", "{:.4f}", None), ("perplexity_change", "{:+.4%}", "{:.2%}"),
+                ("kl_nats", "{:.2e}", "{:.0e}"),
                 ("top1_raw", "{:.2%}", None), ("top1_clear", "{:.2%}", "{:.1%}"))
         for key, style, limit in rows:
             table.add_row(key, style.format(found["l1"][key]), style.format(found["float32"][key]),
                           limit.format(LIMITS[key]) if limit else "")
         console = table_console()
         console.print(table)
-        console.print(f"L0 perplexity {found['perplexity']:.4f} on {found['tokens']:,} tokens, {found['clear_share']:.1%} of "
-                      f"them with a clear best token: {'passed' if found['passed'] else 'FAILED'}")
+        console.print(f"L0 perplexity {found['perplexity']:.4f} on {found['tokens']:,} tokens, {found['clear_share']:.1%} "
+                      f"of them with a clear best token: {'passed' if found['passed'] else 'FAILED'}")
     if not found["passed"]:
         raise typer.Exit(1)

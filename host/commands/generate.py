@@ -35,7 +35,8 @@ def read_prompt(prompt, file):
         except OSError as error:
             raise HostError(f"cannot read the prompt {file}: {error.strerror}") from None
         except UnicodeDecodeError as error:
-            raise HostError(f"{file} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
+            raise HostError(f"{file} is not UTF-8 (byte {error.start}): convert it, with iconv for instance") \
+                from None
     if prompt == "":
         raise HostError("the prompt is empty: give some text with -p or -f")
     return prompt
@@ -50,7 +51,8 @@ def check_flags(temperature, top_k, top_p, seed, predict, context):
     if top_k:
         raise UsageError(f"--top-k {top_k}: the devices sample from all tokens; use 0 (off) and lower --temp instead")
     if top_p != 1.0:
-        raise UsageError(f"--top-p {top_p:g}: the devices sample from all tokens; use 1.0 (off) and lower --temp instead")
+        raise UsageError(f"--top-p {top_p:g}: the devices sample from all tokens; use 1.0 (off) and lower "
+                         "--temp instead")
     if not -1 <= seed < SEEDS:
         raise UsageError(f"--seed {seed}: use 0 to {SEEDS - 1}, or -1 for a random one")
     if predict < -1:

@@ -53,8 +53,9 @@ def train(
                 bars.update(task, completed=record["progress"],
                             description=f"step {record['step']}, loss {record['loss']:.3f}")
                 if held or record["step"] % LINE_STEPS == 0:
-                    bars.console.print(f"step {record['step']}, loss {record['loss']:.3f}{held}", highlight=False) \
-                        if not bars.disable else tell(f"step {record['step']}, loss {record['loss']:.3f}{held}")
+                    line = f"step {record['step']}, loss {record['loss']:.3f}{held}"
+                    # A bar on a terminal must be the one to print, or the line would land inside it.
+                    tell(line) if bars.disable else bars.console.print(line, highlight=False)
                 if stop:
                     trainer.save_state()
                     break

@@ -104,7 +104,8 @@ def open_transport(port, baud=1_000_000):
     Raises
     ------
     TransportError
-        No such device, port in use, no permission, connection refused, bad URL: one line with the port and the way out.
+        No such device, port in use, no permission, connection refused, bad URL: one line with the port and the way
+        out.
     """
     is_url = "://" in port
     options = {} if is_url else {"exclusive": True}

@@ -154,13 +154,14 @@ class Registers(wiring.Component):
         ]
         in_memory = ~address[31] & (address < cfg.memory_bytes)
         finish = Signal()
+        idle_write = Signal()  # a register is written in this cycle
         with m.If(answered & self.response.ready):
             m.d.sync += answered.eq(0)
+        m.d.comb += self.request.ready.eq(finish)
         with m.If(finish):
-            m.d.comb += self.request.ready.eq(1)
             m.d.sync += answered.eq(1)
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(self.request.valid & ~answered):
                     m.d.sync += [failed.eq(0), part.eq(0)]
@@ -169,7 +170,7 @@ class Registers(wiring.Component):
                             m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
                         with m.Case(0b1001_1):
                             self._write_registers(m, address, value, enabled, limit, stop, flags)
-                            m.d.comb += finish.eq(1)
+                            m.d.comb += [finish.eq(1), idle_write.eq(1)]
                         with m.Case(0b1010_1):
                             m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(1)]
                         with m.Case(0b1011_1):
@@ -194,14 +195,12 @@ class Registers(wiring.Component):
                 m.d.comb += finish.eq(1)
                 m.next = "IDLE"
             with m.State("WRITE"):
-                m.d.comb += self.host_write.valid.eq(1)
                 with m.If(self.host_write.ready):
                     m.d.sync += part.eq(part + 1)
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
             with m.State("COMMAND"):
-                m.d.comb += self.host_bursts.valid.eq(1)
                 with m.If(self.host_bursts.ready):
                     m.next = "READ"
             with m.State("READ"):
@@ -215,6 +214,12 @@ class Registers(wiring.Component):
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
+        m.d.comb += [self.host_write.valid.eq(fsm.ongoing("WRITE")), self.host_bursts.valid.eq(fsm.ongoing("COMMAND"))]
+
+        # A reset, or another position, makes the token worthless that was read for the old one.
+        moved = self.soft_reset | (idle_write & (address[2:8] == 0x48 // 4))
+        with m.If(moved):
+            m.d.sync += [pending.eq(0), token_ready.eq(0)]
         return m
 
     def _readable(self, limit, stop, flags, enabled):

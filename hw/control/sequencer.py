@@ -98,6 +98,8 @@ class Sequencer(wiring.Component):
         done = Signal()
         jump = Signal()
         kind = field(isa.VOP, "a_kind")
+        is_op = [opcode == code for code in range(len(isa.OPCODE_NAMES))]
+        sample_end = field(isa.SAMPLE, "end")
         m.d.comb += [
             areg.eq(field(isa.FETCH, "areg")),
             reads_stream.eq((kind == isa.A_STREAM32) | (kind == isa.A_STREAM8)),
@@ -123,36 +125,28 @@ class Sequencer(wiring.Component):
         multiplier = Signal(32)
         multiplicand = Signal(address_bits)
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += pc.eq(0)
                 with m.If(self.go):
                     m.d.comb += next_pc.eq(0)
                     m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.comb += self.running.eq(1)
                 m.d.sync += [instruction.eq(fetched), announced.eq(0)]
                 m.next = "ISSUE"
             with m.State("ISSUE"):
-                m.d.comb += self.running.eq(1)
                 with m.Switch(opcode):
                     with m.Case(isa.HALT):
-                        with m.If(~self.vector_busy & ~self.array_busy & self.store_idle):
-                            m.d.comb += self.halted.eq(1)
+                        with m.If(self.halted):
                             m.next = "IDLE"
                     with m.Case(isa.VOP):
-                        ready = announced | ~reads_stream
-                        m.d.comb += [self.section.valid.eq(~ready), self.vector.valid.eq(ready),
-                                     done.eq(ready & self.vector.ready)]
+                        m.d.comb += done.eq(self.vector.valid & self.vector.ready)
                     with m.Case(isa.MATVEC):
-                        # Codes still on their way through the vector engine would miss the product.
-                        settled = announced & ~self.vector_busy
-                        m.d.comb += [self.section.valid.eq(~announced), self.product.valid.eq(settled),
-                                     done.eq(settled & self.product.ready)]
+                        m.d.comb += done.eq(self.product.valid & self.product.ready)
                     with m.Case(isa.FETCH):
-                        m.d.comb += [self.fetch.valid.eq(1), done.eq(self.fetch.ready)]
+                        m.d.comb += done.eq(self.fetch.ready)
                     with m.Case(isa.STORE):
-                        m.d.comb += [self.store.valid.eq(1), done.eq(self.store.ready)]
+                        m.d.comb += done.eq(self.store.ready)
                     with m.Case(isa.SETA):
                         m.d.comb += done.eq(1)
                         m.d.sync += aregs[areg].eq(value_field)
@@ -179,14 +173,14 @@ class Sequencer(wiring.Component):
                         m.d.comb += [done.eq(1), jump.eq(loop > 1)]
                         m.d.sync += loop.eq(loop - 1)
                     with m.Case(isa.JUMP):
-                        m.d.comb += [done.eq(1), jump.eq(condition)]
+                        m.d.comb += [done.eq(field(isa.JUMP, "condition") <= isa.AT_START), jump.eq(condition)]
+                        with m.If(~done):
+                            m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
+                            m.next = "FAULT"
                     with m.Case(isa.WAITM):
                         m.d.comb += done.eq(~self.vector_busy & self.store_idle)
                     with m.Case(isa.SAMPLE):
-                        with m.If(field(isa.SAMPLE, "end")):
-                            m.d.comb += [self.sample_done.eq(~self.vector_busy), done.eq(self.sample_taken)]
-                        with m.Else():
-                            m.d.comb += [self.vector.valid.eq(1), done.eq(self.vector.ready)]
+                        m.d.comb += done.eq(Mux(sample_end, self.sample_taken, self.vector.ready))
                     with m.Default():
                         m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
                         m.next = "FAULT"
@@ -199,7 +193,6 @@ class Sequencer(wiring.Component):
                     m.d.sync += pc.eq(next_pc)
                     m.next = "LOAD"
             with m.State("MULTIPLY"):
-                m.d.comb += self.running.eq(1)
                 with m.If(multiplier[0]):
                     m.d.sync += aregs[areg].eq(aregs[areg] + multiplicand)
                 m.d.sync += [multiplier.eq(multiplier >> 1), multiplicand.eq(multiplicand << 1)]
@@ -209,4 +202,19 @@ class Sequencer(wiring.Component):
                     m.next = "LOAD"
             with m.State("FAULT"):
                 pass  # until a reset
+
+        # Handshakes as plain expressions: they are defined from reset on, in every simulator.
+        issue = fsm.ongoing("ISSUE")
+        section_first = ~announced & (is_op[isa.MATVEC] | (is_op[isa.VOP] & reads_stream))
+        m.d.comb += [
+            self.running.eq(fsm.ongoing("LOAD") | issue | fsm.ongoing("MULTIPLY")),
+            self.section.valid.eq(issue & section_first),
+            self.vector.valid.eq(issue & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))),
+            # Codes still on their way through the vector engine would miss the product.
+            self.product.valid.eq(issue & is_op[isa.MATVEC] & announced & ~self.vector_busy),
+            self.fetch.valid.eq(issue & is_op[isa.FETCH]),
+            self.store.valid.eq(issue & is_op[isa.STORE]),
+            self.halted.eq(issue & is_op[isa.HALT] & ~self.vector_busy & ~self.array_busy & self.store_idle),
+            self.sample_done.eq(issue & is_op[isa.SAMPLE] & sample_end & ~self.vector_busy),
+        ]
         return m

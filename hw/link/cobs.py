@@ -1,6 +1,7 @@
 """COBS coding of frames of at most 253 bytes, one byte per cycle.
 
-Frames of the protocol have at most 240 bytes, so the code 0xFF (254 bytes without a zero behind them) never occurs in a valid
+Frames of the protocol have at most 240 bytes, so the code 0xFF (254 bytes without a zero behind them) never occurs
+in a valid
 frame and neither unit treats it specially; in a received frame it only leads to an overlong frame.
 """
 
@@ -15,7 +16,8 @@ HALF_BYTES = 256  # one frame under construction and one being sent share a 512-
 class CobsDecoder(wiring.Component):
     """Byte stream to frames: every code byte but the first stands for a zero.
 
-    One byte per cycle, never waits; each output belongs to the byte taken one cycle before. Any 0x00 ends a frame, so the
+    One byte per cycle, never waits; each output belongs to the byte taken one cycle before. Any 0x00 ends a frame,
+    so the
     decoder is in step again after the next delimiter whatever came before.
 
     Members
@@ -60,11 +62,14 @@ class CobsDecoder(wiring.Component):
 class CobsEncoder(wiring.Component):
     """Bytes to COBS frames, in place in a double buffer in block RAM.
 
-    A place is kept free for the code byte before the first data byte. A byte that is not zero is written at its place; a zero
-    writes the distance to the open code place there and makes its own place the open one. So each byte costs one write, the end
+    A place is kept free for the code byte before the first data byte. A byte that is not zero is written at its
+    place; a zero
+    writes the distance to the open code place there and makes its own place the open one. So each byte costs one
+    write, the end
     of a frame costs two (last code, delimiter), and the frame is sent while the next one is built.
 
-    Throughput: one byte per cycle in and out, 2 cycles at the end of a frame in, 3 out. ``data.ready`` falls while both
+    Throughput: one byte per cycle in and out, 2 cycles at the end of a frame in, 3 out. ``data.ready`` falls while
+    both
     halves hold unsent frames. At most 253 bytes per frame, so that code, bytes and delimiter fit into a half.
 
     Members

@@ -47,13 +47,18 @@ class Event(data.Struct):
 class FrameExecutor(wiring.Component):
     """Executes verified frames in order and builds one reply for each.
 
-    The reply is built while the request is read: the header is echoed with another type. A READ then puts the words it reads
-    behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the unfinished
-    reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event takes the same
+    The reply is built while the request is read: the header is echoed with another type. A READ then puts the words
+    it reads
+    behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the
+    unfinished
+    reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event takes the
+    same
     path with its own header. Events and frames alternate when both wait, so neither can hold up the other.
 
-    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ, with latency the cycles from
-    request to response; at most one request is under way. About 20 cycles per frame besides. A host that does not take its
+    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ, with latency the
+    cycles from
+    request to response; at most one request is under way. About 20 cycles per frame besides. A host that does not
+    take its
     replies stops the executor at the next reply, and it goes on when the bytes are taken.
 
     Members

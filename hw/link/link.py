@@ -17,7 +17,8 @@ class Link(wiring.Component):
         rx -> FrameReceiver (COBS, CRC, buffers) -> FrameExecutor <-> request, response
         tx <- FrameTransmitter (CRC, COBS)       <------'    '------- event
 
-    ``rx`` takes one byte per cycle always and ``tx`` gives one. Nothing of a frame is acted on before its checksum has been
+    ``rx`` takes one byte per cycle always and ``tx`` gives one. Nothing of a frame is acted on before its checksum
+    has been
     verified. Whatever arrives, the link is in step again after the next delimiter, and a ``tx`` that stalls holds
     up replies and events but loses none; frames that then find no buffer are counted in ``frames_lost``.
 

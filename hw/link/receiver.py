@@ -11,8 +11,10 @@ from .crc import RESIDUE, Crc32C
 BUFFER_BYTES = 256
 OVERHEAD_BYTES = 11  # header and checksum
 MAX_FRAME_BYTES = 240
-# A frame starts so far below the end of its buffer that its data begin at address 0 and the write address after the last
-# byte is the number of data bytes. The place before the frame, which the longest frame does not reach, keeps that number.
+# A frame starts so far below the end of its buffer that its data begin at address 0 and the write address after the
+# last
+# byte is the number of data bytes. The place before the frame, which the longest frame does not reach, keeps that
+# number.
 FIRST = BUFFER_BYTES - OVERHEAD_BYTES
 LENGTH_PLACE = FIRST - 1
 
@@ -20,9 +22,11 @@ LENGTH_PLACE = FIRST - 1
 class FrameReceiver(wiring.Component):
     """Decodes, verifies and queues frames; hands out their bytes.
 
-    A frame is queued when its delimiter arrives and its code, length (11 to 240 bytes) and checksum are right. Otherwise it is
+    A frame is queued when its delimiter arrives and its code, length (11 to 240 bytes) and checksum are right.
+    Otherwise it is
     counted in ``frames_bad``; a frame that begins while all buffers are taken is counted in ``frames_lost``. One byte
-    per cycle is taken always: a serial line cannot wait. The oldest frame is read as a stream: first the number of its data
+    per cycle is taken always: a serial line cannot wait. The oldest frame is read as a stream: first the number of
+    its data
     bytes (frame length - 11), then the frame from its type on, one byte per cycle, 2 cycles after ``rewind``.
 
     Parameters
@@ -64,7 +68,8 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.decoder = decoder = CobsDecoder()
         m.submodules.crc = crc = Crc32C()
-        # A buffer is read only between its commit and its release and written only outside, so collisions do not matter.
+        # A buffer is read only between its commit and its release and written only outside, so collisions do not
+        # matter.
         m.submodules.memory = memory = Memory(shape=8, depth=self.credits * BUFFER_BYTES, init=[],
                                               attrs={"no_rw_check": 1})
         write = memory.write_port()

@@ -11,7 +11,8 @@ from .crc import Crc32C
 class FrameTransmitter(wiring.Component):
     """Appends the CRC-32C to the bytes of a frame, encodes it and sends it.
 
-    One byte per cycle; ``finish`` takes 6 cycles (four checksum bytes, last code, delimiter). The frame is sent while the
+    One byte per cycle; ``finish`` takes 6 cycles (four checksum bytes, last code, delimiter). The frame is sent
+    while the
     next one is built; ``body.ready`` falls while two frames wait.
 
     Members

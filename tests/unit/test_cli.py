@@ -50,7 +50,8 @@ def test_text_on_stdout_and_the_rest_on_stderr(sterna, folder):
 
 
 def test_seed_gives_the_text_again_and_a_random_one_is_printed(sterna, folder):
-    flags = ("generate", "-m", folder, "-p", "One", "-n", 20, "--device", "golden", "--ignore-eos", "--no-display-prompt")
+    flags = ("generate", "-m", folder, "-p", "One", "-n", 20, "--device", "golden", "--ignore-eos",
+             "--no-display-prompt")
     code, out, err = sterna(*flags, "-q")
     seed = int(re.fullmatch(r"seed: (\d+)\n", err)[1])
     assert sterna(*flags, "-q", "-s", seed) == (0, out, "")
@@ -117,7 +118,8 @@ def test_convert_inspect_generate(sterna, folder, tmp_path):
     code, out, _ = sterna("inspect", image, "--json")
     found = json.loads(out)
     assert code == 0 and found["geometry"] == dataclasses.asdict(GEOMETRY) and found["tiling"]["columns"] == 20
-    assert [(s["name"], s["checksum"]) for s in found["sections"]] == [(n, "ok") for n in ("embedding", "stream", "tokenizer")]
+    sections = {s["name"]: s["checksum"] for s in found["sections"]}
+    assert sections == {"embedding": "ok", "stream": "ok", "tokenizer": "ok"}
     assert found["bytes"] == image.stat().st_size and found["ternary_weights"] == 34880
     code, out, _ = sterna("inspect", image)
     assert code == 0 and "34,880 ternary weights" in out and "tokenizer" in out
@@ -146,7 +148,8 @@ def test_evaluation_of_devices(sterna, folder, stories):
     assert golden["perplexity"] == pytest.approx(found["float"]["perplexity"], rel=0.1)
     with served(GoldenDevice(Model(folder).packed)) as url:
         code, out, err = sterna("eval", stories, "-m", folder, "--device", url, "--check", 6)
-        assert code == 0 and "same best next token at 6 of 6 positions" in err and f"{golden['perplexity']:.3f}" in out
+        assert code == 0 and "same best next token at 6 of 6 positions" in err
+        assert f"{golden['perplexity']:.3f}" in out
     other = Model(write_folder(folder.parent / "other", variant=1))
     with served(GoldenDevice(other.packed)) as url:
         code, out, err = sterna("eval", stories, "-m", folder, "--device", url)
@@ -194,7 +197,8 @@ def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch
     (tmp_path / "stories.txt").write_text(stories)
     (tmp_path / "run.toml").write_text(
         'text = "stories.txt"\nholdout_stories = 4\nvocab_size = 264\nhidden_size = 16\nintermediate_size = 24\n'
-        'num_hidden_layers = 1\nrow_tokens = 32\nrows = 2\nlearning_rate = 0.01\nweight_decay = 0\nproducts = "fp32"\n'
+        'num_hidden_layers = 1\nrow_tokens = 32\nrows = 2\nlearning_rate = 0.01\nweight_decay = 0\n'
+        'products = "fp32"\n'
         "seed = 1\nevaluate_every = 3\nsteps = 6\n")
     flags = ("train", tmp_path / "run.toml", "--no-compile", "--out")
     code, _, err = sterna(*flags, tmp_path / "whole")

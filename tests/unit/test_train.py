@@ -20,7 +20,8 @@ from sterna.models.train import TrainConfig, TrainError, Trainer, read_log  # no
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 CONFIG = TrainConfig(
     text="stories.txt", holdout_stories=4, vocab_size=264, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-    row_tokens=32, rows=2, learning_rate=0.01, weight_decay=0.0, products="fp32", seed=SEED, evaluate_every=3, steps=6)
+    row_tokens=32, rows=2, learning_rate=0.01, weight_decay=0.0, products="fp32", seed=SEED, evaluate_every=3,
+    steps=6)
 
 
 @pytest.fixture
@@ -101,7 +102,8 @@ def test_ternary_product_equals_a_loop_and_passes_gradients_straight_through(pro
 def test_rows_keep_texts_apart():
     """Two stories in one row give the logits that each gives alone."""
     torch.manual_seed(SEED)
-    model = LanguageModel(ModelConfig(vocab_size=32, hidden_size=8, num_hidden_layers=2, intermediate_size=16)).double()
+    config = ModelConfig(vocab_size=32, hidden_size=8, num_hidden_layers=2, intermediate_size=16)
+    model = LanguageModel(config).double()
     texts = [np.array([0, 5, 6, 7, 0], np.int32), np.array([0, 9, 10, 0], np.int32)]
     inputs, targets, keep = data.pack_rows(texts, 32, np.random.default_rng(SEED))
     assert len(inputs) == 1 and (targets >= 0).sum() == 7

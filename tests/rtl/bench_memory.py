@@ -1,0 +1,373 @@
+"""Bench of the memory units: fetch, arbiter, store, gearbox, router, on-chip memory. A model memory stands in for a real one."""
+
+import os
+from collections import deque
+
+import bench
+import cocotb
+from amaranth.lib import data
+from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout, write_layout
+from streams import StreamDriver, StreamMonitor
+
+ADDRESS_BITS, PORT = int(os.environ.get("ADDRESS_BITS", "12")), int(os.environ.get("PORT", "4"))
+STALL = float(os.environ.get("STALL", "0"))
+BURST = burst_layout(ADDRESS_BITS)
+WRITE = write_layout(ADDRESS_BITS, PORT)
+BLOCK = data.StructLayout({"address": ADDRESS_BITS, "words": 24})
+WORD = 1 << 8 * PORT
+MASK = (1 << ADDRESS_BITS) - 1
+
+
+def mixed(address):
+    """A word that tells its address."""
+    return (address * 0x9E3779B97F4A7C15 + 0x5DEECE66D) % (1 << 64) * ((1 << 448) | 1) % WORD
+
+
+def masked(old, new, mask):
+    """`old` with the bytes of `new` that `mask` enables."""
+    for k in range(PORT):
+        if mask >> k & 1:
+            old = old & ~(0xFF << 8 * k) | new & 0xFF << 8 * k
+    return old
+
+
+class ModelMemory:
+    """Answers bursts taken from `bursts` (a StreamMonitor) in order, each after at least `latency` cycles, with random gaps.
+
+    The words of a burst are read when it is commanded, so a write accepted before is seen.
+    """
+
+    def __init__(self, dut, bursts, data_name, latency, writes=None):
+        self.dut, self.bursts, self.latency, self.writes = dut, bursts, latency, writes
+        self.valid, self.payload = getattr(dut, f"{data_name}__valid"), getattr(dut, f"{data_name}__payload")
+        self.words, self.queue, self.random = {}, deque(), bench.rng("memory")
+        self.valid.value = 0
+        cocotb.start_soon(self._run())
+
+    def read(self, address):
+        """The word at `address`."""
+        return self.words.get(address & MASK, mixed(address & MASK))
+
+    async def _run(self):
+        cycle = seen = written = 0
+        while True:
+            await bench.cycles(self.dut)
+            cycle += 1
+            # Reads before writes: of the cycle that has just ended, a write may or may not be seen; here it is not.
+            for burst in self.bursts.items[seen:]:
+                due = cycle + self.random.randint(self.latency, 2 * self.latency)
+                self.queue.extend((due, self.read(burst["address"] + k)) for k in range(burst["length"]))
+            seen = len(self.bursts.items)
+            if self.writes is not None:
+                for write in self.writes.items[written:]:
+                    old = self.read(write["address"])
+                    self.words[write["address"]] = masked(old, write["data"], write["mask"])
+                written = len(self.writes.items)
+            give = self.queue and self.queue[0][0] <= cycle and self.random.random() >= STALL
+            self.valid.value = int(bool(give))
+            self.payload.value = self.queue.popleft()[1] if give else self.random.randrange(WORD)
+
+
+async def idle_cycles(dut, count=40):
+    """Lets the device settle."""
+    await bench.cycles(dut, count)
+
+
+@cocotb.test()
+async def fetch(dut):
+    """Random reads in queue order; the FIFO is never promised more than it has; the queue takes four; idle means idle."""
+    random, depth = bench.rng("fetch"), int(os.environ["DEPTH"])
+    command = StreamDriver(dut, "command", BLOCK, STALL)
+    bursts = StreamMonitor(dut, "bursts", BURST, STALL)
+    words = StreamMonitor(dut, "words", None, STALL)
+    memory = ModelMemory(dut, bursts, "arriving", int(os.environ["LATENCY"]))
+    await bench.start(dut)
+    limit = min(MAX_BURST_WORDS, depth // 4)
+    expected, asked = [], []
+    outstanding_most = 0
+    for part in range(3):
+        if part == 1:
+            words.stall = 1.0  # nobody takes words: the FIFO fills up to the brim and no further
+        for _ in range(8):
+            address, count = random.randrange(MASK + 1), random.choice([1, 2, limit, limit + 1, random.randint(1, 3 * depth)])
+            command.send({"address": address, "words": count})
+            asked.append((address, count))
+            expected += [mixed((address + k) & MASK) for k in range(count)]
+        if part == 1:
+            await idle_cycles(dut, 30 * depth // 4 + 400)
+            promised = sum(b["length"] for b in bursts.items) - len(words.items)
+            assert depth - limit < promised <= depth, f"{promised} words of a FIFO of {depth}"
+            await bench.settled(dut)
+            assert not int(dut.idle.value)
+            await bench.cycles(dut)
+            words.stall = STALL
+        while len(words.items) < len(expected):
+            await bench.settled(dut)
+            if int(dut.idle.value) and not command.items:
+                print("DBG", len(words.items), len(expected), asked, [(b["address"], b["length"]) for b in bursts.items], len(memory.queue))
+                assert words.items == expected[:len(words.items)]
+                assert 0
+            outstanding_most = max(outstanding_most, sum(b["length"] for b in bursts.items) - len(words.items))
+            await bench.cycles(dut)
+        await idle_cycles(dut, 4)
+        await bench.settled(dut)
+        assert int(dut.idle.value)
+        await bench.cycles(dut)
+    assert words.items == expected and outstanding_most <= depth
+    covered = [(b["address"], b["length"]) for b in bursts.items]
+    for address, count in asked:  # bursts follow each other, end with their read, and are as long as they can be
+        while count:
+            length = min(limit, count)
+            assert covered.pop(0) == (address, length)
+            address, count = (address + length) & MASK, count - length
+    assert not covered and not memory.queue
+
+
+@cocotb.test()
+async def arbiter(dut):
+    """Fetch and host reads, stores and host writes at random: order, owner, data, priority-free stability, quiet."""
+    random = bench.rng("arbiter")
+    fetch = StreamDriver(dut, "fetch_bursts", BURST, STALL)
+    host = StreamDriver(dut, "host_bursts", BURST, max(STALL, 0.6))
+    store = StreamDriver(dut, "store", WRITE, STALL)
+    host_write = StreamDriver(dut, "host_write", WRITE, max(STALL, 0.6))
+    fetched, answers = StreamMonitor(dut, "fetch_words"), StreamMonitor(dut, "host_words")
+    bursts = StreamMonitor(dut, "port__read_command", BURST, STALL)
+    writes = StreamMonitor(dut, "port__write", WRITE, STALL)
+    memory = ModelMemory(dut, bursts, "port__read_data", int(os.environ["LATENCY"]), writes)
+    await bench.start(dut)
+    half = (MASK + 1) // 2  # reads below, writes above: what a read sees is then certain
+    expected = {"fetch": [], "host": []}
+    written = {"store": [], "host": []}
+    for _ in range(150):
+        for name, driver, most in (("fetch", fetch, MAX_BURST_WORDS), ("host", host, 2)):
+            length, address = random.randint(1, most), random.randrange(half - MAX_BURST_WORDS)
+            driver.send({"address": address, "length": length})
+            expected[name] += [mixed(address + k) for k in range(length)]
+        for name, driver in (("store", store), ("host", host_write)):
+            write = {"address": half + random.randrange(half), "data": random.randrange(WORD), "mask": random.randrange(1 << PORT)}
+            driver.send(write)
+            written[name].append(write)
+    await fetched.receive(len(expected["fetch"]))
+    await answers.receive(len(expected["host"]))
+    await writes.receive(300)
+    assert fetched.items == expected["fetch"] and answers.items == expected["host"]
+    for name in written:  # each source keeps its order
+        left = deque(written[name])
+        for write in writes.items:
+            if left and write == left[0]:
+                left.popleft()
+        assert not left
+    await idle_cycles(dut, 3)
+    await bench.settled(dut)
+    assert int(dut.quiet.value)
+    await bench.cycles(dut)
+    for name, driver, monitor in (("fetch", fetch, fetched), ("host", host, answers)):  # a read behind a write sees it
+        for _ in range(10):
+            write = {"address": random.randrange(MASK), "data": random.randrange(WORD), "mask": (1 << PORT) - 1}
+            (store if name == "host" else host_write).send(write)
+            before = len(writes.items)
+            await writes.receive(before + 1)
+            await bench.cycles(dut)
+            driver.send({"address": write["address"], "length": 1})
+            count = len(monitor.items) + 1
+            assert (await monitor.receive(count))[-1] == write["data"]
+    assert all(1 <= b["length"] <= MAX_BURST_WORDS for b in bursts.items)
+
+
+@cocotb.test()
+async def arbiter_depth(dut):
+    """A memory that answers nothing gets eight bursts; while one is under way the arbiter is not quiet."""
+    fetch = StreamDriver(dut, "fetch_bursts", BURST)
+    bursts = StreamMonitor(dut, "port__read_command", BURST)
+    for name in ("host_bursts__valid", "store__valid", "host_write__valid", "port__read_data__valid"):
+        getattr(dut, name).value = 0
+    await bench.start(dut)
+    fetch.send(*({"address": k, "length": 1} for k in range(20)))
+    await idle_cycles(dut)
+    assert len(bursts.items) == 8
+    for k in range(1, 9):
+        await bench.settled(dut)
+        assert not int(dut.quiet.value)
+        await bench.cycles(dut)
+        dut.port__read_data__valid.value = 1
+        await bench.cycles(dut)
+        dut.port__read_data__valid.value = 0
+        await idle_cycles(dut, 5)
+        assert len(bursts.items) == min(20, 8 + k)
+
+
+@cocotb.test()
+async def store(dut):
+    """Blocks of words to rising addresses; the next command waits until the words of the one before are through."""
+    random = bench.rng("store")
+    command, words = StreamDriver(dut, "command", BLOCK, STALL), StreamDriver(dut, "words", None, STALL)
+    writes = StreamMonitor(dut, "write", WRITE, STALL)
+    await bench.start(dut)
+    await bench.settled(dut)
+    assert int(dut.idle.value)
+    await bench.cycles(dut)
+    expected = []
+    for _ in range(30):
+        address, count = random.randrange(MASK + 1), random.randint(1, 20)
+        values = [random.randrange(WORD) for _ in range(count)]
+        command.send({"address": address, "words": count})
+        words.send(*values)
+        expected += [{"address": (address + k) & MASK, "data": v, "mask": (1 << PORT) - 1} for k, v in enumerate(values)]
+    while len(writes.items) < len(expected):
+        await bench.settled(dut)
+        announced = sum(1 for _ in command.items)
+        assert not int(dut.idle.value) or announced or int(dut.command__valid.value)
+        await bench.cycles(dut)
+    await idle_cycles(dut, 3)
+    assert writes.items == expected
+    await bench.settled(dut)
+    assert int(dut.idle.value)
+    words.send(5)  # nobody announced this word
+    await idle_cycles(dut, 10)
+    assert len(writes.items) == len(expected) and words.items
+
+
+@cocotb.test()
+async def gearbox(dut):
+    """Sections of whole tiles padded to words; `drop` comes with the last tile. Words of the next section are not touched."""
+    random, tile = bench.rng("gearbox"), int(os.environ["TILE"])
+    words = StreamDriver(dut, "words", None, STALL)
+    tiles = StreamMonitor(dut, "tiles", None, passive=True)
+    dut.tiles__ready.value = dut.drop.value = 0
+    await bench.start(dut)
+    taken = 0
+    for _ in range(25):
+        count = random.randint(1, 40)
+        section = bytes(random.randrange(256) for _ in range(count * tile))
+        padded = section + bytes(random.randrange(256) for _ in range(-len(section) % PORT))
+        used = len(padded) // PORT
+        words.send(*(int.from_bytes(padded[k:k + PORT], "little") for k in range(0, len(padded), PORT)))
+        words.send(random.randrange(WORD))  # the first word of the next section
+        first = len(tiles.items)
+        for k in range(count):
+            while True:
+                dut.tiles__ready.value = ready = int(random.random() >= STALL)
+                # like the array: the last tile's handshake and `drop` are one event
+                dut.drop.value = 0
+                from cocotb.triggers import Timer
+                await Timer(1, "ns")
+                last = k == count - 1 and ready and int(dut.tiles__valid.value)
+                dut.drop.value = int(last)
+                await bench.settled(dut)
+                moved = ready and int(dut.tiles__valid.value)
+                await bench.cycles(dut)
+                if moved:
+                    break
+        dut.tiles__ready.value = dut.drop.value = 0
+        assert words.sent - taken <= used, "a word of the next section was taken"
+        await bench.settled(dut)
+        await bench.cycles(dut)
+        got = b"".join(v.to_bytes(tile, "little") for v in tiles.items[first:])
+        assert got == section
+        # the gearbox may now fetch that next word: it is the beginning of a section of one word, which `drop` ends
+        for _ in range(4):
+            await bench.cycles(dut)
+        dut.drop.value = 1
+        await bench.cycles(dut)
+        dut.drop.value = 0
+        while words.items:
+            await bench.cycles(dut)
+            dut.drop.value = 1 if PORT != tile else 0
+            dut.tiles__ready.value = int(PORT == tile)
+            await bench.cycles(dut)
+        await bench.cycles(dut)
+        dut.drop.value = 1
+        dut.tiles__ready.value = 0
+        await bench.cycles(dut)
+        dut.drop.value = 0
+        taken = words.sent
+        del tiles.items[:]
+
+
+@cocotb.test()
+async def router(dut):
+    """Sections to two consumers in the announced order; each says when it has its last word."""
+    random = bench.rng("router")
+    section, words = StreamDriver(dut, "section", None, STALL), StreamDriver(dut, "words", None, STALL)
+    names = ("vector", "array")
+    outputs = {n: StreamMonitor(dut, f"to_{n}", passive=True) for n in names}
+    for n in names:
+        getattr(dut, f"to_{n}__ready").value = getattr(dut, f"{n}_done").value = 0
+    await bench.start(dut)
+    plan, value = [], 0
+    expected = {n: [] for n in names}
+    for _ in range(120):
+        who, count = random.randrange(2), random.randint(1, 6)
+        plan.append((names[who], count))
+        section.send(who)
+        for _ in range(count):
+            words.send(value)
+            expected[names[who]].append(value)
+            value += 1
+    for who, count in plan:
+        got = 0
+        while got < count:
+            ready = {n: int(random.random() >= STALL) for n in names}
+            for n in names:
+                getattr(dut, f"to_{n}__ready").value = ready[n]
+                getattr(dut, f"{n}_done").value = 0
+            from cocotb.triggers import Timer
+            await Timer(1, "ns")
+            moves = ready[who] and int(getattr(dut, f"to_{who}__valid").value)
+            getattr(dut, f"{who}_done").value = int(moves and got == count - 1)
+            await bench.settled(dut)
+            got += bool(moves)
+            await bench.cycles(dut)
+        for n in names:
+            getattr(dut, f"{n}_done").value = getattr(dut, f"to_{n}__ready").value = 0
+    await idle_cycles(dut, 5)
+    assert {n: outputs[n].items for n in names} == expected
+    await words.drain(10)
+
+
+@cocotb.test()
+async def onchip(dut):
+    """Bursts and byte writes at random against a model; a burst commanded after a write sees it."""
+    random, depth = bench.rng("onchip"), int(os.environ["DEPTH"])
+    bursts = StreamDriver(dut, "port__read_command", BURST, STALL)
+    writes = StreamDriver(dut, "port__write", WRITE, max(STALL, 0.5))
+    answers = StreamMonitor(dut, "port__read_data")
+    model = [0] * depth
+    await bench.start(dut)
+    for address in range(depth):
+        model[address] = random.randrange(WORD)
+        writes.send({"address": address, "data": model[address], "mask": (1 << PORT) - 1})
+    await writes.drain()
+    half = depth // 2
+    for part in range(12):
+        # read one half while the other is written, then swap
+        low = part % 2 * half
+        expected = []
+        del answers.items[:]
+        for _ in range(10):
+            length = random.randint(1, 8)
+            address = low + random.randrange(half - length)
+            bursts.send({"address": address, "length": length})
+            expected += model[address:address + length]
+            for _ in range(random.randint(1, 6)):
+                write = {"address": (half - low) + random.randrange(half), "data": random.randrange(WORD),
+                         "mask": random.randrange(1 << PORT)}
+                writes.send(write)
+                model[write["address"]] = masked(model[write["address"]], write["data"], write["mask"])
+        await answers.receive(len(expected))
+        await writes.drain()
+        await idle_cycles(dut, 6)
+        assert answers.items == expected
+    for _ in range(40):  # the command right behind the write
+        write = {"address": random.randrange(depth), "data": random.randrange(WORD), "mask": (1 << PORT) - 1}
+        del answers.items[:]
+        writes.send(write)
+        await writes.drain()
+        bursts.send({"address": write["address"], "length": 1})
+        assert await answers.receive(1) == [write["data"]]
+    bursts.stall, before = 0, len(answers.items)
+    await bench.cycles(dut, 3)
+    bursts.send(*({"address": k % half, "length": 1} for k in range(50)))
+    await bursts.drain(60)  # single-word bursts at one per cycle
+    await answers.receive(before + 50)
