@@ -56,7 +56,14 @@ UNITS = {
                     lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "gearbox": Unit("memory.gearbox:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
     "link": Unit("link.link:Link", _whole),
+    "registers": Unit("control.registers:Registers", _whole),
+    "counters": Unit("control.counters:Counters", _none),
     "sequencer": Unit("control.sequencer:Sequencer", _whole),
+    "router": Unit("memory.router:Router", lambda c: ((), {"port_bytes": c.port_bytes})),
+    "store": Unit("memory.store:Store", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
+    "onchip": Unit("memory.onchip:OnChipMemory",
+                   lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
+                                   "words": c.memory_bytes // c.port_bytes})),
     "accelerator": Unit("accelerator:Accelerator", _whole),
 }
 
@@ -67,8 +74,8 @@ FAMILIES = {
     "ecp5": ("synth_ecp5 -top unit -run begin:map_luts; abc -lut 4; clean; synth_ecp5 -top unit -run map_cells:check",
              {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "PDPW16KD": "block_ram",
               "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
-    "ice40": ("synth_ice40 -dsp -top unit -run begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; "
-              "techmap -map +/ice40/ff_map.v; clean; opt_lut -tech ice40; synth_ice40 -dsp -top unit -run map_cells:check",
+    "ice40": ("synth_ice40 -dsp -spram -top unit -run begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; "
+              "techmap -map +/ice40/ff_map.v; clean; opt_lut -tech ice40; synth_ice40 -dsp -spram -top unit -run map_cells:check",
               {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram", "SB_SPRAM": "spram",
                "SB_MAC16": "dsp"}),
 }

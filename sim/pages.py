@@ -1,0 +1,130 @@
+"""Figures as the documentation shows them: formats, tables, marked places, and the page docs/results.md."""
+
+import re
+from dataclasses import fields
+
+from sterna.hw.config import PRESETS, Config
+from sterna.sim.golden.gate import LIMITS
+
+STALLS = ("stream", "rows", "idle", "refresh")
+CELLS = ("lut4", "carry", "flip_flops", "block_ram", "lut_ram", "spram", "dsp")
+MARK = re.compile(r"(<!-- figure:([\w.]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
+FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
+           "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
+           "agreement": "{:.2%}", "millions": "{:.2f}"}
+INTRODUCTION = """# Results
+
+Written by `make figures`; every figure says how it was obtained. Simulated: cycles of the RTL in the simulated board.
+Synthesised: cells after yosys, before place and route. Projected: arithmetic on simulated cycles at an assumed clock.
+Computed: by the golden model or the float model. Nothing here was measured on an FPGA board."""
+
+
+def show(name, value):
+    """A value as the pages show it."""
+    style = FORMATS.get(name.rpartition(".")[2], "{:,}")
+    return value if isinstance(value, str) else style.format(value)
+
+
+def table(head, rows):
+    """A markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def presets_table():
+    """The parameters of Config: meaning (from its docstring), default, and value in each preset."""
+    meanings = {}
+    for names, text in re.findall(r"^    ([\w, ]+) : .*\n((?:        .*\n)+)", Config.__doc__, re.MULTILINE):
+        meanings |= dict.fromkeys(names.split(", "), re.split(r"[;.](?:\s|$)", " ".join(text.split()))[0])
+    rows = []
+    for field in fields(Config)[1:]:
+        default = field.default if isinstance(field.default, int | str) else ""
+        values = [short(getattr(config, field.name)) for config in PRESETS.values()]
+        rows.append([f"`{field.name}`", meanings[field.name], short(default), *values])
+    return table(["parameter", "meaning", "default", *PRESETS], rows)
+
+
+def short(value):
+    """A large number with a unit of 10^6, 2^20 or 2^10."""
+    if not isinstance(value, int) or value < 1 << 16:
+        return value
+    if value % 10**6 == 0:
+        return f"{value // 10**6} M"
+    return f"{value >> 20} Mi" if value >> 20 else f"{value >> 10} Ki"
+
+
+def tables(f, syntheses):
+    """Tables of the figures that are there.
+
+    Parameters
+    ----------
+    f : dict of str to str
+        Figures as shown, by name.
+    syntheses : sequence of (preset, family)
+
+    Returns
+    -------
+    dict of str to str
+        Markdown by name.
+    """
+    out = {"table.presets": presets_table()}
+    rows = [[name, f[f"speed.{name}.cycles_per_token"], f[f"speed.{name}.share"],
+             *(f[f"speed.{name}.stall_{cause}.share"] for cause in STALLS),
+             f"{f[f'speed.{name}.tokens_per_second']} at {f[f'speed.{name}.clock_mhz']} MHz"]
+            for name in PRESETS if f"speed.{name}.share" in f]
+    if rows:
+        out["table.speed"] = table(["preset", "cycles per token", "share of the memory",
+                                    *(f"{cause} stall" for cause in STALLS), "projected tokens/s"], rows)
+    for name, family in syntheses:
+        start = f"synth.{name}."
+        units = [key[len(start):-len(".lut4")] for key in f if key.startswith(start) and key.endswith(".lut4")]
+        if units:
+            rows = [[unit, *(f[f"{start}{unit}.{cell}"] for cell in CELLS)] for unit in units]
+            out[f"table.synth.{name}"] = table([f"{name}, {family}", *(c.replace("_", " ") for c in CELLS)], rows)
+    if "quality.gate" in f:
+        out["table.quality"] = quality_table(f)
+    if "lines.hw" in f:
+        out["table.lines"] = table(["folder", "lines"], [[f"{name[6:]}/", f[name]] for name in f
+                                                         if name.startswith("lines.") and name != "lines.how"])
+    return out
+
+
+def quality_table(f):
+    """The gate's figures, and bits per byte."""
+    rows = [[words, *(f.get(f"quality.{level}.{key}", "") for level in ("l0", "l1", "float32")), ""]
+            for words, key in (("bits per byte", "bits_per_byte"), ("perplexity", "perplexity"))]
+    for words, key, limit in (("perplexity against L0", "change", "perplexity_change"),
+                              ("KL(L0, level), nats per token", "kl_nats", "kl_nats"),
+                              ("same best token, where it is clear", "top1_clear", "top1_clear")):
+        rows.append([words, "", f[f"quality.l1.{key}"], f[f"quality.float32.{key}"], show(key, LIMITS[limit])])
+    return table(["figure", "L0 (float64)", "L1 (hardware)", "float32", "limit for L1"], rows)
+
+
+def fill(text, shown):
+    """(text, missing): the marked places refilled whose names are in ``shown``, and the list of the other names."""
+    missing = []
+
+    def one(match):
+        value = shown.get(match[2])
+        if value is None:
+            missing.append(match[2])
+            return match[0]
+        return match[1] + (f"\n\n{value}\n\n" if "\n" in value else value) + match[4]
+
+    return MARK.sub(one, text), missing
+
+
+def report(shown, syntheses):
+    """Text of docs/results.md, with the figures and tables that are there."""
+    parts = [INTRODUCTION]
+    for title, prefix, names in (
+            ("Speed", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
+            ("Quality", "quality", ["table.quality"]), ("Lines of code", "lines", ["table.lines"])):
+        ways = {}
+        for key, how in shown.items():
+            if key.startswith(prefix) and key.endswith(".how"):
+                ways.setdefault(how, []).append(key.split(".")[1] if prefix == "speed" else title)
+        if ways:
+            parts += [f"## {title}", *(shown[name] for name in names if name in shown),
+                      "\n".join(f"- {labels[0]}: {how}" for how, labels in ways.items())]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,53 @@
+"""Random geometries on every preset: tokens and every intermediate vector equal those of the instruction interpreter."""
+
+import numpy as np
+import pytest
+from conftest import seed
+from soc import Expected, Session, first_difference, random_image, random_timing
+from sterna.hw.config import PRESETS
+from sterna.sim.golden.model import GoldenModel
+
+GEOMETRIES = 3  # per board process
+# Upper ends of hidden and intermediate size: a few tiles of the array, and what up5k's banks hold.
+SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90, 130), "lanes320": (130, 200)}
+
+pytestmark = pytest.mark.rtl
+
+
+def geometries(rng, name):
+    """(H, I, L, V): the first has one layer and three tokens, and no size divides the tile."""
+    config, (hidden, inner) = PRESETS[name], SIZES[name]
+    for number in range(GEOMETRIES):
+        h, i = int(rng.integers(1, hidden)), int(rng.integers(1, inner))
+        h += h % config.columns == 0
+        i += i % config.columns == 0
+        yield (h, i, 1, 3) if number == 0 else (h, i, int(rng.integers(1, 4)), int(rng.integers(2, 70)))
+
+
+@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("name", PRESETS)
+def test_random_geometries(name, part, tmp_path):
+    config = PRESETS[name]
+    rng = np.random.default_rng([seed(), part, *name.encode()])
+    expected, session = [], None
+    timing = random_timing(rng)
+    if config.memory == "onchip":
+        timing = {"seed": timing["seed"]}
+    print(f"timing {timing}")
+    images = [(g, random_image(rng, config, g)) for g in geometries(rng, name)]
+    with Session(config, images[0][1], tmp_path, **timing) as session:
+        for number, (geometry, image) in enumerate(images):
+            if number:
+                session.load(image)
+            golden = Expected(config, image)
+            for temperature in (0.0, float(rng.uniform(0.3, 2))):
+                prompt = rng.integers(0, geometry[3], rng.integers(1, 5)).tolist()
+                count, key = int(rng.integers(1, 5)), int(rng.integers(1 << 32))
+                options = {"temperature": temperature, "seed": key}
+                print(f"geometry {geometry}, prompt {prompt}, {count} tokens, {options}")
+                wanted = golden.generate(prompt, count, **options)
+                assert len(wanted) == count
+                assert wanted == GoldenModel(image.unpack()).generate(prompt, count, **options)
+                assert session.generate(prompt, count, **options) == wanted
+            expected += golden.vectors
+    assert first_difference(expected, session.trace()) is None
