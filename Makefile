@@ -10,7 +10,7 @@ export STERNA_SEED ?= 1
 BIN := .venv/bin
 WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
-.PHONY: help install demo test synth clean
+.PHONY: help install demo test synth figures clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -48,6 +48,10 @@ test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
 
 synth: .venv/.installed-test  ## print the cells of UNIT (all) for PRESET and FAMILY
 	@$(BIN)/python -m sterna.hw synth $(UNIT) --preset $(PRESET) --family $(FAMILY)
+
+# The first run takes an hour or more on two cores; results are kept in build/figures.json while their sources stand.
+figures: .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
+	@$(BIN)/python -m sterna.sim.figures $(ARGS)
 
 clean:  ## remove .venv and everything that was built
 	@rm -rf .venv build *.egg-info

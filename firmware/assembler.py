@@ -87,34 +87,43 @@ class Assembler:
         return target
 
     def _accesses(self, index):
-        """``(reads, writes)`` of a VOP as sets of (space, first, end): the analysis compares these."""
+        """``(reads, writes)`` of a VOP as sets of (space, first, end, beats): the analysis compares these.
+
+        Two accesses with equal ``beats``, unless that is None, touch a common word in the same beat.
+        """
         _, fields, operands = self._code[index]
         reads, writes = set(), set()
 
         def span(operand):
+            first, end = operand.address, operand.address + 1
+            plus, mod = operand.plus, operand.mod
             if fields["one"]:
-                return operand.address, operand.address + 1
-            return (operand.address, operand.address + operand.words) if operand.words is not None else (0, 1 << 14)
+                plus = mod = False
+            elif operand.words is None:
+                first, end = 0, 1 << 14
+            else:
+                end = first + operand.words
+            return first, end, None if mod else (operand.address, plus)
 
         table = 1 <= fields["table"] <= 5
         for position, operand in enumerate(operands[:1] if table else operands[:3]):
             if operand.kind < 3:
                 reads.add((operand.kind, *span(operand)))
             elif operand.kind == isa.KIND_SCALAR and operand.address > 1:
-                reads.add(("s", operand.address, operand.address + 1))
+                reads.add(("s", operand.address, operand.address + 1, None))
             elif operand.kind == (isa.C_RANDOM if position == 2 else isa.A_RANDOM):
-                reads.add(("row counter", 0, 1))
+                reads.add(("row counter", 0, 1, None))
         d = operands[3]
         if d.kind == isa.D_VECTOR:
             writes.update((number, *span(d)) for number in range(3) if d.banks >> number & 1)
         elif d.kind == isa.D_SCALAR:
-            writes.add(("s", d.address, d.address + 1))
+            writes.add(("s", d.address, d.address + 1, None))
         elif d.kind in (isa.D_ACTIVATION0, isa.D_ACTIVATION1):
-            writes.add(("q", d.kind, d.kind + 1))
+            writes.add(("q", d.kind, d.kind + 1, None))
         elif d.kind == isa.D_SAMPLE:
-            writes.add(("row counter", 0, 1))  # comparisons among themselves stay in order
+            writes.add(("row counter", 0, 1, None))  # comparisons among themselves stay in order
         if fields["peak"]:
-            writes.add(("s", fields["k"], fields["k"] + 1))
+            writes.add(("s", fields["k"], fields["k"] + 1, None))
         return reads, writes
 
     def _successors(self, index):
@@ -130,7 +139,8 @@ class Assembler:
         """Set of the VOPs (instruction numbers) that must wait.
 
         A VOP waits when an earlier one, on any path since the last waiting VOP (loops included), may still have a
-        result under way that it reads or writes. Only results under way matter: operands are read in program order.
+        result under way that it reads or writes. Only results under way matter: operands are read in program order. A
+        result that is met in the beat that wrote it is no longer under way (docs/isa.md).
         """
         count = len(self._code)
         vops = [i for i in range(count) if self._code[i][0] == isa.VOP]
@@ -139,7 +149,8 @@ class Assembler:
         for i in vops:
             touched = accesses[i][0] | {w for w in accesses[i][1] if w[0] != "row counter"}
             for j in vops:
-                if any(s == t and a < d and c < b for s, a, b in accesses[j][1] for t, c, d in touched):
+                if any(s == t and a < d and c < b and (k is None or k != n)
+                       for s, a, b, k in accesses[j][1] for t, c, d, n in touched):
                     clash[i] |= 1 << j
         successors = [self._successors(i) for i in range(count)]
         asked = {i for i in vops if self._code[i][1]["wait"]}

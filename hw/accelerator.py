@@ -9,7 +9,7 @@ from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
 from sterna.hw.link.link import Link
-from sterna.hw.memory.arbiter import Arbiter
+from sterna.hw.memory.arbiter import OUTSTANDING, Arbiter
 from sterna.hw.memory.fetch import Fetch
 from sterna.hw.memory.gearbox import Gearbox
 from sterna.hw.memory.onchip import OnChipMemory
@@ -70,8 +70,9 @@ class Accelerator(wiring.Component):
         shape = {"address_bits": cfg.word_address_bits, "port_bytes": cfg.port_bytes}
         m.submodules.link = link = Link(cfg)
         m.submodules.registers = registers = Registers(cfg)
-        m.submodules.counters = counters = Counters()
-        m.submodules.arbiter = arbiter = Arbiter(**shape)
+        m.submodules.counters = counters = Counters(cfg.counters)
+        m.submodules.arbiter = arbiter = Arbiter(
+            **shape, outstanding=OUTSTANDING if cfg.memory == "external" else 2)  # a word every cycle: nothing to hide
 
         # A soft reset lasts until no word is on its way that the fresh fetch engine would mistake for its own.
         resetting = Signal(range(RESET_CYCLES + 1))

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 
 VERSIONS = {"protocol": 1, "isa": 1, "numerics": 1, "image": 1}
+SLOW_HZ = 40_000_000
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
 
 
@@ -50,6 +51,10 @@ class Config:
         Frame buffers of the link.
     clock_hz : int
         Clock that projections assume.
+    register_bits : int
+        Width of the position registers and of the tokens in the ring and in `stop`, 16 to 32.
+    counters : bool
+        False leaves the counters of cycles and tokens out; they read as 0.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Config:
     row_words: int = 128
     ring: int = 1024
     credits: int = 2
+    register_bits: int = 32
+    counters: bool = True
 
     def __post_init__(self):
         def need(condition, text):
@@ -94,6 +101,7 @@ class Config:
              f"row_words {self.row_words}: the row queue must hold a strip of {self.strip} rows and two tiles")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
         need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
+        need(16 <= self.register_bits <= 32, f"register_bits {self.register_bits}: use 16 to 32")
         need(self.memory_bytes % 64 == 0 and self.memory_bytes <= 1 << 31,
              f"memory_bytes {self.memory_bytes}: must be a multiple of 64, at most 2 GiB")
 
@@ -109,6 +117,11 @@ class Config:
         return (self.memory_bytes // self.port_bytes - 1).bit_length()
 
     @property
+    def slow(self):
+        """Whether the clock leaves time for long paths, so that registers for speed alone are left out."""
+        return self.clock_hz <= SLOW_HZ
+
+    @property
     def digest(self):
         """Hex SHA-256 of everything but the name: names build folders and fills the build register."""
         values = asdict(self) | {"versions": VERSIONS}
@@ -121,7 +134,7 @@ PRESETS = {c.name: c for c in (
     # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
     Config(name="up5k", rows=1, columns=10, lanes=1, port_bytes=2, memory="onchip", memory_bytes=128 << 10,
            vector_words=512, activation_words=16, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256,
-           credits=2, program_words=256),
+           credits=2, program_words=256, register_bits=16, counters=False),
     # SDR SDRAM x16 of the ULX3S.
     Config(name="lanes10", rows=1, columns=10, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
            activation_words=1024, strip=16, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=4),

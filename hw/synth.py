@@ -57,7 +57,7 @@ UNITS = {
     "gearbox": Unit("memory.gearbox:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
     "link": Unit("link.link:Link", _whole),
     "registers": Unit("control.registers:Registers", _whole),
-    "counters": Unit("control.counters:Counters", _none),
+    "counters": Unit("control.counters:Counters", lambda c: ((c.counters,), {})),
     "sequencer": Unit("control.sequencer:Sequencer", _whole),
     "router": Unit("memory.router:Router", lambda c: ((), {"port_bytes": c.port_bytes})),
     "store": Unit("memory.store:Store", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
@@ -79,6 +79,19 @@ FAMILIES = {
               {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram", "SB_SPRAM": "spram",
                "SB_MAC16": "dsp"}),
 }
+
+
+BUILD = Path(__file__).resolve().parents[1] / "build" / "synth"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Stands for the platform of a family in `elaborate`; ``device`` as in amaranth.vendor."""
+
+    device: str
+
+
+TARGETS = {"ice40": Target("iCE40UP5K")}
 
 
 @dataclass(frozen=True)
@@ -146,8 +159,10 @@ def count_cells(component, family, unit="", preset=""):
     tool = yosys()
     command, kinds = FAMILIES[family]
     from amaranth.back import verilog
-    with tempfile.TemporaryDirectory() as folder:
-        text = verilog.convert(component, name="unit", strip_internal_attrs=True, emit_src=False)
+    # Below the project: the WebAssembly build of yosys keeps a /tmp of its own and cannot map LUTs in the real one.
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True, emit_src=False)
         (Path(folder) / "unit.v").write_text(text)
         done = subprocess.run([tool, "-q", "-p", f"read_verilog unit.v; {command}; tee -q -o cells.json stat -json"],
                               cwd=folder, capture_output=True, text=True)

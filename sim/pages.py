@@ -1,6 +1,7 @@
 """Figures as the documentation shows them: formats, tables, marked places, and the page docs/results.md."""
 
 import re
+import textwrap
 from dataclasses import fields
 
 from sterna.hw.config import PRESETS, Config
@@ -40,7 +41,7 @@ def presets_table():
     for field in fields(Config)[1:]:
         default = field.default if isinstance(field.default, int | str) else ""
         values = [short(getattr(config, field.name)) for config in PRESETS.values()]
-        rows.append([f"`{field.name}`", meanings[field.name], short(default), *values])
+        rows.append([f"`{field.name}`", meanings.get(field.name, ""), short(default), *values])
     return table(["parameter", "meaning", "default", *PRESETS], rows)
 
 
@@ -89,6 +90,13 @@ def tables(f, syntheses):
     return out
 
 
+def demo(text, statistics):
+    """Markdown of a generated text, as a quotation, and of the statistics behind it."""
+    quoted = [textwrap.fill(line, 120, initial_indent="> ", subsequent_indent="> ") or ">"
+              for line in text.splitlines()]
+    return "\n".join([*quoted, "", "```text", statistics, "```"])
+
+
 def quality_table(f):
     """The gate's figures, and bits per byte."""
     rows = [[words, *(f.get(f"quality.{level}.{key}", "") for level in ("l0", "l1", "float32")), ""]
@@ -126,5 +134,6 @@ def report(shown, syntheses):
                 ways.setdefault(how, []).append(key.split(".")[1] if prefix == "speed" else title)
         if ways:
             parts += [f"## {title}", *(shown[name] for name in names if name in shown),
-                      "\n".join(f"- {labels[0]}: {how}" for how, labels in ways.items())]
+                      "\n".join(textwrap.fill(f"- {labels[0]}: {how}", 120, subsequent_indent="  ")
+                                for how, labels in ways.items())]
     return "\n\n".join(parts) + "\n"

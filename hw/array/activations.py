@@ -16,7 +16,7 @@ class ActivationBuffers(wiring.Component):
     """Two buffers of ``words`` words of C codes in one memory.
 
     Writing: one beat of V codes per cycle into consecutive places. Reading: the word ``address`` of ``buffer`` appears as
-    ``word`` two cycles later (the second is the output register that fast block RAM needs).
+    ``word`` ``latency`` cycles later: two (the second is the output register that fast block RAM needs), or one without it.
 
     Members
     -------
@@ -25,9 +25,8 @@ class ActivationBuffers(wiring.Component):
     word : Out(ArrayLayout(signed(8), C))
     """
 
-    latency = 2
-
-    def __init__(self, *, columns, lanes, words):
+    def __init__(self, *, columns, lanes, words, registered=True):
+        self.latency = 2 if registered else 1
         if columns % lanes:
             raise ValueError(f"{lanes} lanes do not divide {columns} columns")
         self._columns, self._lanes, self._words = columns, lanes, words
@@ -43,7 +42,8 @@ class ActivationBuffers(wiring.Component):
         bits = 8 * self._lanes
         groups = self._columns // self._lanes
         span = 1 << len(self.address)
-        m.submodules.memory = memory = Memory(shape=8 * self._columns, depth=2 * span, init=[])
+        m.submodules.memory = memory = Memory(shape=8 * self._columns, depth=2 * span, init=[],
+                                              attrs={"no_rw_check": 1})  # no product reads codes on their way
         write = memory.write_port(granularity=bits)
         read = memory.read_port()
         at = Signal(range(span))
@@ -62,6 +62,9 @@ class ActivationBuffers(wiring.Component):
             with m.Else():
                 m.d.sync += [group.eq(place_group + 1), at.eq(place_at)]
         m.d.comb += [read.en.eq(1), read.addr.eq(Cat(self.address, self.buffer))]
-        m.d.sync += self.word.eq(read.data)
+        if self.latency == 2:
+            m.d.sync += self.word.eq(read.data)
+        else:
+            m.d.comb += self.word.eq(read.data)
         return m
 

@@ -1,13 +1,13 @@
 """The ternary matrix-vector engine: command in, weight tiles in, rows out."""
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import ActivationBuffers, activation_signature
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import ROW_BITS, RowQueue
-from sterna.hw.array.tree import RowAccumulator
+from sterna.hw.array.tree import ACCUMULATOR_BITS, RowAccumulator
 
 
 class Product(data.Struct):
@@ -64,9 +64,12 @@ class TernaryArray(wiring.Component):
         m = Module()
         cfg = self._config
         rows, columns, lanes = cfg.rows, cfg.columns, cfg.lanes
-        m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code)
-        m.submodules.buffers = buffers = ActivationBuffers(columns=columns, lanes=lanes, words=cfg.activation_words)
-        m.submodules.queue = queue = RowQueue(rows=rows, lanes=lanes, depth=cfg.row_words)
+        # No row is longer than a buffer.
+        bits = min(ACCUMULATOR_BITS, (127 * columns * cfg.activation_words).bit_length() + 1)
+        m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code, pipelined=not cfg.slow)
+        m.submodules.buffers = buffers = ActivationBuffers(columns=columns, lanes=lanes, words=cfg.activation_words,
+                                                          registered=not cfg.slow)
+        m.submodules.queue = queue = RowQueue(rows=rows, lanes=lanes, depth=cfg.row_words, bits=bits)
         connect(m, flipped(self.activation), buffers.write)
         connect(m, flipped(self.rows), queue.rows)
 
@@ -105,8 +108,6 @@ class TernaryArray(wiring.Component):
             self.done.eq(enter & last_chunk & last_tile),
             self.command.ready.eq(~waiting),
             decoder.tile.eq(self.tiles.payload),
-            buffers.address.eq(chunk),
-            buffers.buffer.eq(buffer),
         ]
         left_queue = queue.rows.valid & queue.rows.ready
         m.d.sync += credit.eq(credit - Mux(enter & first_chunk, need, 0) + left_queue)
@@ -131,19 +132,21 @@ class TernaryArray(wiring.Component):
                 next_buffer.eq(self.command.payload.buffer),
             ]
 
-        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers.
+        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers, or the
+        # address of the codes does.
         meet = max(decoder.latency, buffers.latency)
         trits = _delay(m, decoder.trits, meet - decoder.latency, "trits")
-        codes = _delay(m, buffers.word, meet - buffers.latency, "codes")
+        place = _delay(m, Cat(chunk, buffer), meet - buffers.latency, "place")
+        m.d.comb += [buffers.address.eq(place[:-1]), buffers.buffer.eq(place[-1])]
         mark = Signal(2)
         m.d.comb += mark.eq(enter | (last_chunk << 1))
         at_tree = _delay(m, mark, meet, "mark")
         finish = Signal(2 + len(take_words))
         m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (take_words << 2))
         for r in range(rows):
-            row = RowAccumulator(columns=columns)
+            row = RowAccumulator(columns=columns, bits=bits)
             m.submodules[f"row{r}"] = row
-            m.d.comb += [row.activations.eq(codes), row.last.eq(at_tree[1]), row.enable.eq(at_tree[0]),
+            m.d.comb += [row.activations.eq(buffers.word), row.last.eq(at_tree[1]), row.enable.eq(at_tree[0]),
                          queue.tile[r].eq(row.sum)]
             for c in range(columns):
                 m.d.comb += row.trits[c].eq(trits[r * columns + c])

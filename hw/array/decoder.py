@@ -20,7 +20,7 @@ class TritDecoder(wiring.Component):
 
     ``trit5``: a byte b yields five trits by repeating p = 3 b; trit = (p >> 8) - 1; b = p mod 256. Each step is one
     ten-bit adder; a register follows every second step. ``bit2``: trit k is the bit pair k (00, 01, 11), wires only.
-    Latency ``latency`` cycles (3 for trit5, 1 for bit2).
+    Latency ``latency`` cycles (3 for trit5, 1 for bit2 or when not ``pipelined``: one register behind all steps).
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class TritDecoder(wiring.Component):
         R * C, a multiple of 5 for trit5.
     code : str
         "trit5" or "bit2".
+    pipelined : bool
+        A register after every second step rather than one at the end.
 
     Members
     -------
@@ -35,13 +37,14 @@ class TritDecoder(wiring.Component):
     trits : Out(ArrayLayout(Trit, R * C))
     """
 
-    def __init__(self, *, trits, code):
+    def __init__(self, *, trits, code, pipelined=True):
         if code not in ("trit5", "bit2"):
             raise ValueError(f"weight code {code!r}: use trit5 or bit2")
         if code == "trit5" and trits % 5:
             raise ValueError(f"{trits} trits do not fill bytes of five")
         self._count, self._code = trits, code
-        self.latency = 3 if code == "trit5" else 1
+        self._steps = (2, 2, 1) if pipelined else (5,)
+        self.latency = len(self._steps) if code == "trit5" else 1
         tile_bytes = trits // 5 if code == "trit5" else -(-trits // 4)
         super().__init__({"tile": In(8 * tile_bytes), "trits": Out(data.ArrayLayout(Trit, trits))})
 
@@ -54,7 +57,7 @@ class TritDecoder(wiring.Component):
         for byte in range(self._count // 5):
             rest = self.tile.word_select(byte, 8)
             digits = []
-            for stage, steps in enumerate((2, 2, 1)):
+            for stage, steps in enumerate(self._steps):
                 for _ in range(steps):
                     triple = Signal(10, name=f"triple{byte}_{len(digits)}")
                     m.d.comb += triple.eq(rest + (rest << 1))

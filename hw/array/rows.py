@@ -1,6 +1,6 @@
 """Finished rows, R at a time, into the row queue, V at a time."""
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -21,6 +21,8 @@ class RowQueue(wiring.Component):
         R and V; one divides the other.
     depth : int
         Words of the queue.
+    bits : int
+        Bits of a sum that are kept, at most 24; the others are copies of its sign.
 
     Members
     -------
@@ -31,10 +33,10 @@ class RowQueue(wiring.Component):
     rows : Out(stream of ArrayLayout(signed(24), V))
     """
 
-    def __init__(self, *, rows, lanes, depth):
+    def __init__(self, *, rows, lanes, depth, bits=ROW_BITS):
         if rows % lanes and lanes % rows:
             raise ValueError(f"rows {rows} and lanes {lanes}: one must divide the other")
-        self._rows, self._lanes, self._depth = rows, lanes, depth
+        self._rows, self._lanes, self._depth, self._bits = rows, lanes, depth, bits
         self.words_per_tile = max(1, rows // lanes)
         sums = signed(ROW_BITS)
         super().__init__({
@@ -47,14 +49,14 @@ class RowQueue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits = ROW_BITS
+        bits = self._bits
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=bits * self._lanes, depth=self._depth)
         m.d.comb += [
-            self.rows.payload.as_value().eq(fifo.r_data),
+            *(self.rows.payload[lane].eq(fifo.r_data.word_select(lane, bits).as_signed()) for lane in range(self._lanes)),
             self.rows.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.rows.ready),
         ]
-        tile = self.tile.as_value()
+        tile = Cat(*(self.tile[row][:bits] for row in range(self._rows)))
         if self._rows >= self._lanes:
             held = Signal(bits * self._rows)
             left = Signal(range(self.words_per_tile + 1))

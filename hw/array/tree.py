@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.hw.array.decoder import Trit
 
-ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns
+ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 
 
 def _add_carry(a, b, carry):
@@ -25,7 +25,7 @@ class RowAccumulator(wiring.Component):
     where a multiplexer in front of the adder would cost a LUT per bit.
 
     Throughput one chunk per cycle; ``latency`` cycles from inputs to ``sum``, which then stays until the next ``last``. No
-    back-pressure. Range: see ACCUMULATOR_BITS.
+    back-pressure. Range: see ACCUMULATOR_BITS; fewer ``bits`` do where 127 * 2^(1 - bits) * (columns of the matrix) <= 1.
 
     Members
     -------
@@ -33,13 +33,13 @@ class RowAccumulator(wiring.Component):
     trits : In(ArrayLayout(Trit, C))
     last, enable : In(1)
         The row ends with this chunk; this cycle carries a chunk.
-    sum : Out(signed(22))
+    sum : Out(signed(bits))
     """
 
-    def __init__(self, *, columns):
+    def __init__(self, *, columns, bits=ACCUMULATOR_BITS):
         if columns < 1:
             raise ValueError(f"columns {columns}: must be positive")
-        self._columns = columns
+        self._columns, self._bits = columns, bits
         levels = (columns - 1).bit_length()
         self.latency = 1 + (levels + 1) // 2 + 1
         super().__init__({
@@ -47,7 +47,7 @@ class RowAccumulator(wiring.Component):
             "trits": In(data.ArrayLayout(Trit, columns)),
             "last": In(1),
             "enable": In(1),
-            "sum": Out(signed(ACCUMULATOR_BITS)),
+            "sum": Out(signed(bits)),
         })
 
     def elaborate(self, platform):
@@ -89,7 +89,7 @@ class RowAccumulator(wiring.Component):
             last_next, enable_next = Signal(name=f"last{k}"), Signal(name=f"enable{k}")
             m.d.sync += [last_next.eq(last), enable_next.eq(enable)]
             last, enable = last_next, enable_next
-        total = Signal(signed(ACCUMULATOR_BITS))
+        total = Signal(signed(self._bits))
         following = Signal.like(total)
         m.d.comb += following.eq(_add_carry(total, terms[0], carries.pop()))
         with m.If(enable & last):

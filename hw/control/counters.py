@@ -16,13 +16,21 @@ class Counters(wiring.Component):
     events : In(8)
         Bit k counts EVENTS[k].
     values : Out(ArrayLayout(32, 8))
+
+    Parameters
+    ----------
+    present : bool
+        False: build nothing; all values are 0.
     """
 
-    def __init__(self):
+    def __init__(self, present=True):
+        self._present = present
         super().__init__({"events": In(len(EVENTS)), "values": Out(data.ArrayLayout(32, len(EVENTS)))})
 
     def elaborate(self, platform):
         m = Module()
+        if not self._present:
+            return m
         for k in range(len(EVENTS)):
             held = Signal(name=f"event_{EVENTS[k]}")
             m.d.sync += [held.eq(self.events[k]), self.values[k].eq(self.values[k] + held)]

@@ -29,7 +29,7 @@ class Registers(wiring.Component):
         Counters.
     running, halted, sample_done, fault : In; best : In(32)
         From the sequencer and the sampler.
-    go, sample_taken, soft_reset, greedy : Out(1); token, position, start, prompt_end, seed : Out(32)
+    go, sample_taken, soft_reset, greedy : Out(1); token, position, start, prompt_end : Out(register_bits); seed : Out(32)
     active : Out(1)
         A request is under way or an event waits.
     """
@@ -39,7 +39,7 @@ class Registers(wiring.Component):
         address, port = config.word_address_bits, config.port_bytes
         if port < 2:
             raise ValueError(f"port_bytes {port}: at least 2")
-        words = Out(32)
+        words, number = Out(32), Out(config.register_bits)
         super().__init__({
             "request": In(stream.Signature(REQUEST)), "response": Out(stream.Signature(RESPONSE)),
             "event": Out(stream.Signature(EVENT)),
@@ -51,7 +51,7 @@ class Registers(wiring.Component):
             "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": In(32), "frames_lost": In(32),
             "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
             "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "greedy": Out(1),
-            "token": words, "position": words, "start": words, "prompt_end": words, "seed": words,
+            "token": number, "position": number, "start": number, "prompt_end": number, "seed": words,
             "active": Out(1),
         })
 
@@ -65,9 +65,11 @@ class Registers(wiring.Component):
         m.d.comb += [address.eq(request.address), value.eq(request.data), is_write.eq(request.write)]
 
         enabled = Signal()
-        limit, stop, flags = Signal(32), Signal(32, init=NEVER), Signal(1)
+        bits = cfg.register_bits
+        limit, stop, flags = Signal(bits), Signal(bits, init=NEVER & ((1 << bits) - 1)), Signal(1)
         ring_bits = (cfg.ring - 1).bit_length()
-        m.submodules.ring = ring = Memory(shape=32, depth=cfg.ring, init=[])
+        # Nobody reads an entry in the cycle of its write: HALT comes later, and so does the host's knowledge of it.
+        m.submodules.ring = ring = Memory(shape=bits, depth=cfg.ring, init=[], attrs={"no_rw_check": 1})
         ring_read, ring_write = ring.read_port(), ring.write_port()
 
         with m.If(self.halted):
@@ -90,19 +92,21 @@ class Registers(wiring.Component):
             m.d.sync += token_ready.eq(0)
 
         # Recording a sample: ring entry, event, stop token.
-        following = Signal(32)
+        following = Signal(bits)
+        event_position, event_token = Signal(bits), Signal(bits)
         event_waits = Signal()
         m.d.comb += [
             following.eq(self.position + 1),
             self.sample_taken.eq(self.sample_done & ~event_waits),
             self.event.valid.eq(event_waits),
+            self.event.payload.position.eq(event_position), self.event.payload.token.eq(event_token),
             ring_read.en.eq(1),
         ]
         with m.If(self.event.ready):
             m.d.sync += event_waits.eq(0)
         with m.If(self.sample_taken):
-            m.d.sync += [event_waits.eq(1), self.event.payload.position.eq(following), self.event.payload.token.eq(self.best)]
-            with m.If(self.best == stop):
+            m.d.sync += [event_waits.eq(1), event_position.eq(following), event_token.eq(self.best)]
+            with m.If(self.best[:bits] == stop):
                 m.d.sync += limit.eq(following)
 
         readable = self._readable(limit, stop, flags, enabled)
@@ -244,7 +248,7 @@ class Registers(wiring.Component):
             0x48: self.position, 0x4C: self.start, 0x50: limit, 0x54: self.prompt_end, 0x58: self.seed, 0x5C: flags,
             0x60: stop,
         }
-        counters = {0x80 + 4 * k: self.values[k] for k in range(len(EVENTS))}
+        counters = {0x80 + 4 * k: self.values[k] for k in range(len(EVENTS) if cfg.counters else 0)}
         return constants | registers | counters | {0xA0: self.frames_bad, 0xA4: self.frames_lost}
 
     def _write_registers(self, m, address, value, enabled, limit, stop, flags):

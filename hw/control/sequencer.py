@@ -68,7 +68,8 @@ class Sequencer(wiring.Component):
         m = Module()
         cfg = self._config
         address_bits = cfg.word_address_bits
-        words = [Memory(shape=32, depth=cfg.program_words, init=[]) for _ in range(3)]
+        # The program is never written while it runs, so synthesis need not care about a read of the word being written.
+        words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
         next_pc = Signal(10)

@@ -24,8 +24,8 @@ class Link(wiring.Component):
 
     Parameters
     ----------
-    config : object with ``credits``
-        Only ``credits`` is used: frame buffers of 256 bytes.
+    config : Config
+        ``credits``: frame buffers of 256 bytes; without ``counters``, those of frames have 16 bits.
 
     Members
     -------
@@ -41,7 +41,7 @@ class Link(wiring.Component):
     """
 
     def __init__(self, config):
-        self._receiver = FrameReceiver(config.credits)
+        self._receiver = FrameReceiver(config.credits, 32 if config.counters else 16)
         super().__init__({
             "rx": In(stream.Signature(8)),
             "tx": Out(stream.Signature(8)),

@@ -33,6 +33,8 @@ class FrameReceiver(wiring.Component):
     ----------
     credits : int
         Frame buffers of 256 bytes, in one block RAM; 1 to 255, the field of the register block.
+    counter_bits : int
+        Bits of the two counters.
 
     Members
     -------
@@ -46,11 +48,11 @@ class FrameReceiver(wiring.Component):
         Read the oldest frame from its start.
     release : In(1)
         Give the oldest frame's buffer back. Needs a ``rewind`` before the next read.
-    frames_bad, frames_lost : Out(32)
+    frames_bad, frames_lost : Out(counter_bits)
         Wrapping counters.
     """
 
-    def __init__(self, credits):
+    def __init__(self, credits, counter_bits=32):
         if not 1 <= credits <= 255:
             raise ValueError(f"credits {credits!r}: use 1 to 255 frame buffers")
         self.credits = credits
@@ -60,8 +62,8 @@ class FrameReceiver(wiring.Component):
             "bytes": Out(stream.Signature(8)),
             "rewind": In(1),
             "release": In(1),
-            "frames_bad": Out(32),
-            "frames_lost": Out(32),
+            "frames_bad": Out(counter_bits),
+            "frames_lost": Out(counter_bits),
         })
 
     def elaborate(self, platform):

@@ -5,15 +5,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.memory.port import MemoryPort, burst_layout, write_layout
+from sterna.hw.memory.port import MAX_BURST_WORDS, MemoryPort, burst_layout, write_layout
 
 OUTSTANDING = 8
+LENGTH_BITS = MAX_BURST_WORDS.bit_length()
 
 
 class Arbiter(wiring.Component):
     """Shares a memory port; the host goes first, because it asks for single words now and then.
 
-    Returning words are handed out by a queue of (owner, length) in the order of the bursts. At most OUTSTANDING bursts are
+    Returning words are handed out by a queue of (owner, length) in the order of the bursts. At most ``outstanding`` bursts are
     under way. Words for a fetch engine that is held in reset are dropped, so a reset only has to last until ``quiet``.
 
     Members
@@ -27,7 +28,8 @@ class Arbiter(wiring.Component):
         No burst is under way.
     """
 
-    def __init__(self, *, address_bits, port_bytes):
+    def __init__(self, *, address_bits, port_bytes, outstanding=OUTSTANDING):
+        self._outstanding = outstanding
         word = 8 * port_bytes
         burst, write = burst_layout(address_bits), write_layout(address_bits, port_bytes)
         super().__init__({
@@ -43,8 +45,8 @@ class Arbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        owner_layout = data.StructLayout({"host": 1, "length": 8})
-        m.submodules.owners = owners = SyncFIFO(width=owner_layout.size, depth=OUTSTANDING)
+        owner_layout = data.StructLayout({"host": 1, "length": LENGTH_BITS})
+        m.submodules.owners = owners = SyncFIFO(width=owner_layout.size, depth=self._outstanding)
         port = self.port
 
         # A choice must not change while valid waits for ready, so it is held until the transfer.
@@ -76,7 +78,7 @@ class Arbiter(wiring.Component):
         m.d.comb += [owners.w_en.eq(issued), new.host.eq(read_host), new.length.eq(port.read_command.payload.length)]
 
         owner = data.View(owner_layout, owners.r_data)
-        count = Signal(8)
+        count = Signal(LENGTH_BITS)
         arrived = port.read_data.valid
         m.d.comb += [
             port.read_data.ready.eq(1),

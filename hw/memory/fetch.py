@@ -1,13 +1,40 @@
 """The fetch engine: long reads cut into bursts, run ahead into the stream FIFO."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout
 
 QUEUED_FETCHES = 4
+
+
+class ShiftQueue(wiring.Component):
+    """A short queue whose words move down to the output when one leaves: smaller than a memory of flip-flops with a read
+    multiplexer. One word in and one out per cycle; ports as those of `amaranth.lib.fifo.SyncFIFO`.
+    """
+
+    def __init__(self, width, depth):
+        self._width, self._depth = width, depth
+        super().__init__({"w_data": In(width), "w_en": In(1), "w_rdy": Out(1), "r_data": Out(width), "r_en": In(1), "r_rdy": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        words = [Signal(self._width, name=f"word{k}") for k in range(self._depth)]
+        full = Signal(self._depth)  # bit k: place k holds a word; no gaps
+        leaves = self.r_rdy & self.r_en
+        enters = self.w_rdy & self.w_en
+        m.d.comb += [self.r_data.eq(words[0]), self.r_rdy.eq(full[0]), self.w_rdy.eq(~full[-1])]
+        for k, word in enumerate(words):
+            above = words[k + 1] if k + 1 < self._depth else self.w_data
+            with m.If(leaves | ~full[k]):
+                m.d.sync += word.eq(Mux(full[k + 1] if k + 1 < self._depth else 0, above, self.w_data))
+        with m.If(enters & ~leaves):
+            m.d.sync += full.eq(Cat(1, full[:-1]))
+        with m.Elif(leaves & ~enters):
+            m.d.sync += full.eq(full >> 1)
+        return m
 
 
 class Fetch(wiring.Component):
@@ -52,7 +79,7 @@ class Fetch(wiring.Component):
         # No read is longer than the memory, so the counter needs one bit more than an address.
         words_bits = min(24, self._address_bits + 1)
         held = data.StructLayout({"address": self._address_bits, "words": words_bits})
-        m.submodules.queue = queue = SyncFIFO(width=held.size, depth=QUEUED_FETCHES)
+        m.submodules.queue = queue = ShiftQueue(held.size, QUEUED_FETCHES)
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=8 * self._port_bytes, depth=depth)
         waiting, asked = data.View(held, queue.r_data), data.View(held, queue.w_data)
         address = Signal(self._address_bits)

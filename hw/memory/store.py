@@ -31,7 +31,7 @@ class Store(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         address = Signal(self._address_bits)
-        left = Signal(24)
+        left = Signal(min(24, self._address_bits + 1))  # no more words than the memory has
         m.d.comb += [
             self.idle.eq(left == 0),
             self.command.ready.eq(left == 0),

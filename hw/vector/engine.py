@@ -61,10 +61,11 @@ class _Core(wiring.Component):
         m = Module()
         lanes = self.config.lanes
         address_bits = max(1, (self.config.vector_words - 1).bit_length())
+        row_bits = min(ROW_BITS, self.config.register_bits)  # a row that is sampled is a token
         m.submodules.issue = issue = Issue(lanes, address_bits)
         m.submodules.unpacker = unpacker = Unpacker(lanes, self.config.port_bytes)
-        m.submodules.random = random = RandomUnit(lanes, ROW_BITS)
-        m.submodules.sampler = sampler = Sampler(lanes, ROW_BITS)
+        m.submodules.random = random = RandomUnit(lanes, row_bits)
+        m.submodules.sampler = sampler = Sampler(lanes, row_bits)
         connect(m, flipped(self.command), issue.command)
         connect(m, flipped(self.stream), unpacker.words)
         fields = issue.fields
@@ -99,15 +100,16 @@ class _Core(wiring.Component):
             random.seed.eq(self.seed), random.position.eq(self.position), self.best.eq(sampler.best),
         ]
 
-        # Memories.
+        # Memories. No operation reads what is being written (docs/isa.md), so such a read may return anything.
         banks = []
         for bank in range(3):
-            memory = Memory(shape=unsigned(24 * lanes), depth=self.config.vector_words, init=[])
+            memory = Memory(shape=unsigned(24 * lanes), depth=self.config.vector_words, init=[],
+                            attrs={"no_rw_check": 1})
             m.submodules[f"bank{bank}"] = memory
             read, write = memory.read_port(), memory.write_port()
             m.d.comb += read.addr.eq(issue.addresses[bank])
             banks.append((read, write))
-        m.submodules.scalars = scalars = Memory(shape=unsigned(24), depth=32, init=[0, ONE])
+        m.submodules.scalars = scalars = Memory(shape=unsigned(24), depth=32, init=[0, ONE], attrs={"no_rw_check": 1})
         scalar_read, scalar_port = scalars.read_port(), scalars.write_port()
         m.d.comb += [
             scalar_read.addr.eq(Mux(sampler.read, sampler.read_address, issue.scalar_address)),

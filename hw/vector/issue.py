@@ -139,6 +139,9 @@ class Issue(wiring.Component):
         left = Signal(16 - lane_bits)
         pulled, pulled_last, pulled_all = Signal(), Signal(), Signal()
         young = Signal()
+        # Beat b of an operation may read what beat b of the one before wrote: short operations keep a distance for that.
+        hold = Signal(range(WRITE_STAGE - 2))
+        distance = Signal.like(hold)
         fresh = Signal()
         step = Signal()
         begin = Signal()
@@ -149,6 +152,8 @@ class Issue(wiring.Component):
         m.d.sync += [self.loads.eq(0), fresh.eq(0)]
         with m.If(self.first_passed):
             m.d.sync += young.eq(0)
+        with m.If(hold != 0):
+            m.d.sync += hold.eq(hold - 1)
         kind_a = self.fields.a_kind
         m.d.comb += uses_queue.eq(kind_a[2] | (self.fields.c_kind == 4))
 
@@ -156,7 +161,7 @@ class Issue(wiring.Component):
             with m.State("A"):
                 m.d.comb += [
                     self.idle.eq(1), operand.eq(vop.a_address), self.scalar_address.eq(vop.a_address),
-                    begin.eq(self.command.valid & ~young & ~self.scalar_taken
+                    begin.eq(self.command.valid & ~young & (hold == 0) & ~self.scalar_taken
                              & (self.drained | ~(vop.wait | uses_random | command.start))
                              & ~(self.key_busy & uses_random)),
                 ]
@@ -188,6 +193,10 @@ class Issue(wiring.Component):
                         left.eq(Mux(vop.one, 0, (command.count - 1)[lane_bits:16])),
                         pulled_all.eq(0), fresh.eq(1), young.eq(1),
                     ]
+                    # An operation of n beats is followed WRITE_STAGE - 2 - n cycles later than setup alone would have it.
+                    far = WRITE_STAGE - 3
+                    beats = Mux(vop.one, 0, (command.count - 1)[lane_bits:16])
+                    m.d.sync += distance.eq(Mux(beats < far, far - beats[:3], 0))
                     if self.lanes > 1:
                         rest = command.count[:lane_bits]
                         for lane in range(self.lanes):
@@ -213,6 +222,7 @@ class Issue(wiring.Component):
                 with m.If(self.pull & self.pull_last):
                     m.d.sync += pulled_all.eq(1)
                 with m.If(self.issue & self.issue_last):
+                    m.d.sync += hold.eq(distance)
                     m.next = "A"
         m.d.sync += [pulled.eq(self.pull), pulled_last.eq(self.pull_last)]
 

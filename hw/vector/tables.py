@@ -116,13 +116,11 @@ class TableUnit(wiring.Component):
             uses_rom.eq(~(kind[NONE] | kind[EXPONENT])),
             one_to_two.eq(kind[RECIP] | kind[LOG2] | kind[RSQRT]),
             positive_sigmoid.eq(kind[SIGMOID] & ~negative2),
-            self.d.eq(argument),
+            # RSQRT: the significand of an odd exponent counts double. Plain expressions here and below: a block that is
+            # evaluated only when something changes would leave Icarus with X until the first argument that is not 0.
+            self.d.eq(Cat(argument[:15], Mux(one_to_two, Mux(kind[RSQRT] & ~argument[15], 128, 127), argument[15:23])[:8],
+                          argument[23] & ~uses_rom)),
         ]
-        with m.If(uses_rom):
-            m.d.comb += self.d[23].eq(0)
-        with m.If(one_to_two):
-            # RSQRT: the significand of an odd exponent counts double.
-            m.d.comb += self.d[15:23].eq(Mux(kind[RSQRT] & ~argument[15], 128, 127))
 
         def scaled(word, name):
             total = Signal(10, name=name)
@@ -130,17 +128,10 @@ class TableUnit(wiring.Component):
             return Cat(word[:15], total[:8]), total[9] | ~total[:8].any()
 
         (c0, flush0), (c1, flush1) = scaled(read.data[:24], "field0"), scaled(read.data[24:], "field1")
-        with m.If(uses_rom):
-            m.d.comb += self.slope.eq(
-                Mux(flush1 | special, 0, Cat(c1, read.data[47] ^ positive_sigmoid)))
-        with m.Else():
-            m.d.comb += self.slope.eq(self.b)
-        with m.If(~uses_rom):
-            m.d.comb += self.intercept.eq(self.c)
-        with m.Elif(special):
-            m.d.comb += self.intercept.eq(Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE))
-        with m.Elif(positive_sigmoid):
-            m.d.comb += self.intercept.eq(Cat(read_complement.data, Const(126, 9)))
-        with m.Else():
-            m.d.comb += self.intercept.eq(Mux(flush0, 0, Cat(c0, read.data[23])))
+        at_special = Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE)
+        from_rom = Mux(positive_sigmoid, Cat(read_complement.data, Const(126, 9)), Mux(flush0, 0, Cat(c0, read.data[23])))
+        m.d.comb += [
+            self.slope.eq(Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, read.data[47] ^ positive_sigmoid)), self.b)),
+            self.intercept.eq(Mux(uses_rom, Mux(special, at_special, from_rom), self.c)),
+        ]
         return m

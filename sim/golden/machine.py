@@ -71,7 +71,7 @@ class Machine:
         self._products = deque()
 
     def _reset_pending(self):
-        self._pending = np.zeros((3, self.config.vector_words), bool)
+        self._pending = np.zeros((3, self.config.vector_words), np.int32)  # beat that wrote a word, from 1
         self._pending_scalars, self._pending_codes, self._pending_rows = set(), set(), False
 
     def load(self, program):
@@ -270,7 +270,7 @@ class Machine:
             words, rotate = self._span(code, beats, f["one"], name == "c")
             if any(other == kind and not np.array_equal(at, words) for other, at in reads):
                 self._fail(f"bank {kind} is read at two addresses")
-            if self._pending[kind, words].any():
+            if self._under_way(kind, words):
                 self._fail(f"reads bank {kind} word {words[0]} while a result is under way: wait is missing")
             reads.append((kind, words))
             return np.roll(self.banks[kind, words], -rotate, 1)
@@ -351,12 +351,12 @@ class Machine:
             words, _ = self._span(f["d"], beats, f["one"])
             for number in range(3):
                 if f["d_banks"] >> number & 1:
-                    if self._pending[number, words].any():
+                    if self._under_way(number, words):
                         self._fail(f"writes bank {number} word {words[0]} while a result is under way: "
                                    "wait is missing")
                     self._check_overlap(number, words, reads)
                     self.banks[number, words] = r
-                    self._pending[number, words] = True
+                    self._pending[number, words] = np.arange(1, len(words) + 1)
         elif kind == isa.D_SCALAR:
             if f["d"] in self._pending_scalars:
                 self._fail(f"writes s{f['d']} while a result is under way: wait is missing")
@@ -370,6 +370,11 @@ class Machine:
                 self._best = scores[best], self._row + best
             self._row += count
             self._pending_rows = True
+
+    def _under_way(self, number, words):
+        """Whether a word may still be on its way when its beat comes; the beat that wrote it is far enough ahead."""
+        beats = self._pending[number, words]
+        return np.any((beats != 0) & (beats != np.arange(1, len(words) + 1)))
 
     def _check_overlap(self, number, words, reads):
         """An operation must not read what an earlier beat of itself wrote: that result would still be under way."""

@@ -9,7 +9,9 @@ from sterna.host.driver import Device
 from sterna.host.image import Image, build_image
 from sterna.host.transport import open_transport
 from sterna.sim.board.board import SimulatedBoard, read_trace
+from sterna.sim.golden import fp24
 from sterna.sim.golden.machine import Machine
+from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_model
 
 
@@ -38,6 +40,14 @@ def placed(image, config, base):
         "embedding_address", "stream_address", "state_address", "end")})
 
 
+def golden_outcome(image, prompt, count, **options):
+    """(tokens, state) that ``Session.outcome`` must give, of the golden model."""
+    model = GoldenModel(image.unpack())
+    state = model.start(1)
+    tokens = model.generate(prompt, count, start_state=state, **options)
+    return tokens, fp24.to_bits(state[:, 0]).tolist()
+
+
 def _regions(image, where):
     """[(byte address, uint8 array)] of the image at the addresses of a MemoryMap."""
     return [(where.embedding_address, image.section("embedding")), (where.stream_address, image.section("stream"))]
@@ -56,6 +66,10 @@ class Session:
         Put the image into the memory directly instead of over the link.
     addresses : MemoryMap, optional
         Where the image goes; by default at the start of the memory.
+    trace : bool
+        Record every vector.
+    board
+        Options of SimulatedBoard.
 
     Attributes
     ----------
@@ -64,7 +78,7 @@ class Session:
     program : Program
     """
 
-    def __init__(self, config, image, folder, preload=False, addresses=None, **board):
+    def __init__(self, config, image, folder, preload=False, addresses=None, trace=True, **board):
         self.config, self.image, self.folder, self.addresses = config, image, folder, addresses
         if preload:
             path = folder / "image.sterna"
@@ -74,7 +88,7 @@ class Session:
                 (path, image.sections[name]["offset"], image.sections[name]["bytes"], address)
                 for name, address in (("embedding", where.embedding_address), ("stream", where.stream_address))]
         self._preloaded = preload
-        self.board = SimulatedBoard(config, trace=folder / "trace.bin", **board)
+        self.board = SimulatedBoard(config, trace=folder / "trace.bin" if trace else None, **board)
 
     def __enter__(self):
         self.board.start()
@@ -112,6 +126,16 @@ class Session:
     def generate(self, *prompt_and_count, **options):
         """Tokens that follow the prompt, as the board generates them; arguments of ``run``."""
         return [token for _, token in self.run(*prompt_and_count, **options)]
+
+    def state(self):
+        """Recurrent state in the device's memory, fp24 bits as lists [L][H]."""
+        where, geometry = self.program.memory_map, self.image.geometry
+        words = np.frombuffer(self.device.read_state(where.state_address, where.state_bytes), "<u4")
+        return words.reshape(geometry.num_hidden_layers, -1)[:, :geometry.hidden_size].tolist()
+
+    def outcome(self, *prompt_and_count, **options):
+        """As ``generate``, with the state behind it: (tokens, state)."""
+        return self.generate(*prompt_and_count, **options), self.state()
 
     def trace(self):
         """Every vector the board has written so far, after the board has been left."""

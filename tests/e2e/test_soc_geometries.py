@@ -1,4 +1,4 @@
-"""Random geometries on every preset: tokens and every intermediate vector equal those of the instruction interpreter."""
+"""Random geometries on every preset: tokens and every vector equal those of the instruction interpreter."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,7 @@ def geometries(rng, name):
 def test_random_geometries(name, part, tmp_path):
     config = PRESETS[name]
     rng = np.random.default_rng([seed(), part, *name.encode()])
-    expected, session = [], None
-    timing = random_timing(rng)
+    expected, timing = [], random_timing(rng)
     if config.memory == "onchip":
         timing = {"seed": timing["seed"]}
     print(f"timing {timing}")

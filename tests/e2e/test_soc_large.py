@@ -1,4 +1,4 @@
-"""Sizes of the large models: a whole layer at hidden size 2048, the top of 1 GiB, and what the 2.7B geometry needs."""
+"""Sizes of the large models: a layer at hidden size 2048, the top of 1 GiB, and what the 2.7B geometry needs."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ LARGEST = Geometry(2560, 6912, 32, 32000)
 def test_largest_geometry_fits():
     program = build_program(CONFIG, LARGEST)
     where = memory_map(CONFIG, LARGEST)
-    assert 0.6e9 < where.stream_bytes and where.end <= CONFIG.memory_bytes
+    assert 0.5e9 < where.stream_bytes and where.end <= CONFIG.memory_bytes
     assert len(program.words) <= CONFIG.program_words and max(program.vector_words) <= CONFIG.vector_words
     assert max(LARGEST.hidden_size, LARGEST.intermediate_size) <= CONFIG.activation_words * CONFIG.columns
     # Every limit counts: with less of anything the model is refused.

@@ -230,6 +230,28 @@ async def reductions(dut):
 
 
 @cocotb.test()
+async def chains(dut):
+    """Element-wise operations one after the other without `wait`: each beat meets what the same beat wrote before."""
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    random = engine.random
+    for _ in range(60):
+        count = random.choice((1, LANES, random.randrange(1, 12 * LANES), 12 * LANES))
+        offset = random.randrange(8)
+        flag = random.choice((0, PLUS))
+        at, source = [random.randrange(16) | flag for _ in range(3)], 0
+        # A slow row queue leaves bubbles between the beats of the first operation.
+        engine.send(Vop(a=ROW, ba=1, d=VECTOR, banks=1, da=at[0], wait=1), count, offset)
+        for _ in range(3):
+            target = random.choice([b for b in range(3) if b != source])
+            engine.send(Vop(a=source, aa=at[source], b=source, ba=at[source], d=VECTOR, banks=1 << target, da=at[target],
+                            table=random.choice((0, 1)), wait=0), count, offset)
+            source = target
+    await engine.finish()
+
+
+@cocotb.test()
 async def rates(dut):
     """One beat per cycle, three cycles of setup, and the distances that docs promise."""
     engine = Engine(dut, 0.0)

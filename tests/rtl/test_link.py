@@ -28,7 +28,7 @@ def test_units(unit, stall, simulator):
 @pytest.mark.icarus
 @pytest.mark.parametrize("credits, stall", [(2, 0.0), (2, 0.5), (3, 0.2), (8, 0.2), (1, 0.3)])
 def test_link(credits, stall):
-    bench.run(Link(SimpleNamespace(credits=credits)), "bench_link", "link", "icarus", env={"STALL": stall, "CREDITS": credits})
+    bench.run(Link(SimpleNamespace(credits=credits, counters=True)), "bench_link", "link", "icarus", env={"STALL": stall, "CREDITS": credits})
 
 
 def test_software_model_and_residue():

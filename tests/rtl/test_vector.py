@@ -28,6 +28,15 @@ def test_sequences(lanes, port_bytes, stall):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
+@pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8)])
+@pytest.mark.parametrize("stall", [0.0, 0.8])
+def test_chains(lanes, port_bytes, stall):
+    bench.run(engine(lanes, port_bytes), "bench_vector", f"vector{lanes}_{port_bytes}", testcase="chains",
+              env={"LANES": lanes, "PORT": port_bytes, "WORDS": 160, "STALL": stall, "PARTS": 1})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
 @pytest.mark.parametrize("case", ["reductions", "rates"])
 @pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8), (8, 16)])
 def test_timing(lanes, port_bytes, case):

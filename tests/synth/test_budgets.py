@@ -1,0 +1,45 @@
+"""Area budgets: cells after synthesis that a change must not exceed unnoticed."""
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from sterna.hw import synth
+from sterna.hw.accelerator import Accelerator
+from sterna.hw.array.tree import RowAccumulator
+from sterna.hw.config import preset
+
+pytestmark = pytest.mark.synth
+
+LUTS_PER_TRIT = 20
+# Upper bounds for the whole accelerator of the preset up5k. The device has 5280 logic cells, 30 block RAMs, 8 DSP and 4 SPRAM: DSP and
+# SPRAM fit, the LUTs leave too little room for the flip-flops that share no cell with one, and the block RAMs are four too many.
+UP5K = {"lut4": 4900, "flip_flops": 2450, "block_ram": 34, "dsp": 8, "spram": 4}
+
+
+class OnlyLink(wiring.Component):
+    """The accelerator behind its byte streams: what a board without trace and idle pins builds."""
+
+    rx: In(stream.Signature(8))
+    tx: Out(stream.Signature(8))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.accelerator = accelerator = Accelerator(preset("up5k"))
+        connect(m, flipped(self.rx), accelerator.rx)
+        connect(m, accelerator.tx, flipped(self.tx))
+        return m
+
+
+def test_luts_of_a_trit_lane():
+    columns = 20
+    cells = synth.count_cells(RowAccumulator(columns=columns), "ecp5")
+    luts = cells.lut4 + 2 * cells.carry
+    assert 0 < luts <= LUTS_PER_TRIT * columns, f"{luts / columns:.1f} LUTs per trit lane, at most {LUTS_PER_TRIT} are allowed"
+
+
+def test_up5k():
+    cells = synth.count_cells(OnlyLink(), "ice40", "accelerator", "up5k").as_dict()
+    assert cells["spram"] == UP5K["spram"], "the model memory is not in SPRAM"
+    over = {kind: (cells[kind], limit) for kind, limit in UP5K.items() if cells[kind] > limit}
+    assert not over, f"cells and their limits: {over}"

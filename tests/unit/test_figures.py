@@ -1,0 +1,84 @@
+"""The figures of the documentation: keys of the steps, marked places, tables."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from sterna.host.errors import UsageError
+from sterna.hw.config import PRESETS
+from sterna.sim import figures, pages
+
+SYNTHESES = (("lanes10", "ecp5"),)
+
+
+def test_fill_replaces_marked_places_and_names_the_missing():
+    text = "a <!-- figure:x.share -->old<!-- /figure --> b\n<!-- figure:t -->\n\nold\n\n<!-- /figure -->\n" \
+           "<!-- figure:none -->kept<!-- /figure -->"
+    shown = {"x.share": pages.show("x.share", 0.9512), "t": "one\ntwo"}
+    filled, missing = pages.fill(text, shown)
+    assert filled == ("a <!-- figure:x.share -->95.1%<!-- /figure --> b\n"
+                      "<!-- figure:t -->\n\none\ntwo\n\n<!-- /figure -->\n"
+                      "<!-- figure:none -->kept<!-- /figure -->")
+    assert missing == ["none"]
+    assert pages.fill(filled, shown) == (filled, missing)
+
+
+def test_tables_hold_what_was_found():
+    speed = {"cycles_per_token": 54388.6, "share": 0.42, "tokens_per_second": 1838.6, "clock_mhz": 100,
+             **{f"stall_{cause}.share": 0.1 for cause in pages.STALLS}}
+    found = {f"speed.sim.{name}": value for name, value in speed.items()}
+    found |= {f"synth.lanes10.tree.{cell}": k for k, cell in enumerate(pages.CELLS)}
+    out = pages.tables({name: pages.show(name, value) for name, value in found.items()}, SYNTHESES)
+    assert "| sim | 54,389 | 42.0% | 10.0% | 10.0% | 10.0% | 10.0% | 1,839 at 100 MHz |" in out["table.speed"]
+    assert "| tree | 0 | 1 | 2 | 3 | 4 | 5 | 6 |" in out["table.synth.lanes10"]
+    assert "table.quality" not in out
+
+
+def test_presets_table_explains_every_parameter():
+    rows = [line.split(" | ") for line in pages.presets_table().splitlines()[2:]]
+    assert all(len(row) == 3 + len(PRESETS) and row[1].strip() for row in rows)
+    assert rows[0][0] == "| `rows`"
+    assert [row[-2].strip() for row in rows if "clock_hz" in row[0]] == ["100 M"]
+
+
+def test_results_say_how():
+    shown = {"lines.hw": "12", "lines.how": "counted by hand"}
+    page = pages.report(shown | pages.tables(shown, SYNTHESES), SYNTHESES)
+    assert "| hw/ | 12 |" in page and "- Lines of code: counted by hand" in page
+
+
+def test_a_step_runs_again_only_when_its_inputs_change(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "build" / "figures.json")
+    source, runs, results = tmp_path / "input", [], {}
+    source.write_text("one")
+    step = figures.Step(lambda: runs.append(1) or {"n": len(runs), "how": "counted"}, (), (source,))
+    monkeypatch.setattr(figures, "steps", lambda options: {"a.b": step})
+    options = argparse.Namespace(only=["a"], force=False)
+    for _ in range(2):
+        figures.run(options, results)
+    assert len(runs) == 1 and "up to date" in capsys.readouterr().out
+    source.write_text("two")
+    figures.run(options, results)
+    assert results["a.b"]["values"]["n"] == 2
+    assert figures.RESULTS.exists()
+
+
+def test_only_takes_whole_words_of_a_path():
+    names = ["speed.sim", "speed.sim2", "lines"]
+    assert figures.chosen(names, ["speed.sim", "lines"]) == ["speed.sim", "lines"]
+    assert figures.chosen(names, ["speed"]) == names[:2]
+    with pytest.raises(UsageError, match="--only spee: use one of speed, lines"):
+        figures.chosen(names, ["spee"])
+
+
+def test_the_documentation_names_only_figures_that_exist():
+    root = figures.ROOT
+    options = argparse.Namespace(model=Path("m"), checkpoint=Path("c"), text=None, stories=0)
+    steps = {*figures.steps(options), "demo"}
+    tables = {"table.presets", "table.speed", "table.quality", "table.lines",
+              *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
+    texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
+    used = [match[2] for text in texts for match in pages.MARK.finditer(text)]
+    assert used
+    for name in used:
+        assert name in tables or any(f"{name}.".startswith(f"{step}.") for step in steps), name
