@@ -35,7 +35,7 @@ $(BIN)/python:
 install: .venv/.installed  ## create .venv and install sterna with its pinned dependencies
 
 demo: .venv/.installed  ## generate text on the simulated accelerator
-	@$(BIN)/sterna generate -m models/story/story.sterna --device sim --preload -p "Once upon a time" -n 200 --seed 1
+	@$(BIN)/sterna generate -m models/story/story.sterna --device sim -p "Once upon a time" -n 200 --seed 1
 
 # Tests that need torch or Icarus run where these are installed; with CI=true everything must be there.
 test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)

@@ -143,7 +143,7 @@ PRESETS = {c.name: c for c in (
            activation_words=512, strip=32, clock_hz=80_000_000, credits=4),
     # The demo's simulated board: wide enough for several tokens per second of wall time.
     Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB, vector_words=2048,
-           activation_words=512, strip=32, clock_hz=100_000_000, fifo_words=512, credits=8),
+           activation_words=512, strip=64, clock_hz=100_000_000, fifo_words=512, credits=8),
     # DDR4 over four ports of the KV260; holds the 2.7B geometry.
     Config(name="lanes320", rows=8, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
            activation_words=256, strip=64, clock_hz=200_000_000, fifo_words=256, credits=8),
