@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -81,9 +82,6 @@ FAMILIES = {
 }
 
 
-BUILD = Path(__file__).resolve().parents[1] / "build" / "synth"
-
-
 @dataclass(frozen=True)
 class Target:
     """Stands for the platform of a family in `elaborate`; ``device`` as in amaranth.vendor."""
@@ -159,13 +157,14 @@ def count_cells(component, family, unit="", preset=""):
     tool = yosys()
     command, kinds = FAMILIES[family]
     from amaranth.back import verilog
-    # Below the project: the WebAssembly build of yosys keeps a /tmp of its own and cannot map LUTs in the real one.
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True, emit_src=False)
         (Path(folder) / "unit.v").write_text(text)
-        done = subprocess.run([tool, "-q", "-p", f"read_verilog unit.v; {command}; tee -q -o cells.json stat -json"],
-                              cwd=folder, capture_output=True, text=True)
+        # The WebAssembly build of yosys keeps a /tmp of its own, which hides the real one: it sees the folder as /unit.
+        root = "/unit" if Path(tool).name.startswith("yowasp") else folder
+        script = f"read_verilog {root}/unit.v; {command}; tee -q -o {root}/cells.json stat -json"
+        done = subprocess.run([tool, "-q", "-p", script], capture_output=True, text=True,
+                              env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
         if done.returncode:
             detail = (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
             raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {detail}")
