@@ -81,9 +81,9 @@ class Model:
                              "they do not belong together")
         return vocabulary
 
-    def build(self, config):
+    def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
-        return build_image(self.packed, config, self.tokenizer_json, self.name, self.end)
+        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end)
 
     def image_for(self, config, tell):
         """The Image for a device: the file's own, or one tiled anew in memory.

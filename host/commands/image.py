@@ -34,7 +34,7 @@ def convert(
     started = time.monotonic()
     model = Model(folder)
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
-    data = model.build(config)
+    data = model.build(config, output.stem)
     try:
         write_image(output, data)
     except OSError as error:
