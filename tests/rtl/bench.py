@@ -13,6 +13,7 @@ import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from sterna.sim.board import toolchain
 
@@ -121,11 +122,13 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
     print(f"{name} on {simulator}: seed {seed} (STERNA_SEED), log {log.relative_to(toolchain.ROOT)}")
     plusargs = ["+verilator+rand+reset+2", f"+verilator+seed+{seed % 2147483646 + 1}"] if simulator == "verilator" else []
     problem = None
+    # The runner lets this process's environment win over extra_env, and COLUMNS, for one, is often set there.
+    parameters = {"STERNA_SEED": str(seed)} | {k: str(v) for k, v in (env or {}).items()}
     try:
-        runner.test(test_module=module, hdl_toplevel=name, hdl_toplevel_lang="verilog", testcase=testcase, seed=seed,
-                    plusargs=plusargs, build_dir=folder, test_dir=test_folder, results_xml=str(results), waves=waves,
-                    timescale=("1ns", "1ps"), log_file=log,
-                    extra_env={"STERNA_SEED": str(seed)} | {k: str(v) for k, v in (env or {}).items()})
+        with patch.dict(os.environ, parameters):
+            runner.test(test_module=module, hdl_toplevel=name, hdl_toplevel_lang="verilog", testcase=testcase, seed=seed,
+                        plusargs=plusargs, build_dir=folder, test_dir=test_folder, results_xml=str(results), waves=waves,
+                        timescale=("1ns", "1ps"), log_file=log)
     except (Exception, SystemExit) as error:
         problem = str(error) or "the simulator failed"
     if problem is None:
