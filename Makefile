@@ -41,7 +41,7 @@ demo: .venv/.installed  ## generate text on the simulated accelerator
 test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
 	@marks="not hardware"; \
 	 if [ "$$CI" != true ]; then \
-	   $(BIN)/python -c 'import torch' 2>/dev/null || { marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
+	   $(BIN)/python -c 'import torch, matplotlib' 2>/dev/null || { marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
 	   command -v iverilog >/dev/null || { marks="$$marks and not icarus"; echo "no iverilog: leaving its tests out" >&2; }; \
 	 fi; \
 	 $(BIN)/python -m pytest -n 2 -m "$$marks" $(ARGS)

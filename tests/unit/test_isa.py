@@ -123,14 +123,23 @@ def waits(build):
 
 def test_wait_only_for_results_under_way():
     def straight(asm):
-        x, y = isa.bank(0, 0, words=4), isa.bank(1, 0, words=4)
+        x, y = isa.bank(0, 1, words=3), isa.bank(1, 0, words=4)
         asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 0 writes x
         asm.vop(isa.to_banks(2, 0, words=4), isa.STREAM32)    # 1 writes y: independent
-        asm.vop(isa.to_banks(4, 0, words=4), x)               # 2 reads x: waits, and so covers y
+        asm.vop(isa.to_banks(4, 0, words=4), x)               # 2 reads x in other beats: waits, and so covers y
         asm.vop(isa.to_banks(4, 4, words=4), y)               # 3 reads y, which is written
         asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 4 overwrites an operand: in order
         asm.vop(isa.to_banks(1, 3, words=4), isa.STREAM32)    # 5 overlaps the result of 4
     assert waits(straight) == [2, 5]
+
+
+def test_no_wait_for_what_the_same_beat_wrote():
+    def chain(asm, **flags):
+        asm.vop(isa.to_banks(1, 8, words=4, **flags), isa.STREAM32)
+        asm.vop(isa.to_banks(1, 8, words=4, **flags), isa.bank(0, 8, words=4, **flags))
+    assert waits(chain) == []
+    assert waits(lambda asm: chain(asm, plus=True)) == []
+    assert waits(lambda asm: chain(asm, mod=True)) == [1]
 
 
 @pytest.mark.parametrize("second, expected", [
@@ -150,8 +159,8 @@ def test_wait_across_the_back_edge_of_a_loop():
     def loop(asm):
         asm.emit(isa.STRIP, elements=64, strip=16)
         asm.label("top")
-        asm.vop(isa.to_banks(2, 0, words=1), isa.bank(0, 0, words=1))  # reads what the end of the loop writes
-        asm.vop(isa.to_banks(1, 0, words=1), isa.STREAM32)
+        asm.vop(isa.to_banks(2, 0, words=2), isa.bank(0, 0, words=2))  # reads what the end of the loop writes
+        asm.vop(isa.to_banks(1, 1, words=1), isa.STREAM32)
         asm.emit(isa.NEXT, target="top", strip=16)
     assert waits(loop) == [1]
 
