@@ -7,12 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.hw.config import VERSIONS
 from sterna.hw.control.counters import EVENTS
+from sterna.hw.link.executor import Event, Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
 
 MAGIC = 0x4E525453
-REQUEST = data.StructLayout({"write": 1, "address": 32, "data": 32})
-RESPONSE = data.StructLayout({"data": 32, "error": 1})
-EVENT = data.StructLayout({"position": 32, "token": 32})
 NEVER = 0xFFFFFFFF
 
 
@@ -21,7 +19,7 @@ class Registers(wiring.Component):
 
     Members
     -------
-    request : In(stream of REQUEST); response : Out(stream of RESPONSE); event : Out(stream of EVENT)
+    request : In(stream of Request); response : Out(stream of Response); event : Out(stream of Event)
     host_bursts, host_words, host_write
         The arbiter's host side.
     program_write, scalar_write : Out
@@ -41,8 +39,8 @@ class Registers(wiring.Component):
             raise ValueError(f"port_bytes {port}: at least 2")
         words, number = Out(32), Out(config.register_bits)
         super().__init__({
-            "request": In(stream.Signature(REQUEST)), "response": Out(stream.Signature(RESPONSE)),
-            "event": Out(stream.Signature(EVENT)),
+            "request": In(stream.Signature(Request)), "response": Out(stream.Signature(Response)),
+            "event": Out(stream.Signature(Event)),
             "host_bursts": Out(stream.Signature(burst_layout(address))),
             "host_words": In(stream.Signature(8 * port)),
             "host_write": Out(stream.Signature(write_layout(address, port))),

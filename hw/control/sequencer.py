@@ -7,18 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.array.array import Product
+from sterna.hw.vector.issue import Command
 
 FAULT_INSTRUCTION = 1
 SLOW_HZ = 40_000_000  # up to this clock the instruction register is left out (96 flip-flops)
-
-
-class VectorCommand(data.Struct):
-    """A vector operation with its length and strip offset, or (``start``) the start of a sampling."""
-
-    word: isa.INSTRUCTION_BITS
-    count: 16
-    offset: 16
-    start: 1
 
 
 class Sequencer(wiring.Component):
@@ -56,7 +48,7 @@ class Sequencer(wiring.Component):
             "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": Out(32)})),
             "go": In(1), "token": In(32), "position": In(32), "start": In(32), "prompt_end": In(32), "greedy": In(1),
             "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
-            "vector": Out(stream.Signature(VectorCommand)),
+            "vector": Out(stream.Signature(Command)),
             "product": Out(stream.Signature(Product)),
             "fetch": Out(stream.Signature(block)),
             "store": Out(stream.Signature(block)),

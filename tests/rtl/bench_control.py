@@ -9,8 +9,8 @@ from sterna.firmware import isa
 from sterna.firmware.assembler import Assembler
 from sterna.hw.array.array import Product
 from sterna.hw.config import Config
-from sterna.hw.control.registers import EVENT, REQUEST, RESPONSE
-from sterna.hw.control.sequencer import VectorCommand
+from sterna.hw.link.executor import Event, Request, Response
+from sterna.hw.vector.issue import Command
 from sterna.hw.memory.port import burst_layout, write_layout
 from streams import StreamDriver, StreamMonitor
 
@@ -20,7 +20,7 @@ ADDRESS_BITS, PORT = CONFIG.word_address_bits, CONFIG.port_bytes
 MASK = (1 << ADDRESS_BITS) - 1
 NUMBER_BITS = CONFIG.register_bits  # of positions and tokens
 BLOCK = data.StructLayout({"address": ADDRESS_BITS, "words": 24})
-OUTPUTS = {"vector": VectorCommand, "product": Product, "fetch": BLOCK, "store": BLOCK, "section": None}
+OUTPUTS = {"vector": Command, "product": Product, "fetch": BLOCK, "store": BLOCK, "section": None}
 
 
 def random_program(random):
@@ -259,8 +259,8 @@ class Host:
 
     def __init__(self, dut):
         self.dut, self.random, self.words = dut, bench.rng("host"), {}
-        self.request = StreamDriver(dut, "request", REQUEST, STALL)
-        self.response = StreamMonitor(dut, "response", RESPONSE, STALL)
+        self.request = StreamDriver(dut, "request", Request, STALL)
+        self.response = StreamMonitor(dut, "response", Response, STALL)
         self.bursts = StreamMonitor(dut, "host_bursts", burst_layout(ADDRESS_BITS), STALL)
         self.writes = StreamMonitor(dut, "host_write", write_layout(ADDRESS_BITS, PORT), STALL)
         dut.host_words__valid.value = 0
@@ -319,7 +319,7 @@ async def address_map(dut):
     """Memory words of every size, registers, program, scalars, ring, counters and addresses outside."""
     random = bench.rng("map")
     quiet_inputs(dut)
-    events = StreamMonitor(dut, "event", EVENT)
+    events = StreamMonitor(dut, "event", Event)
     host = Host(dut)
     await bench.start(dut)
     c = CONFIG
@@ -401,7 +401,7 @@ async def pacing(dut):
     random = bench.rng("pacing")
     c = CONFIG
     quiet_inputs(dut)
-    events = StreamMonitor(dut, "event", EVENT, stall=max(STALL, 0.3))
+    events = StreamMonitor(dut, "event", Event, stall=max(STALL, 0.3))
     host = Host(dut)
     await bench.start(dut)
     processed, sampled = [], {}
@@ -512,7 +512,7 @@ async def reset_race(dut):
     """A reset and a new position in any cycle around the start of a token: no token starts with what was read before."""
     quiet_inputs(dut)
     host = Host(dut)
-    StreamMonitor(dut, "event", EVENT)
+    StreamMonitor(dut, "event", Event)
     await bench.start(dut)
     for entry in range(8):
         await host.write(RING + 4 * entry, 100 + entry)
