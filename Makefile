@@ -14,7 +14,8 @@ WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|' 2>/dev/null || \
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
+	 column -t -s '|' 2>/dev/null || \
 	 grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST)
 
 $(BIN)/python:
@@ -41,8 +42,10 @@ demo: .venv/.installed  ## generate text on the simulated accelerator
 test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
 	@marks="not hardware"; \
 	 if [ "$$CI" != true ]; then \
-	   $(BIN)/python -c 'import torch, matplotlib' 2>/dev/null || { marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
-	   command -v iverilog >/dev/null || { marks="$$marks and not icarus"; echo "no iverilog: leaving its tests out" >&2; }; \
+	   $(BIN)/python -c 'import torch, matplotlib' 2>/dev/null || { \
+	     marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
+	   command -v iverilog >/dev/null || { \
+	     marks="$$marks and not icarus"; echo "no iverilog: leaving its tests out" >&2; }; \
 	 fi; \
 	 $(BIN)/python -m pytest -n 2 -m "$$marks" $(ARGS)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 INSTRUCTION_BITS = 96
 SLOT_BYTES = 16
 SCALARS = 32
+BEST_SCALAR = 31  # holds the score of the best row during a sampling
 PARTIAL_SUMS = 64
 
 HALT, VOP, FETCH, SETA, ROWA, MATVEC, STRIP, NEXT, LOOP, AGAIN, JUMP, WAITM, STORE, SAMPLE, WALK = range(15)

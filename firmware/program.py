@@ -5,7 +5,8 @@ which attention, o_proj and gate_proj share. There is no call instruction: who e
 which the tail's own NEXT instructions count down to one of three values. Behind the tail: the head, then the layer.
 
 Deadlock is avoided by construction: every vector of the stream is taken before the product behind it is issued, and
-at most four fetches are unfinished when one is queued.
+at most four fetches are unfinished when one is queued. On-chip memory needs no fetch ahead of time: there the words
+of every fetch are taken by instructions before the next one.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from sterna.sim.golden.fp24 import round24, to_bits
 INVERSE_TEMPERATURE = 2  # written by the host per run
 _CONSTANTS = (PER_H, PER_I, OUTER_EPS, INNER_EPS, FLOOR, THREE_HALVES, HALF, TWO, C127, LARGE, LN2) = range(3, 14)
 M, WS, S, Q = (14, 15, 16), (17, 18, 19), (20, 21, 22), (23, 24, 25)  # of up to three matrices behind one norm
-R, X1, X2, T, WS_DOWN, Y = range(26, 32)
+R, X1, X2, T, Y, WS_DOWN = range(26, 32)  # the last one is lost in a sampling (isa.BEST_SCALAR)
 _ROW, _STREAM, _STATE_IN, _STATE_OUT = range(4)  # address registers
 _SELECT = 64  # step of the tail's entry numbers
 
@@ -89,6 +90,7 @@ class _Writer:
         widths = (8, 2) if config.lanes == 1 else (8,) if config.lanes == 2 else ()
         self.shrink = dict(zip((16, 4), widths, strict=False))  # after level d, this vector length is enough
         self.port = config.port_bytes
+        self.ahead = config.memory == "external"  # fetch ahead of time
 
     def emit(self, opcode, **fields):
         self.asm.emit(opcode, **fields)
@@ -116,6 +118,11 @@ class _Writer:
 
     def fetch_stream(self, *parts):
         self.fetch(_STREAM, sum(self.shape.part_bytes(part) for part in parts))
+
+    def fetch_stream_now(self, *parts):
+        """The parts that the next instructions take, where nothing is fetched ahead."""
+        if not self.ahead:
+            self.fetch_stream(*parts)
 
     def load(self, *names):
         """Vectors from the stream: names of vectors, or numbers of scalar registers."""
@@ -226,15 +233,17 @@ class _Writer:
             self.emit(isa.SETA, areg=areg, value=address // port)
         self.emit(isa.ROWA, areg=_ROW, base=where.embedding_address // port, stride=where.row_bytes // port)
         self.fetch(_ROW, where.row_bytes)
-        self.fetch_stream("norm", "gates")
-        self.jump(isa.AT_START, "no state 0")
-        self.fetch(_STATE_IN, where.layer_state_bytes)
-        self.asm.label("no state 0")
-        self.fetch_stream("mixer", "out", "glu")
+        if self.ahead:
+            self.fetch_stream("norm", "gates")
+            self.jump(isa.AT_START, "no state 0")
+            self.fetch(_STATE_IN, where.layer_state_bytes)
+            self.asm.label("no state 0")
+            self.fetch_stream("mixer", "out", "glu")
         self.clear(3)
         self.load(X1)
         self.strip(self.h)
         self.vop(self.v["x"].write(), STREAM8, scalar(X1))
+        self.fetch_stream_now("norm", "gates")
         self.load("outer", "u0", "u1", "u2", *WS)
         self.loop("first norm", self.h)
         self.norm_strip(3)
@@ -255,6 +264,7 @@ class _Writer:
         t0, t1, s0, s1 = (v[name] for name in ("t0", "t1", "s0", "s1"))
         self.jump(isa.NOT_WANTED, "done")
         self.quantise("u0", 0, 0, self.h)
+        self.fetch_stream_now("head")
         self.product(0, vocab, self.h)
         self.emit(isa.SAMPLE, end=0)
         self.jump(isa.GREEDY, "greedy")
@@ -302,17 +312,21 @@ class _Writer:
         self.strip(self.h)
         self.load("keep", "w_g", "w_o")
         self.jump(isa.AT_START, "zero state")
+        if not self.ahead:
+            self.fetch(_STATE_IN, self.map.layer_state_bytes)
         self.load("h")
         self.jump(isa.ALWAYS, "state")
         self.asm.label("zero state")
         vop(h.write(), ZERO)
         self.asm.label("state")
         vop(isa.to_activation(0), v["u0"].read(), s(Q[0]))
+        self.fetch_stream_now("mixer", "out", "glu")
         self.product(0, self.h, self.h)
         self.more_scalars()
         vop(isa.to_activation(1), v["u1"].read(), s(Q[1]))
         self.product(1, self.h, self.h)
-        self.fetches()
+        if self.ahead:
+            self.fetches()
         self.loop("f", self.h)
         vop(t1.write(), ROW, s(S[0]), negp=True)
         vop(s1.write(), t1.read(), table="SIGMOID")
@@ -384,9 +398,11 @@ class _Writer:
         self.scalars(WS_DOWN, two=False)
         self.strip(self.h)
         self.jump(isa.LAST_LAYER, "end norm")
+        self.fetch_stream_now("norm", "down", "gates")
         self.load("outer", "u0", "u1", "u2", *WS)
         self.jump(isa.ALWAYS, "norm loaded")
         self.asm.label("end norm")
+        self.fetch_stream_now("end", "down")
         self.load("outer", "u0", WS[0])  # what u1 and u2 hold is finite, and nobody reads what comes of it
         self.asm.label("norm loaded")
         self.quantise("w_d", 0, 0, self.i)

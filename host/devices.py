@@ -14,7 +14,8 @@ def device_lines():
     for config in PRESETS.values():
         name = "sim" if config.name == DEFAULT_SIMULATION else f"sim:{config.name}"
         lines.append(f"{name:<15} simulated board: {config.rows} x {config.columns} trits a cycle, "
-                     f"{config.lanes} lanes, {config.memory_bytes >> 10} KiB of memory, projected at {config.clock_hz / 1e6:g} MHz")
+                     f"{config.lanes} lanes, {config.memory_bytes >> 10} KiB of memory, "
+                     f"projected at {config.clock_hz / 1e6:g} MHz")
     ports = sorted(list_ports.comports())
     lines += [f"{port.device:<15} serial port: {port.description}" for port in ports]
     return lines if ports else [*lines, "(no serial ports; socket://HOST:PORT works too)"]

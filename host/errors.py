@@ -14,3 +14,7 @@ class UsageError(HostError):
     """A flag or argument with a value that the command does not take."""
 
     exit_code = 2
+
+
+class DeviceError(HostError):
+    """The device does not answer, refuses a request or reports a fault."""

@@ -10,8 +10,8 @@ import numpy as np
 from sterna.firmware.program import build_program
 from sterna.host import protocol
 from sterna.host.console import progress_bar
-from sterna.host.driver import Device, DeviceError
-from sterna.host.errors import UsageError
+from sterna.host.driver import Device
+from sterna.host.errors import DeviceError, UsageError
 from sterna.host.protocol import Register
 from sterna.host.runtime import Runtime
 from sterna.host.transport import open_transport

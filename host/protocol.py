@@ -7,25 +7,12 @@ import crc32c
 from cobs import cobs
 
 from sterna.host.errors import HostError
-from sterna.hw.config import VERSIONS
+from sterna.hw.config import VERSIONS, Kind
 
 MAX_FRAME_BYTES = 240
 MAX_DATA_BYTES = 224
 OVERHEAD_BYTES = 11  # header and checksum
 DELIMITER = b"\0"
-
-
-class Kind(IntEnum):
-    """Frame types."""
-
-    READ = 0x01
-    WRITE = 0x02
-    DATA = 0x81
-    ACK = 0x82
-    NAK = 0x83
-    TOKEN = 0x90
-
-
 WITHOUT_DATA = (Kind.READ, Kind.ACK)
 NAK_REASONS = {1: "unknown type or length", 2: "address"}
 
@@ -92,7 +79,8 @@ class Frame:
 
     def encode(self):
         """The frame as it is sent: checksum, COBS code and delimiter added (bytes)."""
-        body = (bytes((self.kind, self.sequence)) + self.address.to_bytes(4, "little") + bytes((self.length,)) + self.data)
+        header = bytes((self.kind, self.sequence)) + self.address.to_bytes(4, "little") + bytes((self.length,))
+        body = header + self.data
         return cobs.encode(body + crc32c.crc32c(body).to_bytes(4, "little")) + DELIMITER
 
     @classmethod
@@ -168,8 +156,7 @@ class DeviceInfo:
     """Build parameters that the device tells about itself (docs/protocol.md, "Registers").
 
     ``vector_words`` counts words per bank, ``activation_words`` words per buffer, ``ring`` the entries of the token
-    ring,
-    ``build`` is the hash of the configuration; the other fields are named as in ``sterna.hw.config.Config``.
+    ring, ``build`` is the hash of the configuration; the other fields are named as in ``sterna.hw.config.Config``.
     """
 
     rows: int
@@ -195,8 +182,8 @@ class DeviceInfo:
             raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of {HELLO_BYTES}")
         value = {r: int.from_bytes(block[r:r + 4], "little") for r in Register if r < HELLO_BYTES}
         if value[Register.MAGIC] != MAGIC:
-            raise ProtocolError(f"{name} is no Sterna device: magic 0x{value[Register.MAGIC]:08x} instead of 0x{MAGIC:08x}; "
-                                "check the port, or program the board")
+            raise ProtocolError(f"{name} is no Sterna device: magic 0x{value[Register.MAGIC]:08x} instead of "
+                                f"0x{MAGIC:08x}; check the port, or program the board")
         theirs = dict(zip(("protocol", "isa", "numerics", "image"), value[Register.VERSIONS].to_bytes(4, "little")))
         for what, version in theirs.items():
             if version != VERSIONS[what]:
@@ -209,12 +196,14 @@ class DeviceInfo:
         if code > 1:
             raise ProtocolError(f"{name} has the unknown weight code {code}: update this software")
         if not credits or not low[Register.PORT_BYTES] or not high[Register.ACTIVATION_WORDS]:
-            raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and a ring of "
-                                f"{high[Register.ACTIVATION_WORDS]} tokens: none may be 0; rebuild the bitstream")
+            raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
+                                f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
+                                "rebuild the bitstream")
         return cls(
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
             weight_code=("trit5", "bit2")[code], credits=credits,
-            port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES], memory_bytes=value[Register.MEMORY_BYTES],
+            port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES],
+            memory_bytes=value[Register.MEMORY_BYTES],
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
             clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD])
@@ -225,8 +214,8 @@ class DeviceInfo:
         code = ("trit5", "bit2").index(self.weight_code)
         words = (MAGIC, versions, self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
-                 self.memory_bytes, self.vector_words | self.program_words << 16, self.activation_words | self.ring << 16,
-                 self.clock_hz, self.build)
+                 self.memory_bytes, self.vector_words | self.program_words << 16,
+                 self.activation_words | self.ring << 16, self.clock_hz, self.build)
         return b"".join(word.to_bytes(4, "little") for word in words)
 
     def to_tiling(self):

@@ -19,7 +19,8 @@ Preset = Annotated[str, typer.Option("--preset", "-p", help="Configuration; see 
 def presets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False):
     """List the named configurations."""
     fields = ("rows", "columns", "lanes", "port_bytes", "weight_code", "memory", "memory_bytes", "clock_hz")
-    rows = [{"preset": c.name} | {f: getattr(c, f) for f in fields} | {"digest": c.digest[:12]} for c in PRESETS.values()]
+    rows = [{"preset": c.name} | {f: getattr(c, f) for f in fields} | {"digest": c.digest[:12]}
+            for c in PRESETS.values()]
     _print(rows, as_json)
 
 

@@ -9,12 +9,12 @@ from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
 from sterna.hw.link.link import Link
-from sterna.hw.memory.arbiter import OUTSTANDING, Arbiter
-from sterna.hw.memory.fetch import Fetch
+from sterna.hw.memory.arbiter import Arbiter
+from sterna.hw.memory.fetch import DirectFetch, Fetch
 from sterna.hw.memory.gearbox import Gearbox
 from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import MemoryPort
-from sterna.hw.memory.router import Router
+from sterna.hw.memory.router import QUEUED_SECTIONS, Router
 from sterna.hw.memory.store import Store
 from sterna.hw.vector.engine import VectorEngine
 
@@ -71,19 +71,24 @@ class Accelerator(wiring.Component):
         m.submodules.link = link = Link(cfg)
         m.submodules.registers = registers = Registers(cfg)
         m.submodules.counters = counters = Counters(cfg.counters)
-        m.submodules.arbiter = arbiter = Arbiter(
-            **shape, outstanding=OUTSTANDING if cfg.memory == "external" else 2)  # a word every cycle: nothing to hide
+        external = cfg.memory == "external"
+        if external:
+            m.submodules.arbiter = memory = Arbiter(**shape)
+        else:
+            m.submodules.memory = memory = OnChipMemory(**shape, words=cfg.memory_bytes // cfg.port_bytes)
 
         # A soft reset lasts until no word is on its way that the fresh fetch engine would mistake for its own.
         resetting = Signal(range(RESET_CYCLES + 1))
         with m.If(registers.soft_reset):
             m.d.sync += resetting.eq(RESET_CYCLES)
-        with m.Elif((resetting != 0) & arbiter.quiet):
+        with m.Elif((resetting != 0) & memory.quiet):
             m.d.sync += resetting.eq(resetting - 1)
         engines = ResetInserter(resetting != 0)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
-        m.submodules.fetch = fetch = engines(Fetch(**shape, fifo_words=cfg.fifo_words))
-        m.submodules.router = router = engines(Router(port_bytes=cfg.port_bytes))
+        m.submodules.fetch = fetch = engines(
+            Fetch(**shape, fifo_words=cfg.fifo_words) if external else DirectFetch(**shape))
+        m.submodules.router = router = engines(
+            Router(port_bytes=cfg.port_bytes, sections=QUEUED_SECTIONS if external else 2))
         m.submodules.gearbox = gearbox = engines(Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes))
         m.submodules.array = array = engines(TernaryArray(cfg))
         m.submodules.vector = vector = engines(VectorEngine(cfg))
@@ -95,17 +100,16 @@ class Accelerator(wiring.Component):
         connect(m, registers.response, link.response)
         connect(m, registers.event, link.event)
 
-        if cfg.memory == "external":
-            connect(m, arbiter.port, flipped(self.memory))
+        if external:
+            connect(m, memory.port, flipped(self.memory))
+            connect(m, fetch.bursts, memory.fetch_bursts)
         else:
-            m.submodules.memory = memory = OnChipMemory(**shape, words=cfg.memory_bytes // cfg.port_bytes)
-            connect(m, arbiter.port, memory.port)
-        connect(m, fetch.bursts, arbiter.fetch_bursts)
-        connect(m, arbiter.fetch_words, fetch.arriving)
-        connect(m, registers.host_bursts, arbiter.host_bursts)
-        connect(m, arbiter.host_words, registers.host_words)
-        connect(m, registers.host_write, arbiter.host_write)
-        connect(m, store.write, arbiter.store)
+            connect(m, fetch.reads, memory.fetch_reads)
+        connect(m, memory.fetch_words, fetch.arriving)
+        connect(m, registers.host_bursts, memory.host_bursts)
+        connect(m, memory.host_words, registers.host_words)
+        connect(m, registers.host_write, memory.host_write)
+        connect(m, store.write, memory.store)
 
         connect(m, fetch.words, router.words)
         connect(m, router.to_array, gearbox.words)
@@ -146,7 +150,7 @@ class Accelerator(wiring.Component):
             sequencer.go.eq(registers.go & (resetting == 0)),
         ]
         running = sequencer.running
-        for name in ("token", "position", "start", "prompt_end", "greedy"):
+        for name in ("token", "token_valid", "unwanted", "at_start", "greedy"):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
 
         # The link has stages of its own, so quiet has to last a while before it counts as idle.
@@ -154,10 +158,10 @@ class Accelerator(wiring.Component):
         active = (running | registers.go | registers.active | (resetting != 0) | self.rx.valid | self.tx.valid
                   | link.request.valid | link.event.valid)
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
-        refreshing = self.memory.refreshing if cfg.memory == "external" else 0
+        refreshing = self.memory.refreshing if external else 0
         m.d.comb += [
             counters.events.eq(Cat(
-                running, arbiter.fetch_words.valid, running & array.busy, running & array.stall_stream,
+                running, memory.fetch_words.valid, running & array.busy, running & array.stall_stream,
                 running & array.stall_rows, running & ~array.busy, running & refreshing, sequencer.halted)),
             self.idle.eq(quiet_cycles.all() & ~active),
         ]

@@ -3,10 +3,22 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 
 VERSIONS = {"protocol": 1, "isa": 1, "numerics": 1, "image": 1}
 SLOW_HZ = 40_000_000
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
+
+
+class Kind(IntEnum):
+    """Frame types of the link (docs/protocol.md)."""
+
+    READ = 0x01
+    WRITE = 0x02
+    DATA = 0x81
+    ACK = 0x82
+    NAK = 0x83
+    TOKEN = 0x90
 
 
 class ConfigError(ValueError):
@@ -40,7 +52,7 @@ class Config:
     program_words : int
         Instructions of the program memory; at most 1024.
     fifo_words : int
-        Depth of the stream FIFO in memory words.
+        Depth of the stream FIFO in memory words; without effect if the memory is on chip, where two words suffice.
     row_words : int
         Depth of the row queue in words of V rows.
     ring : int
@@ -122,6 +134,21 @@ class Config:
         return self.clock_hz <= SLOW_HZ
 
     @property
+    def compact(self):
+        """Whether cells are scarcer than cycles: the vector engine then converts the operands of queues serially."""
+        return self.slow and self.lanes == 1 and self.row_bits <= 16
+
+    @property
+    def row_bits(self):
+        """Bits of a row sum: no row is longer than an activation buffer, and 22 bits hold 16512 columns."""
+        return min(22, (127 * self.columns * self.activation_words).bit_length() + 1)
+
+    @property
+    def frame_counter_bits(self):
+        """Bits of the two counters of frames that were not executed."""
+        return 32 if self.counters else 8
+
+    @property
     def digest(self):
         """Hex SHA-256 of everything but the name: names build folders and fills the build register."""
         values = asdict(self) | {"versions": VERSIONS}
@@ -132,9 +159,9 @@ class Config:
 _MIB = 1 << 20
 PRESETS = {c.name: c for c in (
     # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
-    Config(name="up5k", rows=1, columns=10, lanes=1, port_bytes=2, memory="onchip", memory_bytes=128 << 10,
-           vector_words=512, activation_words=16, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256,
-           credits=2, program_words=256, register_bits=16, counters=False),
+    Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip", memory_bytes=128 << 10,
+           vector_words=512, activation_words=32, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32,
+           ring=256, credits=2, program_words=256, register_bits=16, counters=False),
     # SDR SDRAM x16 of the ULX3S.
     Config(name="lanes10", rows=1, columns=10, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
            activation_words=1024, strip=16, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=4),

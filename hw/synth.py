@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sterna.hw.packing import logic_cells
 
 
 class SynthesisError(RuntimeError):
@@ -46,13 +47,15 @@ UNITS = {
                         lambda c: ((), {"columns": c.columns, "lanes": c.lanes, "words": c.activation_words})),
     "rows": Unit("array.rows:RowQueue", lambda c: ((), {"rows": c.rows, "lanes": c.lanes, "depth": c.row_words})),
     "vector": Unit("vector.engine:VectorEngine", _whole),
-    "lane": Unit("vector.lane:Lane", _none),
+    "lane": Unit("vector.lane:Lane", lambda c: ((c.compact,), {})),
     "multiplier": Unit("vector.float:Multiplier", _none),
-    "adder": Unit("vector.float:Adder", _none),
+    "adder": Unit("vector.float:Adder", lambda c: ((c.compact,), {})),
     "tables": Unit("vector.tables:TableUnit", _none),
     "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
     "fetch": Unit("memory.fetch:Fetch", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
                                                         "fifo_words": c.fifo_words})),
+    "direct_fetch": Unit("memory.fetch:DirectFetch",
+                         lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "arbiter": Unit("memory.arbiter:Arbiter",
                     lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "gearbox": Unit("memory.gearbox:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
@@ -60,7 +63,8 @@ UNITS = {
     "registers": Unit("control.registers:Registers", _whole),
     "counters": Unit("control.counters:Counters", lambda c: ((c.counters,), {})),
     "sequencer": Unit("control.sequencer:Sequencer", _whole),
-    "router": Unit("memory.router:Router", lambda c: ((), {"port_bytes": c.port_bytes})),
+    "router": Unit("memory.router:Router",
+                   lambda c: ((), {"port_bytes": c.port_bytes, "sections": 8 if c.memory == "external" else 2})),
     "store": Unit("memory.store:Store", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "onchip": Unit("memory.onchip:OnChipMemory",
                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
@@ -70,13 +74,16 @@ UNITS = {
 
 # The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic mapper:
 # abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly build of yosys.
-# An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT.
+# An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. No memory here is read at an address in the
+# cycle that writes it, the queues of amaranth.lib included, so none needs logic for that case.
+ECP5 = "synth_ecp5 -no-rw-check -top unit -run"
+ICE40 = "synth_ice40 -dsp -spram -no-rw-check -top unit -run"
 FAMILIES = {
-    "ecp5": ("synth_ecp5 -top unit -run begin:map_luts; abc -lut 4; clean; synth_ecp5 -top unit -run map_cells:check",
+    "ecp5": (f"{ECP5} begin:map_luts; abc -lut 4; clean; {ECP5} map_cells:check",
              {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "PDPW16KD": "block_ram",
               "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
-    "ice40": ("synth_ice40 -dsp -spram -top unit -run begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; "
-              "techmap -map +/ice40/ff_map.v; clean; opt_lut -tech ice40; synth_ice40 -dsp -spram -top unit -run map_cells:check",
+    "ice40": (f"{ICE40} begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; techmap -map +/ice40/ff_map.v; clean; "
+              f"opt_lut -tech ice40; {ICE40} map_cells:check",
               {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram", "SB_SPRAM": "spram",
                "SB_MAC16": "dsp"}),
 }
@@ -96,7 +103,8 @@ TARGETS = {"ice40": Target("iCE40UP5K")}
 class Cells:
     """Cells of one unit after synthesis, before place and route.
 
-    On ECP5 `lut4` leaves out the two LUTs inside each carry cell: `lut4 + 2 carry + 6 lut_ram` bounds the area.
+    On ECP5 `lut4` leaves out the two LUTs inside each carry cell: `lut4 + 2 carry + 6 lut_ram` bounds the area. On iCE40
+    `logic_cells` is what LUTs, flip-flops and carries take together (`sterna.hw.packing`).
     """
 
     unit: str
@@ -105,6 +113,7 @@ class Cells:
     lut4: int = 0
     carry: int = 0
     flip_flops: int = 0
+    logic_cells: int = 0
     block_ram: int = 0
     lut_ram: int = 0
     spram: int = 0
@@ -163,14 +172,19 @@ def count_cells(component, family, unit="", preset=""):
         # The WebAssembly build of yosys keeps a /tmp of its own, which hides the real one: it sees the folder as /unit.
         root = "/unit" if Path(tool).name.startswith("yowasp") else folder
         script = f"read_verilog {root}/unit.v; {command}; tee -q -o {root}/cells.json stat -json"
+        if family == "ice40":
+            script += f"; write_json -selected {root}/netlist.json"
         done = subprocess.run([tool, "-q", "-p", script], capture_output=True, text=True,
                               env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
         if done.returncode:
             detail = (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
             raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {detail}")
         report = json.loads((Path(folder) / "cells.json").read_text())
+        counts = {}
+        if family == "ice40":
+            netlist = json.loads((Path(folder) / "netlist.json").read_text())
+            counts["logic_cells"] = logic_cells(netlist["modules"]["unit"])
     by_type = report["design"].get("num_cells_by_type", {})
-    counts = {}
     for cell, number in by_type.items():
         for prefix, kind in kinds.items():
             if cell.startswith(prefix):

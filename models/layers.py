@@ -1,4 +1,4 @@
-"""Layers of the MatMul-free language model (arXiv 2406.02528; docs/numerics.md, level L0) with straight-through gradients."""
+"""Layers of the MatMul-free language model (arXiv 2406.02528; docs/numerics.md, L0), straight-through gradients."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ def half_away(x):
 
 
 def ternarise(weight):
-    """Trits (float, values -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape; halves to even."""
+    """Trits (float: -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape; halves to even."""
     mean = torch.clamp(weight.abs().mean(), min=FLOOR)
     return torch.clamp(torch.round(weight * (1 / mean)), -1, 1), mean
 
@@ -38,7 +38,7 @@ def rescale(acc, step, mean):
 
 
 def split_gradient(grad, step, codes):
-    """What the two backward products need: int8 rows of grad with their steps, grad * step, and the codes as float."""
+    """What the two backward products need: int8 rows of grad, their steps, grad * step, and the codes as float."""
     grad_step = torch.clamp(grad.abs().amax(-1, keepdim=True), min=1e-30) / 127
     return torch.round(grad / grad_step).to(torch.int8), grad_step, grad * step, codes.float()
 
@@ -102,7 +102,7 @@ class BitLinear(nn.Module):
 
 
 def mlgru_gates(f_raw, i_raw, lower, keep):
-    """Forget gate f and input c of the recurrence; keep [N, T, 1] is 0 where a text starts, which empties the state."""
+    """Forget gate f and input c of the recurrence; keep [N, T, 1] is 0 where a text starts: the state is emptied."""
     f = lower + (1 - lower) * torch.sigmoid(f_raw)
     c = nn.functional.silu(i_raw) * (1 - f)
     return f * keep, c

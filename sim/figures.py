@@ -219,7 +219,8 @@ def main(arguments=None):
     parser.add_argument("--fill", action="store_true", help="run nothing, only refill the pages")
     parser.add_argument("--model", type=Path, default=story / "story.sterna", help="image of the story model")
     parser.add_argument("--checkpoint", type=Path, default=story / "checkpoint", help="its checkpoint folder")
-    parser.add_argument("--text", type=Path, default=VALIDATION, help="stories for the quality (default: the shipped ones)")
+    parser.add_argument("--text", type=Path, default=VALIDATION,
+                        help="stories for the quality (default: the shipped ones)")
     parser.add_argument("--stories", type=int, default=0, help="only the first of them (default: all)")
     parser.add_argument("--set", action="append", default=[], nargs=2, metavar=("NAME", "TEXT"),
                         help="a figure given by hand")

@@ -8,7 +8,7 @@ from sterna.hw.config import PRESETS, Config
 from sterna.sim.golden.gate import LIMITS
 
 STALLS = ("stream", "rows", "idle", "refresh")
-CELLS = ("lut4", "carry", "flip_flops", "block_ram", "lut_ram", "spram", "dsp")
+CELLS = ("lut4", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
 MARK = re.compile(r"(<!-- figure:([\w.]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
            "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
@@ -80,8 +80,9 @@ def tables(f, syntheses):
         start = f"synth.{name}."
         units = [key[len(start):-len(".lut4")] for key in f if key.startswith(start) and key.endswith(".lut4")]
         if units:
-            rows = [[unit, *(f[f"{start}{unit}.{cell}"] for cell in CELLS)] for unit in units]
-            out[f"table.synth.{name}"] = table([f"{name}, {family}", *(c.replace("_", " ") for c in CELLS)], rows)
+            cells = [c for c in CELLS if any(f[f"{start}{unit}.{c}"] != "0" for unit in units)]
+            rows = [[unit, *(f[f"{start}{unit}.{cell}"] for cell in cells)] for unit in units]
+            out[f"table.synth.{name}"] = table([f"{name}, {family}", *(c.replace("_", " ") for c in cells)], rows)
     if "quality.gate" in f:
         out["table.quality"] = quality_table(f)
     if "lines.hw" in f:

@@ -4,8 +4,8 @@ from sterna.host import protocol
 from sterna.host.protocol import DeviceInfo, Frame, Kind, Register
 
 INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", credits=2, port_bytes=2, strip=16,
-                  memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16, clock_hz=24_000_000,
-                  build=0x12345678)
+                  memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16,
+                  clock_hz=24_000_000, build=0x12345678)
 
 
 def next_token(token, state, seed):

@@ -184,7 +184,8 @@ def gate(
                           limit.format(LIMITS[key]) if limit else "")
         console = table_console()
         console.print(table)
-        console.print(f"L0 perplexity {found['perplexity']:.4f} on {found['tokens']:,} tokens, {found['clear_share']:.1%} "
-                      f"of them with a clear best token: {'passed' if found['passed'] else 'FAILED'}")
+        console.print(f"L0 perplexity {found['perplexity']:.4f} on {found['tokens']:,} tokens, "
+                      f"{found['clear_share']:.1%} of them with a clear best token: "
+                      f"{'passed' if found['passed'] else 'FAILED'}")
     if not found["passed"]:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
-                                          Waves, simulation)
+                                          Waves, check_output, simulation)
 from sterna.host.console import progress_bar, show, tell
 from sterna.host.devices import device_lines, open_runtime
 from sterna.host.errors import HostError, UsageError
@@ -188,6 +188,7 @@ def generate(
         if temperature > 0:
             tell(f"seed: {seed}")
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
+    check_output("--save-state", save)
     with open_runtime(device, loaded, tell=tell, baud=baud, **options) as runtime:
         if state:
             runtime.restore(state)

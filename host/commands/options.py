@@ -1,11 +1,12 @@
 """Options that several commands take, with one wording."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sterna.host.errors import UsageError
+from sterna.host.errors import HostError, UsageError
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                            show_default=False)]
@@ -21,6 +22,16 @@ RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycl
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
 
 
+def check_output(option, path):
+    """HostError if no file can be written at ``path``: better known now than when the run is over. None is fine."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise HostError(f"{option} {path}: this is a folder: give the name of a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise HostError(f"{option} {path}: cannot be written there: give a file in a folder that exists and is yours")
+
+
 def simulation(device, waves, preload, latency, refresh_interval, refresh):
     """Keyword arguments for ``open_runtime``; UsageError for options of the simulation with another device."""
     given = {"--waves": waves, "--preload": preload or None, "--latency": latency,
@@ -31,5 +42,6 @@ def simulation(device, waves, preload, latency, refresh_interval, refresh):
     for name in ("--latency", "--refresh-interval", "--refresh"):
         if given[name] is not None and not 0 <= given[name] < 1 << 20:
             raise UsageError(f"{name} {given[name]}: use 0 to {(1 << 20) - 1} cycles")
+    check_output("--waves", waves)
     timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
     return {"waves": waves, "preload": preload, "timing": {k: v for k, v in timing.items() if v is not None}}

@@ -11,7 +11,8 @@ from sterna.host.errors import HostError
 WRITE_TIMEOUT_S = 5.0
 SLICE_S = 0.02
 PORT_HELP = {
-    errno.ENOENT: "no such device: plug it in, or see `python -m serial.tools.list_ports` for the ports of this machine",
+    errno.ENOENT: "no such device: plug it in, or see `python -m serial.tools.list_ports` for the ports "
+                  "of this machine",
     errno.EACCES: "permission denied: join the group that owns the port (often dialout or uucp), then log in again",
     errno.EPERM: "permission denied: join the group that owns the port (often dialout or uucp), then log in again",
     errno.EBUSY: "the port is in use: close the other program that has it open",
@@ -54,13 +55,16 @@ class SerialTransport:
             deadline = time.monotonic() + timeout_s
             while True:
                 waiting = self._port.in_waiting
-                data = self._port.read(waiting or 1)  # waits for SLICE_S at most; setting a timeout reconfigures the port
+                # Waits for SLICE_S at most; setting a timeout would reconfigure the port.
+                data = self._port.read(waiting or 1)
                 if data and self._is_socket:
                     data += self._rest_of_socket()
                 if data or time.monotonic() >= deadline:
                     return data
-        except (OSError, TypeError, AttributeError) as error:  # pyserial's errors are OSErrors; a closed port gives the others
-            raise TransportError(f"{self.name}: the connection broke ({error}): check the cable, then start again") from None
+        except (OSError, TypeError, AttributeError) as error:
+            # pyserial's errors are OSErrors; a closed port gives the others.
+            raise TransportError(f"{self.name}: the connection broke ({error}): "
+                                 "check the cable, then start again") from None
 
     def _rest_of_socket(self):
         """What a socket has besides the first byte: its ``in_waiting`` only tells whether there is something."""
@@ -77,10 +81,11 @@ class SerialTransport:
         try:
             self._port.write(data)
         except serial.SerialTimeoutException:
-            raise TransportError(f"{self.name}: took no data for {WRITE_TIMEOUT_S:g} s: reset the board, then start again"
-                                 ) from None
+            raise TransportError(f"{self.name}: took no data for {WRITE_TIMEOUT_S:g} s: "
+                                 "reset the board, then start again") from None
         except (OSError, TypeError, AttributeError) as error:
-            raise TransportError(f"{self.name}: the connection broke ({error}): check the cable, then start again") from None
+            raise TransportError(f"{self.name}: the connection broke ({error}): "
+                                 "check the cable, then start again") from None
 
     def close(self):
         """Closes the port; more than once is fine."""

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.array.activations import ActivationBuffers, activation_signature
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import ROW_BITS, RowQueue
-from sterna.hw.array.tree import ACCUMULATOR_BITS, RowAccumulator
+from sterna.hw.array.tree import RowAccumulator
 
 
 class Product(data.Struct):
@@ -64,8 +64,7 @@ class TernaryArray(wiring.Component):
         m = Module()
         cfg = self._config
         rows, columns, lanes = cfg.rows, cfg.columns, cfg.lanes
-        # No row is longer than a buffer.
-        bits = min(ACCUMULATOR_BITS, (127 * columns * cfg.activation_words).bit_length() + 1)
+        bits = cfg.row_bits
         m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code, pipelined=not cfg.slow)
         m.submodules.buffers = buffers = ActivationBuffers(columns=columns, lanes=lanes, words=cfg.activation_words,
                                                           registered=not cfg.slow)
@@ -144,7 +143,7 @@ class TernaryArray(wiring.Component):
         finish = Signal(2 + len(take_words))
         m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (take_words << 2))
         for r in range(rows):
-            row = RowAccumulator(columns=columns, bits=bits)
+            row = RowAccumulator(columns=columns, bits=bits, pipelined=not cfg.slow)
             m.submodules[f"row{r}"] = row
             m.d.comb += [row.activations.eq(buffers.word), row.last.eq(at_tree[1]), row.enable.eq(at_tree[0]),
                          queue.tile[r].eq(row.sum)]

@@ -24,8 +24,9 @@ class RowAccumulator(wiring.Component):
     The chunk marked ``last`` moves the total to ``sum`` and clears the accumulator in the same cycle: a synchronous reset,
     where a multiplexer in front of the adder would cost a LUT per bit.
 
-    Throughput one chunk per cycle; ``latency`` cycles from inputs to ``sum``, which then stays until the next ``last``. No
-    back-pressure. Range: see ACCUMULATOR_BITS; fewer ``bits`` do where 127 * 2^(1 - bits) * (columns of the matrix) <= 1.
+    Throughput one chunk per cycle; ``latency`` cycles from inputs to ``sum``, which then stays until the next ``last``; not
+    ``pipelined``, it stays for one cycle only, and neither the tree nor ``sum`` has registers. No back-pressure. Range: see
+    ACCUMULATOR_BITS; fewer ``bits`` do where 127 * 2^(1 - bits) * (columns of the matrix) <= 1.
 
     Members
     -------
@@ -36,12 +37,13 @@ class RowAccumulator(wiring.Component):
     sum : Out(signed(bits))
     """
 
-    def __init__(self, *, columns, bits=ACCUMULATOR_BITS):
+    def __init__(self, *, columns, bits=ACCUMULATOR_BITS, pipelined=True):
         if columns < 1:
             raise ValueError(f"columns {columns}: must be positive")
         self._columns, self._bits = columns, bits
+        self._pipelined = pipelined
         levels = (columns - 1).bit_length()
-        self.latency = 1 + (levels + 1) // 2 + 1
+        self.latency = 1 + (levels + 1) // 2 + 1 if pipelined else 1
         super().__init__({
             "activations": In(data.ArrayLayout(signed(8), columns)),
             "trits": In(data.ArrayLayout(Trit, columns)),
@@ -66,7 +68,7 @@ class RowAccumulator(wiring.Component):
             carries.append(carry)
         level = 0
         while len(terms) > 1:
-            last = level % 2 == 1 or len(terms) == 2
+            last = self._pipelined and (level % 2 == 1 or len(terms) == 2)
             sums = []
             for k in range(0, len(terms) - 1, 2):
                 value = _add_carry(terms[k], terms[k + 1], carries.pop())
@@ -85,7 +87,7 @@ class RowAccumulator(wiring.Component):
             terms = sums
             level += 1
         last, enable = self.last, self.enable
-        for k in range(self.latency - 1):
+        for k in range(self.latency - 1 if self._pipelined else 1):
             last_next, enable_next = Signal(name=f"last{k}"), Signal(name=f"enable{k}")
             m.d.sync += [last_next.eq(last), enable_next.eq(enable)]
             last, enable = last_next, enable_next
@@ -93,7 +95,11 @@ class RowAccumulator(wiring.Component):
         following = Signal.like(total)
         m.d.comb += following.eq(_add_carry(total, terms[0], carries.pop()))
         with m.If(enable & last):
-            m.d.sync += [total.eq(0), self.sum.eq(following)]
+            m.d.sync += total.eq(0)
+            if self._pipelined:
+                m.d.sync += self.sum.eq(following)
         with m.Elif(enable):
             m.d.sync += total.eq(following)
+        if not self._pipelined:
+            m.d.comb += self.sum.eq(following)
         return m

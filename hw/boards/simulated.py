@@ -42,12 +42,12 @@ class SimulatedBoard(wiring.Component):
     -------
     rx_payload, rx_valid, rx_ready : bytes to the device (payload and valid are inputs)
     tx_payload, tx_valid, tx_ready : bytes from the device
-    command_address [A], command_length [8], command_valid, command_ready : bursts of words to read (external memory only)
+    command_address [A], command_length [8], command_valid, command_ready : bursts to read (external memory only)
     data_payload [8 P], data_valid, data_ready : words read, inputs, in the order of the commands
-    write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; mask bit k = byte k
+    write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; bit k = byte k
     refreshing : input, the memory cannot deliver in this cycle
     idle : output, the device waits for received bytes
-    trace_valid, trace_last, trace_is_code, trace_values [24 V], trace_codes [8 V] : every intermediate vector, in beats
+    trace_valid, trace_last, trace_is_code, trace_values [24 V], trace_codes [8 V] : every intermediate vector
     """
 
     def __init__(self, config, device=ACCELERATOR):
@@ -71,8 +71,10 @@ class SimulatedBoard(wiring.Component):
         m = Module()
         m.submodules.device = device = self._device
         m.d.comb += [
-            device.rx.payload.eq(self.rx_payload), device.rx.valid.eq(self.rx_valid), self.rx_ready.eq(device.rx.ready),
-            self.tx_payload.eq(device.tx.payload), self.tx_valid.eq(device.tx.valid), device.tx.ready.eq(self.tx_ready),
+            device.rx.payload.eq(self.rx_payload), device.rx.valid.eq(self.rx_valid),
+            self.rx_ready.eq(device.rx.ready),
+            self.tx_payload.eq(device.tx.payload), self.tx_valid.eq(device.tx.valid),
+            device.tx.ready.eq(self.tx_ready),
             self.idle.eq(device.idle), self.trace_valid.eq(device.trace.valid), self.trace_last.eq(device.trace.last),
             self.trace_is_code.eq(device.trace.is_code), self.trace_values.eq(Value.cast(device.trace.values)),
             self.trace_codes.eq(Value.cast(device.trace.codes)),
@@ -90,9 +92,3 @@ class SimulatedBoard(wiring.Component):
                 memory.write.ready.eq(self.write_ready), memory.refreshing.eq(self.refreshing),
             ]
         return m
-
-
-def to_verilog(config, device=ACCELERATOR):
-    """Verilog text of the simulated board, module "simulated_board" (str)."""
-    from amaranth.back import verilog
-    return verilog.convert(SimulatedBoard(config, device), name=TOP, strip_internal_attrs=True, emit_src=False)

@@ -23,11 +23,16 @@ class Registers(wiring.Component):
     host_bursts, host_words, host_write
         The arbiter's host side.
     program_write, scalar_write : Out
-    values : In(ArrayLayout(32, 8)); frames_bad, frames_lost : In(32)
+    values : In(ArrayLayout(32, 8)); frames_bad, frames_lost : In(frame_counter_bits)
         Counters.
     running, halted, sample_done, fault : In; best : In(32)
         From the sequencer and the sampler.
-    go, sample_taken, soft_reset, greedy : Out(1); token, position, start, prompt_end : Out(register_bits); seed : Out(32)
+    go, sample_taken, soft_reset : Out(1)
+    token : Out(register_bits); token_valid : Out(1)
+        The ring's entry of the present position; valid but in the cycle behind an access of the host to the ring.
+    unwanted, at_start, greedy : Out(1)
+        Conditions of the sequencer: position + 1 < prompt_end; position = start; flags.
+    position : Out(register_bits); seed : Out(32)
     active : Out(1)
         A request is under way or an event waits.
     """
@@ -37,7 +42,7 @@ class Registers(wiring.Component):
         address, port = config.word_address_bits, config.port_bytes
         if port < 2:
             raise ValueError(f"port_bytes {port}: at least 2")
-        words, number = Out(32), Out(config.register_bits)
+        words, number, frames = Out(32), Out(config.register_bits), In(config.frame_counter_bits)
         super().__init__({
             "request": In(stream.Signature(Request)), "response": Out(stream.Signature(Response)),
             "event": Out(stream.Signature(Event)),
@@ -46,10 +51,10 @@ class Registers(wiring.Component):
             "host_write": Out(stream.Signature(write_layout(address, port))),
             "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": words})),
             "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24)})),
-            "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": In(32), "frames_lost": In(32),
+            "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": frames, "frames_lost": frames,
             "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
-            "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "greedy": Out(1),
-            "token": number, "position": number, "start": number, "prompt_end": number, "seed": words,
+            "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "token": number, "token_valid": Out(1),
+            "unwanted": Out(1), "at_start": Out(1), "greedy": Out(1), "position": number, "seed": words,
             "active": Out(1),
         })
 
@@ -64,50 +69,58 @@ class Registers(wiring.Component):
 
         enabled = Signal()
         bits = cfg.register_bits
-        limit, stop, flags = Signal(bits), Signal(bits, init=NEVER & ((1 << bits) - 1)), Signal(1)
+        never = NEVER & ((1 << bits) - 1)
+        start, stop, flags = Signal(bits), Signal(bits, init=never), Signal(1)
+        # Bounds are kept inverted, as the carry chains that compare with them want them.
+        limit_n, prompt_end_n = Signal(bits, init=never), Signal(bits, init=never)
+        limit = Signal(bits)
         ring_bits = (cfg.ring - 1).bit_length()
-        # Nobody reads an entry in the cycle of its write: HALT comes later, and so does the host's knowledge of it.
+        # What is read in the cycle of its write is read again before anybody uses it.
         m.submodules.ring = ring = Memory(shape=bits, depth=cfg.ring, init=[], attrs={"no_rw_check": 1})
         ring_read, ring_write = ring.read_port(), ring.write_port()
 
-        with m.If(self.halted):
-            m.d.sync += self.position.eq(self.position + 1)
-
-        # Pacing: read the token of the next position from the ring, then let the sequencer go.
-        token_ready = Signal()
-        pending = Signal()
-        ring_for_token = Signal()
-        m.d.comb += [
-            ring_for_token.eq(enabled & ~self.running & ~self.halted & ~token_ready & ~pending & (self.position < limit)
-                              & (self.fault == 0)),
-            self.go.eq(token_ready),
-            self.greedy.eq(~flags[0]),
-        ]
-        m.d.sync += pending.eq(ring_for_token)
-        with m.If(pending):
-            m.d.sync += [self.token.eq(ring_read.data), token_ready.eq(1)]
-        with m.If(self.running):
-            m.d.sync += token_ready.eq(0)
-
-        # Recording a sample: ring entry, event, stop token.
         following = Signal(bits)
-        event_position, event_token = Signal(bits), Signal(bits)
-        event_waits = Signal()
         m.d.comb += [
             following.eq(self.position + 1),
-            self.sample_taken.eq(self.sample_done & ~event_waits),
-            self.event.valid.eq(event_waits),
-            self.event.payload.position.eq(event_position), self.event.payload.token.eq(event_token),
-            ring_read.en.eq(1),
+            limit.eq(~limit_n),
+            self.greedy.eq(~flags[0]),
+            self.at_start.eq(self.position == start),
+            self.unwanted.eq(following < ~prompt_end_n),
         ]
-        with m.If(self.event.ready):
-            m.d.sync += event_waits.eq(0)
-        with m.If(self.sample_taken):
-            m.d.sync += [event_waits.eq(1), event_position.eq(following), event_token.eq(self.best)]
-            with m.If(self.best[:bits] == stop):
-                m.d.sync += limit.eq(following)
+        with m.If(self.halted):
+            m.d.sync += self.position.eq(following)
 
-        readable = self._readable(limit, stop, flags, enabled)
+        # Pacing: whenever the host does not read the ring, its output is the token of the present position.
+        moved = Signal()  # a reset or another position: what was decided before is worthless
+        m.d.comb += self.token.eq(ring_read.data)
+        m.d.sync += self.go.eq(enabled & ~self.running & ~self.halted & (self.position < limit) & (self.fault == 0)
+                               & ~moved)
+
+        # Recording a sample: event, ring entry, stop token.
+        best = self.best[:bits]
+        m.d.comb += ring_read.en.eq(1)
+        if cfg.slow:
+            # The sequencer waits until the link has taken the event; that takes every frame, heard or not.
+            m.d.comb += [
+                self.event.valid.eq(self.sample_done),
+                self.event.payload.position.eq(following), self.event.payload.token.eq(best),
+                self.sample_taken.eq(self.sample_done & self.event.ready),
+            ]
+        else:
+            event_waits, event_position, event_token = Signal(), Signal(bits), Signal(bits)
+            m.d.comb += [
+                self.event.valid.eq(event_waits),
+                self.event.payload.position.eq(event_position), self.event.payload.token.eq(event_token),
+                self.sample_taken.eq(self.sample_done & ~event_waits),
+            ]
+            with m.If(self.event.ready):
+                m.d.sync += event_waits.eq(0)
+            with m.If(self.sample_taken):
+                m.d.sync += [event_waits.eq(1), event_position.eq(following), event_token.eq(best)]
+        with m.If(self.sample_taken & (best == stop)):
+            m.d.sync += limit_n.eq(~following)
+
+        readable = self._readable(start, limit, ~prompt_end_n, stop, flags, enabled)
         selected = Signal(32)
         with m.Switch(address[2:8]):
             for offset, source in readable.items():
@@ -127,7 +140,8 @@ class Registers(wiring.Component):
             self.host_bursts.payload.address.eq(word_address),
             self.host_bursts.payload.length.eq(parts),
             self.host_words.ready.eq(1),
-            self.host_write.payload.address.eq(word_address + part),
+            # Accesses are aligned: the parts of one differ in the low address bits.
+            self.host_write.payload.address.eq(word_address | part[:parts.bit_length() - 1]),
             self.response.payload.data.eq(answer),
             self.response.payload.error.eq(failed),
             self.response.valid.eq(answered),
@@ -145,14 +159,13 @@ class Registers(wiring.Component):
             m.d.comb += [self.host_write.payload.data.eq(value.word_select(part, 8 * port)),
                          self.host_write.payload.mask.eq(~0)]
 
-        # The host's ring accesses give way to the sequencer's.
-        host_ring = Signal()
+        host_ring, host_reads_ring = Signal(), Signal()  # the host writes the ring, or reads it
         m.d.comb += [
-            ring_read.addr.eq(Mux(ring_for_token, self.position[:ring_bits], address[2:2 + ring_bits])),
+            ring_read.addr.eq(Mux(host_reads_ring, address[2:2 + ring_bits], self.position[:ring_bits])),
             ring_write.addr.eq(Mux(self.sample_taken, following[:ring_bits], address[2:2 + ring_bits])),
             ring_write.data.eq(Mux(self.sample_taken, self.best, value)),
             ring_write.en.eq(self.sample_taken | host_ring),
-            self.active.eq(self.request.valid | answered | event_waits),
+            self.active.eq(self.request.valid | answered | self.event.valid),
         ]
         in_memory = ~address[31] & (address < cfg.memory_bytes)
         finish = Signal()
@@ -171,7 +184,9 @@ class Registers(wiring.Component):
                         with m.Case(0b1000_1):
                             m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
                         with m.Case(0b1001_1):
-                            self._write_registers(m, address, value, enabled, limit, stop, flags)
+                            self._write_registers(m, address, value, enabled,
+                                                  {0x4C: start, 0x50: limit_n, 0x54: prompt_end_n, 0x58: self.seed,
+                                                   0x5C: flags, 0x60: stop}, (limit_n, prompt_end_n))
                             m.d.comb += [finish.eq(1), idle_write.eq(1)]
                         with m.Case(0b1010_1):
                             m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(1)]
@@ -182,8 +197,8 @@ class Registers(wiring.Component):
                             m.d.sync += answer.eq(selected)
                             m.d.comb += finish.eq(1)
                         with m.Case(0b1011_0):
-                            with m.If(~ring_for_token):
-                                m.next = "RING"
+                            m.d.comb += host_reads_ring.eq(1)
+                            m.next = "RING"
                         with m.Default():
                             with m.If(~in_memory):
                                 m.d.sync += failed.eq(1)
@@ -218,13 +233,13 @@ class Registers(wiring.Component):
                         m.next = "IDLE"
         m.d.comb += [self.host_write.valid.eq(fsm.ongoing("WRITE")), self.host_bursts.valid.eq(fsm.ongoing("COMMAND"))]
 
-        # A reset, or another position, makes the token worthless that was read for the old one.
-        moved = self.soft_reset | (idle_write & (address[2:8] == 0x48 // 4))
-        with m.If(moved):
-            m.d.sync += [pending.eq(0), token_ready.eq(0)]
+        m.d.comb += [
+            self.token_valid.eq(~fsm.ongoing("RING")),
+            moved.eq(self.soft_reset | (idle_write & (address[2:8] == 0x48 // 4))),
+        ]
         return m
 
-    def _readable(self, limit, stop, flags, enabled):
+    def _readable(self, start, limit, prompt_end, stop, flags, enabled):
         """Register offset -> value."""
         cfg = self._config
         code = 0 if cfg.weight_code == "trit5" else 1
@@ -241,15 +256,17 @@ class Registers(wiring.Component):
             0x24: int(cfg.digest[:8], 16),
         }
         registers = {
-            0x40: enabled,
             0x44: Cat(self.running, enabled, Const(0, 6), self.fault),
-            0x48: self.position, 0x4C: self.start, 0x50: limit, 0x54: self.prompt_end, 0x58: self.seed, 0x5C: flags,
-            0x60: stop,
+            0x48: self.position, 0xA0: self.frames_bad, 0xA4: self.frames_lost,
         }
-        counters = {0x80 + 4 * k: self.values[k] for k in range(len(EVENTS) if cfg.counters else 0)}
-        return constants | registers | counters | {0xA0: self.frames_bad, 0xA4: self.frames_lost}
+        if cfg.counters:  # a build without them keeps to what a host needs
+            registers |= {0x40: enabled, 0x4C: start, 0x50: limit, 0x54: prompt_end, 0x58: self.seed, 0x5C: flags,
+                          0x60: stop}
+            registers |= {0x80 + 4 * k: self.values[k] for k in range(len(EVENTS))}
+        return constants | registers
 
-    def _write_registers(self, m, address, value, enabled, limit, stop, flags):
+    def _write_registers(self, m, address, value, enabled, plain, inverted):
+        """Writes ``value`` to the register at ``address``; ``plain`` by offset, ``inverted`` kept inverted."""
         with m.Switch(address[2:8]):
             with m.Case(0x40 // 4):
                 m.d.sync += enabled.eq(value[0])
@@ -257,7 +274,6 @@ class Registers(wiring.Component):
             with m.Case(0x48 // 4):
                 with m.If(~self.running):
                     m.d.sync += self.position.eq(value)
-            for offset, register in ((0x4C, self.start), (0x50, limit), (0x54, self.prompt_end), (0x58, self.seed),
-                                     (0x5C, flags), (0x60, stop)):
+            for offset, register in plain.items():
                 with m.Case(offset // 4):
-                    m.d.sync += register.eq(value)
+                    m.d.sync += register.eq(~value if any(register is one for one in inverted) else value)

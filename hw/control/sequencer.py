@@ -1,23 +1,51 @@
 """The sequencer: fetches microinstructions and issues them, in order, to the engines (docs/isa.md)."""
 
-from amaranth import Array, Module, Mux, Signal
+from dataclasses import dataclass
+
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.array.array import Product
+from sterna.hw.config import PARTIAL_SUMS
+from sterna.hw.control.addresses import AddressRegisters
 from sterna.hw.vector.issue import Command
 
 FAULT_INSTRUCTION = 1
-SLOW_HZ = 40_000_000  # up to this clock the instruction register is left out (96 flip-flops)
+LAYER_BYTES = 32  # every layer takes more than that in memory
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bits of the state of docs/isa.md that a configuration needs."""
+
+    element_bits: int  # left: every row takes its share of a tile in memory, every element of a vector one of a bank
+    length_bits: int   # vl: at most the elements of a bank
+    offset_bits: int   # off: an address in a bank, at least the number of a partial sum
+    loop_bits: int
+    pc_bits: int
+
+    @classmethod
+    def of(cls, config):
+        """The widths for ``config``."""
+        vector = config.vector_words * config.lanes
+        rows = config.memory_bytes * config.rows // config.tile_bytes
+        return cls(
+            element_bits=min(24, max(rows - 1, vector).bit_length()),
+            length_bits=min(16, max(vector, 2 * PARTIAL_SUMS).bit_length()),
+            offset_bits=(max(config.vector_words, PARTIAL_SUMS // config.lanes) - 1).bit_length(),
+            loop_bits=min(16, (config.memory_bytes // LAYER_BYTES - 1).bit_length()),
+            pc_bits=max(1, (config.program_words - 1).bit_length()),
+        )
 
 
 class Sequencer(wiring.Component):
     """Runs the microprogram once per token.
 
-    Two cycles per instruction and as many more as the engine it addresses makes it wait; ROWA takes one cycle per bit of the
-    token. In order: an instruction that cannot be accepted holds all behind it. HALT waits until the engines are idle.
+    Two cycles per instruction and as many more as the engine it addresses, or ``AddressRegisters``, makes it wait.
+    In order: an instruction that cannot be accepted holds all behind it. HALT waits until the engines are idle.
 
     Parameters
     ----------
@@ -29,8 +57,10 @@ class Sequencer(wiring.Component):
         Host writes to the program memory: 32-bit part ``lane`` (0..2) of instruction ``address``.
     go : In(1)
         A token may start; sampled while ``running`` is low.
-    token, position, start, prompt_end : In(32)
-    greedy : In(1)
+    token : In(register_bits); token_valid : In(1)
+        The token at the present position; not valid in the cycle behind an access of the host to the ring.
+    unwanted, at_start, greedy : In(1)
+        Conditions of JUMP.
     running, halted : Out(1)
         A token is under way; it ends in this cycle.
     sample_done : Out(1); sample_taken : In(1)
@@ -46,7 +76,8 @@ class Sequencer(wiring.Component):
         block = data.StructLayout({"address": address, "words": 24})
         super().__init__({
             "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": Out(32)})),
-            "go": In(1), "token": In(32), "position": In(32), "start": In(32), "prompt_end": In(32), "greedy": In(1),
+            "go": In(1), "token": In(config.register_bits), "token_valid": In(1),
+            "unwanted": In(1), "at_start": In(1), "greedy": In(1),
             "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
             "vector": Out(stream.Signature(Command)),
             "product": Out(stream.Signature(Product)),
@@ -64,16 +95,18 @@ class Sequencer(wiring.Component):
         words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
-        next_pc = Signal(10)
-        # A slow clock leaves time to decode behind the memory, whose address stands still while an instruction waits.
-        registered = cfg.clock_hz > SLOW_HZ
+        width = Widths.of(cfg)
+        pc, next_pc = Signal(width.pc_bits, init=-1), Signal(width.pc_bits)  # one before the first instruction
+        fetch_next = Signal()
+        # A slow clock leaves time to decode behind the memory, which holds what it read while an instruction waits.
+        registered = not cfg.slow
         if not registered:
             m.d.comb += instruction.eq(fetched)
         for lane, memory in enumerate(words):
             m.submodules[f"program{lane}"] = memory
             read, write = memory.read_port(), memory.write_port()
             m.d.comb += [
-                read.addr.eq(next_pc), read.en.eq(1), fetched[32 * lane:32 * lane + 32].eq(read.data),
+                read.addr.eq(next_pc), read.en.eq(fetch_next), fetched[32 * lane:32 * lane + 32].eq(read.data),
                 write.addr.eq(self.program_write.address), write.data.eq(self.program_write.data),
                 write.en.eq(self.program_write.valid & (self.program_write.lane == lane)),
             ]
@@ -83,13 +116,10 @@ class Sequencer(wiring.Component):
             return instruction[lsb:lsb + width]
 
         opcode = instruction[isa.OPCODE_FIELD[0]:isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
-        pc = Signal(10)
-        offset, vl, loop = Signal(16), Signal(16), Signal(16)
-        left = Signal(24)
-        aregs = Array(Signal(address_bits, name=f"a{k}") for k in range(4))
-        areg = Signal(2)
+        offset, vl, loop = Signal(width.offset_bits), Signal(width.length_bits), Signal(width.loop_bits)
+        left = Signal(width.element_bits)
+        vl_fresh = Signal()  # vl was set to the strip's length in the cycle before, and may be more than is left
         words_field = field(isa.FETCH, "words")
-        value_field = field(isa.SETA, "value")
         announced = Signal()  # the section of this instruction is in the router's queue
         reads_stream = Signal()
         condition = Signal()
@@ -99,9 +129,9 @@ class Sequencer(wiring.Component):
         is_op = [opcode == code for code in range(len(isa.OPCODE_NAMES))]
         sample_end = field(isa.SAMPLE, "end")
         m.d.comb += [
-            areg.eq(field(isa.FETCH, "areg")),
             reads_stream.eq((kind == isa.A_STREAM32) | (kind == isa.A_STREAM8)),
-            next_pc.eq(pc),
+            next_pc.eq(Mux(jump, field(isa.JUMP, "target"), pc + 1)),
+            fetch_next.eq(done),
             self.vector.payload.word.eq(instruction),
             self.vector.payload.count.eq(vl),
             self.vector.payload.offset.eq(offset),
@@ -111,39 +141,42 @@ class Sequencer(wiring.Component):
             self.product.payload.chunks.eq(field(isa.MATVEC, "chunks")),
             self.section.payload.eq(opcode == isa.MATVEC),
         ]
+        m.submodules.addresses = addresses = AddressRegisters(cfg.word_address_bits, cfg.register_bits, cfg.slow)
+        m.d.comb += [
+            addresses.set.eq(is_op[isa.SETA] | is_op[isa.ROWA]), addresses.row.eq(is_op[isa.ROWA]),
+            addresses.areg.eq(field(isa.FETCH, "areg")), addresses.words.eq(words_field),
+            addresses.value.eq(field(isa.ROWA, "base")), addresses.stride.eq(field(isa.ROWA, "stride")),
+            addresses.token.eq(self.token), addresses.token_valid.eq(self.token_valid),
+            addresses.taken.eq((self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)),
+        ]
         for port in (self.fetch, self.store):
-            m.d.comb += [port.payload.address.eq(aregs[areg]), port.payload.words.eq(words_field)]
+            m.d.comb += [port.payload.address.eq(addresses.address), port.payload.words.eq(words_field)]
         with m.Switch(field(isa.JUMP, "condition")):
-            for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1),
-                                (isa.NOT_WANTED, (self.position + 1)[:32] < self.prompt_end), (isa.GREEDY, self.greedy),
-                                (isa.AT_START, self.position == self.start)):
+            for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1), (isa.NOT_WANTED, self.unwanted),
+                                (isa.GREEDY, self.greedy), (isa.AT_START, self.at_start)):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
-        # STRIP and NEXT share the subtraction and the comparison; the step back by 0 makes STRIP a NEXT that just begins.
+        # One subtraction: NEXT takes the strip off what is left, and in the cycle behind STRIP and NEXT, when the next
+        # instruction is loaded, a borrow tells that less is left than vl.
         strip = field(isa.NEXT, "strip")
-        rest, more, shorter = Signal(25), Signal(), Signal(16)
+        issue = Signal()
+        rest, more = Signal(width.element_bits + 1), Signal()
         m.d.comb += [
-            rest.eq(Mux(is_op[isa.STRIP], field(isa.STRIP, "elements"), left) - Mux(is_op[isa.STRIP], 0, strip)),
-            more.eq(~rest[24] & rest[:24].any()),
-            shorter.eq(Mux(rest[:24] < strip, rest, strip)),
+            rest.eq(left - Mux(issue, strip[:width.length_bits], vl)),
+            more.eq(~rest[-1] & rest[:-1].any()),
         ]
-
-        # The product only counts modulo the address space, and so do the bits of the token.
-        multiplier = Signal(min(32, address_bits))
-        multiplicand = Signal(address_bits)
-        multiplying = Signal()
-        advanced = Signal(address_bits)  # one adder for FETCH, STORE and ROWA
-        m.d.comb += advanced.eq(aregs[areg] + Mux(multiplying, multiplicand, words_field))
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.sync += pc.eq(0)
                 with m.If(self.go):
-                    m.d.comb += next_pc.eq(0)
+                    m.d.comb += fetch_next.eq(1)
+                    m.d.sync += pc.eq(next_pc)
                     m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.sync += announced.eq(0)
+                m.d.sync += [announced.eq(0), vl_fresh.eq(0)]
+                with m.If(vl_fresh & rest[-1]):
+                    m.d.sync += vl.eq(left)
                 if registered:
                     m.d.sync += instruction.eq(fetched)
                 m.next = "ISSUE"
@@ -151,35 +184,32 @@ class Sequencer(wiring.Component):
                 with m.Switch(opcode):
                     with m.Case(isa.HALT):
                         with m.If(self.halted):
+                            m.d.sync += pc.eq(-1)
                             m.next = "IDLE"
                     with m.Case(isa.VOP):
                         m.d.comb += done.eq(self.vector.valid & self.vector.ready)
                     with m.Case(isa.MATVEC):
                         m.d.comb += done.eq(self.product.valid & self.product.ready)
                     with m.Case(isa.FETCH):
-                        m.d.comb += done.eq(self.fetch.ready)
+                        m.d.comb += done.eq(self.fetch.valid & self.fetch.ready)
                     with m.Case(isa.STORE):
-                        m.d.comb += done.eq(self.store.ready)
-                    with m.Case(isa.SETA):
-                        m.d.comb += done.eq(1)
-                        m.d.sync += aregs[areg].eq(value_field)
-                    with m.Case(isa.ROWA):
-                        m.d.sync += [aregs[areg].eq(value_field), multiplier.eq(self.token),
-                                     multiplicand.eq(field(isa.ROWA, "stride"))]
-                        m.next = "MULTIPLY"
+                        m.d.comb += done.eq(self.store.valid & self.store.ready)
+                    with m.Case(isa.SETA, isa.ROWA):
+                        m.d.comb += done.eq(addresses.done)
                     with m.Case(isa.STRIP):
                         m.d.comb += done.eq(1)
-                        m.d.sync += [left.eq(rest), offset.eq(0), vl.eq(shorter)]
+                        m.d.sync += [left.eq(field(isa.STRIP, "elements")), offset.eq(0)]
+                        m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
                     with m.Case(isa.NEXT):
                         m.d.comb += [done.eq(1), jump.eq(more)]
                         m.d.sync += [left.eq(Mux(more, rest, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
                         with m.If(more):
-                            m.d.sync += vl.eq(shorter)
+                            m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
                     with m.Case(isa.LOOP):
                         m.d.comb += done.eq(1)
                         m.d.sync += loop.eq(field(isa.LOOP, "count"))
                     with m.Case(isa.AGAIN):
-                        m.d.comb += [done.eq(1), jump.eq(loop > 1)]
+                        m.d.comb += [done.eq(1), jump.eq(loop[1:].any())]
                         m.d.sync += loop.eq(loop - 1)
                     with m.Case(isa.JUMP):
                         m.d.comb += [done.eq(field(isa.JUMP, "condition") <= isa.AT_START), jump.eq(condition)]
@@ -195,35 +225,24 @@ class Sequencer(wiring.Component):
                         m.next = "FAULT"
                 with m.If(self.section.valid & self.section.ready):
                     m.d.sync += announced.eq(1)
-                with m.If((self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)):
-                    m.d.sync += aregs[areg].eq(advanced)
                 with m.If(done):
-                    m.d.comb += next_pc.eq(Mux(jump, field(isa.JUMP, "target"), pc + 1))
-                    m.d.sync += pc.eq(next_pc)
-                    m.next = "LOAD"
-            with m.State("MULTIPLY"):
-                with m.If(multiplier[0]):
-                    m.d.sync += aregs[areg].eq(advanced)
-                m.d.sync += [multiplier.eq(multiplier >> 1), multiplicand.eq(multiplicand << 1)]
-                with m.If(multiplier == 0):
-                    m.d.comb += next_pc.eq(pc + 1)
                     m.d.sync += pc.eq(next_pc)
                     m.next = "LOAD"
             with m.State("FAULT"):
                 pass  # until a reset
 
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
-        m.d.comb += multiplying.eq(fsm.ongoing("MULTIPLY"))
-        issue = fsm.ongoing("ISSUE")
+        m.d.comb += issue.eq(fsm.ongoing("ISSUE"))
         section_first = ~announced & (is_op[isa.MATVEC] | (is_op[isa.VOP] & reads_stream))
         m.d.comb += [
-            self.running.eq(fsm.ongoing("LOAD") | issue | fsm.ongoing("MULTIPLY")),
+            self.running.eq(fsm.ongoing("LOAD") | issue),
+            addresses.valid.eq(issue & (addresses.set | is_op[isa.FETCH] | is_op[isa.STORE])),
             self.section.valid.eq(issue & section_first),
             self.vector.valid.eq(issue & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))),
             # Codes still on their way through the vector engine would miss the product.
             self.product.valid.eq(issue & is_op[isa.MATVEC] & announced & ~self.vector_busy),
-            self.fetch.valid.eq(issue & is_op[isa.FETCH]),
-            self.store.valid.eq(issue & is_op[isa.STORE]),
+            self.fetch.valid.eq(issue & is_op[isa.FETCH] & addresses.ready),
+            self.store.valid.eq(issue & is_op[isa.STORE] & addresses.ready),
             self.halted.eq(issue & is_op[isa.HALT] & ~self.vector_busy & ~self.array_busy & self.store_idle),
             self.sample_done.eq(issue & is_op[isa.SAMPLE] & sample_end & ~self.vector_busy),
         ]

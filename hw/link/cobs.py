@@ -1,8 +1,7 @@
 """COBS coding of frames of at most 253 bytes, one byte per cycle.
 
-Frames of the protocol have at most 240 bytes, so the code 0xFF (254 bytes without a zero behind them) never occurs
-in a valid
-frame and neither unit treats it specially; in a received frame it only leads to an overlong frame.
+Frames of the protocol have at most 240 bytes, so the code 0xFF (254 bytes without a zero behind them) never occurs in
+a valid frame and neither unit treats it specially; in a received frame it only leads to an overlong frame.
 """
 
 from amaranth import Cat, Module, Mux, Signal
@@ -16,9 +15,8 @@ HALF_BYTES = 256  # one frame under construction and one being sent share a 512-
 class CobsDecoder(wiring.Component):
     """Byte stream to frames: every code byte but the first stands for a zero.
 
-    One byte per cycle, never waits; each output belongs to the byte taken one cycle before. Any 0x00 ends a frame,
-    so the
-    decoder is in step again after the next delimiter whatever came before.
+    One byte per cycle, never waits; each output belongs to the byte taken one cycle before. Any 0x00 ends a frame, so
+    the decoder is in step again after the next delimiter whatever came before.
 
     Members
     -------
@@ -63,14 +61,12 @@ class CobsEncoder(wiring.Component):
     """Bytes to COBS frames, in place in a double buffer in block RAM.
 
     A place is kept free for the code byte before the first data byte. A byte that is not zero is written at its
-    place; a zero
-    writes the distance to the open code place there and makes its own place the open one. So each byte costs one
-    write, the end
-    of a frame costs two (last code, delimiter), and the frame is sent while the next one is built.
+    place; a zero writes the distance to the open code place there and makes its own place the open one. So each byte
+    costs one write, the end of a frame costs two (last code, delimiter), and the frame is sent while the next one is
+    built.
 
     Throughput: one byte per cycle in and out, 2 cycles at the end of a frame in, 3 out. ``data.ready`` falls while
-    both
-    halves hold unsent frames. At most 253 bytes per frame, so that code, bytes and delimiter fit into a half.
+    both halves hold unsent frames. At most 253 bytes per frame, so that code, bytes and delimiter fit into a half.
 
     Members
     -------
@@ -84,13 +80,17 @@ class CobsEncoder(wiring.Component):
     finished : Out(1)
     tx : Out(stream of 8)
         The frame with its delimiter.
+
+    Parameters
+    ----------
+    registered : bool
+        False leaves out the register behind the block RAM: a longer path, and 2 cycles at the end of a frame out.
     """
 
-    data: In(stream.Signature(8))
-    restart: In(1)
-    finish: In(1)
-    finished: Out(1)
-    tx: Out(stream.Signature(8))
+    def __init__(self, registered=True):
+        self._registered = registered
+        super().__init__({"data": In(stream.Signature(8)), "restart": In(1), "finish": In(1), "finished": Out(1),
+                          "tx": Out(stream.Signature(8))})
 
     def elaborate(self, platform):
         m = Module()
@@ -127,7 +127,7 @@ class CobsEncoder(wiring.Component):
         with m.If(self.finished):
             m.d.sync += half.eq(~half)
 
-        # Sending: two registers behind the address (block RAM, payload); all move together when a byte can leave.
+        # Sending: block RAM, then perhaps a register; all move together when a byte can leave.
         send_half = Signal()
         send_place = Signal(8)
         fetched = Signal()
@@ -139,11 +139,18 @@ class CobsEncoder(wiring.Component):
             sent.eq(self.tx.valid & self.tx.ready & (self.tx.payload == 0)),  # only the delimiter is zero
         ]
         with m.If(sent):
-            m.d.sync += [send_half.eq(~send_half), send_place.eq(0), fetched.eq(0), self.tx.valid.eq(0)]
+            m.d.sync += [send_half.eq(~send_half), send_place.eq(0), fetched.eq(0)]
         with m.Elif(move):
-            m.d.sync += [fetched.eq(full.bit_select(send_half, 1)), self.tx.valid.eq(fetched), self.tx.payload.eq(read.data)]
+            m.d.sync += fetched.eq(full.bit_select(send_half, 1))
             with m.If(full.bit_select(send_half, 1)):
                 m.d.sync += send_place.eq(send_place + 1)
+        if self._registered:
+            with m.If(sent):
+                m.d.sync += self.tx.valid.eq(0)
+            with m.Elif(move):
+                m.d.sync += [self.tx.valid.eq(fetched), self.tx.payload.eq(read.data)]
+        else:
+            m.d.comb += [self.tx.valid.eq(fetched), self.tx.payload.eq(read.data)]
         for k in range(2):
             with m.If(self.finished & (half == k)):
                 m.d.sync += full[k].eq(1)

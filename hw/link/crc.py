@@ -39,8 +39,8 @@ class Crc32C(wiring.Component):
 
     state' = (state >> 8) ^ T[(state ^ data) & 255]; T is linear, so T[x] is the XOR of T[2^k] over the bits k of x.
     The checksum is the inverted state, and it is what the register holds: it starts at 0. With ``shift`` it only
-    moves down
-    by a byte, so that four shifts emit it, low byte first. One byte per cycle; ``checksum`` is valid the cycle after.
+    moves down by a byte, so that four shifts emit it, low byte first. One byte per cycle; ``checksum`` is valid the
+    cycle after.
 
     Members
     -------
@@ -64,8 +64,8 @@ class Crc32C(wiring.Component):
         m = Module()
         index = [Signal(name=f"index_{k}") for k in range(8)]
         m.d.comb += [index[k].eq(~(self.checksum[k] ^ self.data[k]) & ~self.shift) for k in range(8)]
-        # Sums within three groups of index bits are shared, so each state bit is a sum of at most four bits: one
-        # LUT4.
+        # Sums within three groups of index bits are shared, so that each state bit is a sum of at most four bits,
+        # which fits one LUT4.
         sums = {}
 
         def group_sum(taps):

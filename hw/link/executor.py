@@ -1,21 +1,10 @@
 """Frames to 32-bit requests, responses and events to reply frames."""
 
-from enum import IntEnum
-
 from amaranth import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-
-class Kind(IntEnum):
-    """Frame types (docs/protocol.md)."""
-
-    READ = 0x01
-    WRITE = 0x02
-    DATA = 0x81
-    ACK = 0x82
-    NAK = 0x83
-    TOKEN = 0x90
+from sterna.hw.config import Kind
 
 
 REASON_FORM = 1  # unknown type, or a length that does not fit
@@ -48,18 +37,14 @@ class FrameExecutor(wiring.Component):
     """Executes verified frames in order and builds one reply for each.
 
     The reply is built while the request is read: the header is echoed with another type. A READ then puts the words
-    it reads
-    behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the
-    unfinished
-    reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event takes the
-    same
-    path with its own header. Events and frames alternate when both wait, so neither can hold up the other.
+    it reads behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the
+    unfinished reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event
+    takes the same path with its own header. Events and frames alternate when both wait, so neither can hold up the
+    other.
 
     Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ, with latency the
-    cycles from
-    request to response; at most one request is under way. About 20 cycles per frame besides. A host that does not
-    take its
-    replies stops the executor at the next reply, and it goes on when the bytes are taken.
+    cycles from request to response; at most one request is under way. About 20 cycles per frame besides. A host that
+    does not take its replies stops the executor at the next reply, and it goes on when the bytes are taken.
 
     Members
     -------
@@ -71,28 +56,30 @@ class FrameExecutor(wiring.Component):
     response : In(stream of Response)
         One per request, in order.
     event : In(stream of Event)
+
+    Parameters
+    ----------
+    number_bits : int
+        Bits of an event's position and token; the others are 0.
     """
 
-    available: In(1)
-    bytes: In(stream.Signature(8))
-    rewind: Out(1)
-    release: Out(1)
-    body: Out(stream.Signature(8))
-    restart: Out(1)
-    finish: Out(1)
-    finished: In(1)
-    request: Out(stream.Signature(Request))
-    response: In(stream.Signature(Response))
-    event: In(stream.Signature(Event))
+    def __init__(self, number_bits=32):
+        self._number_bits = number_bits
+        super().__init__({
+            "available": In(1), "bytes": In(stream.Signature(8)), "rewind": Out(1), "release": Out(1),
+            "body": Out(stream.Signature(8)), "restart": Out(1), "finish": Out(1), "finished": In(1),
+            "request": Out(stream.Signature(Request)), "response": In(stream.Signature(Response)),
+            "event": In(stream.Signature(Event)),
+        })
 
     def elaborate(self, platform):
         m = Module()
         address = Signal(32, reset_less=True)
         word = Signal(32, reset_less=True)
-        words_left = Signal(6)  # words of the frame not yet requested
+        words_left = Signal(6)  # words of the frame whose request has not been taken
         byte_index = Signal(2)  # byte of the word
         step = Signal(3)  # place in the header
-        data_bytes = Signal(8, reset_less=True)  # found in the frame, behind the header
+        data_bytes = word[24:]  # in the header: bytes found in the frame behind it
         is_event = Signal()
         is_write = Signal()
         is_nak = Signal()
@@ -100,21 +87,29 @@ class FrameExecutor(wiring.Component):
         pending = Signal()  # a request was taken and its response is due
         failed = Signal()  # a response of this WRITE was an error
 
+        address_byte, length_byte = Signal(), Signal()  # a byte of the header that is kept
         own_data = is_event | is_nak  # the reply carries data that no request asked for
         byte = self.bytes.payload
         reject = Signal()
         reason = Signal(2)
         nak_reason = Signal(2)
-        event = self.event.payload
+        position, token = Signal(32), Signal(32)
 
         m.d.comb += [
+            position.eq(self.event.payload.position[:self._number_bits]),
+            token.eq(self.event.payload.token[:self._number_bits]),
             self.request.valid.eq(issue),
             self.request.payload.write.eq(is_write),
             self.request.payload.address.eq(address),
             self.request.payload.data.eq(word),
         ]
         with m.If(issue & self.request.ready):
-            m.d.sync += [issue.eq(0), pending.eq(1), address.eq(address + 4)]
+            m.d.sync += [issue.eq(0), pending.eq(1)]
+        # Both registers are loaded in the header only, where nothing is issued: `issue` alone selects their next value.
+        with m.If((issue & self.request.ready) | address_byte):
+            m.d.sync += address.eq(Mux(issue, address + 4, Cat(address[8:], byte)))
+        with m.If((issue & self.request.ready) | length_byte):
+            m.d.sync += words_left.eq(Mux(issue, words_left - 1, byte[2:]))
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -148,7 +143,7 @@ class FrameExecutor(wiring.Component):
                     with m.Case(3, 4, 5, 6):
                         with m.If(is_event):
                             m.d.comb += self.body.payload.eq(
-                                Array(event.position.word_select(k, 8) for k in (1, 2, 3, 0))[step[:2]])
+                                Array(position.word_select(k, 8) for k in (1, 2, 3, 0))[step[:2]])
                     with m.Case(7):
                         with m.If(own_data):
                             m.d.comb += self.body.payload.eq(4)
@@ -156,16 +151,16 @@ class FrameExecutor(wiring.Component):
                     m.d.sync += step.eq(step + 1)
                     with m.Switch(step):
                         with m.Case(0):
-                            m.d.sync += data_bytes.eq(byte)
+                            m.d.sync += word.eq(Cat(word[8:], byte))
                         with m.Case(1):
                             m.d.sync += is_write.eq(byte[1])
                             m.d.comb += [reject.eq(~own_data & ~known), reason.eq(REASON_FORM)]
                         with m.Case(3, 4, 5, 6):
-                            m.d.sync += address.eq(Cat(address[8:], byte))
+                            m.d.comb += address_byte.eq(1)
                             with m.If(~step[2] & ~own_data & (byte[:2] != 0)):  # accesses are aligned
                                 m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
                         with m.Case(7):
-                            m.d.sync += words_left.eq(byte[2:])
+                            m.d.comb += length_byte.eq(1)
                             with m.If(own_data):
                                 m.next = "PUT"
                             with m.Elif(~fits):
@@ -173,7 +168,7 @@ class FrameExecutor(wiring.Component):
                             with m.Elif(is_write):
                                 m.next = "GATHER"
                             with m.Else():
-                                m.d.sync += [issue.eq(1), words_left.eq(byte[2:] - 1)]
+                                m.d.sync += issue.eq(1)
                                 m.next = "LOAD"
 
             with m.State("GATHER"):
@@ -184,7 +179,7 @@ class FrameExecutor(wiring.Component):
                 with m.If(take):
                     m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
                     with m.If(byte_index == 3):
-                        m.d.sync += [issue.eq(1), words_left.eq(words_left - 1)]
+                        m.d.sync += issue.eq(1)
                 with m.If(pending & self.response.valid):
                     m.d.sync += [pending.eq(0), failed.eq(self.response.payload.error)]
                 with m.If(quiet & failed):
@@ -202,13 +197,13 @@ class FrameExecutor(wiring.Component):
                         m.next = "HEADER"
                     with m.Else():
                         with m.If(words_left != 0):
-                            m.d.sync += [issue.eq(1), words_left.eq(words_left - 1)]
+                            m.d.sync += issue.eq(1)
                         m.next = "PUT"
 
             with m.State("PUT"):
                 m.d.comb += self.body.payload.eq(word[:8])
                 with m.If(is_event):
-                    m.d.comb += self.body.payload.eq(event.token.word_select(byte_index, 8))
+                    m.d.comb += self.body.payload.eq(token.word_select(byte_index, 8))
                 with m.Elif(is_nak):
                     m.d.comb += self.body.payload.eq(Mux(byte_index == 0, nak_reason, 0))
                 with m.If(self.body.valid & self.body.ready):

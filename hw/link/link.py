@@ -18,14 +18,13 @@ class Link(wiring.Component):
         tx <- FrameTransmitter (CRC, COBS)       <------'    '------- event
 
     ``rx`` takes one byte per cycle always and ``tx`` gives one. Nothing of a frame is acted on before its checksum
-    has been
-    verified. Whatever arrives, the link is in step again after the next delimiter, and a ``tx`` that stalls holds
-    up replies and events but loses none; frames that then find no buffer are counted in ``frames_lost``.
+    has been verified. Whatever arrives, the link is in step again after the next delimiter, and a ``tx`` that stalls
+    holds up replies and events but loses none; frames that then find no buffer are counted in ``frames_lost``.
 
     Parameters
     ----------
     config : Config
-        ``credits``: frame buffers of 256 bytes; without ``counters``, those of frames have 16 bits.
+        ``credits``: frame buffers of 256 bytes; without ``counters``, those of frames have 8 bits.
 
     Members
     -------
@@ -37,26 +36,28 @@ class Link(wiring.Component):
         One per request, in order, for writes too. ``error`` turns the frame into a NAK "address".
     event : In(stream of Event)
         Tokens to report; taken when the TOKEN frame is complete.
-    frames_bad, frames_lost : Out(32)
+    frames_bad, frames_lost : Out(frame_counter_bits)
     """
 
     def __init__(self, config):
-        self._receiver = FrameReceiver(config.credits, 32 if config.counters else 16)
+        self._config = config
+        bits = config.frame_counter_bits
         super().__init__({
             "rx": In(stream.Signature(8)),
             "tx": Out(stream.Signature(8)),
             "request": Out(stream.Signature(Request)),
             "response": In(stream.Signature(Response)),
             "event": In(stream.Signature(Event)),
-            "frames_bad": Out(32),
-            "frames_lost": Out(32),
+            "frames_bad": Out(bits),
+            "frames_lost": Out(bits),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = self._receiver
-        m.submodules.executor = executor = FrameExecutor()
-        m.submodules.transmitter = transmitter = FrameTransmitter()
+        cfg = self._config
+        m.submodules.receiver = receiver = FrameReceiver(cfg.credits, cfg.frame_counter_bits, not cfg.slow)
+        m.submodules.executor = executor = FrameExecutor(cfg.register_bits)
+        m.submodules.transmitter = transmitter = FrameTransmitter(not cfg.slow)
         wiring.connect(m, wiring.flipped(self.rx), receiver.rx)
         wiring.connect(m, transmitter.tx, wiring.flipped(self.tx))
         wiring.connect(m, receiver.bytes, executor.bytes)

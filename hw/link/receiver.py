@@ -12,9 +12,8 @@ BUFFER_BYTES = 256
 OVERHEAD_BYTES = 11  # header and checksum
 MAX_FRAME_BYTES = 240
 # A frame starts so far below the end of its buffer that its data begin at address 0 and the write address after the
-# last
-# byte is the number of data bytes. The place before the frame, which the longest frame does not reach, keeps that
-# number.
+# last byte is the number of data bytes. The place before the frame, which the longest frame does not reach, keeps
+# that number.
 FIRST = BUFFER_BYTES - OVERHEAD_BYTES
 LENGTH_PLACE = FIRST - 1
 
@@ -23,11 +22,10 @@ class FrameReceiver(wiring.Component):
     """Decodes, verifies and queues frames; hands out their bytes.
 
     A frame is queued when its delimiter arrives and its code, length (11 to 240 bytes) and checksum are right.
-    Otherwise it is
-    counted in ``frames_bad``; a frame that begins while all buffers are taken is counted in ``frames_lost``. One byte
-    per cycle is taken always: a serial line cannot wait. The oldest frame is read as a stream: first the number of
-    its data
-    bytes (frame length - 11), then the frame from its type on, one byte per cycle, 2 cycles after ``rewind``.
+    Otherwise it is counted in ``frames_bad``; a frame that begins while all buffers are taken is counted in
+    ``frames_lost``. One byte per cycle is taken always: a serial line cannot wait. The oldest frame is read as a
+    stream: first the number of its data bytes (frame length - 11), then the frame from its type on, one byte per
+    cycle, 2 cycles after ``rewind``.
 
     Parameters
     ----------
@@ -35,6 +33,8 @@ class FrameReceiver(wiring.Component):
         Frame buffers of 256 bytes, in one block RAM; 1 to 255, the field of the register block.
     counter_bits : int
         Bits of the two counters.
+    registered : bool
+        False leaves out the register behind the block RAM: one cycle less and a longer path.
 
     Members
     -------
@@ -52,10 +52,11 @@ class FrameReceiver(wiring.Component):
         Wrapping counters.
     """
 
-    def __init__(self, credits, counter_bits=32):
+    def __init__(self, credits, counter_bits=32, registered=True):
         if not 1 <= credits <= 255:
             raise ValueError(f"credits {credits!r}: use 1 to 255 frame buffers")
         self.credits = credits
+        self._registered = registered
         super().__init__({
             "rx": In(stream.Signature(8)),
             "available": Out(1),
@@ -70,8 +71,8 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.decoder = decoder = CobsDecoder()
         m.submodules.crc = crc = Crc32C()
-        # A buffer is read only between its commit and its release and written only outside, so collisions do not
-        # matter.
+        # A buffer is read only between its commit and its release and written only outside, so what a read returns
+        # during a write does not matter.
         m.submodules.memory = memory = Memory(shape=8, depth=self.credits * BUFFER_BYTES, init=[],
                                               attrs={"no_rw_check": 1})
         write = memory.write_port()
@@ -123,18 +124,20 @@ class FrameReceiver(wiring.Component):
         with m.If(commit != self.release):
             m.d.sync += queued.eq(Mux(commit, queued + 1, queued - 1))
 
-        # Reading: block RAM, then a register; both move when the byte in the register is taken or absent.
+        # Reading: block RAM, then perhaps a register; both move when the byte offered is taken or absent.
         read_place = Signal(8)
         fetched = Signal()
         move = ~self.bytes.valid | self.bytes.ready
         m.d.comb += [read.addr.eq(Cat(read_place, oldest)), read.en.eq(move)]
         with m.If(self.rewind):
-            m.d.sync += [read_place.eq(LENGTH_PLACE), fetched.eq(0), self.bytes.valid.eq(0)]
+            m.d.sync += [read_place.eq(LENGTH_PLACE), fetched.eq(0)]
         with m.Elif(move):
-            m.d.sync += [
-                read_place.eq(read_place + 1),
-                fetched.eq(1),
-                self.bytes.valid.eq(fetched),
-                self.bytes.payload.eq(read.data),
-            ]
+            m.d.sync += [read_place.eq(read_place + 1), fetched.eq(1)]
+        if self._registered:
+            with m.If(self.rewind):
+                m.d.sync += self.bytes.valid.eq(0)
+            with m.Elif(move):
+                m.d.sync += [self.bytes.valid.eq(fetched), self.bytes.payload.eq(read.data)]
+        else:
+            m.d.comb += [self.bytes.valid.eq(fetched), self.bytes.payload.eq(read.data)]
         return m

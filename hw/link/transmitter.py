@@ -11,9 +11,8 @@ from .crc import Crc32C
 class FrameTransmitter(wiring.Component):
     """Appends the CRC-32C to the bytes of a frame, encodes it and sends it.
 
-    One byte per cycle; ``finish`` takes 6 cycles (four checksum bytes, last code, delimiter). The frame is sent
-    while the
-    next one is built; ``body.ready`` falls while two frames wait.
+    One byte per cycle; ``finish`` takes 6 cycles (four checksum bytes, last code, delimiter). The frame is sent while
+    the next one is built; ``body.ready`` falls while two frames wait.
 
     Members
     -------
@@ -26,18 +25,22 @@ class FrameTransmitter(wiring.Component):
     finished : Out(1)
     tx : Out(stream of 8)
         Encoded frames, each ended by 0x00.
+
+    Parameters
+    ----------
+    registered : bool
+        As for ``CobsEncoder``.
     """
 
-    body: In(stream.Signature(8))
-    restart: In(1)
-    finish: In(1)
-    finished: Out(1)
-    tx: Out(stream.Signature(8))
+    def __init__(self, registered=True):
+        self._registered = registered
+        super().__init__({"body": In(stream.Signature(8)), "restart": In(1), "finish": In(1), "finished": Out(1),
+                          "tx": Out(stream.Signature(8))})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.crc = crc = Crc32C()
-        m.submodules.encoder = encoder = CobsEncoder()
+        m.submodules.encoder = encoder = CobsEncoder(self._registered)
         wiring.connect(m, encoder.tx, wiring.flipped(self.tx))
         tail = Signal(range(5))  # checksum bytes written
         in_checksum = self.finish & ~tail[2]

@@ -1,4 +1,4 @@
-"""The fetch engine: long reads cut into bursts, run ahead into the stream FIFO."""
+"""The fetch engines: long reads cut into bursts that run ahead into a FIFO, and long reads of on-chip memory."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -111,4 +111,70 @@ class Fetch(wiring.Component):
         m.d.comb += queue.r_en.eq((left == 0) | (issued & (left == length)))
         with m.If(queue.r_en & queue.r_rdy):
             m.d.sync += [address.eq(waiting.address), left.eq(waiting.words)]
+        return m
+
+
+class DirectFetch(wiring.Component):
+    """Long reads of a memory that answers a read in the next cycle: single words, no queue of reads, no deep FIFO.
+
+    A word is read only if the two places behind the memory have room for it, so returning words never wait.
+    Throughput one word per cycle, latency two cycles; between two commands one cycle passes without a read.
+    `words.ready` reaches `reads.valid` without a register, as it must for two places to do.
+
+    Parameters
+    ----------
+    address_bits, port_bytes : int
+
+    Members
+    -------
+    command : In(stream of {address, words})
+        Accepted when the last word of the command before has been read; fewer words than the memory has, at least 1.
+    reads : Out(stream of addresses)
+    arriving : In(stream of 8 * P)
+        The word of a read in the cycle behind the one that accepted it, always accepted.
+    words : Out(stream of 8 * P)
+    idle : Out(1)
+        Nothing is under way or waiting.
+    """
+
+    def __init__(self, *, address_bits, port_bytes):
+        self._address_bits, self._port_bytes = address_bits, port_bytes
+        super().__init__({
+            "command": In(stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))),
+            "reads": Out(stream.Signature(address_bits)),
+            "arriving": In(stream.Signature(8 * port_bytes)),
+            "words": Out(stream.Signature(8 * port_bytes)),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        # Comparing with the end of the read takes half the cells of a second counter.
+        address, end = Signal(self._address_bits), Signal(self._address_bits)
+        running = address != end
+        places = [Signal(8 * self._port_bytes, name=f"place{k}") for k in range(2)]
+        full = Signal(2)  # the first place is filled before the second
+        arrived = self.arriving.valid
+        stays = full[0] & ~self.words.ready
+        blocked = stays & (arrived | full[1])  # then both places are taken in the next cycle
+        m.d.comb += [
+            self.command.ready.eq(~running),
+            self.reads.payload.eq(address),
+            # Holds until it is accepted: without a read nothing arrives, and the second place is not filled.
+            self.reads.valid.eq(running & ~blocked),
+            self.arriving.ready.eq(1),
+            self.words.payload.eq(places[0]),
+            self.words.valid.eq(full[0]),
+            self.idle.eq(~running & ~full[0] & ~arrived),
+        ]
+        m.d.sync += full.eq(Cat(arrived | full[1] | stays, blocked))
+        with m.If(~stays):
+            m.d.sync += places[0].eq(Mux(full[1], places[1], self.arriving.payload))
+        with m.If(arrived):  # never while the second place is full
+            m.d.sync += places[1].eq(self.arriving.payload)
+        loads = self.command.valid & ~running
+        with m.If(loads):
+            m.d.sync += end.eq(self.command.payload.address + self.command.payload.words)
+        with m.If(loads | (self.reads.valid & self.reads.ready)):
+            m.d.sync += address.eq(Mux(running, address + 1, self.command.payload.address))
         return m

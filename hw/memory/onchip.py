@@ -1,21 +1,23 @@
-"""Model memory in on-chip RAM, behind the same port as an external one."""
+"""Model memory in on-chip RAM and its three users: the fetch engine, the stores of the vector engine, the host."""
 
 from amaranth import Array, Cat, ClockSignal, Const, Instance, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
-from sterna.hw.memory.port import MemoryPort
+from sterna.hw.memory.port import burst_layout, write_layout
 
 SPRAM_ADDRESS_BITS = 14
 
 
 class OnChipMemory(wiring.Component):
-    """A single-ported RAM: one word per cycle, read or written; writes go first.
+    """A single-ported RAM that takes the place of arbiter, memory port and external memory.
 
-    Read latency two cycles (memory and output register). One address serves both directions and a write disables the read.
-    For a platform whose ``device`` is "iCE40UP5K" and words of two bytes, blocks of SB_SPRAM256KA are instantiated: they have no
-    initial contents, which every memory in Verilog made from Amaranth has.
+    One word per cycle, read or written: the host goes first, because it asks for single words now and then, then
+    stores, then the fetch engine. A word comes in the cycle behind the one that accepted its read, so a read sees
+    every write accepted before it and needs no queue of owners.
+    For a platform whose ``device`` is "iCE40UP5K" and words of two bytes, blocks of SB_SPRAM256KA are instantiated:
+    they have no initial contents, which every memory in Verilog made from Amaranth has.
 
     Parameters
     ----------
@@ -23,67 +25,87 @@ class OnChipMemory(wiring.Component):
 
     Members
     -------
-    port : In(MemoryPort)
+    fetch_reads : In(stream of addresses); fetch_words : Out(stream of 8 * P)
+    host_bursts : In(stream of burst_layout); host_words : Out(stream of 8 * P)
+        One or two words; two start at an even address, and the address stays until both have come.
+        Words must always be accepted on both.
+    store, host_write : In(stream of write_layout)
+    quiet : Out(1)
+        No word is on its way.
     """
 
     def __init__(self, *, address_bits, port_bytes, words):
         self._address_bits, self._port_bytes, self._words = address_bits, port_bytes, words
-        super().__init__({"port": In(MemoryPort(address_bits, port_bytes))})
+        word, write = 8 * port_bytes, write_layout(address_bits, port_bytes)
+        super().__init__({
+            "fetch_reads": In(stream.Signature(address_bits)),
+            "fetch_words": Out(stream.Signature(word)),
+            "host_bursts": In(stream.Signature(burst_layout(address_bits))),
+            "host_words": Out(stream.Signature(word)),
+            "store": In(stream.Signature(write)),
+            "host_write": In(stream.Signature(write)),
+            "quiet": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
-        port = self.port
+        second = Signal()  # of two words for the host, the second is still to be read
+        host_read = self.host_bursts.valid | second
+        host = self.host_write.valid | host_read
+        free = ~(host | self.store.valid)
+        word = Signal(8 * self._port_bytes)
         address = Signal(self._address_bits)
-        left = Signal(8)
-        shared = Signal(self._address_bits)
-        reading = Signal()
-        stages = Signal(2)
+        writes = Signal()
+        written = Mux(host, self.host_write.payload.data, self.store.payload.data)
+        mask = Mux(host, self.host_write.payload.mask, self.store.payload.mask)
         m.d.comb += [
-            port.write.ready.eq(1),
-            reading.eq((left != 0) & ~port.write.valid),
-            shared.eq(Mux(port.write.valid, port.write.payload.address, address)),
-            port.read_command.ready.eq((left == 0) | (reading & (left == 1))),
-            port.read_data.valid.eq(stages[1]),
+            self.host_write.ready.eq(1),
+            self.host_bursts.ready.eq(~self.host_write.valid & ~second),
+            self.store.ready.eq(~host),
+            self.fetch_reads.ready.eq(free),
+            address.eq(Mux(host, Mux(self.host_write.valid, self.host_write.payload.address,
+                                     self.host_bursts.payload.address | second),
+                           Mux(self.store.valid, self.store.payload.address, self.fetch_reads.payload))),
+            writes.eq(self.host_write.valid | (self.store.valid & ~host)),
+            self.host_words.payload.eq(word),
+            self.fetch_words.payload.eq(word),
+            self.quiet.eq(~(self.fetch_words.valid | self.host_words.valid | second)),
+        ]
+        m.d.sync += [
+            self.host_words.valid.eq(host_read & ~self.host_write.valid),
+            self.fetch_words.valid.eq(self.fetch_reads.valid & free),
+            second.eq(Mux(self.host_write.valid, second,
+                          self.host_bursts.valid & ~second & (self.host_bursts.payload.length != 1))),
         ]
         if self._port_bytes == 2 and getattr(platform, "device", None) == "iCE40UP5K":
-            data = self._spram(m, shared, reading)
+            m.d.comb += word.eq(self._spram(m, address, written, mask, writes))
         else:
             m.submodules.memory = memory = Memory(shape=8 * self._port_bytes, depth=self._words, init=[])
             read, write = memory.read_port(), memory.write_port(granularity=8)
-            data = read.data
             m.d.comb += [
-                read.addr.eq(shared),
-                read.en.eq(~port.write.valid),
-                write.addr.eq(shared),
-                write.data.eq(port.write.payload.data),
-                write.en.eq(Mux(port.write.valid, port.write.payload.mask, 0)),
+                word.eq(read.data),
+                read.addr.eq(address),
+                read.en.eq(~writes),
+                write.addr.eq(address),
+                write.data.eq(written),
+                write.en.eq(Mux(writes, mask, 0)),
             ]
-        m.d.sync += stages.eq(Cat(reading, stages[0]))
-        with m.If(stages[0]):
-            m.d.sync += port.read_data.payload.eq(data)
-        with m.If(reading):
-            m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
-        with m.If(port.read_command.valid & port.read_command.ready):
-            m.d.sync += [address.eq(port.read_command.payload.address), left.eq(port.read_command.payload.length)]
         return m
 
-    def _spram(self, m, address, reading):
-        """Blocks of SPRAM; returns the word whose address was given one cycle before with ``reading``."""
-        write = self.port.write
+    def _spram(self, m, address, written, mask, writes):
+        """Blocks of SPRAM; returns the word whose address was given one cycle before."""
         block_bits = max(0, (self._words - 1).bit_length() - SPRAM_ADDRESS_BITS)
         block = address[SPRAM_ADDRESS_BITS:]
         read_block = Signal(max(1, block_bits))
-        with m.If(reading):
-            m.d.sync += read_block.eq(block)
+        m.d.sync += read_block.eq(block)
         words = []
         for k in range(-(-self._words >> SPRAM_ADDRESS_BITS)):
             word = Signal(16, name=f"word_{k}")
             m.submodules[f"spram{k}"] = Instance(
-                "SB_SPRAM256KA", i_CLOCK=ClockSignal(), i_ADDRESS=address[:SPRAM_ADDRESS_BITS],
-                i_DATAIN=write.payload.data,
-                i_MASKWREN=Cat(bit.replicate(2) for bit in write.payload.mask),  # one bit for every four data bits
-                i_WREN=write.valid, i_CHIPSELECT=(block == k) if block_bits else Const(1), i_STANDBY=Const(0), i_SLEEP=Const(0),
-                i_POWEROFF=Const(1),  # low active
+                "SB_SPRAM256KA", i_CLOCK=ClockSignal(), i_ADDRESS=address[:SPRAM_ADDRESS_BITS], i_DATAIN=written,
+                i_MASKWREN=Cat(bit.replicate(2) for bit in mask),  # one bit for every four data bits
+                i_WREN=writes, i_CHIPSELECT=(block == k) if block_bits else Const(1),
+                i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1),  # the last is low active
                 o_DATAOUT=word)
             words.append(word)
-        return Array(words)[read_block]
+        return Array(words)[read_block]  # two four-input cells a bit

@@ -2,14 +2,21 @@
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+
+from sterna.hw.memory.fetch import ShiftQueue
 
 QUEUED_SECTIONS = 8
 
 
 class Router(wiring.Component):
     """Hands the stream to the consumers in the order in which the sequencer announced their sections.
+
+    Parameters
+    ----------
+    port_bytes : int
+    sections : int
+        How many can be announced ahead of their words, at least 2: two products that wait for their rows to be taken.
 
     Members
     -------
@@ -21,7 +28,8 @@ class Router(wiring.Component):
         High in the cycle in which the present consumer has taken the last word of its section.
     """
 
-    def __init__(self, *, port_bytes):
+    def __init__(self, *, port_bytes, sections=QUEUED_SECTIONS):
+        self._sections = sections
         word = stream.Signature(8 * port_bytes)
         super().__init__({
             "section": In(stream.Signature(1)), "words": In(word), "to_array": Out(word), "to_vector": Out(word),
@@ -30,7 +38,7 @@ class Router(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = SyncFIFO(width=1, depth=QUEUED_SECTIONS)
+        m.submodules.queue = queue = ShiftQueue(1, self._sections)
         m.d.comb += [
             queue.w_data.eq(self.section.payload),
             queue.w_en.eq(self.section.valid),

@@ -1,6 +1,6 @@
 """The store engine: words of the vector engine to consecutive addresses."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,8 @@ from sterna.hw.memory.port import write_layout
 
 class Store(wiring.Component):
     """Writes ``words`` words to ``address`` upwards as they come; the next command waits until they are through.
+
+    A store has fewer words than the memory.
 
     Members
     -------
@@ -30,19 +32,21 @@ class Store(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        address = Signal(self._address_bits)
-        left = Signal(min(24, self._address_bits + 1))  # no more words than the memory has
+        # Comparing with the end takes half the cells of a second counter.
+        address, end = Signal(self._address_bits), Signal(self._address_bits)
+        running = address != end
         m.d.comb += [
-            self.idle.eq(left == 0),
-            self.command.ready.eq(left == 0),
+            self.idle.eq(~running),
+            self.command.ready.eq(~running),
             self.write.payload.address.eq(address),
             self.write.payload.data.eq(self.words.payload),
             self.write.payload.mask.eq(~0),
-            self.write.valid.eq(self.words.valid & (left != 0)),
-            self.words.ready.eq(self.write.ready & (left != 0)),
+            self.write.valid.eq(self.words.valid & running),
+            self.words.ready.eq(self.write.ready & running),
         ]
-        with m.If(self.command.valid & (left == 0)):
-            m.d.sync += [address.eq(self.command.payload.address), left.eq(self.command.payload.words)]
-        with m.If(self.write.valid & self.write.ready):
-            m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
+        loads = self.command.valid & ~running
+        with m.If(loads):
+            m.d.sync += end.eq(self.command.payload.address + self.command.payload.words)
+        with m.If(loads | (self.write.valid & self.write.ready)):
+            m.d.sync += address.eq(Mux(running, address + 1, self.command.payload.address))
         return m

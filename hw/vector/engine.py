@@ -10,7 +10,8 @@ from sterna.hw.vector.issue import PASSED_STAGE, WRITE_STAGE, Command, Issue
 from sterna.hw.vector.lane import LANE_CYCLES, Lane
 from sterna.hw.vector.operands import SCALAR, A, D, Unpacker
 from sterna.hw.vector.random import RandomUnit
-from sterna.hw.vector.sampler import Sampler
+from sterna.hw.vector.sampler import PRELUDE_CYCLES, Sampler
+from sterna.hw.vector.serial import SerialFromInt
 from sterna.hw.vector.store import Packer
 
 ONE = 127 << 15
@@ -87,18 +88,53 @@ class _Core(wiring.Component):
         # Queues.
         from_rows, from_random = fields.a_kind == A.ROW.value, fields.a_kind == A.RANDOM.value
         from_stream = (fields.a_kind == A.STREAM32.value) | (fields.a_kind == A.STREAM8.value)
-        needs_random = from_random | (fields.c_kind == 4)
+        takes = Signal()         # the A operand of a beat leaves its queue
+        takes_random = Signal()  # the same for a random number, of A or C
         m.d.comb += [
-            issue.queue_valid.eq((self.rows.valid | ~from_rows) & (unpacker.valid | ~from_stream)
-                                 & (random.valid | ~needs_random)),
-            self.rows.ready.eq(issue.pull & from_rows),
-            unpacker.active.eq(issue.pulling & from_stream), unpacker.bytes.eq(fields.a_kind == A.STREAM8.value),
-            unpacker.take.eq(issue.pull & from_stream), unpacker.last.eq(issue.pull_last),
-            self.stream_done.eq(issue.pull & from_stream & issue.pull_last),
-            random.take.eq(issue.pull & needs_random), random.row.eq(sampler.row),
+            self.rows.ready.eq(takes & from_rows),
+            unpacker.bytes.eq(fields.a_kind == A.STREAM8.value),
+            unpacker.take.eq(takes & from_stream), unpacker.last.eq(issue.pull_last),
+            self.stream_done.eq(takes & from_stream & issue.pull_last),
+            random.take.eq(takes_random), random.row.eq(sampler.row),
             random.restart.eq(issue.restart_random), random.rekey.eq(issue.start), sampler.start.eq(issue.start),
             random.seed.eq(self.seed), random.position.eq(self.position), self.best.eq(sampler.best),
         ]
+        integers = []
+        for lane in range(lanes):
+            integer = Signal(24, name=f"integer_{lane}")
+            with m.Switch(fields.a_kind):
+                with m.Case(A.ROW.value):
+                    m.d.comb += integer.eq(self.rows.payload[lane])
+                with m.Case(A.RANDOM.value):
+                    m.d.comb += integer.eq(Cat(Const(1, 1), random.beat[lane].fraction))
+                with m.Default():
+                    m.d.comb += integer.eq(unpacker.beat[lane])
+            integers.append(integer)
+        needs_random = from_random | (fields.c_kind == 4)
+        offered = (self.rows.valid | ~from_rows) & (unpacker.valid | ~from_stream) & (random.valid | ~needs_random)
+        if self.config.compact:
+            m.submodules.from_int = from_int = SerialFromInt()
+            converted = [from_int]
+            from_queue = fields.a_kind[2]
+            m.d.comb += [
+                # Behind the last operand nothing is free before it has been pulled: no word of the next section is touched.
+                unpacker.active.eq(issue.pulling & from_stream & from_int.free),
+                from_int.offered.eq(issue.pulling & from_queue & offered),
+                from_int.pull.eq(issue.pull), from_int.release.eq(valid[1] & from_queue), takes.eq(from_int.take),
+                issue.queue_valid.eq(Mux(from_queue, from_int.valid, random.valid)),
+                takes_random.eq(Mux(from_queue, takes & needs_random, issue.pull)),
+            ]
+        else:
+            converted = [FromInt() for _ in range(lanes)]
+            m.d.comb += [
+                unpacker.active.eq(issue.pulling & from_stream), issue.queue_valid.eq(offered), takes.eq(issue.pull),
+                takes_random.eq(issue.pull & needs_random),
+            ]
+            for lane, from_int in enumerate(converted):
+                m.submodules[f"from_int_{lane}"] = from_int
+        for from_int, integer in zip(converted, integers, strict=True):
+            m.d.comb += [from_int.x.eq(integer), from_int.raw.eq(fields.a_kind == A.STREAM32.value),
+                         from_int.fraction.eq(from_random)]
 
         # Memories. No operation reads what is being written (docs/isa.md), so such a read may return anything.
         banks = []
@@ -123,17 +159,11 @@ class _Core(wiring.Component):
         zeros = [Signal(4, name=f"zeros_{lane}") for lane in range(lanes)]
         zeros_next = [Signal(4, name=f"zeros_next_{lane}") for lane in range(lanes)]
         for lane in range(lanes):
-            m.submodules[f"from_int_{lane}"] = from_int = FromInt()
-            m.submodules[f"lane_{lane}"] = unit = Lane()
-            with m.Switch(fields.a_kind):
-                with m.Case(A.ROW.value):
-                    m.d.comb += from_int.x.eq(self.rows.payload[lane])
-                with m.Case(A.RANDOM.value):
-                    m.d.comb += from_int.x.eq(Cat(Const(1, 1), random.beat[lane].fraction))
-                with m.Default():
-                    m.d.comb += from_int.x.eq(unpacker.beat[lane])
-            m.d.comb += [from_int.raw.eq(fields.a_kind == A.STREAM32.value), from_int.fraction.eq(from_random)]
-            m.d.sync += [zeros[lane].eq(random.beat[lane].zeros), zeros_next[lane].eq(zeros[lane])]
+            m.submodules[f"lane_{lane}"] = unit = Lane(self.config.compact)
+            # Of a random number the count of zeros takes the way to C that its fraction takes to A.
+            with m.If(takes_random | ~fields.a_kind[2]):
+                m.d.sync += zeros[lane].eq(random.beat[lane].zeros)
+            m.d.sync += zeros_next[lane].eq(zeros[lane])
 
             word = slice(24 * lane, 24 * lane + 24)
             stored = [read.data[word] for read, _ in banks]
@@ -141,7 +171,7 @@ class _Core(wiring.Component):
             a_bank = Mux(fields.a_kind[1], Mux(fields.a_kind[0], scalar_read.data, stored[2]),
                          Mux(fields.a_kind[0], stored[1], stored[0]))
             with m.If(issue.loads[0] | (valid[1] & ((fields.a_kind != SCALAR) | masked))):
-                m.d.sync += a[lane].eq(Mux(masked & ~issue.loads[0], 0, Mux(fields.a_kind[2], from_int.y, a_bank)))
+                m.d.sync += a[lane].eq(Mux(masked & ~issue.loads[0], 0, Mux(fields.a_kind[2], converted[lane].y, a_bank)))
             with m.If(issue.loads[1] | (valid[1] & (fields.b_kind != SCALAR))):
                 m.d.sync += b[lane].eq(Mux(fields.b_kind[1], Mux(fields.b_kind[0], scalar_read.data, stored[2]),
                                            Mux(fields.b_kind[0], stored[1], stored[0])))
@@ -172,12 +202,12 @@ class _Core(wiring.Component):
         end = WRITE_STAGE
         # Whether the next beat at a stage is the first of its operation.
         awaits = {}
-        for stage in (PASSED_STAGE, end - 1):
+        for stage in (PASSED_STAGE, end - PRELUDE_CYCLES, end - 1):
             awaits[stage] = Signal(name=f"awaits_first_{stage}", init=1)
             with m.If(valid[stage]):
                 m.d.sync += awaits[stage].eq(last[stage])
         m.d.comb += issue.first_passed.eq(valid[PASSED_STAGE] & awaits[PASSED_STAGE])
-        d_kind, d_banks, peak, scalar, tail = Signal(3), Signal(3), Signal(2), Signal(5), Signal(lanes, init=1)
+        d_kind, d_banks, tail = Signal(3), Signal(3), Signal(lanes, init=1)
         d_mod, first = Signal(), Signal()
         address = Signal(len(issue.d_address))
         scalar_address = Signal(5)
@@ -185,7 +215,7 @@ class _Core(wiring.Component):
         m.d.sync += first.eq(opens)
         with m.If(opens):
             m.d.sync += [
-                d_kind.eq(fields.d_kind), d_banks.eq(fields.d_banks), peak.eq(fields.peak), scalar.eq(fields.scalar),
+                d_kind.eq(fields.d_kind), d_banks.eq(fields.d_banks),
                 tail.eq(issue.tail), d_mod.eq(issue.d_mod), address.eq(issue.d_address),
             ]
         with m.Elif(valid[end]):
@@ -222,8 +252,9 @@ class _Core(wiring.Component):
         is_code = (d_kind == D.ACTIVATION0.value) | (d_kind == D.ACTIVATION1.value)
         m.d.comb += [
             sampler.valid.eq(valid[end]), sampler.last.eq(last[end]), sampler.mask.eq(mask),
-            sampler.values.as_value().eq(written), sampler.count.eq(full), sampler.peak.eq(peak),
-            sampler.scalar.eq(scalar), sampler.sample.eq(d_kind == D.SAMPLE.value),
+            sampler.values.as_value().eq(written), sampler.count.eq(full),
+            sampler.begin.eq(valid[end - PRELUDE_CYCLES] & awaits[end - PRELUDE_CYCLES]), sampler.peak.eq(fields.peak),
+            sampler.scalar.eq(fields.scalar), sampler.sample.eq(fields.d_kind == D.SAMPLE.value),
             self.beat.as_value().eq(written), self.mem_valid.eq(valid[end] & (d_kind == D.MEM.value)),
             self.last.eq(last[end]),
             self.activation.valid.eq(valid[end] & is_code), self.activation.first.eq(first),

@@ -137,7 +137,7 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        exact = Signal(32)
+        exact = Signal(32, reset_less=True)
         exponents = Signal(9)
         sign = Signal()
         m.d.sync += [
@@ -175,6 +175,11 @@ class Multiplier(wiring.Component):
 class Adder(wiring.Component):
     """ADD(a, b). Latency 4 cycles: order by magnitude; align and add; normalise; round.
 
+    Parameters
+    ----------
+    compact : bool
+        Align by a multiplication with a power of two: fewer LUTs and a DSP block, but a longer path.
+
     Members
     -------
     a, b : In(24)
@@ -187,15 +192,22 @@ class Adder(wiring.Component):
     b: In(24)
     sum: Out(24)
 
+    def __init__(self, compact=False):
+        self._compact = compact
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         # Order.
+        # a >= b as the carry of a + ~b + 1: the user of this unit keeps b complemented.
+        order = Signal(25)
         swap = Signal()
         big = Signal(24)
         small = Signal(24)
         distance = Signal(8)
         m.d.comb += [
-            swap.eq(self.b[:23] > self.a[:23]),
+            order.eq(Cat(Const(1, 1), self.a[:23]) + Cat(Const(1, 1), ~self.b[:23])),
+            swap.eq(~order[24]),
             big.eq(Mux(swap, self.b, self.a)),
             small.eq(Mux(swap, self.a, self.b)),
             distance.eq(big[15:23] - small[15:23]),
@@ -211,15 +223,8 @@ class Adder(wiring.Component):
         ]
 
         # Align: two guard bits and a sticky bit hold what rounding needs, whatever is shifted out.
-        shifted, sticky = Cat(Const(0, 2), small1), Const(0, 1)
-        for k in (4, 3, 2, 1, 0):
-            step = Signal(18, name=f"align_{k}")
-            lost = Signal(name=f"lost_{k}")
-            m.d.comb += [
-                step.eq(Mux(places[k], shifted >> (1 << k), shifted)),
-                lost.eq(sticky | (places[k] & shifted[:1 << k].any())),
-            ]
-            shifted, sticky = step, lost
+        align = self._align_by_product if self._compact else self._align_by_shifts
+        shifted, sticky = align(m, small1, places)
         total2 = Signal(20)
         sign2 = Signal()
         exponent2 = Signal(9)
@@ -252,3 +257,33 @@ class Adder(wiring.Component):
             Cat(normal3[4:19], exponent3) + Cat(Const(0, 15), ~taken3, Const(31, 5)) + up)
         m.d.sync += self.sum.eq(pack(m, "rounded_sum", sign3, rounded, ~normal3[19]))
         return m
+
+    @staticmethod
+    def _align_by_shifts(m, small, places):
+        """``small`` with two guard bits, ``places`` to the right (18 bits), and whether a 1 was lost."""
+        shifted, sticky = Cat(Const(0, 2), small), Const(0, 1)
+        for k in (4, 3, 2, 1, 0):
+            step = Signal(18, name=f"align_{k}")
+            lost = Signal(name=f"lost_{k}")
+            m.d.comb += [
+                step.eq(Mux(places[k], shifted >> (1 << k), shifted)),
+                lost.eq(sticky | (places[k] & shifted[:1 << k].any())),
+            ]
+            shifted, sticky = step, lost
+        return shifted, sticky
+
+    @staticmethod
+    def _align_by_product(m, small, places):
+        """The same: places 0 to 15 as the factors 2^15 to 2^0, the shift by 16 as a choice of bits."""
+        power = Signal(16)
+        product = Signal(31)
+        shifted = Signal(18)
+        sticky = Signal()
+        far = places[4]
+        m.d.comb += [
+            power.eq(Cat(places[:4] == 15 - k for k in range(16))),
+            product.eq(small * power),
+            shifted.eq(Cat(Mux(far, product[29:31], product[13:15]), product[15:31] & ~far.replicate(16))),
+            sticky.eq(product[:13].any() | (far & product[13:29].any())),
+        ]
+        return shifted, sticky

@@ -196,7 +196,7 @@ class Issue(wiring.Component):
                     # An operation of n beats is followed WRITE_STAGE - 2 - n cycles later than setup alone would have it.
                     far = WRITE_STAGE - 3
                     beats = Mux(vop.one, 0, (command.count - 1)[lane_bits:16])
-                    m.d.sync += distance.eq(Mux(beats < far, far - beats[:3], 0))
+                    m.d.sync += distance.eq(Mux(beats[3:].any(), 0, far - beats[:3]))
                     if self.lanes > 1:
                         rest = command.count[:lane_bits]
                         for lane in range(self.lanes):

@@ -15,6 +15,11 @@ class Lane(wiring.Component):
 
         a, b -> | table address | table word, signs | product | rounding | order | align, add | normalise | round | -> r
 
+    Parameters
+    ----------
+    compact : bool
+        Fewer LUTs, more DSP blocks, longer paths; see ``Adder``.
+
     Members
     -------
     a : In(24)
@@ -35,21 +40,25 @@ class Lane(wiring.Component):
     quantise: In(1)
     r: Out(24)
 
+    def __init__(self, compact=False):
+        self._compact = compact
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         m.submodules.tables = tables = TableUnit()
         m.submodules.multiplier = multiplier = Multiplier()
-        m.submodules.adder = adder = Adder()
-        c4, c5, c6 = Signal(24), Signal(24), Signal(24)
+        m.submodules.adder = adder = Adder(self._compact)
+        c4, c5, c6 = Signal(24), Signal(24), Signal(24)  # c6 complemented, for the comparison in the adder
         quantise4 = Signal()
         m.d.comb += [
             tables.a.eq(self.a), tables.b.eq(self.b), tables.c.eq(self.c), tables.table.eq(self.table),
-            adder.a.eq(multiplier.product), adder.b.eq(c6), self.r.eq(adder.sum),
+            adder.a.eq(multiplier.product), adder.b.eq(~c6), self.r.eq(adder.sum),
         ]
         m.d.sync += [
             multiplier.a.eq(Cat(tables.d[:23], tables.d[23] ^ self.negate_product)), multiplier.b.eq(tables.slope),
             quantise4.eq(self.quantise), multiplier.quantise.eq(quantise4),
-            c4.eq(Cat(tables.intercept[:23], tables.intercept[23] ^ self.negate_c)), c5.eq(c4), c6.eq(c5),
+            c4.eq(Cat(tables.intercept[:23], tables.intercept[23] ^ self.negate_c)), c5.eq(c4), c6.eq(~c5),
         ]
         # A code passes the adder beside zero.
         with m.If(self.quantise):

@@ -59,9 +59,11 @@ class RandomUnit(wiring.Component):
 
         operand = Signal(32)
         valid_a, second_a = Signal(), Signal()
-        low_low, low_high, high_low = Signal(32), Signal(16), Signal(16)
+        low_low, low_high, high_low = (Signal(width, reset_less=True) for width in (32, 16, 16))
         valid_b, second_b = Signal(), Signal()
-        full = count == self.lanes
+        # The single row of a beat stays where it was computed; V rows are gathered.
+        gathers = self.lanes > 1
+        full = count == self.lanes if gathers else valid_b & second_b & (key_steps == 0)
         move = Signal()
         m.d.comb += [self.key_busy.eq(key_steps != 0), self.valid.eq(full), move.eq(~full | self.take)]
 
@@ -107,20 +109,22 @@ class RandomUnit(wiring.Component):
             with m.Default():
                 m.d.comb += number.zeros.eq(10)
 
-        with m.If(self.take):
-            m.d.sync += count.eq(0)
-        with m.If(done):
-            with m.If(key_steps == 0):
+        if gathers:
+            with m.If(self.take):
+                m.d.sync += count.eq(0)
+            with m.If(done & (key_steps == 0)):
                 # Lanes shift in from the top, so that after V rows the first one is lane 0.
                 m.d.sync += [
                     self.beat.as_value().eq(Cat(self.beat.as_value()[26:], number)),
                     count.eq(Mux(self.take, 1, count + 1)),
                 ]
-            with m.Else():
-                m.d.sync += [
-                    key.eq(mixed ^ Mux(key_steps[1], self.seed, 0)), key_steps.eq(key_steps - 1),
-                    insert_key.eq(key_steps[1]),
-                ]
+        else:
+            m.d.comb += self.beat.as_value().eq(number)
+        with m.If(done & (key_steps != 0)):
+            m.d.sync += [
+                key.eq(mixed ^ Mux(key_steps[1], self.seed, 0)), key_steps.eq(key_steps - 1),
+                insert_key.eq(key_steps[1]),
+            ]
         with m.If(self.restart | self.rekey):
             m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0), row.eq(Mux(self.rekey, 0, self.row))]
         with m.If(self.rekey):

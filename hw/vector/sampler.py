@@ -1,8 +1,12 @@
 """Peak of a vector and best row of a sampling: both look for the largest key among the lanes and the beats."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from sterna.firmware.isa import BEST_SCALAR
+
+PRELUDE_CYCLES = 2  # from ``begin`` to the first beat
 
 
 class Sampler(wiring.Component):
@@ -11,8 +15,9 @@ class Sampler(wiring.Component):
     Every value becomes a 24-bit key so that the largest key is wanted: the magnitude for a maximum, its ones' complement
     for a minimum, and for SAMPLE the number with its order made unsigned. Keys of the lanes meet in a tree with a register per
     level (log2 V cycles, one beat per cycle), where the lower lane wins a tie; then the beats, where the earlier one wins.
-    After the last beat of a peak the scalar register is read (1 cycle), compared (1) and written (1); the next vector
-    operation's beats come later than that by construction. Peak and SAMPLE do not occur in one operation.
+    The best key so far is in a scalar register: that of the peak, or `BEST_SCALAR` (as a key) for SAMPLE. It is read
+    before the first beat and written one cycle behind the last; an operation's beats come at least 4 cycles behind those of
+    the operation before, so the register has been written by then. Peak and SAMPLE do not occur in one operation.
 
     Parameters
     ----------
@@ -23,12 +28,12 @@ class Sampler(wiring.Component):
 
     Members
     -------
+    begin : In(1), peak : In(2), scalar : In(5), sample : In(1)
+        An operation's first beat comes in ``PRELUDE_CYCLES`` cycles; its fields, which stay until its last beat.
     valid, last : In(1), mask : In(V), values : In(ArrayLayout(24, V))
         A beat of results; lanes outside ``mask`` take no part.
     count : In(range(V + 1))
         Lanes that take part.
-    peak : In(2), scalar : In(5), sample : In(1)
-        Fields of the operation.
     start : In(1)
         Row counter 0, no best row.
     row : Out(row_bits), best : Out(row_bits)
@@ -44,8 +49,9 @@ class Sampler(wiring.Component):
         self.lanes = lanes
         self.row_bits = row_bits
         super().__init__({
+            "begin": In(1), "peak": In(2), "scalar": In(5), "sample": In(1),
             "valid": In(1), "last": In(1), "mask": In(lanes), "values": In(data.ArrayLayout(24, lanes)),
-            "count": In(range(lanes + 1)), "peak": In(2), "scalar": In(5), "sample": In(1), "start": In(1),
+            "count": In(range(lanes + 1)), "start": In(1),
             "row": Out(row_bits), "best": Out(row_bits),
             "read": Out(1), "read_address": Out(5), "read_data": In(24),
             "write": Out(1), "write_address": Out(5), "write_data": Out(24), "write_ready": In(1), "busy": Out(1),
@@ -53,18 +59,24 @@ class Sampler(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        used = self.sample | (self.peak != 0)
+        # The fields belong to the beats that come from the next cycle but one on.
+        keeps, flips = Signal(), Signal()  # of the beats at the input: SAMPLE; a minimum
+        counts = Signal()
+        with m.If(self.begin):
+            m.d.sync += [keeps.eq(self.sample), flips.eq(self.peak[1] & ~self.sample), counts.eq(used)]
         keys = []
         for lane in range(self.lanes):
             value = self.values[lane]
             key = Signal(24, name=f"key_{lane}")
-            flip = Mux(self.sample, value[23], self.peak[1])
-            m.d.comb += key.eq(Cat(value[:23] ^ flip.replicate(23), self.sample & ~value[23])
-                               & self.mask[lane].replicate(24))
+            flip = Mux(keeps, value[23], flips)
+            plain = Cat(value[:23] ^ flip.replicate(23), keeps & ~value[23])
+            # A single lane always takes part.
+            m.d.comb += key.eq(plain & self.mask[lane].replicate(24) if self.lanes > 1 else plain)
             keys.append((key, None))
-        # Fields travel beside the keys.
-        valid = self.valid & (self.sample | (self.peak != 0))
-        fields = Cat(self.last, self.sample, self.peak[1], self.scalar, self.count)
-        busy = 0
+        # Beats and the announcement of an operation travel beside the keys; the announcement needs no key.
+        travels = Cat(self.valid & counts, self.begin & used, self.last, self.sample, self.peak[1], self.scalar, self.count)
+        busy = self.begin & used
         level = 0
         while len(keys) > 1:
             following = []
@@ -79,47 +91,47 @@ class Sampler(wiring.Component):
                 else:
                     m.d.sync += lane.eq(later)
                 following.append((key, lane))
-            passed, valid_next = Signal(len(fields), name=f"fields_{level}"), Signal(name=f"valid_{level}")
-            m.d.sync += [passed.eq(fields), valid_next.eq(valid)]
-            fields, valid, keys = passed, valid_next, following
-            busy = busy | valid
+            passed = Signal(len(travels), name=f"travels_{level}")
+            m.d.sync += passed.eq(travels)
+            travels, keys = passed, following
+            busy = busy | travels[:2].any()
             level += 1
         key, lane = keys[0]
-        last, sample, least, scalar, count = fields[0], fields[1], fields[2], fields[3:8], fields[8:]
+        valid, begin, last, begin_sample, begin_least, begin_scalar = (
+            travels[0], travels[1], travels[2], travels[3], travels[4], travels[5:10])
+        count = travels[10:]
 
-        peak_key, best_key = Signal(24), Signal(24)
-        peak_first, best_any = Signal(init=1), Signal()
-        merge_read, merge_compare, merge_write = Signal(), Signal(), Signal()
-        merge_least, merge_scalar = Signal(), Signal(5)
-        candidate = Signal(24)
+        # Kept as its complement: that is what the comparison's carry chain takes.
+        held = Signal(24)
+        above = Signal(25)
+        sample, least, scalar = Signal(), Signal(), Signal(5)
+        loads, stays, best_any = Signal(), Signal(), Signal()
         better = Signal()
         m.d.comb += [
-            candidate.eq(Mux(merge_compare, self.read_data[:23] ^ merge_least.replicate(23), key)),
-            better.eq(candidate > Mux(sample & ~merge_compare, best_key, peak_key)),
-            self.busy.eq(busy | merge_read | merge_compare | merge_write),
-            self.read.eq(merge_read), self.read_address.eq(merge_scalar),
-            self.write.eq(merge_write), self.write_address.eq(merge_scalar),
-            self.write_data.eq(peak_key[:23] ^ merge_least.replicate(23)),
+            above.eq(key + held), better.eq(above[24] | (sample & ~best_any)),
+            self.busy.eq(busy | loads | self.write),
+            self.read.eq(begin), self.read_address.eq(Mux(begin_sample, BEST_SCALAR, begin_scalar)),
+            self.write_address.eq(scalar), self.write_data.eq(held ^ Cat((~least).replicate(23), Const(1, 1))),
         ]
-        m.d.sync += [merge_read.eq(0), merge_compare.eq(merge_read)]
+        m.d.sync += loads.eq(begin)
+        with m.If(begin):
+            m.d.sync += [sample.eq(begin_sample), least.eq(begin_least & ~begin_sample), scalar.eq(self.read_address)]
         with m.If(self.write_ready):
-            m.d.sync += merge_write.eq(0)
-        with m.If(merge_compare):
+            m.d.sync += self.write.eq(0)
+        with m.If(loads | (valid & better)):
+            m.d.sync += held.eq(Mux(loads, self.read_data ^ Cat((~least).replicate(23), Const(1, 1)), ~key))
+        with m.If(loads):
             # A negative register loses against any magnitude as a maximum, and stays as a minimum.
-            m.d.sync += merge_write.eq(~(self.read_data[23] & merge_least))
-            with m.If(better & ~self.read_data[23]):
-                m.d.sync += peak_key.eq(candidate)
-        with m.Elif(valid):
+            m.d.sync += stays.eq(self.read_data[23] & least)
+            with m.If(self.read_data[23] & ~sample):
+                m.d.sync += held.eq(~0)
+        with m.If(valid):
+            with m.If(last):
+                m.d.sync += self.write.eq(~stays)
             with m.If(sample):
                 m.d.sync += [self.row.eq(self.row + count), best_any.eq(1)]
-                with m.If(better | ~best_any):
-                    m.d.sync += [best_key.eq(key), self.best.eq(self.row if lane is None else self.row + lane)]
-            with m.Else():
-                m.d.sync += peak_first.eq(last)
-                with m.If(better | peak_first):
-                    m.d.sync += peak_key.eq(key)
-                with m.If(last):
-                    m.d.sync += [merge_read.eq(1), merge_least.eq(least), merge_scalar.eq(scalar)]
+                with m.If(better):
+                    m.d.sync += self.best.eq(self.row if lane is None else self.row + lane)
         with m.If(self.start):
             m.d.sync += [self.row.eq(0), best_any.eq(0)]
         return m

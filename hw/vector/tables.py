@@ -10,6 +10,34 @@ from sterna.sim.golden import tables
 
 NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(7)
 ONE = 127 << 15
+# An entry of the ROM is a constant without its sign, which the function determines, and with the low bits of its exponent
+# field, whose high bits are the same everywhere. Two entries of 20 bits fill five block RAMs of the iCE40, not six.
+FIELD_BITS, FIELD_HIGH = 5, 0b011
+ENTRY_BITS = 15 + FIELD_BITS
+
+
+def _below(value, limit):
+    """Whether ``value`` is below the constant ``limit``, without the carry chain that synthesis makes of a comparison."""
+    below = Const(0, 1)
+    for k in range(len(value)):
+        below = ~value[k] | below if limit >> k & 1 else ~value[k] & below
+    return below
+
+
+def _rom_words():
+    """The 512 words of the ROM (c0 below c1), from `tables.table_words`; ValueError if one does not fit the form."""
+    words = []
+    for index, word in enumerate(int(w) for w in tables.table_words()):
+        constants = word & 0xFFFFFF, word >> 24
+        if any(constants):
+            in_log = tables.LOG2 <= index < tables.LOG2 + 64, tables.LOG1M <= index < tables.LOG1M + 64
+            signs = in_log[0], not any(in_log)
+            for constant, sign in zip(constants, signs, strict=True):
+                if constant >> 23 != sign or constant >> 15 + FIELD_BITS & 7 != FIELD_HIGH:
+                    raise ValueError(f"table word {index}: the constant {constant:#08x} does not fit the ROM")
+        mask = (1 << ENTRY_BITS) - 1
+        words.append(constants[0] & mask | (constants[1] & mask) << ENTRY_BITS)
+    return words
 
 
 class TableUnit(wiring.Component):
@@ -41,7 +69,7 @@ class TableUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.rom = rom = Memory(shape=48, depth=512, init=[int(w) for w in tables.table_words()])
+        m.submodules.rom = rom = Memory(shape=2 * ENTRY_BITS, depth=512, init=_rom_words())
         m.submodules.complement = complement = Memory(shape=15, depth=256,
                                                       init=[int(w) for w in tables.complements()])
         read = rom.read_port()
@@ -58,8 +86,8 @@ class TableUnit(wiring.Component):
         index = Signal(8)
         m.d.comb += [
             places.eq(~exponent[:3] + Mux(kind[SIGMOID], 3, 0)),
-            low.eq(Mux(kind[SIGMOID], exponent < 123, exponent < 120)),
-            high.eq(Mux(kind[SIGMOID], exponent > 130, exponent > 125)),
+            low.eq(Mux(kind[SIGMOID], _below(exponent, 123), _below(exponent, 120))),
+            high.eq(Mux(kind[SIGMOID], ~_below(exponent, 131), ~_below(exponent, 126))),
             index.eq(Mux(low, 0, (Cat(fraction[8:], Const(1, 1)) >> places) | high.replicate(8))),
         ]
         with m.Switch(self.table):
@@ -122,16 +150,18 @@ class TableUnit(wiring.Component):
                           argument[23] & ~uses_rom)),
         ]
 
-        def scaled(word, name):
+        def scaled(entry, name):
             total = Signal(10, name=name)
-            m.d.comb += total.eq(word[15:23] + Cat(scaling, scaling[8]) + carry)
-            return Cat(word[:15], total[:8]), total[9] | ~total[:8].any()
+            field = Cat(entry[15:], Const(FIELD_HIGH, 8 - FIELD_BITS))
+            m.d.comb += total.eq(field + Cat(scaling, scaling[8]) + carry)
+            return Cat(entry[:15], total[:8]), total[9] | ~total[:8].any()
 
-        (c0, flush0), (c1, flush1) = scaled(read.data[:24], "field0"), scaled(read.data[24:], "field1")
+        (c0, flush0), (c1, flush1) = scaled(read.data[:ENTRY_BITS], "field0"), scaled(read.data[ENTRY_BITS:], "field1")
+        negative0, negative1 = kind[LOG2], ~(kind[LOG2] | kind[LOG1M])
         at_special = Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE)
-        from_rom = Mux(positive_sigmoid, Cat(read_complement.data, Const(126, 9)), Mux(flush0, 0, Cat(c0, read.data[23])))
+        from_rom = Mux(positive_sigmoid, Cat(read_complement.data, Const(126, 9)), Mux(flush0, 0, Cat(c0, negative0)))
         m.d.comb += [
-            self.slope.eq(Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, read.data[47] ^ positive_sigmoid)), self.b)),
+            self.slope.eq(Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, negative1 ^ positive_sigmoid)), self.b)),
             self.intercept.eq(Mux(uses_rom, Mux(special, at_special, from_rom), self.c)),
         ]
         return m

@@ -1,5 +1,6 @@
 // The simulated board: clocks the Verilator model of the accelerator, with a memory and a byte link around it.
-// Inputs are set before the falling half of a cycle, outputs are read after it, then the rising edge follows.
+// The model holds its inputs in registers (verilog.py): what is set before a rising edge are the inputs of the cycle
+// after it, and the outputs read after the edge belong to the same cycle. So each cycle is evaluated once.
 
 #include "Vboard.h"
 #include "board_config.h"
@@ -15,6 +16,7 @@
 #include <memory>
 #include <string>
 
+static constexpr uint64_t RESET_CYCLES = 4;
 static volatile std::sig_atomic_t stopped = 0;
 
 namespace {
@@ -145,10 +147,10 @@ int run(int argc, char **argv) {
     uint64_t cycle = 0;
     unsigned quiet_cycles = 0;
     Status status = OK;
-    top->tx_ready = 1;
-    while (!stopped && !link.parent_gone) {
-        top->rst = cycle < 4;
-        const bool offered = link.has_byte() && !top->rst;
+    bool offered = false; // whether a received byte is at the inputs
+    auto set_inputs = [&] {
+        top->rst = cycle < RESET_CYCLES;
+        offered = link.has_byte() && !top->rst;
         top->rx_valid = offered;
         if (offered)
             top->rx_payload = link.byte();
@@ -160,14 +162,25 @@ int run(int argc, char **argv) {
         top->write_ready = memory.write_ready;
         top->refreshing = memory.refreshing;
 #endif
+    };
+    top->tx_ready = 1;
+    set_inputs();
+    while (!stopped && !link.parent_gone) {
         top->clk = 0;
         top->eval();
 #if BOARD_WAVES
         if (!options.waves.empty())
             waves.dump(2 * cycle);
 #endif
-        bool quiet = top->idle && !offered && !top->tx_valid && !top->rst;
-        if (!top->rst) {
+        top->clk = 1;
+        top->eval();
+#if BOARD_WAVES
+        if (!options.waves.empty())
+            waves.dump(2 * cycle + 1);
+#endif
+        const bool reset = cycle < RESET_CYCLES;
+        bool quiet = top->idle && !offered && !top->tx_valid && !reset;
+        if (!reset) {
             if (offered && top->rx_ready)
                 link.take();
             if (top->tx_valid)
@@ -177,7 +190,7 @@ int run(int argc, char **argv) {
         }
 #if BOARD_EXTERNAL
         bool write_waits = false;
-        if (!top->rst) {
+        if (!reset) {
             if (memory.data_valid && !top->data_ready)
                 fail(BAD_ACCESS, "the device did not accept a word that it had asked for");
             if (top->write_valid) {
@@ -192,12 +205,6 @@ int run(int argc, char **argv) {
         }
         memory.step(write_waits);
         quiet = quiet && memory.quiet();
-#endif
-        top->clk = 1;
-        top->eval();
-#if BOARD_WAVES
-        if (!options.waves.empty())
-            waves.dump(2 * cycle + 1);
 #endif
         cycle++;
         if (options.max_cycles && cycle >= options.max_cycles) {
@@ -215,6 +222,7 @@ int run(int argc, char **argv) {
         } else if (cycle % 256 == 0) {
             link.service(0);
         }
+        set_inputs();
     }
     if (link.sending())
         link.service(0);

@@ -15,14 +15,15 @@ from sterna.sim.board import toolchain
 from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
-HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "compile.py", "toolchain.py")
+HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "compile.py", "toolchain.py", "verilog.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
 
 
 @contextmanager
-def _locked(path):
+def locked(path):
+    """Holds an exclusive lock on the file `path`; other processes wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -89,7 +90,7 @@ def _runtime(waves):
     names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
     flags = [*_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
     folder = toolchain.BUILD / "sim" / f"runtime-{_digest(*_tools(), *flags, *names)}"
-    with _locked(toolchain.BUILD / "sim" / "locks" / folder.name):
+    with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not folder.exists():
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             include = toolchain.verilator_root() / "include"
@@ -122,7 +123,7 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
     pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves)
     program = _pointed(pointer)
     if program is None:
-        with _locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
+        with locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
             program = _pointed(pointer)
             if program is None:
                 program = _program(config, device, waves, on_compile or (lambda text: None))
@@ -143,22 +144,22 @@ def _pointed(pointer):
 
 def _program(config, device, waves, on_compile):
     """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources change none)."""
-    from sterna.hw.boards import simulated  # Amaranth is imported only here
+    from sterna.sim.board import verilog  # Amaranth is imported only here
     on_compile(f"building the simulated board {config.name!r} (once per configuration)")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
               f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n")
-    text = simulated.to_verilog(config, device)
+    text = verilog.board_verilog(config, device, waves)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
-    with _locked(toolchain.BUILD / "sim" / "locks" / folder.name):
+    with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not (folder / "board").exists():
             runtime = _runtime(waves)
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             try:
                 (work / "board.v").write_text(text)
                 (work / "board_config.h").write_text(header)
-                _build(work, simulated.TOP, waves, runtime)
+                _build(work, verilog.TOP, waves, runtime)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)

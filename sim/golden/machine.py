@@ -12,7 +12,7 @@ from sterna.firmware import isa
 from sterna.host import tiling
 from sterna.sim.golden import fp24, rng, tables
 
-FETCHES = 4  # descriptors that every device can hold
+FETCHES = {"external": 4, "onchip": 1}  # that may be unfinished on every device
 _TABLES = (None, tables.sigmoid, tables.recip, tables.rsqrt, tables.log2, tables.log1m, tables.exponent)
 
 
@@ -120,8 +120,8 @@ class Machine:
                 self.position += 1
                 return reported
             elif opcode == isa.FETCH:
-                if len(self._fetched) >= FETCHES:
-                    self._fail(f"more than {FETCHES} unfinished fetches")
+                if len(self._fetched) >= FETCHES[self.config.memory]:
+                    self._fail(f"more than {FETCHES[self.config.memory]} unfinished fetches")
                 first = self.address[f["areg"]]
                 if (first + f["words"]) * self.config.port_bytes > len(self.memory):
                     self._fail(f"fetch up to word {first + f['words']}: outside the memory")
@@ -370,6 +370,7 @@ class Machine:
                 self._best = scores[best], self._row + best
             self._row += count
             self._pending_rows = True
+            self.scalars[isa.BEST_SCALAR] = np.nan  # nobody may use it now
 
     def _under_way(self, number, words):
         """Whether a word may still be on its way when its beat comes; the beat that wrote it is far enough ahead."""

@@ -1,7 +1,7 @@
 """Smallest device that fits the simulated board: echoes bytes, and reads and writes memory words on command.
 
-Bytes 'W', word address (1 byte), byte mask (1 byte), data (P bytes) write a word; 'R', word address, length read a burst
-and send its bytes; any other byte is echoed. Each word read is also a trace beat.
+Bytes 'W', word address (1 byte), byte mask (1 byte), data (P bytes) write a word; 'R', word address, length read a
+burst and send its bytes; any other byte is echoed. Each word read is also a trace beat.
 """
 
 from amaranth.hdl import Cat, Module, Signal

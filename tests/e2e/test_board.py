@@ -1,4 +1,4 @@
-"""The simulated board's harness around a small device of its own: link, memory, preloading, traces, errors, caching."""
+"""The simulated board's harness around a small device of its own: link, memory, preload, traces, errors, caching."""
 
 import dataclasses
 import os
@@ -76,7 +76,8 @@ def test_timing_model_counts_cycles():
         return running.cycles
 
     base = cycles(latency_cycles=20)
-    # Latency and refresh are added to each burst; bytes leave while words arrive, so only a slow memory shows its bandwidth.
+    # Latency and refresh are added to each burst; bytes leave while words arrive, so only a slow memory shows its
+    # bandwidth.
     assert 8 * 1000 <= cycles(latency_cycles=1020) - base <= 8 * 1000 + 400
     assert cycles(latency_cycles=20, bandwidth=16) - base > 8 * 32 * 4
     assert cycles(latency_cycles=20, refresh_interval_cycles=400, refresh_cycles=390) - base > 8 * 390
@@ -156,19 +157,22 @@ def test_cycle_limit_is_an_error():
 def test_trace_has_every_vector(tmp_path):
     content = random.Random(SEED).randbytes(256)
     (tmp_path / "image").write_bytes(content)
-    with board(preload=[(tmp_path / "image", 0, 256, 0)], trace=tmp_path / "trace") as running, connect(running) as port:
+    with board(preload=[(tmp_path / "image", 0, 256, 0)], trace=tmp_path / "trace") as running, \
+            connect(running) as port:
         read(port, 0, 3)
         read(port, 7, 1)
     vectors = read_trace(tmp_path / "trace", CONFIG.lanes)
     words = np.frombuffer(content, np.uint8).reshape(-1, 8)
-    beats = np.concatenate([words, words[:, :4]], axis=1).reshape(-1, 4, 3).astype(np.uint32) @ np.array([1, 256, 65536])
+    beats = np.concatenate([words, words[:, :4]], axis=1).reshape(-1, 4, 3).astype(np.uint32)
+    beats = beats @ np.array([1, 256, 65536])
     assert [is_code for is_code, _ in vectors] == [False, False]
     np.testing.assert_array_equal(vectors[0][1], beats[:3].reshape(-1))
     np.testing.assert_array_equal(vectors[1][1], beats[7])
 
 
 def test_trace_of_codes(tmp_path):
-    beats = [bytes([2, *range(12), 1, 255, 3, 4]), bytes([3, *range(12), 5, 6, 128, 8]), bytes([1, *range(12), 0, 0, 0, 0])]
+    beats = [bytes([2, *range(12), 1, 255, 3, 4]), bytes([3, *range(12), 5, 6, 128, 8]),
+             bytes([1, *range(12), 0, 0, 0, 0])]
     (tmp_path / "trace").write_bytes(b"".join(beats) + beats[0][:9])
     (codes, code_values), (numbers, values) = read_trace(tmp_path / "trace", 4)
     assert codes and code_values.tolist() == [1, -1, 3, 4, 5, 6, -128, 8]

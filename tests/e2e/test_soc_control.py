@@ -11,7 +11,7 @@ from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
 from sterna.hw.config import PRESETS
 from sterna.host import protocol
-from sterna.host.driver import DeviceError
+from sterna.host.errors import DeviceError
 from sterna.host.protocol import Register
 from sterna.host.transport import TransportError
 from sterna.sim.golden.model import GoldenModel

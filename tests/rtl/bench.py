@@ -1,33 +1,23 @@
 """Runs a cocotb bench on an Amaranth component: `run` for the launcher, `start` and `cycles` for the bench.
 
-One rule keeps benches right on both simulators (Icarus shows values before a rising edge, Verilator after it): everything
-is driven just after the rising edge and sampled at the falling edge. At the falling edge all signals have settled to the
-values that the next rising edge sees, so `valid & ready` sampled there is a transfer.
+One rule keeps benches right on both simulators (Icarus shows values before a rising edge, Verilator after it):
+everything is driven just after the rising edge and sampled at the falling edge. At the falling edge all signals have
+settled to the values that the next rising edge sees, so `valid & ready` sampled there is a transfer.
 """
 
-import fcntl
 import hashlib
 import os
 import random
 import shutil
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 from sterna.sim.board import toolchain
+from sterna.sim.board.compile import locked
 
 BUILD = toolchain.BUILD / "rtl"
 SEED = int(os.environ.get("STERNA_SEED", "1"))
-
-
-@contextmanager
-def locked(path):
-    """Holds an exclusive lock on the file `path`; other processes wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def verilog(component, top):
@@ -48,16 +38,17 @@ def build(component, top, simulator, sources=(), waves=False):
     digest = hashlib.sha256("\0".join(material).encode()).hexdigest()[:16]
     folder = BUILD / f"{top}-{simulator}-{digest}"
     if simulator == "icarus" and shutil.which("iverilog") is None:
-        raise toolchain.ToolError("simulator icarus is missing: put iverilog on PATH (Debian: apt-get install iverilog)")
+        raise toolchain.ToolError("simulator icarus is missing: put iverilog on PATH "
+                                  "(Debian: apt-get install iverilog)")
     if simulator == "verilator":
         # cocotb's runner looks the simulator up on the PATH of this process
         os.environ.update(toolchain.environment())
     runner = get_runner(simulator)
     arguments = []
     if simulator == "verilator":
+        compiler = " ".join(toolchain.compiler())
         arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "-MAKEFLAGS",
-                     f"{toolchain.MAKEFLAGS} CXX='{' '.join(toolchain.compiler())}' LINK='{' '.join(toolchain.compiler())}'",
-                     "-CFLAGS", "-O0"]
+                     f"{toolchain.MAKEFLAGS} CXX='{compiler}' LINK='{compiler}'", "-CFLAGS", "-O0"]
     with locked(BUILD / "locks" / folder.name):
         marker = folder / "built"
         if not marker.exists():
@@ -120,15 +111,17 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
     if here not in sys.path:  # the simulator's Python starts with this process's path
         sys.path.insert(0, here)
     print(f"{name} on {simulator}: seed {seed} (STERNA_SEED), log {log.relative_to(toolchain.ROOT)}")
-    plusargs = ["+verilator+rand+reset+2", f"+verilator+seed+{seed % 2147483646 + 1}"] if simulator == "verilator" else []
+    plusargs = []
+    if simulator == "verilator":
+        plusargs = ["+verilator+rand+reset+2", f"+verilator+seed+{seed % 2147483646 + 1}"]
     problem = None
     # The runner lets this process's environment win over extra_env, and COLUMNS, for one, is often set there.
     parameters = {"STERNA_SEED": str(seed)} | {k: str(v) for k, v in (env or {}).items()}
     try:
         with patch.dict(os.environ, parameters):
-            runner.test(test_module=module, hdl_toplevel=name, hdl_toplevel_lang="verilog", testcase=testcase, seed=seed,
-                        plusargs=plusargs, build_dir=folder, test_dir=test_folder, results_xml=str(results), waves=waves,
-                        timescale=("1ns", "1ps"), log_file=log)
+            runner.test(test_module=module, hdl_toplevel=name, hdl_toplevel_lang="verilog", testcase=testcase,
+                        seed=seed, plusargs=plusargs, build_dir=folder, test_dir=test_folder,
+                        results_xml=str(results), waves=waves, timescale=("1ns", "1ps"), log_file=log)
     except (Exception, SystemExit) as error:
         problem = str(error) or "the simulator failed"
     if problem is None:

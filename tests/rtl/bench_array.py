@@ -13,7 +13,7 @@ from sterna.host import tiling
 from streams import StreamDriver, StreamMonitor, pack
 
 generator = np.random.default_rng(bench.SEED)
-CONFIG = Config(**eval(os.environ["CONFIG"])) if "CONFIG" in os.environ else None  # repr of a dictionary by the launcher
+CONFIG = Config(**eval(os.environ["CONFIG"])) if "CONFIG" in os.environ else None  # repr of a dictionary
 STALL = float(os.environ.get("STALL", "0"))
 
 
@@ -23,14 +23,16 @@ async def fill(dut, buffer, codes):
     for first in range(0, len(codes), lanes):
         dut.activation__valid.value, dut.activation__first.value = 1, int(first == 0)
         dut.activation__buffer.value = buffer
-        dut.activation__codes.value = pack(data.ArrayLayout(signed(8), lanes), [int(c) for c in codes[first:first + lanes]])
+        part = [int(c) for c in codes[first:first + lanes]]
+        dut.activation__codes.value = pack(data.ArrayLayout(signed(8), lanes), part)
         await bench.cycles(dut)
     dut.activation__valid.value = 0
 
 
 def codes_of(count):
     """Random int8 codes, the ends often."""
-    return np.where(generator.random(count) < 0.3, generator.choice([-127, 127, 0], count), generator.integers(-127, 128, count))
+    ends, inner = generator.choice([-127, 127, 0], count), generator.integers(-127, 128, count)
+    return np.where(generator.random(count) < 0.3, ends, inner)
 
 
 def tiles_of(trits, chunks):
@@ -140,7 +142,7 @@ async def fed(dut):
 
 @cocotb.test()
 async def back_to_back(dut):
-    """Two products queued: a tile in every cycle, across the border. Then a reader that stops: the queue fills and holds."""
+    """Two products queued: a tile every cycle, across the border. Then the reader stops and the queue holds."""
     c = CONFIG
     dut.activation__valid.value = 0
     command = StreamDriver(dut, "command", Product)

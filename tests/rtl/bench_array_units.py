@@ -11,8 +11,8 @@ from sterna.host import tiling
 from streams import StreamMonitor, pack, unpack
 
 generator = np.random.default_rng(bench.SEED)
-PARAMETERS = {name: int(os.environ.get(name, "0")) for name in ("TRITS", "LATENCY", "COLUMNS", "ROWS", "LANES", "DEPTH", "WORDS")}
-TRITS, LATENCY, COLUMNS, ROWS, LANES, DEPTH, WORDS = PARAMETERS.values()
+TRITS, LATENCY, COLUMNS, ROWS, LANES, DEPTH, WORDS = (
+    int(os.environ.get(name, "0")) for name in ("TRITS", "LATENCY", "COLUMNS", "ROWS", "LANES", "DEPTH", "WORDS"))
 
 
 def codes_of(*shape):
@@ -60,7 +60,8 @@ async def row_accumulator(dut):
             codes[:], trits[:] = -127, 1
         for k in range(chunks):
             while row % 3 and generator.random() < 0.3:
-                beats.append((codes_of(COLUMNS), generator.integers(-1, 2, COLUMNS), 0, int(generator.integers(2)), None))
+                noise = codes_of(COLUMNS), generator.integers(-1, 2, COLUMNS)
+                beats.append((*noise, 0, int(generator.integers(2)), None))
             last = k == chunks - 1
             beats.append((codes[k], trits[k], 1, int(last), int((codes * trits).sum()) if last else None))
     await bench.start(dut)

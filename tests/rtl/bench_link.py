@@ -12,6 +12,7 @@ from streams import StreamDriver, StreamMonitor
 
 STALL = float(os.environ.get("STALL", "0"))
 CREDITS = int(os.environ.get("CREDITS", "2"))
+NUMBER_BITS = int(os.environ.get("NUMBER_BITS", "32"))  # of an event's position and token
 MEMORY_BYTES = 4096
 
 
@@ -124,7 +125,8 @@ async def windowed_requests(dut):
             wanted.append(execute(model, request))
             line += request.encode() + bytes(random.randrange(3))
         for _ in range(random.choice([0, 0, 1, 3])):
-            events.append({"position": random.getrandbits(32), "token": random.choice([0, random.getrandbits(32)])})
+            events.append({"position": random.getrandbits(NUMBER_BITS),
+                           "token": random.choice([0, random.getrandbits(NUMBER_BITS)])})
             board.event.send(events[-1])
         seen += await board.exchange(line)
     assert [f for f in seen if f.kind != Kind.TOKEN] == wanted
@@ -173,7 +175,8 @@ async def refused_frames(dut):
     model = {}
     body = bytes(range(1, 225))
     cases = [Frame(0x03, 1, 8, 4), Frame(0x00, 2, 0, 4), Frame(0x82, 3, 0, 4), Frame(1, 4, 0, 0), Frame(1, 5, 0, 6),
-             Frame(1, 6, 0, 228), Frame(1, 7, 0, 4, b"abcd"), Frame(2, 8, 0, 8, b"abcd"), Frame(2, 9, 0, 4, b"abcdefgh"),
+             Frame(1, 6, 0, 228), Frame(1, 7, 0, 4, b"abcd"), Frame(2, 8, 0, 8, b"abcd"),
+             Frame(2, 9, 0, 4, b"abcdefgh"),
              Frame(1, 10, 2, 4), Frame(2, 11, 5, 4, b"abcd"), protocol.read(12, MEMORY_BYTES, 4),
              protocol.read(13, MEMORY_BYTES - 100, 224), protocol.write(14, MEMORY_BYTES - 100, body),
              protocol.write(15, 0xFFFFFFFC, b"abcd"), Frame(2, 16, 0, 229, bytes(229)), Frame(2, 17, 0, 224, body),
@@ -191,8 +194,8 @@ async def empty_frames_noise_and_a_vanished_host(dut):
     random = rng("noise")
     probe = protocol.write(1, 16, b"wxyz")
     assert await board.exchange(bytes(20)) == [] and board.count("frames_bad") == 0
-    for line in (probe.encode()[:9], bytes(random.randrange(1, 256) for _ in range(1000)), random.randbytes(2000), b"\1",
-                 bytes([255]) * 700, bytes([1]) * 700):
+    for line in (probe.encode()[:9], bytes(random.randrange(1, 256) for _ in range(1000)), random.randbytes(2000),
+                 b"\1", bytes([255]) * 700, bytes([1]) * 700):
         assert await board.exchange(line) == []
         assert await board.exchange(b"\0" + probe.encode()) == [execute({}, probe)]
     assert board.count("frames_bad") > 5 and board.count("frames_lost") == 0
@@ -201,7 +204,7 @@ async def empty_frames_noise_and_a_vanished_host(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def stalled_line_and_too_many_frames(dut):
-    """While nothing leaves, frames beyond the buffers are dropped and counted; when the line moves again all is well."""
+    """While nothing leaves, frames beyond the buffers are dropped and counted; when the line moves all is well."""
     board = await Board(dut, latency=1).begin()
     for e in range(4):
         board.event.send({"position": e, "token": 100 + e})

@@ -1,4 +1,4 @@
-"""Bench of the memory units: fetch, arbiter, store, gearbox, router, on-chip memory. A model memory stands in for a real one."""
+"""Bench of the memory units: fetch, arbiter, store, gearbox, router and on-chip memory, on a model memory."""
 
 import os
 from collections import deque
@@ -8,7 +8,7 @@ import cocotb
 from amaranth.lib import data
 from cocotb.triggers import Timer
 from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout, write_layout
-from streams import StreamDriver, StreamMonitor
+from streams import StreamDriver, StreamMonitor, pack
 
 ADDRESS_BITS, PORT = int(os.environ.get("ADDRESS_BITS", "12")), int(os.environ.get("PORT", "4"))
 STALL = float(os.environ.get("STALL", "0"))
@@ -33,7 +33,7 @@ def masked(old, new, mask):
 
 
 class ModelMemory:
-    """Answers bursts taken from `bursts` (a StreamMonitor) in order, each after at least `latency` cycles, with random gaps.
+    """Answers bursts taken from `bursts` (a StreamMonitor) in order, `latency` cycles later or more, with gaps.
 
     The words of a burst are read when it is commanded, so a write accepted before is seen.
     """
@@ -76,7 +76,7 @@ async def idle_cycles(dut, count=40):
 
 @cocotb.test()
 async def fetch(dut):
-    """Random reads in queue order; the FIFO is never promised more than it has; the queue takes four; idle means idle."""
+    """Random reads in queue order; the FIFO is never promised more than it has; four are queued; idle means idle."""
     random, depth = bench.rng("fetch"), int(os.environ["DEPTH"])
     command = StreamDriver(dut, "command", BLOCK, STALL)
     bursts = StreamMonitor(dut, "bursts", BURST, STALL)
@@ -93,7 +93,8 @@ async def fetch(dut):
             asked.append((0, 2 * depth))
             expected += [mixed(k) for k in range(2 * depth)]
         for _ in range(8):
-            address, count = random.randrange(MASK + 1), random.choice([1, 2, limit, limit + 1, random.randint(1, 3 * depth)])
+            address = random.randrange(MASK + 1)
+            count = random.choice([1, 2, limit, limit + 1, random.randint(1, 3 * depth)])
             command.send({"address": address, "words": count})
             asked.append((address, count))
             expected += [mixed((address + k) & MASK) for k in range(count)]
@@ -146,7 +147,8 @@ async def arbiter(dut):
             driver.send({"address": address, "length": length})
             expected[name] += [mixed(address + k) for k in range(length)]
         for name, driver in (("store", store), ("host", host_write)):
-            write = {"address": half + random.randrange(half), "data": random.randrange(WORD), "mask": random.randrange(1 << PORT)}
+            write = {"address": half + random.randrange(half), "data": random.randrange(WORD),
+                     "mask": random.randrange(1 << PORT)}
             driver.send(write)
             written[name].append(write)
     await fetched.receive(len(expected["fetch"]))
@@ -163,7 +165,8 @@ async def arbiter(dut):
     await bench.settled(dut)
     assert int(dut.quiet.value)
     await bench.cycles(dut)
-    for name, driver, monitor in (("fetch", fetch, fetched), ("host", host, answers)):  # a read behind a write sees it
+    # A read behind a write sees it.
+    for name, driver, monitor in (("fetch", fetch, fetched), ("host", host, answers)):
         for _ in range(10):
             write = {"address": random.randrange(MASK), "data": random.randrange(WORD), "mask": (1 << PORT) - 1}
             (store if name == "host" else host_write).send(write)
@@ -214,7 +217,8 @@ async def store(dut):
         values = [random.randrange(WORD) for _ in range(count)]
         command.send({"address": address, "words": count})
         words.send(*values)
-        expected += [{"address": (address + k) & MASK, "data": v, "mask": (1 << PORT) - 1} for k, v in enumerate(values)]
+        expected += [{"address": (address + k) & MASK, "data": v, "mask": (1 << PORT) - 1}
+                     for k, v in enumerate(values)]
     while len(writes.items) < len(expected):
         await bench.settled(dut)
         announced = sum(1 for _ in command.items)
@@ -231,7 +235,7 @@ async def store(dut):
 
 @cocotb.test()
 async def gearbox(dut):
-    """Sections of whole tiles padded to words; `drop` comes with the last tile. Words of the next section are not touched."""
+    """Sections of whole tiles padded to words; `drop` comes with the last tile. The next section is not touched."""
     random, tile = bench.rng("gearbox"), int(os.environ["TILE"])
     words = StreamDriver(dut, "words", None, STALL)
     tiles = StreamMonitor(dut, "tiles", None, passive=True)
@@ -305,47 +309,189 @@ async def router(dut):
 
 
 @cocotb.test()
+async def fetch_direct(dut):
+    """Reads in order, no more than two places hold; the next command waits for the last read; idle means idle."""
+    random = bench.rng("fetch_direct")
+    command = StreamDriver(dut, "command", BLOCK, STALL)
+    reads = StreamMonitor(dut, "reads", None, STALL)
+    words = StreamMonitor(dut, "words", None, STALL)
+    dut.arriving__valid.value = 0
+    await bench.start(dut)
+
+    async def answer():
+        seen = 0
+        while True:
+            await bench.cycles(dut)
+            due, seen = reads.items[seen:], len(reads.items)
+            dut.arriving__valid.value = len(due)
+            dut.arriving__payload.value = mixed(due[0]) if due else random.randrange(WORD)
+
+    cocotb.start_soon(answer())
+    expected, taken_at = [], []
+    for part in range(3):
+        words.stall = 1.0 if part == 1 else STALL
+        for _ in range(12):
+            address, count = random.randrange(MASK + 1), random.choice([1, 1, 2, 3, random.randint(4, 60)])
+            command.send({"address": address, "words": count})
+            expected += [(address + k) & MASK for k in range(count)]
+            taken_at.append(len(expected) - count)
+        if part == 1:  # nobody takes words: two are read and no more
+            before = len(reads.items)
+            await idle_cycles(dut)
+            assert len(reads.items) == before + 2
+            words.stall = STALL
+        while len(words.items) < len(expected):
+            await bench.settled(dut)
+            assert len(reads.items) - len(words.items) <= 3
+            assert not int(dut.idle.value) or command.items or int(dut.command__valid.value)
+            if command.sent:
+                assert len(reads.items) >= taken_at[command.sent - 1], "accepted before the last read"
+            await bench.cycles(dut)
+        await idle_cycles(dut, 4)
+        await bench.settled(dut)
+        assert int(dut.idle.value)
+        await bench.cycles(dut)
+    assert reads.items == expected and words.items == [mixed(a) for a in expected]
+
+
+class Host:
+    """Reads of one or two words, one after the other; the address stays until the words have come."""
+
+    def __init__(self, dut):
+        self.dut, self.words = dut, StreamMonitor(dut, "host_words")
+        dut.host_bursts__valid.value = 0
+
+    async def read(self, address, length):
+        """The words at `address`."""
+        dut, before = self.dut, len(self.words.items)
+        dut.host_bursts__valid.value = 1
+        dut.host_bursts__payload.value = pack(BURST, {"address": address, "length": length})
+        await bench.until(dut, lambda: int(dut.host_bursts__ready.value))
+        dut.host_bursts__valid.value = 0
+        await self.words.receive(before + length)
+        await bench.cycles(dut, 2)
+        assert len(self.words.items) == before + length
+        return self.words.items[before:]
+
+
+@cocotb.test()
 async def onchip(dut):
-    """Bursts and byte writes at random against a model; a burst commanded after a write sees it."""
+    """Reads and byte writes of all users: a word comes in the next cycle and tells all writes before it."""
     random, depth = bench.rng("onchip"), int(os.environ["DEPTH"])
-    bursts = StreamDriver(dut, "port__read_command", BURST, STALL)
-    writes = StreamDriver(dut, "port__write", WRITE, max(STALL, 0.5))
-    answers = StreamMonitor(dut, "port__read_data")
-    model = [0] * depth
+    reads = StreamDriver(dut, "fetch_reads", None, STALL)
+    writers = [StreamDriver(dut, name, WRITE, STALL or 0.5) for name in ("store", "host_write")]
+    taken = [StreamMonitor(dut, name, WRITE, passive=True) for name in ("store", "host_write")]
+    asked = StreamMonitor(dut, "fetch_reads", None, passive=True)
+    host, model = Host(dut), [0] * depth
     await bench.start(dut)
     for address in range(depth):
         model[address] = random.randrange(WORD)
-        writes.send({"address": address, "data": model[address], "mask": (1 << PORT) - 1})
-    await writes.drain()
-    half = depth // 2
-    for part in range(12):
-        # read one half while the other is written, then swap
-        low = part % 2 * half
-        expected = []
-        del answers.items[:]
-        for _ in range(10):
-            length = random.randint(1, 8)
-            address = low + random.randrange(half - length)
-            bursts.send({"address": address, "length": length})
-            expected += model[address:address + length]
-            for _ in range(random.randint(1, 6)):
-                write = {"address": (half - low) + random.randrange(half), "data": random.randrange(WORD),
-                         "mask": random.randrange(1 << PORT)}
-                writes.send(write)
-                model[write["address"]] = masked(model[write["address"]], write["data"], write["mask"])
-        await answers.receive(len(expected))
-        await writes.drain()
-        await idle_cycles(dut, 6)
-        assert answers.items == expected
-    for _ in range(40):  # the command right behind the write
-        write = {"address": random.randrange(depth), "data": random.randrange(WORD), "mask": (1 << PORT) - 1}
-        del answers.items[:]
-        writes.send(write)
-        await writes.drain()
-        bursts.send({"address": write["address"], "length": 1})
-        assert await answers.receive(1) == [write["data"]]
-    bursts.stall, before = 0, len(answers.items)
+        writers[address % 2].send({"address": address, "data": model[address], "mask": (1 << PORT) - 1})
+    for writer in writers:
+        await writer.drain()
     await bench.cycles(dut, 3)
-    bursts.send(*({"address": k % half, "length": 1} for k in range(50)))
-    await bursts.drain(60)  # single-word bursts at one per cycle
-    await answers.receive(before + 50)
+    for monitor in (*taken, asked):
+        monitor.items.clear()
+
+    async def check():
+        due = []
+        while True:
+            await bench.settled(dut)
+            await Timer(1, "ns")  # behind the monitors
+            assert int(dut.fetch_words__valid.value) == len(due)
+            assert not due or int(dut.fetch_words__payload.value) == due[0]
+            assert int(dut.quiet.value) or due or host_reads
+            accesses = sum(len(monitor.items) for monitor in (*taken, asked))
+            assert accesses <= 1, "two accesses in a cycle"
+            due = [model[address] for address in asked.items]
+            for monitor in taken:
+                for write in monitor.items:
+                    model[write["address"]] = masked(model[write["address"]], write["data"], write["mask"])
+                monitor.items.clear()
+            asked.items.clear()
+
+    host_reads, own = True, 3 * depth // 4  # what the host reads while others write is written by nobody
+    cocotb.start_soon(check())
+    for _ in range(60):
+        reads.send(*(random.randrange(own) for _ in range(random.randint(0, 12))))
+        for writer in writers:
+            for _ in range(random.randint(0, 5)):
+                writer.send({"address": random.randrange(own), "data": random.randrange(WORD),
+                             "mask": random.randrange(1 << PORT)})
+        length = random.randint(1, 2)
+        address = random.randrange(own, depth, length)
+        assert await host.read(address, length) == model[address:address + length]
+    for driver in (*writers, reads):
+        await driver.drain()
+    await bench.cycles(dut, 2)
+    host_reads = False
+    for _ in range(40):  # the read right behind the write
+        write = {"address": random.randrange(depth), "data": random.randrange(WORD), "mask": (1 << PORT) - 1}
+        writer = random.choice(writers)
+        writer.send(write)
+        await writer.drain()
+        host_reads = True
+        assert await host.read(write["address"], 1) == [write["data"]]
+        host_reads = False
+    reads.stall = 0
+    await bench.cycles(dut, 3)
+    reads.send(*(k % depth for k in range(50)))
+    await reads.drain(60)  # one per cycle
+
+
+@cocotb.test()
+async def onchip_path(dut):
+    """Fetch and memory together: a word per cycle, in order among stores and the host; no old word after a reset."""
+    random = bench.rng("onchip_path")
+    command = StreamDriver(dut, "command", BLOCK)
+    store, host_write = StreamDriver(dut, "store", WRITE, 0.7), StreamDriver(dut, "host_write", WRITE, 0.8)
+    words, host = StreamMonitor(dut, "words", None), Host(dut)
+    dut.reset.value = 0
+    await bench.start(dut)
+    half = (MASK + 1) // 2  # reads below, writes above
+    store.stall = 0
+    store.send(*({"address": k, "data": mixed(k), "mask": (1 << PORT) - 1} for k in range(half)))
+    await store.drain()
+    store.stall = 0.7
+
+    command.send({"address": 3, "words": half - 3})
+    await words.receive(1)
+    cycles = await bench.until(dut, lambda: len(words.items) == half - 3)
+    assert half - 4 >= 0.95 * cycles, f"{half - 4} words in {cycles} cycles"
+
+    for stall in (0, STALL):
+        words.stall = stall
+        words.items.clear()
+        expected = []
+        for _ in range(20):
+            count = random.randint(1, 25)
+            address = random.randrange(half - count)
+            command.send({"address": address, "words": count})
+            expected += [mixed(address + k) for k in range(count)]
+        for driver in (store, host_write):
+            for _ in range(40):
+                driver.send({"address": half + random.randrange(half), "data": random.randrange(WORD), "mask": 1})
+        for _ in range(15):
+            address = random.randrange(0, half, 2)
+            assert await host.read(address, 2) == [mixed(address), mixed(address + 1)]
+        await words.receive(len(expected))
+        await store.drain()
+        await host_write.drain()
+        assert words.items == expected
+
+    words.stall = 0
+    for delay in range(30):  # a reset in the middle of a read lasts until no word is on its way
+        words.stall = delay % 3 / 3
+        command.send({"address": 0, "words": 100})
+        await command.drain()
+        await bench.cycles(dut, delay)
+        words.stall = 0  # the monitor would miss the words that the reset takes back
+        await bench.cycles(dut)
+        dut.reset.value = 1
+        await bench.until(dut, lambda: int(dut.quiet.value))
+        dut.reset.value = 0
+        words.items.clear()
+        command.send({"address": half // 2, "words": 3})
+        assert await words.receive(3) == [mixed(half // 2 + k) for k in range(3)]
+        await idle_cycles(dut, 4)
+        assert len(words.items) == 3

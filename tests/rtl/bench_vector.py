@@ -8,11 +8,13 @@ import numpy as np
 from amaranth.hdl import signed
 from amaranth.lib import data
 from streams import StreamDriver, StreamMonitor, unpack
+from sterna.firmware.isa import BEST_SCALAR
 from sterna.hw.vector.issue import Command
 from sterna.sim.golden import fp24
-from vop_model import CODES0, CODES1, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR, Model, Vop
+from vop_model import (CODES0, CODES1, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR, Model,
+                       Vop)
 
-LANES, PORT, WORDS = (int(os.environ[name]) for name in ("LANES", "PORT", "WORDS"))
+LANES, PORT, WORDS, ROW_BITS = (int(os.environ[name]) for name in ("LANES", "PORT", "WORDS", "ROW_BITS"))
 SUMS = 64 // LANES
 SPAN = 40  # words of a bank that a vector operand may begin in; lengths and offsets stay below WORDS - SPAN
 
@@ -82,7 +84,7 @@ class Engine:
         beats = 1 if vop.one else -(-count // LANES)
         if vop.a == ROW:
             for _ in range(beats):
-                limit = 1 << self.random.choice((4, 12, 17, 23))
+                limit = 1 << min(ROW_BITS - 1, self.random.choice((0, 4, 12, 17, 23)))
                 beat = [self.random.randrange(-limit, limit) for _ in range(LANES)]
                 self.model.rows.append(beat)
                 self.rows.send(beat)
@@ -144,19 +146,19 @@ def random_vop(engine):
         if vop.d in (CODES0, CODES1):
             vop.d = VECTOR
     if vop.d in (0, VECTOR, SCALAR, MEM):
-        vop.peak, vop.k = r.choice((0, 0, 1, 2)), r.randrange(32)
+        vop.peak, vop.k = r.choice((0, 0, 1, 2)), r.randrange(BEST_SCALAR)
     vop.banks = r.randrange(8)
     # One address per bank; the flags belong to it.
     flags = r.choice((0, PLUS, MOD))
     addresses = [r.randrange(SPAN) | (flags if r.random() < 0.7 else 0) for _ in range(3)]
     turn = r.randrange(LANES) if vop.one and r.random() < 0.5 else 0
     for kind, field in ((vop.a, "aa"), (vop.b, "ba"), (vop.c, "ca")):
-        setattr(vop, field, addresses[kind] if kind < 3 else r.randrange(32) if kind == 3 else 0)
+        setattr(vop, field, addresses[kind] if kind < 3 else r.randrange(BEST_SCALAR) if kind == 3 else 0)
     if vop.one and vop.c < 3:
         # Rotation bits; another operand of the same bank names the same word.
         vop.ca |= turn << 11
     # The order of two writes to one scalar register is not defined.
-    vop.da = (vop.k + 1 + r.randrange(31)) % 32 if vop.d == SCALAR else r.randrange(SPAN) | r.choice((0, PLUS, MOD))
+    vop.da = (vop.k + 1 + r.randrange(BEST_SCALAR - 1)) % BEST_SCALAR if vop.d == SCALAR else r.randrange(SPAN) | r.choice((0, PLUS, MOD))
     # A bank that is read may be written at the address of the read only.
     reads = sorted({kind for kind in (vop.a, vop.b, vop.c) if kind < 3})
     if vop.d == VECTOR and reads:
@@ -182,13 +184,14 @@ async def sequences(dut):
         await bench.cycles(dut)
         engine.begin()
         for _ in range(30):
-            count = engine.random.choice((1, LANES, engine.random.randrange(1, 5 * LANES), engine.random.randrange(1, 80)))
+            few, many = engine.random.randrange(1, 5 * LANES), engine.random.randrange(1, 80)
+            count = engine.random.choice((1, LANES, few, many))
             vop = random_vop(engine)
             count = min(count, (WORDS - SPAN - 40) * LANES)
             engine.send(vop, count, engine.random.randrange(40))
         await engine.finish()
     # The scalars and the banks at the end.
-    for k in range(32):
+    for k in range(BEST_SCALAR):
         engine.send(Vop(one=1, aa=k, ba=1, wait=1))
     for bank in range(3):
         engine.send(Vop(a=bank, ba=1, wait=0), WORDS * LANES)
@@ -245,8 +248,8 @@ async def chains(dut):
         engine.send(Vop(a=ROW, ba=1, d=VECTOR, banks=1, da=at[0], wait=1), count, offset)
         for _ in range(3):
             target = random.choice([b for b in range(3) if b != source])
-            engine.send(Vop(a=source, aa=at[source], b=source, ba=at[source], d=VECTOR, banks=1 << target, da=at[target],
-                            table=random.choice((0, 1)), wait=0), count, offset)
+            engine.send(Vop(a=source, aa=at[source], b=source, ba=at[source], d=VECTOR, banks=1 << target,
+                            da=at[target], table=random.choice((0, 1)), wait=0), count, offset)
             source = target
     await engine.finish()
 

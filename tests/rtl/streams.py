@@ -1,7 +1,7 @@
 """Drivers and monitors of Amaranth streams for cocotb benches, with random stalls and a check of the stream rules.
 
-A stream member `words` of a component appears in Verilog as words__payload, words__valid and words__ready. A payload of a
-structured shape is one flat number there: `pack` and `unpack` convert it, given the shape.
+A stream member `words` of a component appears in Verilog as words__payload, words__valid and words__ready. A payload
+of a structured shape is one flat number there: `pack` and `unpack` convert it, given the shape.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ def unpack(shape, bits):
     """Value of a flat unsigned number: int (signed where the shape is), dict of a struct, list of an array."""
     if shape is None:
         return bits
-    if isinstance(shape, data.StructLayout) or isinstance(shape, data.UnionLayout) or isinstance(shape, data.FlexibleLayout):
+    if isinstance(shape, (data.StructLayout, data.UnionLayout, data.FlexibleLayout)):
         return {name: unpack(field.shape, bits >> field.offset & ((1 << field.width) - 1)) for name, field in shape}
     if isinstance(shape, data.ArrayLayout):
         return [unpack(field.shape, bits >> field.offset & ((1 << field.width) - 1)) for _, field in shape]
@@ -126,8 +126,8 @@ class StreamDriver(_Stream):
 class StreamMonitor(_Stream):
     """Receives items from an output stream of the device and checks the stream rules in every cycle.
 
-    Checked: valid is never undefined; once valid is high, valid stays and the payload is stable until ready. A broken rule
-    ends the cocotb test with StreamError.
+    Checked: valid is never undefined; once valid is high, valid stays and the payload is stable until ready. A broken
+    rule ends the cocotb test with StreamError.
 
     Parameters
     ----------
@@ -182,7 +182,8 @@ class StreamMonitor(_Stream):
                 continue
             payload = self._payload()
             if held is not None and payload != held:
-                raise StreamError(f"stream {self.name}: payload changed from {held:#x} to {payload:#x} before the transfer")
+                raise StreamError(f"stream {self.name}: payload changed from {held:#x} to {payload:#x} "
+                                  "before the transfer")
             if self._taken():
                 held = None
                 self.items.append(unpack(self.shape, payload))

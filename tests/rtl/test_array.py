@@ -16,8 +16,8 @@ from sterna.hw.config import preset
 from sterna.hw.memory.gearbox import Gearbox
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
-BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, port_bytes=4, weight_code="bit2",
-                           row_words=64)
+BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, port_bytes=4,
+                           weight_code="bit2", row_words=64)
 WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, row_words=16)
 CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40", "lanes320")), BIT2, WIDE)}
 
@@ -54,8 +54,8 @@ def test_activation_buffers(columns, lanes, words):
 @pytest.mark.parametrize("rows, lanes", [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1)])
 @pytest.mark.parametrize("stall", [0.0, 0.8])
 def test_row_queue(rows, lanes, stall):
-    bench.run(RowQueue(rows=rows, lanes=lanes, depth=16), "bench_array_units", f"rows{rows}_{lanes}", testcase="row_queue",
-              env={"ROWS": rows, "LANES": lanes, "DEPTH": 16, "STALL": stall})
+    bench.run(RowQueue(rows=rows, lanes=lanes, depth=16), "bench_array_units", f"rows{rows}_{lanes}",
+              testcase="row_queue", env={"ROWS": rows, "LANES": lanes, "DEPTH": 16, "STALL": stall})
 
 
 def parameters(config):
@@ -81,7 +81,7 @@ def test_back_to_back(name):
 
 
 class Fed(wiring.Component):
-    """The array with its gearbox, wired as in the accelerator: the last tile of a product drops the rest of its word."""
+    """The array with its gearbox, wired as in the accelerator: a product's last tile drops the rest of its word."""
 
     def __init__(self, config):
         self.gearbox = Gearbox(port_bytes=config.port_bytes, tile_bytes=config.tile_bytes)

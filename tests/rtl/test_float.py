@@ -5,9 +5,11 @@ import pytest
 from sterna.hw.vector.float import Adder, FromInt, Multiplier
 from sterna.hw.vector.lane import Lane
 from sterna.hw.vector.random import RandomUnit
+from sterna.hw.vector.serial import SerialFromInt
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 UNITS = {"adder": Adder, "multiplier": Multiplier, "from_int": FromInt, "lane": Lane}
+COMPACT = {"adder": Adder, "lane": Lane}
 
 
 @pytest.mark.rtl
@@ -15,6 +17,19 @@ UNITS = {"adder": Adder, "multiplier": Multiplier, "from_int": FromInt, "lane": 
 @pytest.mark.parametrize("unit", UNITS)
 def test_unit(unit, simulator):
     bench.run(UNITS[unit](), "bench_float", f"vector_{unit}", simulator, testcase=unit)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("unit", COMPACT)
+def test_compact_unit(unit):
+    bench.run(COMPACT[unit](compact=True), "bench_float", f"vector_compact_{unit}", testcase=unit)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+def test_serial_from_int():
+    bench.run(SerialFromInt(), "bench_float", "vector_serial_from_int", testcase="serial_from_int")
 
 
 @pytest.mark.rtl

@@ -11,8 +11,9 @@ from sterna.hw.link.receiver import FrameReceiver
 from sterna.hw.link.transmitter import FrameTransmitter
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
-UNITS = {"crc": Crc32C, "decoder": CobsDecoder, "transmitter": FrameTransmitter}
-TESTS = {"crc": "checksum"}
+UNITS = {"crc": Crc32C(), "decoder": CobsDecoder(), "transmitter": FrameTransmitter(),
+         "transmitter_slow": FrameTransmitter(registered=False)}
+TESTS = {"crc": "checksum", "transmitter_slow": "transmitter"}
 
 
 @pytest.mark.rtl
@@ -20,15 +21,19 @@ TESTS = {"crc": "checksum"}
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 @pytest.mark.parametrize("unit", UNITS)
 def test_units(unit, stall, simulator):
-    bench.run(UNITS[unit](), "bench_link_units", f"link_{unit}", simulator, testcase=TESTS.get(unit, unit),
+    bench.run(UNITS[unit], "bench_link_units", f"link_{unit}", simulator, testcase=TESTS.get(unit, unit),
               env={"STALL": stall, "UNIT": unit})
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
 @pytest.mark.parametrize("credits, stall", [(2, 0.0), (2, 0.5), (3, 0.2), (8, 0.2), (1, 0.3)])
-def test_link(credits, stall):
-    bench.run(Link(SimpleNamespace(credits=credits, counters=True)), "bench_link", "link", "icarus", env={"STALL": stall, "CREDITS": credits})
+@pytest.mark.parametrize("slow", [False, True])
+def test_link(credits, stall, slow):
+    config = SimpleNamespace(credits=credits, slow=slow, register_bits=16 if slow else 32,
+                             frame_counter_bits=8 if slow else 32)
+    bench.run(Link(config), "bench_link", "link_slow" if slow else "link", "icarus",
+              env={"STALL": stall, "CREDITS": credits, "NUMBER_BITS": config.register_bits})
 
 
 def test_software_model_and_residue():

@@ -2,10 +2,14 @@
 
 import bench
 import pytest
+from amaranth import Module, ResetInserter
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.memory.arbiter import Arbiter
-from sterna.hw.memory.fetch import Fetch
+from sterna.hw.memory.fetch import DirectFetch, Fetch
 from sterna.hw.memory.gearbox import Gearbox
 from sterna.hw.memory.onchip import OnChipMemory
+from sterna.hw.memory.port import burst_layout, write_layout
 from sterna.hw.memory.router import Router
 from sterna.hw.memory.store import Store
 
@@ -14,7 +18,8 @@ SHAPE = {"address_bits": 12, "port_bytes": 4}
 ENVIRONMENT = {"ADDRESS_BITS": 12, "PORT": 4}
 
 
-@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (64, 40, 0.3), (16, 90, 0.1), (256, 5, 0.5), (4, 3, 0.2)])
+@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (64, 40, 0.3), (16, 90, 0.1), (256, 5, 0.5),
+                                                   (4, 3, 0.2)])
 def test_fetch(depth, latency, stall):
     bench.run(Fetch(**SHAPE, fifo_words=depth), "bench_memory", f"fetch{depth}", testcase="fetch",
               env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, **ENVIRONMENT})
@@ -42,15 +47,56 @@ def test_gearbox(port, tile, stall):
               env={"PORT": port, "TILE": tile, "STALL": stall})
 
 
+@pytest.mark.parametrize("sections", [2, 8])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_router(stall):
-    bench.run(Router(port_bytes=4), "bench_memory", "router", testcase="router", env={"STALL": stall, **ENVIRONMENT})
+def test_router(stall, sections):
+    bench.run(Router(port_bytes=4, sections=sections), "bench_memory", f"router{sections}", testcase="router",
+              env={"STALL": stall, **ENVIRONMENT})
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3, 0.7])
+def test_fetch_direct(stall):
+    bench.run(DirectFetch(address_bits=16, port_bytes=2), "bench_memory", "fetch_direct", testcase="fetch_direct",
+              env={"STALL": stall, "ADDRESS_BITS": 16, "PORT": 2})
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_onchip(stall):
     bench.run(OnChipMemory(address_bits=7, port_bytes=2, words=128), "bench_memory", "onchip", testcase="onchip",
               env={"DEPTH": 128, "STALL": stall, "ADDRESS_BITS": 7, "PORT": 2})
+
+
+class OnChipPath(wiring.Component):
+    """Fetch engine, with the reset of the engines, and on-chip memory, wired as in the accelerator."""
+
+    def __init__(self, *, address_bits, port_bytes):
+        self._shape = {"address_bits": address_bits, "port_bytes": port_bytes}
+        word, write = stream.Signature(8 * port_bytes), stream.Signature(write_layout(address_bits, port_bytes))
+        super().__init__({
+            "command": In(stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))),
+            "words": Out(word), "store": In(write), "host_write": In(write), "host_words": Out(word),
+            "host_bursts": In(stream.Signature(burst_layout(address_bits))), "reset": In(1), "quiet": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fetch = fetch = ResetInserter(self.reset)(DirectFetch(**self._shape))
+        m.submodules.memory = memory = OnChipMemory(**self._shape, words=1 << self._shape["address_bits"])
+        connect(m, flipped(self.command), fetch.command)
+        connect(m, fetch.reads, memory.fetch_reads)
+        connect(m, memory.fetch_words, fetch.arriving)
+        connect(m, fetch.words, flipped(self.words))
+        connect(m, memory.host_words, flipped(self.host_words))
+        for name in ("store", "host_write", "host_bursts"):
+            connect(m, flipped(getattr(self, name)), getattr(memory, name))
+        m.d.comb += self.quiet.eq(memory.quiet)
+        return m
+
+
+@pytest.mark.parametrize("stall", [0.2, 0.6])
+def test_onchip_path(stall):
+    bench.run(OnChipPath(address_bits=9, port_bytes=2), "bench_memory", "onchip_path", testcase="onchip_path",
+              env={"STALL": stall, "ADDRESS_BITS": 9, "PORT": 2})
 
 
 def test_refused_parameters():

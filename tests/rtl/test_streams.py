@@ -23,7 +23,8 @@ class Register(wiring.Component):
         waiting = Signal(3)
         m.d.comb += self.input.ready.eq(~self.output.valid | self.output.ready)
         with m.If(self.input.ready):
-            m.d.sync += [self.output.valid.eq(self.input.valid), self.output.payload.eq(self.input.payload), waiting.eq(0)]
+            m.d.sync += [self.output.valid.eq(self.input.valid), self.output.payload.eq(self.input.payload),
+                         waiting.eq(0)]
         with m.Else():
             m.d.sync += waiting.eq(waiting + 1)
             with m.If(waiting == 1):

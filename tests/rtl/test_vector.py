@@ -9,12 +9,19 @@ from sterna.hw.vector.engine import VectorEngine
 
 # V, P: memory words of half a beat, half a beat, and two beats.
 SIZES = [(1, 2), (2, 8), (4, 8), (4, 32), (8, 16)]
+WORDS = 160
 
 
-def engine(lanes, port_bytes):
-    config = dataclasses.replace(preset("lanes40"), name="vector", rows=lanes, lanes=lanes, columns=40, port_bytes=port_bytes,
-                                 vector_words=160)
-    return VectorEngine(config)
+def run(case, lanes, port_bytes, stall, parts=1, compact=False):
+    """Runs one case of the bench; ``compact``: with the units of the preset up5k."""
+    config = dataclasses.replace(preset("lanes40"), name="vector", rows=lanes, lanes=lanes, columns=40,
+                                 port_bytes=port_bytes, vector_words=WORDS)
+    if compact:
+        config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000)
+    assert config.compact == compact
+    bench.run(VectorEngine(config), "bench_vector", f"vector{lanes}_{port_bytes}{'c' * compact}", testcase=case,
+              env={"LANES": lanes, "PORT": port_bytes, "WORDS": WORDS, "ROW_BITS": 16 if compact else 24, "STALL": stall,
+                   "PARTS": parts})
 
 
 @pytest.mark.rtl
@@ -22,17 +29,22 @@ def engine(lanes, port_bytes):
 @pytest.mark.parametrize("lanes, port_bytes", SIZES)
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 def test_sequences(lanes, port_bytes, stall):
-    bench.run(engine(lanes, port_bytes), "bench_vector", f"vector{lanes}_{port_bytes}", testcase="sequences",
-              env={"LANES": lanes, "PORT": port_bytes, "WORDS": 160, "STALL": stall, "PARTS": 6})
+    run("sequences", lanes, port_bytes, stall, parts=6)
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8)])
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_compact_sequences(stall):
+    run("sequences", 1, 2, stall, parts=8, compact=True)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("lanes, port_bytes, compact", [(1, 2, False), (1, 2, True), (4, 8, False)])
 @pytest.mark.parametrize("stall", [0.0, 0.8])
-def test_chains(lanes, port_bytes, stall):
-    bench.run(engine(lanes, port_bytes), "bench_vector", f"vector{lanes}_{port_bytes}", testcase="chains",
-              env={"LANES": lanes, "PORT": port_bytes, "WORDS": 160, "STALL": stall, "PARTS": 1})
+def test_chains(lanes, port_bytes, compact, stall):
+    run("chains", lanes, port_bytes, stall, compact=compact)
 
 
 @pytest.mark.rtl
@@ -40,5 +52,4 @@ def test_chains(lanes, port_bytes, stall):
 @pytest.mark.parametrize("case", ["reductions", "rates"])
 @pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8), (8, 16)])
 def test_timing(lanes, port_bytes, case):
-    bench.run(engine(lanes, port_bytes), "bench_vector", f"vector{lanes}_{port_bytes}", testcase=case,
-              env={"LANES": lanes, "PORT": port_bytes, "WORDS": 160, "STALL": 0, "PARTS": 1})
+    run(case, lanes, port_bytes, 0.0)

@@ -34,9 +34,9 @@ class Vop:
 
     def word(self):
         """The 96-bit instruction."""
-        fields = ((1, 4), (self.one, 1), (self.wait, 1), (self.negp, 1), (self.negc, 1), (self.table, 3), (self.peak, 2),
-                  (self.k, 5), (self.a, 3), (self.b, 2), (self.c, 3), (self.d, 3), (self.banks, 3), (self.aa, 16),
-                  (self.ba, 16), (self.ca, 16), (self.da, 16))
+        fields = ((1, 4), (self.one, 1), (self.wait, 1), (self.negp, 1), (self.negc, 1), (self.table, 3),
+                  (self.peak, 2), (self.k, 5), (self.a, 3), (self.b, 2), (self.c, 3), (self.d, 3), (self.banks, 3),
+                  (self.aa, 16), (self.ba, 16), (self.ca, 16), (self.da, 16))
         word, place = 0, 0
         for value, width in fields:
             assert 0 <= value < 1 << width, (self, value, width)
@@ -48,8 +48,8 @@ class Vop:
 class Model:
     """State of the vector engine: ``banks`` [3, words, V], ``scalars`` [32], row counter, best row, outputs.
 
-    ``rows`` (lists of V int), ``stream`` (bytes of whole words) are consumed; ``trace`` (values or codes of V per beat),
-    ``codes`` ((first, buffer, codes) per beat) and ``store`` (memory words, int) are appended to.
+    ``rows`` (lists of V int), ``stream`` (bytes of whole words) are consumed; ``trace`` (values or codes of V per
+    beat), ``codes`` ((first, buffer, codes) per beat) and ``store`` (memory words, int) are appended to.
     """
 
     def __init__(self, lanes, port_bytes, words):
@@ -87,7 +87,10 @@ class Model:
             padded = -(-size // self.port_bytes) * self.port_bytes
             sections, self.stream = self.stream[:padded], self.stream[padded:]
             numbers = np.frombuffer(bytes(sections[:size]), "<u4" if vop.a == STREAM32 else np.int8)
-            numbers = fp24.from_bits(numbers & 0xFFFFFF) if vop.a == STREAM32 else fp24.from_int(numbers.astype(np.int64))
+            if vop.a == STREAM32:
+                numbers = fp24.from_bits(numbers & 0xFFFFFF)
+            else:
+                numbers = fp24.from_int(numbers.astype(np.int64))
         words = bytearray()
         for beat in range(beats):
             index = np.arange(beat * lanes, beat * lanes + lanes)
@@ -153,4 +156,5 @@ class Model:
         if vop.d == SAMPLE:
             self.row += n
         words += bytes(-len(words) % self.port_bytes)
-        self.store += [int.from_bytes(words[k:k + self.port_bytes], "little") for k in range(0, len(words), self.port_bytes)]
+        self.store += [int.from_bytes(words[k:k + self.port_bytes], "little")
+                       for k in range(0, len(words), self.port_bytes)]

@@ -58,7 +58,8 @@ def test_json_of_a_unit(capsys):
     (["synth", "nothing"], "error: unknown unit 'nothing': use one of array, "),
     (["synth", "tree", "--preset", "huge"], "error: unknown preset 'huge': use one of up5k, "),
     (["synth", "tree", "--family", "virtex"], "error: unknown family 'virtex': use one of ecp5, ice40"),
-    (["verilog", "--preset", "up5k", "--unit", "tree", "-o", "/nowhere/tree.v"], "error: cannot write /nowhere/tree.v: "),
+    (["verilog", "--preset", "up5k", "--unit", "tree", "-o", "/nowhere/tree.v"],
+     "error: cannot write /nowhere/tree.v: "),
 ])
 def test_errors_are_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as done:

@@ -9,7 +9,8 @@ import time
 import pytest
 from fake_device import FakeDevice, expected
 from faults import SEED, FaultyTransport
-from sterna.host.driver import Device, DeviceError
+from sterna.host.driver import Device
+from sterna.host.errors import DeviceError
 from sterna.host.protocol import ProtocolError, Register
 from sterna.host.transport import TransportError, open_transport
 
@@ -34,7 +35,8 @@ FAULTS = {
     "dropped frames": {"drop_frame": 0.1},
     "doubled frames": {"duplicate_frame": 0.2},
     "truncated frames": {"truncate_frame": 0.1},
-    "all": {"corrupt": 1e-3, "drop": 1e-3, "duplicate": 1e-3, "drop_frame": 0.05, "duplicate_frame": 0.05, "truncate_frame": 0.05},
+    "all": {"corrupt": 1e-3, "drop": 1e-3, "duplicate": 1e-3, "drop_frame": 0.05, "duplicate_frame": 0.05,
+            "truncate_frame": 0.05},
 }
 
 
@@ -79,7 +81,7 @@ def test_window_is_filled_and_never_exceeded():
         return read(timeout_s)
 
     fake._answer, fake.read = hold, reply_one
-    device._fixed_retry_s = 5.0
+    device._window.fixed_retry_s = 5.0
     device.write(0, bytes(224 * 10))
     assert most == fake.info.credits and device.requests_repeated == 0
 
@@ -94,8 +96,8 @@ def test_overtaken_request_is_repeated_at_once():
     assert device.requests_repeated == 1 and time.monotonic() - begin < 4.0  # far below retry_s
 
 
-@pytest.mark.parametrize("n_prompt, n, start", [(1, 1, 0), (1, 15, 0), (3, 16, 0), (16, 1, 0), (15, 50, 9), (17, 1, 3),
-                                                (100, 100, 5), (1, 200, 31)])
+@pytest.mark.parametrize("n_prompt, n, start", [(1, 1, 0), (1, 15, 0), (3, 16, 0), (16, 1, 0), (15, 50, 9),
+                                                (17, 1, 3), (100, 100, 5), (1, 200, 31)])
 @pytest.mark.parametrize("tokens_per_call", [1, 100])
 def test_runs_of_any_length(n_prompt, n, start, tokens_per_call):
     fake, device = connect(FakeDevice(tokens_per_call=tokens_per_call))

@@ -125,29 +125,41 @@ def needed_waits(program):
     return [n for n, word in enumerate(program.words) if isa.decode(word)[1].get("wait")]
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[6]], ids=["one lane", "eight lanes"])
-def test_every_missing_wait_is_noticed(case):
+# The clearing of the sums asks for its wait itself, which is not always needed. The first addition of partial sums
+# needs none where the last strip is so short that each word it wrote is met in the beat that wrote it (docs/isa.md),
+# which the assembler, not knowing the offset, cannot tell.
+CLEARING = "VOP wait minimum=s14 d=b12[0]"
+NOT_NEEDED = [
+    (CASES[0], ["VOP wait d=b12[0] a=b1[0] c=b2[32]"]),
+    (CASES[2], []),
+    (CASES[6], ["VOP wait d=b12[0] a=b1[0] c=b2[4]"] * 2),
+    (CASES[7], []),
+]
+
+
+@pytest.mark.parametrize("case, not_needed", NOT_NEEDED, ids=["one lane", "one lane, short strips", "eight lanes",
+                                                              "eight lanes, short strips"])
+def test_every_missing_wait_is_noticed(case, not_needed):
     config, packed = make(case)
-    noticed = 0
     machine, program = board(config, packed)
-    waits = needed_waits(program)
-    scalars = machine.scalars.copy()
-    memory = machine.memory.copy()
-    for number in waits:
-        machine = Machine(config, memory.copy())
-        machine.scalars[:] = scalars
+    scalars, memory, lines = machine.scalars.copy(), machine.memory.copy(), program.listing.splitlines()
+    unnoticed = []
+    for number in needed_waits(program):
         words = list(program.words)
         words[number] &= ~(1 << 5)
-        machine.load_program(words)
-        begin(machine, [1], 0.5, 1, 1)
-        try:
-            machine.run()
-        except MachineError as error:
-            assert "wait is missing" in str(error)
-            noticed += 1
-    # Those of other paths (greedy) and of spans that the static analysis widens may stay unnoticed.
-    print(f"{noticed} of {len(waits)}")
-    assert noticed >= 0.8 * len(waits)
+        for temperature in (0.5, 0.0):  # the two paths through the head
+            machine = Machine(config, memory.copy())
+            machine.scalars[:] = scalars
+            machine.load_program(words)
+            begin(machine, [1], temperature, 1, 1)
+            try:
+                machine.run()
+            except MachineError as error:
+                assert "wait is missing" in str(error)
+                break
+        else:
+            unnoticed.append(lines[number])
+    assert [line for line in unnoticed if line != CLEARING] == not_needed
 
 
 def program_without(program, text):
@@ -169,6 +181,16 @@ def test_order_errors_are_noticed(text, message):
     machine.load_program(program_without(program, text))
     begin(machine, [1, 2], 0.0, 0, 1)
     with pytest.raises(MachineError, match=message):
+        machine.run()
+
+
+def test_memory_on_chip_takes_no_fetch_ahead_of_time():
+    config, packed = make(CASES[0])
+    machine, _ = board(replace(config, memory="onchip"), packed)
+    _, program = board(config, packed)  # fetches ahead
+    machine.load_program(program.words)
+    begin(machine, [1], 0.0, 0, 1)
+    with pytest.raises(MachineError, match="more than 1 unfinished fetches"):
         machine.run()
 
 

@@ -48,6 +48,16 @@ def test_fetches_cover_the_stream():
         == program.memory_map.stream_bytes
 
 
+def test_fetches_of_memory_on_chip_cover_the_stream():
+    config, geometry = preset("up5k"), Geometry(80, 160, 4, 512)
+    program = build_program(config, geometry)
+    first, head, block, between, end = [f["words"] for op, f in map(isa.decode, program.words)
+                                        if op == isa.FETCH and f["areg"] == 1]
+    layers = geometry.num_hidden_layers
+    assert (first + layers * block + (layers - 1) * between + end + head) * config.port_bytes \
+        == program.memory_map.stream_bytes
+
+
 @pytest.mark.parametrize("name, shape, message", [
     ("up5k", (40, 165, 1, 64), "activation memory: the model needs 17 words of 10 codes and the device has 16"),
     ("up5k", (120, 160, 1, 64), "vector memory: bank 0 needs 552 words and has 512"),

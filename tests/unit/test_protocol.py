@@ -87,14 +87,16 @@ def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
     other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30)
     assert DeviceInfo.parse(other.pack()) == other
-    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 2, "strip": 16, "weight_code": "bit2"}
+    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 2, "strip": 16,
+                                 "weight_code": "bit2"}
 
 
 @pytest.mark.parametrize("what, byte", [("protocol", 4), ("isa", 5), ("numerics", 6), ("image", 7)])
 def test_version_mismatch_names_both(what, byte):
     block = bytearray(INFO.pack())
     block[byte] = 9
-    with pytest.raises(ProtocolError, match=f"tty7 has {what} version 9 and this software has 1: update this software"):
+    text = f"tty7 has {what} version 9 and this software has 1: update this software"
+    with pytest.raises(ProtocolError, match=text):
         DeviceInfo.parse(bytes(block), "tty7")
     block[byte] = 0
     with pytest.raises(ProtocolError, match=f"{what} version 0 .* 1: rebuild the bitstream"):

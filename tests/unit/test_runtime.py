@@ -5,7 +5,8 @@ import itertools
 
 import pytest
 from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, REFRESH_PER_TOKEN, GoldenDevice, write_folder
-from sterna.host.driver import Device, DeviceError
+from sterna.host.driver import Device
+from sterna.host.errors import DeviceError
 from sterna.host.hardware import DeviceRuntime
 from sterna.host.image import Image, ImageError
 from sterna.host.model import Model, ModelError

@@ -1,0 +1,166 @@
+"""Requests to a device: sliding window, retransmission and the TOKEN frames between the replies (docs/protocol.md)."""
+
+import time
+from collections import deque
+
+from sterna.host import protocol
+from sterna.host.errors import DeviceError
+from sterna.host.protocol import Kind
+
+
+class _Request:
+    """A frame of the window: when it was last sent, and its place in the order of sending."""
+
+    __slots__ = ("frame", "order", "resend_at", "index")
+
+    def __init__(self, frame, index):
+        self.frame = frame
+        self.index = index
+        self.order = 0
+        self.resend_at = 0.0
+
+
+class RequestWindow:
+    """Sends requests, several at a time, until each is answered.
+
+    Every request is idempotent, so a request that is not answered within ``retry_s`` is sent again; replies come in
+    the order of the requests, so a request that a later one overtakes is sent again at once.
+
+    Parameters
+    ----------
+    transport : object with name, baud, read(timeout_s), write(data)
+        See ``sterna.host.transport``.
+    timeout_s : float
+        Seconds without any undamaged frame after which the device counts as gone.
+    retry_s : float or None
+        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window.
+
+    Attributes
+    ----------
+    size : int
+        Requests that may be unanswered at once: 1 until the device has told its credits.
+    requests_repeated : int
+    """
+
+    def __init__(self, transport, timeout_s, retry_s):
+        self.transport = transport
+        self.name = transport.name
+        self.timeout_s = timeout_s
+        self.fixed_retry_s = retry_s
+        self.size = 1
+        self.requests_repeated = 0
+        self._decoder = protocol.FrameDecoder()
+        self._tokens = deque()
+        self._sequence = 0
+        self._sent = 0
+        self._last_frame_at = time.monotonic()
+        transport.write(protocol.DELIMITER)  # ends what a program before this one may have left unfinished
+
+    @property
+    def retry_s(self):
+        """Seconds after which an unanswered request is sent again."""
+        if self.fixed_retry_s is not None:
+            return self.fixed_retry_s
+        line_s = 0.0
+        if self.transport.baud:
+            line_s = 10 * 2 * self.size * (protocol.MAX_FRAME_BYTES + 2) / self.transport.baud
+        return 0.25 + line_s
+
+    def _receive(self, wait_s):
+        """Waits for bytes; keeps TOKEN frames, returns the replies (list of Frame)."""
+        replies = []
+        for frame in self._decoder.feed(self.transport.read(max(wait_s, 0.0))):
+            self._last_frame_at = time.monotonic()
+            if frame.kind == Kind.TOKEN:
+                self._tokens.append((frame.address, frame.word))
+            else:
+                replies.append(frame)
+        return replies
+
+    def exchange(self, frames, answered):
+        """Sends requests and returns when all are answered.
+
+        Parameters
+        ----------
+        frames : iterable of functions (sequence number) -> Frame
+        answered : callable
+            Called with (index of the request, reply) as each is answered, in any order.
+
+        Raises
+        ------
+        DeviceError
+            A request is refused, or the device is silent for ``timeout_s``.
+        """
+        waiting = {}  # by sequence number, in the order of first sending
+        frames = enumerate(frames)
+        more = True
+        self._last_frame_at = time.monotonic()  # the time before the first request does not count
+        while more or waiting:
+            while more and len(waiting) < self.size:
+                index, make = next(frames, (None, None))
+                more = make is not None
+                if more:
+                    self._sequence = (self._sequence + 1) % 256
+                    while self._sequence in waiting:  # an old request that is repeated again and again
+                        self._sequence = (self._sequence + 1) % 256
+                    request = waiting[self._sequence] = _Request(make(self._sequence), index)
+                    self._transmit(request)
+            if not waiting:
+                break
+            now = time.monotonic()
+            next_s = min(request.resend_at for request in waiting.values()) - now
+            for reply in self._receive(next_s):
+                request = waiting.get(reply.sequence)
+                if request is None or not self._belongs(reply, request.frame):
+                    continue  # the answer to a repeated request, or to one before an interruption
+                del waiting[reply.sequence]
+                if reply.kind == Kind.NAK:
+                    self._refused(request.frame, reply)
+                answered(request.index, reply)
+                for overtaken in [r for r in waiting.values() if r.order < request.order]:
+                    self._transmit(overtaken, again=True)
+            now = time.monotonic()
+            if waiting and now - self._last_frame_at > self.timeout_s:
+                raise DeviceError(f"{self.name}: no answer for {self.timeout_s:g} s: check the cable and the baud rate, "
+                                  "reset or program the board, then start again")
+            for request in waiting.values():
+                if request.resend_at <= now:
+                    self._transmit(request, again=True)
+
+    def _transmit(self, request, again=False):
+        self.requests_repeated += again
+        self._sent += 1
+        request.order = self._sent
+        request.resend_at = time.monotonic() + self.retry_s
+        # A delimiter first keeps a repeated frame clear of a damaged one before it.
+        self.transport.write((protocol.DELIMITER if again else b"") + request.frame.encode())
+
+    @staticmethod
+    def _belongs(reply, frame):
+        if reply.address != frame.address:
+            return False
+        if reply.kind == Kind.NAK:
+            return True
+        wanted = Kind.DATA if frame.kind == Kind.READ else Kind.ACK
+        return reply.kind == wanted and reply.length == frame.length and \
+            len(reply.data) == (frame.length if wanted == Kind.DATA else 0)
+
+    def _refused(self, frame, reply):
+        what = "read from" if frame.kind == Kind.READ else "write to"
+        reason = protocol.NAK_REASONS.get(reply.word, f"reason {reply.word}")
+        raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({frame.length} bytes): {reason}; "
+                          "check that the model and the program fit this device (`sterna devices` shows its sizes)")
+
+    def wait_token(self, wait_s):
+        """The next TOKEN frame as (position, token), waiting up to ``wait_s``; None if none came."""
+        deadline = time.monotonic() + wait_s
+        while not self._tokens:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return None
+            self._receive(left_s)
+        return self._tokens.popleft()
+
+    def forget_tokens(self):
+        """Drops TOKEN frames of earlier runs."""
+        self._tokens.clear()

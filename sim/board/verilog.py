@@ -1,0 +1,52 @@
+"""Writes the Verilog of the simulated board in the form that Verilator turns into the fastest program."""
+
+from amaranth._toolchain.yosys import find_yosys  # what amaranth.back.verilog uses; it offers no choice of passes
+from amaranth.back import rtlil
+from amaranth.hdl import Shape
+from amaranth.lib.wiring import In
+
+from sterna.hw.boards import simulated
+
+TOP = "clocked_board"
+# Amaranth writes every register as a combinational block for its next value and a copy at the edge, and Verilator
+# evaluates both in every cycle. As registers with enables an idle unit costs a branch, and what nobody reads is gone.
+FAST_PASSES = ("proc -norom", "flatten", "opt -full -purge", "memory_collect")
+WAVES_PASSES = ("proc -nomux -norom", "memory_collect")  # keeps hierarchy and signals for the viewer
+
+
+def board_verilog(config, device=simulated.ACCELERATOR, waves=False):
+    """Verilog text whose top module ``TOP`` has the ports of the simulated board, `clk` and `rst` (str).
+
+    Each input goes through a register, so inputs set before a rising edge hold in the cycle after it. Without the
+    registers Verilator would evaluate what depends on inputs, nearly everything, once for them and once for the edge.
+
+    Parameters
+    ----------
+    config : sterna.hw.config.Config
+        Configuration of the accelerator.
+    device : str
+        "module:Class" of the accelerator.
+    waves : bool
+        Whether the hierarchy and all signals are kept (slower).
+    """
+    board = simulated.SimulatedBoard(config, device)
+    text = rtlil.convert(board, name=simulated.TOP, emit_src=False)
+    passes = WAVES_PASSES if waves else FAST_PASSES
+    script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
+    # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
+    netlist = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+    return netlist + _clocked(board.signature.members)
+
+
+def _clocked(members):
+    """Text of the module TOP: the board with a register before every input."""
+    inputs, outputs = {"rst": 1}, {}
+    for name, member in members.items():
+        (inputs if member.flow == In else outputs)[name] = Shape.cast(member.shape).width
+    ports = ["input clk", *(f"input [{width - 1}:0] {name}" for name, width in inputs.items()),
+             *(f"output [{width - 1}:0] {name}" for name, width in outputs.items())]
+    registers = "".join(f"  reg [{width - 1}:0] {name}_held;\n" for name, width in inputs.items())
+    loads = "".join(f"    {name}_held <= {name};\n" for name in inputs)
+    wires = [".clk(clk)", *(f".{name}({name}_held)" for name in inputs), *(f".{name}({name})" for name in outputs)]
+    return (f"\nmodule {TOP}({', '.join(ports)});\n{registers}  always @(posedge clk) begin\n{loads}  end\n"
+            f"  {simulated.TOP} board({', '.join(wires)});\nendmodule\n")

@@ -1,0 +1,132 @@
+"""Random programs, and what docs/isa.md says that they send to the engines."""
+
+from sterna.firmware import isa
+from sterna.firmware.assembler import Assembler
+from sterna.hw.control.sequencer import Widths
+
+
+def random_program(random, config):
+    """Instructions (list of int): every opcode, jumps of every condition, a strip and a layer loop; ends with HALT."""
+    asm = Assembler(config.lanes, config.program_words)
+    bits = config.word_address_bits
+    width = Widths.of(config)
+    most = {"elements": 1 << width.element_bits - 1, "loop": 1 << width.loop_bits - 1,
+            "strip": min(65535, config.vector_words * config.lanes)}
+
+    def straight(count):
+        for _ in range(count):
+            pick = random.randrange(11)
+            areg = random.randrange(4)
+            if pick == 0:
+                asm.emit(isa.FETCH, areg=areg, words=random.randint(1, 5000))
+            elif pick == 1:
+                asm.emit(isa.SETA, areg=areg, value=random.getrandbits(bits))
+            elif pick == 2:
+                asm.emit(isa.ROWA, areg=areg, base=random.getrandbits(bits), stride=random.randint(1, 400))
+            elif pick == 3:
+                asm.emit(isa.MATVEC, buffer=random.randrange(2), rows=random.randint(1, 1 << 24) - 1,
+                         chunks=random.randint(1, 1000))
+            elif pick == 4:
+                asm.emit(isa.STRIP, elements=random.choice([random.randint(1, 900), most["strip"], most["elements"]]),
+                         strip=random.choice([16, 32, 200, most["strip"]]))
+            elif pick == 5:
+                asm.emit(isa.WAITM)
+            elif pick == 6:
+                asm.emit(isa.STORE, areg=areg, words=random.randint(1, 5000))
+            elif pick == 7:
+                asm.emit(isa.SAMPLE, end=0)
+            elif pick == 8:
+                label = f"after {len(asm)}"
+                asm.emit(isa.JUMP, condition=random.randrange(5), target=label)
+                straight(random.randint(1, 2))
+                asm.label(label)
+            else:
+                a = random.choice([isa.ZERO, isa.ROW, isa.STREAM32, isa.STREAM8, isa.bank(1, 7, plus=True)])
+                d = random.choice([isa.MEM, isa.to_scalar(5), isa.to_banks(3, 9, plus=True), isa.to_activation(1)])
+                asm.vop(d, a, one=random.random() < 0.3)
+
+    straight(6)
+    asm.emit(isa.LOOP, count=most["loop"])
+    asm.emit(isa.AGAIN, target="many layers left")
+    asm.emit(isa.WAITM)
+    asm.emit(isa.FETCH, areg=0, words=77)
+    asm.label("many layers left")
+    asm.emit(isa.LOOP, count=random.randint(1, 3))
+    asm.label("layer")
+    straight(6)
+    strip = random.choice([16, 32, 64])
+    asm.emit(isa.STRIP, elements=random.randint(1, 4 * strip), strip=strip)
+    asm.label("strip")
+    asm.vop(isa.to_banks(1, 3, plus=True), isa.ROW)
+    asm.emit(isa.NEXT, target="strip", strip=strip, step=random.choice([random.randint(1, 9), random.getrandbits(14)]))
+    asm.vop(isa.MEM, isa.STREAM32)
+    asm.emit(isa.NEXT, target="strip", strip=strip, step=1)  # nothing is left: falls through
+    asm.emit(isa.AGAIN, target="layer")
+    straight(4)
+    asm.emit(isa.SAMPLE, end=0)
+    asm.emit(isa.SAMPLE, end=1)
+    asm.emit(isa.HALT)
+    return asm.words(auto_wait=False)
+
+
+class Model:
+    """What docs/isa.md says that a program sends to each output."""
+
+    def __init__(self, config):
+        self.mask = (1 << config.word_address_bits) - 1
+        self.offset_mask = (1 << Widths.of(config).offset_bits) - 1
+        self.sent = {name: [] for name in ("vector", "product", "fetch", "store", "section")}
+        self.a, self.off, self.left, self.vl, self.loop, self.samples = [0] * 4, 0, 0, 0, 0, 0
+
+    def _vector(self, word, start):
+        self.sent["vector"].append({"word": word, "count": self.vl, "offset": self.off, "start": start})
+
+    def run(self, program, token, unwanted, at_start, greedy):
+        """One token; returns True if it ends with HALT, False with a fault."""
+        pc = 0
+        while True:
+            try:
+                opcode, f = isa.decode(program[pc])
+            except isa.IsaError:
+                return False
+            pc += 1
+            if opcode == isa.HALT:
+                return True
+            if opcode == isa.VOP:
+                if f["a_kind"] in (isa.A_STREAM32, isa.A_STREAM8):
+                    self.sent["section"].append(0)
+                self._vector(program[pc - 1], 0)
+            elif opcode == isa.MATVEC:
+                self.sent["section"].append(1)
+                self.sent["product"].append(f)
+            elif opcode in (isa.FETCH, isa.STORE):
+                name = "fetch" if opcode == isa.FETCH else "store"
+                self.sent[name].append({"address": self.a[f["areg"]], "words": f["words"]})
+                self.a[f["areg"]] = self.a[f["areg"]] + f["words"] & self.mask
+            elif opcode == isa.SETA:
+                self.a[f["areg"]] = f["value"] & self.mask
+            elif opcode == isa.ROWA:
+                self.a[f["areg"]] = f["base"] + token * f["stride"] & self.mask
+            elif opcode == isa.STRIP:
+                self.left, self.off, self.vl = f["elements"], 0, min(f["elements"], f["strip"])
+            elif opcode == isa.NEXT:
+                self.left = max(0, self.left - f["strip"])
+                self.off = self.off + f["step"] & self.offset_mask
+                if self.left:
+                    self.vl, pc = min(f["strip"], self.left), f["target"]
+            elif opcode == isa.LOOP:
+                self.loop = f["count"]
+            elif opcode == isa.AGAIN:
+                self.loop -= 1
+                pc = f["target"] if self.loop > 0 else pc
+            elif opcode == isa.JUMP:
+                if f["condition"] > isa.AT_START:
+                    return False
+                taken = (True, self.loop == 1, unwanted, greedy, at_start)[f["condition"]]
+                pc = f["target"] if taken else pc
+            elif opcode == isa.SAMPLE and f["end"]:
+                self.samples += 1
+            elif opcode == isa.SAMPLE:
+                self._vector(program[pc - 1], 1)
+            elif opcode == isa.WALK:
+                return False
