@@ -50,6 +50,7 @@ class Register(IntEnum):
 
 
 HELLO_BYTES = 0x28
+WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")  # bits 16 and 17 of the register lanes
 COUNTERS = 0x80
 COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens",
                  "frames_bad", "frames_lost")
@@ -174,6 +175,7 @@ class DeviceInfo:
     ring: int
     clock_hz: int
     build: int
+    memory: str = "external"
 
     @classmethod
     def parse(cls, block, name="the device"):
@@ -193,15 +195,15 @@ class DeviceInfo:
         low = {r: v & 0xFFFF for r, v in value.items()}
         high = {r: v >> 16 for r, v in value.items()}
         lanes, batch, code, credits = value[Register.LANES].to_bytes(4, "little")
-        if code > 1:
-            raise ProtocolError(f"{name} has the unknown weight code {code}: update this software")
+        if code > 3:
+            raise ProtocolError(f"{name} has the unknown weight code or memory {code}: update this software")
         if not credits or not low[Register.PORT_BYTES] or not high[Register.ACTIVATION_WORDS]:
             raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
                                 f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
                                 "rebuild the bitstream")
         return cls(
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
-            weight_code=("trit5", "bit2")[code], credits=credits,
+            weight_code=WEIGHT_CODES[code & 1], memory=MEMORIES[code >> 1], credits=credits,
             port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES],
             memory_bytes=value[Register.MEMORY_BYTES],
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
@@ -211,7 +213,7 @@ class DeviceInfo:
     def pack(self):
         """The first 0x28 bytes of the register block of such a device (bytes)."""
         versions = sum(VERSIONS[name] << 8 * k for k, name in enumerate(("protocol", "isa", "numerics", "image")))
-        code = ("trit5", "bit2").index(self.weight_code)
+        code = WEIGHT_CODES.index(self.weight_code) | MEMORIES.index(self.memory) << 1
         words = (MAGIC, versions, self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
                  self.memory_bytes, self.vector_words | self.program_words << 16,

@@ -106,7 +106,7 @@ class TernaryArray(wiring.Component):
             self.stall_rows.eq(running & blocked),
             self.done.eq(enter & last_chunk & last_tile),
             self.command.ready.eq(~waiting),
-            decoder.tile.eq(self.tiles.payload),
+            decoder.tile.eq(self.tiles.payload), decoder.valid.eq(enter),
         ]
         left_queue = queue.rows.valid & queue.rows.ready
         m.d.sync += credit.eq(credit - Mux(enter & first_chunk, need, 0) + left_queue)

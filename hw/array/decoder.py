@@ -33,7 +33,8 @@ class TritDecoder(wiring.Component):
 
     Members
     -------
-    tile : In(8 * T)
+    tile : In(8 * T), valid : In(1)
+        A tile enters if ``valid``; otherwise the registers keep what they hold.
     trits : Out(ArrayLayout(Trit, R * C))
     """
 
@@ -46,13 +47,18 @@ class TritDecoder(wiring.Component):
         self._steps = (2, 2, 1) if pipelined else (5,)
         self.latency = len(self._steps) if code == "trit5" else 1
         tile_bytes = trits // 5 if code == "trit5" else -(-trits // 4)
-        super().__init__({"tile": In(8 * tile_bytes), "trits": Out(data.ArrayLayout(Trit, trits))})
+        super().__init__({"tile": In(8 * tile_bytes), "valid": In(1), "trits": Out(data.ArrayLayout(Trit, trits))})
 
     def elaborate(self, platform):
         m = Module()
+        valid = [self.valid]
+        for k in range(self.latency - 1):
+            register = Signal(name=f"valid{k}")
+            m.d.sync += register.eq(valid[-1])
+            valid.append(register)
         if self._code == "bit2":
-            for k in range(self._count):
-                m.d.sync += self.trits[k].eq(self.tile.word_select(k, 2))
+            with m.If(valid[0]):
+                m.d.sync += [self.trits[k].eq(self.tile.word_select(k, 2)) for k in range(self._count)]
             return m
         for byte in range(self._count // 5):
             rest = self.tile.word_select(byte, 8)
@@ -63,15 +69,11 @@ class TritDecoder(wiring.Component):
                     m.d.comb += triple.eq(rest + (rest << 1))
                     digits.append(triple[8:10])
                     rest = triple[0:8]
-                kept = []
-                for k, digit in enumerate(digits):
-                    register = Signal(2, name=f"digit{byte}_{k}_{stage}")
-                    m.d.sync += register.eq(digit)
-                    kept.append(register)
-                digits = kept
-                register = Signal(8, name=f"rest{byte}_{stage}")
-                m.d.sync += register.eq(rest)
-                rest = register
+                kept = [Signal(2, name=f"digit{byte}_{k}_{stage}", reset_less=True) for k in range(len(digits))]
+                kept_rest = Signal(8, name=f"rest{byte}_{stage}", reset_less=True)
+                with m.If(valid[stage]):
+                    m.d.sync += [kept_rest.eq(rest), *(new.eq(old) for new, old in zip(kept, digits, strict=True))]
+                digits, rest = kept, kept_rest
             for k, digit in enumerate(digits):
                 # Digits 0, 1, 2 are the trits -1, 0, +1.
                 m.d.comb += [

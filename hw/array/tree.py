@@ -54,43 +54,44 @@ class RowAccumulator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Registers load only what belongs to a chunk, and need no reset: an idle array keeps still.
+        lasts, enables = [self.last], [self.enable]
+        for k in range(self.latency - 1 if self._pipelined else 1):
+            last, enable = Signal(name=f"last{k}"), Signal(name=f"enable{k}")
+            m.d.sync += [last.eq(lasts[-1]), enable.eq(enables[-1])]
+            lasts.append(last)
+            enables.append(enable)
         terms, carries = [], []
         for c in range(self._columns):
             trit = self.trits[c]
-            term = Signal(signed(8), name=f"term{c}")
-            carry = Signal(name=f"carry{c}")
-            m.d.sync += [
-                # Written with AND, not a multiplexer: synthesis would turn that into one reset net per trit.
-                term.eq((self.activations[c] ^ trit.negative.replicate(8)) & trit.nonzero.replicate(8)),
-                carry.eq(trit.negative),
-            ]
+            term = Signal(signed(8), name=f"term{c}", reset_less=True)
+            carry = Signal(name=f"carry{c}", reset_less=True)
+            with m.If(enables[0]):
+                m.d.sync += [
+                    # Written with AND, not a multiplexer: synthesis would turn that into one reset net per trit.
+                    term.eq((self.activations[c] ^ trit.negative.replicate(8)) & trit.nonzero.replicate(8)),
+                    carry.eq(trit.negative),
+                ]
             terms.append(term)
             carries.append(carry)
-        level = 0
+        level, stage = 0, 1
         while len(terms) > 1:
-            last = self._pipelined and (level % 2 == 1 or len(terms) == 2)
-            sums = []
-            for k in range(0, len(terms) - 1, 2):
-                value = _add_carry(terms[k], terms[k + 1], carries.pop())
-                node = Signal(signed(len(value)), name=f"sum{level}_{k}")
-                (m.d.sync if last else m.d.comb).__iadd__(node.eq(value))
-                sums.append(node)
-            if len(terms) % 2:
-                node = Signal.like(terms[-1], name=f"sum{level}_odd")
-                (m.d.sync if last else m.d.comb).__iadd__(node.eq(terms[-1]))
-                sums.append(node)
-            if last:
-                delayed = [Signal(name=f"carry{level}_{k}") for k in range(len(carries))]
-                for register, carry in zip(delayed, carries, strict=True):
-                    m.d.sync += register.eq(carry)
+            registered = self._pipelined and (level % 2 == 1 or len(terms) == 2)
+            values = [_add_carry(terms[k], terms[k + 1], carries.pop()) for k in range(0, len(terms) - 1, 2)]
+            values += terms[len(values) * 2:]
+            sums = [Signal(signed(len(value)), name=f"sum{level}_{k}", reset_less=True) for k, value in enumerate(values)]
+            if registered:
+                delayed = [Signal(name=f"carry{level}_{k}", reset_less=True) for k in range(len(carries))]
+                with m.If(enables[stage]):
+                    m.d.sync += [*(node.eq(value) for node, value in zip(sums, values, strict=True)),
+                                 *(register.eq(carry) for register, carry in zip(delayed, carries, strict=True))]
                 carries = delayed
+                stage += 1
+            else:
+                m.d.comb += [node.eq(value) for node, value in zip(sums, values, strict=True)]
             terms = sums
             level += 1
-        last, enable = self.last, self.enable
-        for k in range(self.latency - 1 if self._pipelined else 1):
-            last_next, enable_next = Signal(name=f"last{k}"), Signal(name=f"enable{k}")
-            m.d.sync += [last_next.eq(last), enable_next.eq(enable)]
-            last, enable = last_next, enable_next
+        last, enable = lasts[-1], enables[-1]
         total = Signal(signed(self._bits))
         following = Signal.like(total)
         m.d.comb += following.eq(_add_carry(total, terms[0], carries.pop()))

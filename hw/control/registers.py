@@ -242,7 +242,7 @@ class Registers(wiring.Component):
     def _readable(self, start, limit, prompt_end, stop, flags, enabled):
         """Register offset -> value."""
         cfg = self._config
-        code = 0 if cfg.weight_code == "trit5" else 1
+        code = (cfg.weight_code == "bit2") | (cfg.memory == "onchip") << 1
         constants = {
             0x00: MAGIC,
             0x04: sum(VERSIONS[k] << (8 * n) for n, k in enumerate(("protocol", "isa", "numerics", "image"))),

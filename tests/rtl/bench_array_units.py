@@ -28,7 +28,7 @@ def trit_bits(trits):
 
 @cocotb.test()
 async def decoder(dut):
-    """Every byte in every place (trit5), every trit in every place (bit2), one tile per cycle."""
+    """Every byte in every place (trit5), every trit in every place (bit2), a tile per cycle or with gaps."""
     code = os.environ["CODE"]
     tile_bytes = len(dut.tile) // 8
     if code == "trit5":
@@ -38,13 +38,20 @@ async def decoder(dut):
     expected = tiling.decode_trits(tiles, TRITS, code)
     assert set(np.unique(expected)) == {-1, 0, 1}
     await bench.start(dut)
-    for cycle in range(len(tiles) + LATENCY):
-        tile = tiles[cycle % len(tiles)]
-        dut.tile.value = int.from_bytes(tile.tobytes(), "little")
+    entered, leaves = 0, []  # tiles given; (cycle, tile) at which each is seen
+    for cycle in range(3 * len(tiles)):
+        valid = entered < len(tiles) and (entered < 64 or generator.random() < 0.7)
+        tile = tiles[entered] if valid else generator.integers(0, 256, tile_bytes, np.uint8)
+        dut.tile.value, dut.valid.value = int.from_bytes(tile.tobytes(), "little"), int(valid)
+        if valid:
+            leaves.append((cycle + LATENCY, entered))
+            entered += 1
         await bench.settled(dut)
-        if cycle >= LATENCY:
-            assert int(dut.trits.value) == trit_bits(expected[cycle - LATENCY]), (cycle, tiles[cycle - LATENCY])
+        if leaves and leaves[0][0] == cycle:
+            at = leaves.pop(0)[1]
+            assert int(dut.trits.value) == trit_bits(expected[at]), (cycle, tiles[at])
         await bench.cycles(dut)
+    assert entered == len(tiles) and not leaves
 
 
 @cocotb.test()

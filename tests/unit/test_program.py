@@ -59,7 +59,7 @@ def test_fetches_of_memory_on_chip_cover_the_stream():
 
 
 @pytest.mark.parametrize("name, shape, message", [
-    ("up5k", (40, 165, 1, 64), "activation memory: the model needs 17 words of 10 codes and the device has 16"),
+    ("up5k", (40, 165, 1, 64), "activation memory: the model needs 34 words of 5 codes and the device has 32"),
     ("up5k", (120, 160, 1, 64), "vector memory: bank 0 needs 552 words and has 512"),
     ("up5k", (80, 160, 20, 512), "memory: the model needs .* bytes and the device has 131072"),
 ])

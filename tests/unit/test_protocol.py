@@ -85,7 +85,8 @@ def test_random_noise_gives_no_frames():
 
 def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
-    other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30)
+    other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30,
+                    memory="onchip")
     assert DeviceInfo.parse(other.pack()) == other
     assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 2, "strip": 16,
                                  "weight_code": "bit2"}
@@ -112,5 +113,5 @@ def test_bad_magic_and_impossible_values():
         DeviceInfo.parse(INFO.pack()[:12])
     block = bytearray(INFO.pack())
     block[14] = 5
-    with pytest.raises(ProtocolError, match="weight code 5"):
+    with pytest.raises(ProtocolError, match="weight code or memory 5"):
         DeviceInfo.parse(bytes(block))
