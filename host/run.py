@@ -1,4 +1,6 @@
-"""One run of a device seen from the host: credit, prompt and tokens through the ring (docs/protocol.md, "Running")."""
+"""One run of a device seen from the host: credit, prompt and tokens through the ring
+(docs/protocol.md, "Running").
+"""
 
 import time
 
@@ -83,15 +85,15 @@ class Run:
             return self._read_up_to(event[0])  # frames before this one were lost
         running, enabled, fault, position = device.status()
         if fault:
-            raise DeviceError(f"{device.name}: fault {protocol.FAULTS.get(fault, fault)!r} at position {position}: the "
-                              "program does not fit this device; reset it and load the model again")
+            raise DeviceError(f"{device.name}: fault {protocol.FAULTS.get(fault, fault)!r} at position {position}: "
+                              "the program does not fit this device; reset it and load the model again")
         self._move(position)
         if position >= self.next:
             return self._read_up_to(min(position, self.end - 1))
         if not enabled or time.monotonic() - self.moved_at > device.stall_s:
             state = f"no progress for {device.stall_s:g} s" if enabled else "the device was restarted or stopped"
-            raise DeviceError(f"{device.name}: {state} at position {position} (limit {self.limit}): reset the board and "
-                              "load the model again")
+            raise DeviceError(f"{device.name}: {state} at position {position} (limit {self.limit}): "
+                              "reset the board and load the model again")
         return []
 
     def _read_up_to(self, last):

@@ -1,4 +1,6 @@
-"""Requests to a device: sliding window, retransmission and the TOKEN frames between the replies (docs/protocol.md)."""
+"""Requests to a device: sliding window, retransmission and the TOKEN frames
+between the replies (docs/protocol.md).
+"""
 
 import time
 from collections import deque
@@ -121,8 +123,8 @@ class RequestWindow:
                     self._transmit(overtaken, again=True)
             now = time.monotonic()
             if waiting and now - self._last_frame_at > self.timeout_s:
-                raise DeviceError(f"{self.name}: no answer for {self.timeout_s:g} s: check the cable and the baud rate, "
-                                  "reset or program the board, then start again")
+                raise DeviceError(f"{self.name}: no answer for {self.timeout_s:g} s: check the cable and the baud "
+                                  "rate, reset or program the board, then start again")
             for request in waiting.values():
                 if request.resend_at <= now:
                     self._transmit(request, again=True)

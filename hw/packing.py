@@ -6,10 +6,10 @@ from collections import Counter
 def logic_cells(module):
     """Logic cells of a module mapped to iCE40 cells (int).
 
-    A cell holds a LUT, a flip-flop fed by that LUT, and a carry whose operands are the LUT's inputs I1 and I2 and whose carry
-    in is its I3 (Lattice, iCE40 UltraPlus Family Data Sheet). So a flip-flop counts if its data come from no LUT, or from one whose
-    output goes elsewhere too, and a carry counts if no LUT fits it. Packing for placement can only add the cells that pass a
-    carry out of or into its chain.
+    A cell holds a LUT, a flip-flop fed by that LUT, and a carry whose operands are the LUT's inputs I1 and I2 and
+    whose carry in is its I3 (Lattice, iCE40 UltraPlus Family Data Sheet). So a flip-flop counts if its data come from
+    no LUT, or from one whose output goes elsewhere too, and a carry counts if no LUT fits it. Packing for placement
+    can only add the cells that pass a carry out of or into its chain.
 
     Parameters
     ----------

@@ -41,7 +41,8 @@ def _none(config):
 
 UNITS = {
     "array": Unit("array.array:TernaryArray", _whole),
-    "decoder": Unit("array.decoder:TritDecoder", lambda c: ((), {"trits": c.rows * c.columns, "code": c.weight_code})),
+    "decoder": Unit("array.decoder:TritDecoder",
+                    lambda c: ((), {"trits": c.rows * c.columns, "code": c.weight_code})),
     "tree": Unit("array.tree:RowAccumulator", lambda c: ((), {"columns": c.columns})),
     "activations": Unit("array.activations:ActivationBuffers",
                         lambda c: ((), {"columns": c.columns, "lanes": c.lanes, "words": c.activation_words})),
@@ -52,40 +53,44 @@ UNITS = {
     "adder": Unit("vector.float:Adder", lambda c: ((c.compact,), {})),
     "tables": Unit("vector.tables:TableUnit", _none),
     "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
-    "fetch": Unit("memory.fetch:Fetch", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
-                                                        "fifo_words": c.fifo_words})),
+    "fetch": Unit("memory.fetch:Fetch",
+                  lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
+                                  "fifo_words": c.fifo_words})),
     "direct_fetch": Unit("memory.fetch:DirectFetch",
                          lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "arbiter": Unit("memory.arbiter:Arbiter",
                     lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
-    "gearbox": Unit("memory.gearbox:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
+    "gearbox": Unit("memory.gearbox:Gearbox",
+                    lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
     "link": Unit("link.link:Link", _whole),
     "registers": Unit("control.registers:Registers", _whole),
     "counters": Unit("control.counters:Counters", lambda c: ((c.counters,), {})),
     "sequencer": Unit("control.sequencer:Sequencer", _whole),
     "router": Unit("memory.router:Router",
                    lambda c: ((), {"port_bytes": c.port_bytes, "sections": 8 if c.memory == "external" else 2})),
-    "store": Unit("memory.store:Store", lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
+    "store": Unit("memory.store:Store",
+                  lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "onchip": Unit("memory.onchip:OnChipMemory",
                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
                                    "words": c.memory_bytes // c.port_bytes})),
     "accelerator": Unit("accelerator:Accelerator", _whole),
 }
 
-# The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic mapper:
-# abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly build of yosys.
-# An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. No memory here is read at an address in the
-# cycle that writes it, the queues of amaranth.lib included, so none needs logic for that case.
+# The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic
+# mapper: abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly
+# build of yosys. An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. No memory here is
+# read at an address in the cycle that writes it, the queues of amaranth.lib included, so none needs logic
+# for that case.
 ECP5 = "synth_ecp5 -no-rw-check -top unit -run"
 ICE40 = "synth_ice40 -dsp -spram -no-rw-check -top unit -run"
 FAMILIES = {
     "ecp5": (f"{ECP5} begin:map_luts; abc -lut 4; clean; {ECP5} map_cells:check",
-             {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "PDPW16KD": "block_ram",
-              "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
+             {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram",
+              "PDPW16KD": "block_ram", "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
     "ice40": (f"{ICE40} begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; techmap -map +/ice40/ff_map.v; clean; "
               f"opt_lut -tech ice40; {ICE40} map_cells:check",
-              {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram", "SB_SPRAM": "spram",
-               "SB_MAC16": "dsp"}),
+              {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram",
+               "SB_SPRAM": "spram", "SB_MAC16": "dsp"}),
 }
 
 
@@ -103,8 +108,8 @@ TARGETS = {"ice40": Target("iCE40UP5K")}
 class Cells:
     """Cells of one unit after synthesis, before place and route.
 
-    On ECP5 `lut4` leaves out the two LUTs inside each carry cell: `lut4 + 2 carry + 6 lut_ram` bounds the area. On iCE40
-    `logic_cells` is what LUTs, flip-flops and carries take together (`sterna.hw.packing`).
+    On ECP5 `lut4` leaves out the two LUTs inside each carry cell: `lut4 + 2 carry + 6 lut_ram` bounds the area. On
+    iCE40 `logic_cells` is what LUTs, flip-flops and carries take together (`sterna.hw.packing`).
     """
 
     unit: str
@@ -167,9 +172,11 @@ def count_cells(component, family, unit="", preset=""):
     command, kinds = FAMILIES[family]
     from amaranth.back import verilog
     with tempfile.TemporaryDirectory() as folder:
-        text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True, emit_src=False)
+        text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True,
+                               emit_src=False)
         (Path(folder) / "unit.v").write_text(text)
-        # The WebAssembly build of yosys keeps a /tmp of its own, which hides the real one: it sees the folder as /unit.
+        # The WebAssembly build of yosys keeps a /tmp of its own, which hides the real one: it sees the
+        # folder as /unit.
         root = "/unit" if Path(tool).name.startswith("yowasp") else folder
         script = f"read_verilog {root}/unit.v; {command}; tee -q -o {root}/cells.json stat -json"
         if family == "ice40":

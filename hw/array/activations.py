@@ -15,8 +15,9 @@ def activation_signature(lanes):
 class ActivationBuffers(wiring.Component):
     """Two buffers of ``words`` words of C codes in one memory.
 
-    Writing: one beat of V codes per cycle into consecutive places. Reading: the word ``address`` of ``buffer`` appears as
-    ``word`` ``latency`` cycles later: two (the second is the output register that fast block RAM needs), or one without it.
+    Writing: one beat of V codes per cycle into consecutive places. Reading: the word ``address`` of ``buffer``
+    appears as ``word`` ``latency`` cycles later: two (the second is the output register that fast block RAM needs),
+    or one without it.
 
     Members
     -------

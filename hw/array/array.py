@@ -21,10 +21,11 @@ class Product(data.Struct):
 class TernaryArray(wiring.Component):
     """acc[i] = sum over j of code[j] * trit[i][j] for the rows i of a matrix, in order.
 
-    Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed with C trits
-    of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every cycle. One more product
-    may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has entered it never stalls: a tile
-    starts only when the row queue can take it. Accumulators hold 16512 columns; models stay below 2^21 (docs/numerics.md, section 4).
+    Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed
+    with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every
+    cycle. One more product may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has
+    entered it never stalls: a tile starts only when the row queue can take it. Accumulators hold 16512 columns;
+    models stay below 2^21 (docs/numerics.md, section 4).
 
         tiles --> decoder --+
                             +--> R x (C terms, adder tree, accumulator) --> row queue --> rows
@@ -65,7 +66,8 @@ class TernaryArray(wiring.Component):
         cfg = self._config
         rows, columns, lanes = cfg.rows, cfg.columns, cfg.lanes
         bits = cfg.row_bits
-        m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code, pipelined=not cfg.slow)
+        m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code,
+                                                     pipelined=not cfg.slow)
         m.submodules.buffers = buffers = ActivationBuffers(columns=columns, lanes=lanes, words=cfg.activation_words,
                                                           registered=not cfg.slow)
         m.submodules.queue = queue = RowQueue(rows=rows, lanes=lanes, depth=cfg.row_words, bits=bits)
@@ -121,8 +123,8 @@ class TernaryArray(wiring.Component):
         with m.If(self.done):
             m.d.sync += running.eq(0)
         with m.If(waiting & (~running | self.done)):
-            m.d.sync += [waiting.eq(0), running.eq(1), left.eq(next_rows), chunks.eq(next_chunks), buffer.eq(next_buffer),
-                         chunk.eq(0)]
+            m.d.sync += [waiting.eq(0), running.eq(1), left.eq(next_rows), chunks.eq(next_chunks),
+                         buffer.eq(next_buffer), chunk.eq(0)]
         with m.If(self.command.valid & ~waiting):
             m.d.sync += [
                 waiting.eq(1),
@@ -131,8 +133,8 @@ class TernaryArray(wiring.Component):
                 next_buffer.eq(self.command.payload.buffer),
             ]
 
-        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers, or the
-        # address of the codes does.
+        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers, or the address of
+        # the codes does.
         meet = max(decoder.latency, buffers.latency)
         trits = _delay(m, decoder.trits, meet - decoder.latency, "trits")
         place = _delay(m, Cat(chunk, buffer), meet - buffers.latency, "place")

@@ -52,7 +52,8 @@ class RowQueue(wiring.Component):
         bits = self._bits
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=bits * self._lanes, depth=self._depth)
         m.d.comb += [
-            *(self.rows.payload[lane].eq(fifo.r_data.word_select(lane, bits).as_signed()) for lane in range(self._lanes)),
+            *(self.rows.payload[lane].eq(fifo.r_data.word_select(lane, bits).as_signed())
+              for lane in range(self._lanes)),
             self.rows.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.rows.ready),
         ]

@@ -18,15 +18,16 @@ def _add_carry(a, b, carry):
 class RowAccumulator(wiring.Component):
     """sum of activation[c] * trit[c] over the C columns of a chunk and over the chunks of a row.
 
-    A negative trit adds the complement of the activation and a carry; the C carries enter the C - 1 adders of the tree and
-    the accumulator, one each. A register follows every second level of the tree.
+    A negative trit adds the complement of the activation and a carry; the C carries enter the C - 1 adders of the
+    tree and the accumulator, one each. A register follows every second level of the tree.
 
-    The chunk marked ``last`` moves the total to ``sum`` and clears the accumulator in the same cycle: a synchronous reset,
-    where a multiplexer in front of the adder would cost a LUT per bit.
+    The chunk marked ``last`` moves the total to ``sum`` and clears the accumulator in the same cycle: a synchronous
+    reset, where a multiplexer in front of the adder would cost a LUT per bit.
 
-    Throughput one chunk per cycle; ``latency`` cycles from inputs to ``sum``, which then stays until the next ``last``; not
-    ``pipelined``, it stays for one cycle only, and neither the tree nor ``sum`` has registers. No back-pressure. Range: see
-    ACCUMULATOR_BITS; fewer ``bits`` do where 127 * 2^(1 - bits) * (columns of the matrix) <= 1.
+    Throughput one chunk per cycle; ``latency`` cycles from inputs to ``sum``, which then stays until the next
+    ``last``; not ``pipelined``, it stays for one cycle only, and neither the tree nor ``sum`` has registers. No
+    back-pressure. Range: see ACCUMULATOR_BITS; fewer ``bits`` do where 127 * 2^(1 - bits) * (columns of
+    the matrix) <= 1.
 
     Members
     -------
@@ -79,7 +80,8 @@ class RowAccumulator(wiring.Component):
             registered = self._pipelined and (level % 2 == 1 or len(terms) == 2)
             values = [_add_carry(terms[k], terms[k + 1], carries.pop()) for k in range(0, len(terms) - 1, 2)]
             values += terms[len(values) * 2:]
-            sums = [Signal(signed(len(value)), name=f"sum{level}_{k}", reset_less=True) for k, value in enumerate(values)]
+            sums = [Signal(signed(len(value)), name=f"sum{level}_{k}", reset_less=True)
+                    for k, value in enumerate(values)]
             if registered:
                 delayed = [Signal(name=f"carry{level}_{k}", reset_less=True) for k in range(len(carries))]
                 with m.If(enables[stage]):

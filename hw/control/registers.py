@@ -15,7 +15,8 @@ NEVER = 0xFFFFFFFF
 
 
 class Registers(wiring.Component):
-    """Executes the link's 32-bit requests one at a time, each with one response, and paces the sequencer token by token.
+    """Executes the link's 32-bit requests one at a time, each with one response, and paces the sequencer
+    token by token.
 
     Members
     -------
@@ -49,7 +50,8 @@ class Registers(wiring.Component):
             "host_bursts": Out(stream.Signature(burst_layout(address))),
             "host_words": In(stream.Signature(8 * port)),
             "host_write": Out(stream.Signature(write_layout(address, port))),
-            "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": words})),
+            "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
+                                                   "data": words})),
             "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24)})),
             "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": frames, "frames_lost": frames,
             "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
@@ -231,7 +233,8 @@ class Registers(wiring.Component):
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
-        m.d.comb += [self.host_write.valid.eq(fsm.ongoing("WRITE")), self.host_bursts.valid.eq(fsm.ongoing("COMMAND"))]
+        m.d.comb += [self.host_write.valid.eq(fsm.ongoing("WRITE")),
+                     self.host_bursts.valid.eq(fsm.ongoing("COMMAND"))]
 
         m.d.comb += [
             self.token_valid.eq(~fsm.ongoing("RING")),

@@ -75,7 +75,8 @@ class Sequencer(wiring.Component):
         address = config.word_address_bits
         block = data.StructLayout({"address": address, "words": 24})
         super().__init__({
-            "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2), "data": Out(32)})),
+            "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
+                                                  "data": Out(32)})),
             "go": In(1), "token": In(config.register_bits), "token_valid": In(1),
             "unwanted": In(1), "at_start": In(1), "greedy": In(1),
             "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
@@ -91,7 +92,8 @@ class Sequencer(wiring.Component):
         m = Module()
         cfg = self._config
         address_bits = cfg.word_address_bits
-        # The program is never written while it runs, so synthesis need not care about a read of the word being written.
+        # The program is never written while it runs, so synthesis need not care about a read of the word
+        # being written.
         words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
@@ -157,8 +159,8 @@ class Sequencer(wiring.Component):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
-        # One subtraction: NEXT takes the strip off what is left, and in the cycle behind STRIP and NEXT, when the next
-        # instruction is loaded, a borrow tells that less is left than vl.
+        # One subtraction: NEXT takes the strip off what is left, and in the cycle behind STRIP and NEXT, when the
+        # next instruction is loaded, a borrow tells that less is left than vl.
         strip = field(isa.NEXT, "strip")
         issue = Signal()
         rest, more = Signal(width.element_bits + 1), Signal()

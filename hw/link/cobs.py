@@ -62,8 +62,8 @@ class CobsEncoder(wiring.Component):
 
     A place is kept free for the code byte before the first data byte. A byte that is not zero is written at its
     place; a zero writes the distance to the open code place there and makes its own place the open one. So each byte
-    costs one write, the end of a frame costs two (last code, delimiter), and the frame is sent while the next one is
-    built.
+    costs one write, the end of a frame costs two (last code, delimiter), and the frame is sent while the
+    next one is built.
 
     Throughput: one byte per cycle in and out, 2 cycles at the end of a frame in, 3 out. ``data.ready`` falls while
     both halves hold unsent frames. At most 253 bytes per frame, so that code, bytes and delimiter fit into a half.

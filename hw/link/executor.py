@@ -39,8 +39,8 @@ class FrameExecutor(wiring.Component):
     The reply is built while the request is read: the header is echoed with another type. A READ then puts the words
     it reads behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the
     unfinished reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event
-    takes the same path with its own header. Events and frames alternate when both wait, so neither can hold up the
-    other.
+    takes the same path with its own header. Events and frames alternate when both wait, so neither can
+    hold up the other.
 
     Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ, with latency the
     cycles from request to response; at most one request is under way. About 20 cycles per frame besides. A host that
@@ -105,7 +105,8 @@ class FrameExecutor(wiring.Component):
         ]
         with m.If(issue & self.request.ready):
             m.d.sync += [issue.eq(0), pending.eq(1)]
-        # Both registers are loaded in the header only, where nothing is issued: `issue` alone selects their next value.
+        # Both registers are loaded in the header only, where nothing is issued: `issue` alone selects
+        # their next value.
         with m.If((issue & self.request.ready) | address_byte):
             m.d.sync += address.eq(Mux(issue, address + 4, Cat(address[8:], byte)))
         with m.If((issue & self.request.ready) | length_byte):

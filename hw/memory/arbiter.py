@@ -14,8 +14,9 @@ LENGTH_BITS = MAX_BURST_WORDS.bit_length()
 class Arbiter(wiring.Component):
     """Shares a memory port; the host goes first, because it asks for single words now and then.
 
-    Returning words are handed out by a queue of (owner, length) in the order of the bursts. At most ``outstanding`` bursts are
-    under way. Words for a fetch engine that is held in reset are dropped, so a reset only has to last until ``quiet``.
+    Returning words are handed out by a queue of (owner, length) in the order of the bursts. At most ``outstanding``
+    bursts are under way. Words for a fetch engine that is held in reset are dropped, so a reset only has to last
+    until ``quiet``.
 
     Members
     -------
@@ -67,7 +68,8 @@ class Arbiter(wiring.Component):
         can_read = port.read_command.ready & owners.w_rdy
         m.d.comb += [
             port.read_command.payload.eq(Mux(read_host, self.host_bursts.payload, self.fetch_bursts.payload)),
-            port.read_command.valid.eq(Mux(read_host, self.host_bursts.valid, self.fetch_bursts.valid) & owners.w_rdy),
+            port.read_command.valid.eq(Mux(read_host, self.host_bursts.valid, self.fetch_bursts.valid)
+                                       & owners.w_rdy),
             self.host_bursts.ready.eq(read_host & can_read),
             self.fetch_bursts.ready.eq(~read_host & can_read),
             port.write.payload.eq(Mux(write_host, self.host_write.payload, self.store.payload)),

@@ -11,13 +11,14 @@ QUEUED_FETCHES = 4
 
 
 class ShiftQueue(wiring.Component):
-    """A short queue whose words move down to the output when one leaves: smaller than a memory of flip-flops with a read
-    multiplexer. One word in and one out per cycle; ports as those of `amaranth.lib.fifo.SyncFIFO`.
+    """A short queue whose words move down to the output when one leaves: smaller than a memory of flip-flops with a
+    read multiplexer. One word in and one out per cycle; ports as those of `amaranth.lib.fifo.SyncFIFO`.
     """
 
     def __init__(self, width, depth):
         self._width, self._depth = width, depth
-        super().__init__({"w_data": In(width), "w_en": In(1), "w_rdy": Out(1), "r_data": Out(width), "r_en": In(1), "r_rdy": Out(1)})
+        super().__init__({"w_data": In(width), "w_en": In(1), "w_rdy": Out(1),
+                          "r_data": Out(width), "r_en": In(1), "r_rdy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -40,8 +41,8 @@ class ShiftQueue(wiring.Component):
 class Fetch(wiring.Component):
     """Queues long reads and turns them into one stream of words, in order.
 
-    A burst is commanded only when the FIFO has room for all of it, so returning words never wait. Throughput one word per
-    cycle; the read-ahead is the FIFO's depth.
+    A burst is commanded only when the FIFO has room for all of it, so returning words never wait. Throughput one word
+    per cycle; the read-ahead is the FIFO's depth.
 
     Parameters
     ----------

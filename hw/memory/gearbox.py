@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 class Gearbox(wiring.Component):
     """A run of bytes in words of P to the same bytes in tiles of T.
 
-    When P = T a word is a tile. Otherwise a shift register of P + T bytes gives a tile whenever it holds T bytes and takes a
-    word only when the next tile needs it, so it never reaches into the section behind. Up to one of each per cycle.
-    ``drop``, with the last tile of a section, forgets what is left of the last word.
+    When P = T a word is a tile. Otherwise a shift register of P + T bytes gives a tile whenever it holds T bytes and
+    takes a word only when the next tile needs it, so it never reaches into the section behind. Up to one of each per
+    cycle. ``drop``, with the last tile of a section, forgets what is left of the last word.
 
     Members
     -------

@@ -19,8 +19,8 @@ def write_layout(address_bits, port_bytes):
 class MemoryPort(wiring.Signature):
     """Reads in bursts, writes word by word, seen from the accelerator.
 
-    Words of all bursts come back in order and are always accepted. A read that is commanded after a write has been accepted
-    sees that write. ``refreshing`` marks cycles in which the memory cannot deliver (for the counters only).
+    Words of all bursts come back in order and are always accepted. A read that is commanded after a write has been
+    accepted sees that write. ``refreshing`` marks cycles in which the memory cannot deliver (for the counters only).
 
     Members
     -------

@@ -117,7 +117,8 @@ class _Core(wiring.Component):
             converted = [from_int]
             from_queue = fields.a_kind[2]
             m.d.comb += [
-                # Behind the last operand nothing is free before it has been pulled: no word of the next section is touched.
+                # Behind the last operand nothing is free before it has been pulled: no word of the next
+                # section is touched.
                 unpacker.active.eq(issue.pulling & from_stream & from_int.free),
                 from_int.offered.eq(issue.pulling & from_queue & offered),
                 from_int.pull.eq(issue.pull), from_int.release.eq(valid[1] & from_queue), takes.eq(from_int.take),
@@ -171,7 +172,8 @@ class _Core(wiring.Component):
             a_bank = Mux(fields.a_kind[1], Mux(fields.a_kind[0], scalar_read.data, stored[2]),
                          Mux(fields.a_kind[0], stored[1], stored[0]))
             with m.If(issue.loads[0] | (valid[1] & ((fields.a_kind != SCALAR) | masked))):
-                m.d.sync += a[lane].eq(Mux(masked & ~issue.loads[0], 0, Mux(fields.a_kind[2], converted[lane].y, a_bank)))
+                m.d.sync += a[lane].eq(Mux(masked & ~issue.loads[0], 0,
+                                           Mux(fields.a_kind[2], converted[lane].y, a_bank)))
             with m.If(issue.loads[1] | (valid[1] & (fields.b_kind != SCALAR))):
                 m.d.sync += b[lane].eq(Mux(fields.b_kind[1], Mux(fields.b_kind[0], scalar_read.data, stored[2]),
                                            Mux(fields.b_kind[0], stored[1], stored[0])))
@@ -189,14 +191,17 @@ class _Core(wiring.Component):
             results.append(unit.r)
         rotated = c
         for bit in range(lanes.bit_length() - 1):
-            rotated = [Mux(fields.rotate[bit], rotated[(lane + (1 << bit)) % lanes], rotated[lane]) for lane in range(lanes)]
+            rotated = [Mux(fields.rotate[bit], rotated[(lane + (1 << bit)) % lanes], rotated[lane])
+                       for lane in range(lanes)]
         m.d.sync += [c_next[lane].eq(rotated[lane]) for lane in range(lanes)]
         assert LANE_CYCLES + 2 == WRITE_STAGE
         self._write_back(m, issue, sampler, valid, last, wrap, results, [write for _, write in banks], scalar_port)
         return m
 
     def _write_back(self, m, issue, sampler, valid, last, wrap, results, bank_writes, scalar_port):
-        """Destinations: fields of the operation whose beats are at the write stage, taken over with its first beat."""
+        """Destinations: fields of the operation whose beats are at the write stage, taken over
+        with its first beat.
+        """
         lanes = self.config.lanes
         fields = issue.fields
         end = WRITE_STAGE
@@ -220,7 +225,8 @@ class _Core(wiring.Component):
             ]
         with m.Elif(valid[end]):
             sum_bits = 6 - (lanes.bit_length() - 1)
-            step = Cat(Const(1, min(sum_bits, len(address))), (d_mod & wrap[end]).replicate(max(0, len(address) - sum_bits)))
+            step = Cat(Const(1, min(sum_bits, len(address))),
+                       (d_mod & wrap[end]).replicate(max(0, len(address) - sum_bits)))
             m.d.sync += address.eq(address + step)
         m.d.comb += scalar_address.eq(address)
 
@@ -241,7 +247,8 @@ class _Core(wiring.Component):
         host = self.scalar_write
         m.d.comb += [
             sampler.write_ready.eq(~to_scalar),
-            scalar_port.addr.eq(Mux(to_scalar, scalar_address, Mux(sampler.write, sampler.write_address, host.address))),
+            scalar_port.addr.eq(Mux(to_scalar, scalar_address,
+                                    Mux(sampler.write, sampler.write_address, host.address))),
             scalar_port.data.eq(Mux(to_scalar, results[0], Mux(sampler.write, sampler.write_data, host.data))),
             # Registers 0 and 1 are constants.
             scalar_port.en.eq((to_scalar | sampler.write | host.valid) & scalar_port.addr[1:].any()),
@@ -253,12 +260,14 @@ class _Core(wiring.Component):
         m.d.comb += [
             sampler.valid.eq(valid[end]), sampler.last.eq(last[end]), sampler.mask.eq(mask),
             sampler.values.as_value().eq(written), sampler.count.eq(full),
-            sampler.begin.eq(valid[end - PRELUDE_CYCLES] & awaits[end - PRELUDE_CYCLES]), sampler.peak.eq(fields.peak),
-            sampler.scalar.eq(fields.scalar), sampler.sample.eq(fields.d_kind == D.SAMPLE.value),
+            sampler.begin.eq(valid[end - PRELUDE_CYCLES] & awaits[end - PRELUDE_CYCLES]),
+            sampler.peak.eq(fields.peak), sampler.scalar.eq(fields.scalar),
+            sampler.sample.eq(fields.d_kind == D.SAMPLE.value),
             self.beat.as_value().eq(written), self.mem_valid.eq(valid[end] & (d_kind == D.MEM.value)),
             self.last.eq(last[end]),
             self.activation.valid.eq(valid[end] & is_code), self.activation.first.eq(first),
-            self.activation.buffer.eq(d_kind == D.ACTIVATION1.value), self.activation.codes.as_value().eq(Cat(*codes)),
+            self.activation.buffer.eq(d_kind == D.ACTIVATION1.value),
+            self.activation.codes.as_value().eq(Cat(*codes)),
             self.trace.valid.eq(valid[end]), self.trace.last.eq(last[end]), self.trace.is_code.eq(is_code),
             self.trace.values.as_value().eq(written), self.trace.codes.as_value().eq(Cat(*codes)),
         ]
@@ -280,11 +289,12 @@ class VectorEngine(wiring.Component):
         command -> setup (A, B, C) -> issue -> operands (2) -> lane (8): tables, product, sum -> write
         rows, stream, random -> FromInt (1) --------^                     banks, scalars, peak, codes, memory, sampler
 
-    One beat per cycle, with three cycles of setup between operations; a beat is written ``WRITE_STAGE`` = 10 cycles after its
-    issue. A dependent operation (``wait``) issues 14 cycles after the one it waits for, 17 after a peak. An operation
-    of few beats is followed by the next after 10 cycles at the earliest. RANDOM gives a beat every 2 V
+    One beat per cycle, with three cycles of setup between operations; a beat is written ``WRITE_STAGE`` = 10 cycles
+    after its issue. A dependent operation (``wait``) issues 14 cycles after the one it waits for, 17 after a peak. An
+    operation of few beats is followed by the next after 10 cycles at the earliest. RANDOM gives a beat every 2 V
     cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 11.
-    Back-pressure: without an operand no beat is issued; if the store takes no beat, the whole engine stands still in that cycle.
+    Back-pressure: without an operand no beat is issued; if the store takes no beat, the whole engine stands still
+    in that cycle.
 
     Parameters
     ----------
@@ -294,8 +304,8 @@ class VectorEngine(wiring.Component):
     Members
     -------
     command : In(stream.Signature(Command))
-        ``word`` the instruction, ``count`` the elements (at least 1; ignored with `one`), ``offset`` the strip offset;
-        or ``start``: a new sampling (row counter 0, no best row, key from ``seed`` and ``position``).
+        ``word`` the instruction, ``count`` the elements (at least 1; ignored with `one`), ``offset`` the strip
+        offset; or ``start``: a new sampling (row counter 0, no best row, key from ``seed`` and ``position``).
     rows : In(stream.Signature(ArrayLayout(signed(24), V)))
         Row queue: V accumulators per word.
     stream : In(stream.Signature(8 * P))
@@ -344,7 +354,8 @@ class VectorEngine(wiring.Component):
         ]
         for name in ("command", "rows", "stream"):
             inner, outer = getattr(core, name), getattr(self, name)
-            m.d.comb += [inner.payload.eq(outer.payload), inner.valid.eq(outer.valid), outer.ready.eq(inner.ready & move)]
+            m.d.comb += [inner.payload.eq(outer.payload), inner.valid.eq(outer.valid),
+                         outer.ready.eq(inner.ready & move)]
         for name in ("activation", "trace"):
             inner, outer = getattr(core, name), getattr(self, name)
             for member in outer.signature.members:

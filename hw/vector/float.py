@@ -3,9 +3,9 @@
 Every unit is a fixed pipeline without handshake: a new operand may enter in each cycle, and the result leaves a fixed
 number of cycles later. The engine stalls all stages together with one clock enable.
 
-All roundings use one trick: exponent and fraction are one integer, so adding the rounding bit to it lets a carry out of
-the fraction raise the exponent. The exponent has ten bits, signed, at that point; every sum of exponents that can occur
-lies in -254..384, so it cannot wrap.
+All roundings use one trick: exponent and fraction are one integer, so adding the rounding bit to it lets a carry out
+of the fraction raise the exponent. The exponent has ten bits, signed, at that point; every sum of exponents that can
+occur lies in -254..384, so it cannot wrap.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
@@ -118,8 +118,9 @@ class FromInt(wiring.Component):
 class Multiplier(wiring.Component):
     """MUL(a, b), or the code of the unrounded product (docs/numerics.md, section 4).
 
-    Latency 2 cycles: 16 x 16 product; rounding. A code leaves as an fp24 number with exponent field 128, its sign, and its
-    magnitude in fraction bits 14:8; adding zero to it changes nothing, so it passes the adder behind this unit.
+    Latency 2 cycles: 16 x 16 product; rounding. A code leaves as an fp24 number with exponent field 128, its sign,
+    and its magnitude in fraction bits 14:8; adding zero to it changes nothing, so it passes the adder
+    behind this unit.
 
     Members
     -------

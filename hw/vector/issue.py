@@ -41,11 +41,11 @@ class Fields(data.Struct):
 class Issue(wiring.Component):
     """Turns commands into beats.
 
-    Setup takes three cycles, one each for operand A, B and C (one shared address adder, one scalar read), while earlier
-    beats drain; the first beat follows in the next cycle. An operation with operands from a queue pulls them one cycle
-    before the issue. With ``wait``, or with RANDOM (the row counter must stand), setup begins when the pipeline is empty.
-    Sums into partial sums (`mod`) come back after 64 / V beats; if that is less than the pipeline's length,
-    the beats pause.
+    Setup takes three cycles, one each for operand A, B and C (one shared address adder, one scalar read), while
+    earlier beats drain; the first beat follows in the next cycle. An operation with operands from a queue pulls them
+    one cycle before the issue. With ``wait``, or with RANDOM (the row counter must stand), setup begins when the
+    pipeline is empty. Sums into partial sums (`mod`) come back after 64 / V beats; if that is less than the
+    pipeline's length, the beats pause.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ class Issue(wiring.Component):
     command : In(stream.Signature(Command))
         Taken in the cycle of the first possible beat.
     drained : In(1), key_busy : In(1), scalar_taken : In(1), queue_valid : In(1)
-        No beat is under way; the random key is not ready; somebody else reads the scalar registers in this cycle; every
-        queue that the present operation needs has a beat.
+        No beat is under way; the random key is not ready; somebody else reads the scalar registers in this cycle;
+        every queue that the present operation needs has a beat.
     fields : Out(Fields), tail : Out(V), d_address : Out, d_mod : Out(1)
-        Of the present operation; valid from the issue of its first beat until that has been written (``d_address`` one cycle
-        later). a_kind, b_kind and c_kind change as soon as the last beat has its operands.
+        Of the present operation; valid from the issue of its first beat until that has been written (``d_address``
+        one cycle later). a_kind, b_kind and c_kind change as soon as the last beat has its operands.
     idle : Out(1)
         No operation is being issued.
     pulling, pull, pull_last : Out(1)
@@ -82,8 +82,9 @@ class Issue(wiring.Component):
         address = unsigned(address_bits)
         super().__init__({
             "command": In(stream.Signature(Command)), "drained": In(1), "key_busy": In(1), "scalar_taken": In(1),
-            "queue_valid": In(1), "fields": Out(Fields), "tail": Out(lanes), "d_address": Out(address), "d_mod": Out(1),
-            "idle": Out(1), "pulling": Out(1), "pull": Out(1), "pull_last": Out(1), "issue": Out(1), "issue_last": Out(1), "wrap": Out(1),
+            "queue_valid": In(1), "fields": Out(Fields), "tail": Out(lanes), "d_address": Out(address),
+            "d_mod": Out(1), "idle": Out(1), "pulling": Out(1), "pull": Out(1), "pull_last": Out(1),
+            "issue": Out(1), "issue_last": Out(1), "wrap": Out(1),
             "addresses": Out(data.ArrayLayout(address, 3)), "scalar_address": Out(5), "loads": Out(3),
             "restart_random": Out(1), "start": Out(1), "first_passed": In(1),
         })
@@ -104,7 +105,8 @@ class Issue(wiring.Component):
         address = Signal(self.address_bits)
         rotates = Signal()
         m.d.comb += [
-            addend.eq(Mux(vop.one, 0, Mux(operand[14], command.offset[:sum_bits], Mux(operand[15], command.offset, 0)))),
+            addend.eq(Mux(vop.one, 0, Mux(operand[14], command.offset[:sum_bits],
+                                          Mux(operand[15], command.offset, 0)))),
             base.eq(operand[:14]),
             address.eq(base + addend),
         ]
@@ -139,7 +141,8 @@ class Issue(wiring.Component):
         left = Signal(16 - lane_bits)
         pulled, pulled_last, pulled_all = Signal(), Signal(), Signal()
         young = Signal()
-        # Beat b of an operation may read what beat b of the one before wrote: short operations keep a distance for that.
+        # Beat b of an operation may read what beat b of the one before wrote: short operations keep a
+        # distance for that.
         hold = Signal(range(WRITE_STAGE - 2))
         distance = Signal.like(hold)
         fresh = Signal()
@@ -193,7 +196,8 @@ class Issue(wiring.Component):
                         left.eq(Mux(vop.one, 0, (command.count - 1)[lane_bits:16])),
                         pulled_all.eq(0), fresh.eq(1), young.eq(1),
                     ]
-                    # An operation of n beats is followed WRITE_STAGE - 2 - n cycles later than setup alone would have it.
+                    # An operation of n beats is followed WRITE_STAGE - 2 - n cycles later than setup alone
+                    # would have it.
                     far = WRITE_STAGE - 3
                     beats = Mux(vop.one, 0, (command.count - 1)[lane_bits:16])
                     m.d.sync += distance.eq(Mux(beats[3:].any(), 0, far - beats[:3]))
@@ -203,14 +207,16 @@ class Issue(wiring.Component):
                             m.d.sync += self.tail[lane].eq(Mux(vop.one, lane == 0, (rest == 0) | (rest > lane)))
                     else:
                         m.d.sync += self.tail.eq(1)
-                    with m.If(uses_fields & (vop.d_kind != D.ACTIVATION0.value) & (vop.d_kind != D.ACTIVATION1.value)):
+                    with m.If(uses_fields & (vop.d_kind != D.ACTIVATION0.value)
+                              & (vop.d_kind != D.ACTIVATION1.value)):
                         load_bank(vop.c_kind)
                     m.next = "ISSUE"
             with m.State("ISSUE"):
                 m.d.comb += [
                     operand.eq(vop.d_address),
                     self.command.ready.eq(fresh), self.pulling.eq(~pulled_all),
-                    self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing), self.pull_last.eq(left == 0),
+                    self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing),
+                    self.pull_last.eq(left == 0),
                     step.eq(Mux(uses_queue, self.pull, ~pausing)),
                     self.issue.eq(Mux(uses_queue, pulled, ~pausing)),
                     self.issue_last.eq(Mux(uses_queue, pulled_last, left == 0)),

@@ -13,7 +13,8 @@ LANE_CYCLES = 8
 class Lane(wiring.Component):
     """fp24 mac with tables. Throughput one per cycle, latency ``LANE_CYCLES`` cycles from ``a`` to ``r``.
 
-        a, b -> | table address | table word, signs | product | rounding | order | align, add | normalise | round | -> r
+        a, b -> | table address | table word, signs | product | rounding
+                | order | align, add | normalise | round | -> r
 
     Parameters
     ----------

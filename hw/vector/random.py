@@ -16,8 +16,8 @@ class RandomUnit(wiring.Component):
     """bits = mix(key + row) for ascending rows, V per beat; key = mix(seed ^ mix(position)).
 
     One 32-bit multiplier (three 16 x 16 products) forms a ring of two stages, with two numbers under way; each number
-    passes it twice. One row every two cycles, so a beat every 2 V cycles; the first one 2 V + 3 cycles after ``restart``.
-    A new key takes 10 cycles. When a beat waits, the ring stands still.
+    passes it twice. One row every two cycles, so a beat every 2 V cycles; the first one 2 V + 3 cycles after
+    ``restart``. A new key takes 10 cycles. When a beat waits, the ring stands still.
 
     Parameters
     ----------

@@ -12,12 +12,13 @@ PRELUDE_CYCLES = 2  # from ``begin`` to the first beat
 class Sampler(wiring.Component):
     """Peak registers and SAMPLE.
 
-    Every value becomes a 24-bit key so that the largest key is wanted: the magnitude for a maximum, its ones' complement
-    for a minimum, and for SAMPLE the number with its order made unsigned. Keys of the lanes meet in a tree with a register per
-    level (log2 V cycles, one beat per cycle), where the lower lane wins a tie; then the beats, where the earlier one wins.
-    The best key so far is in a scalar register: that of the peak, or `BEST_SCALAR` (as a key) for SAMPLE. It is read
-    before the first beat and written one cycle behind the last; an operation's beats come at least 4 cycles behind those of
-    the operation before, so the register has been written by then. Peak and SAMPLE do not occur in one operation.
+    Every value becomes a 24-bit key so that the largest key is wanted: the magnitude for a maximum, its ones'
+    complement for a minimum, and for SAMPLE the number with its order made unsigned. Keys of the lanes meet in a tree
+    with a register per level (log2 V cycles, one beat per cycle), where the lower lane wins a tie; then the beats,
+    where the earlier one wins. The best key so far is in a scalar register: that of the peak, or `BEST_SCALAR` (as a
+    key) for SAMPLE. It is read before the first beat and written one cycle behind the last; an operation's beats come
+    at least 4 cycles behind those of the operation before, so the register has been written by then. Peak and SAMPLE
+    do not occur in one operation.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ class Sampler(wiring.Component):
             m.d.comb += key.eq(plain & self.mask[lane].replicate(24) if self.lanes > 1 else plain)
             keys.append((key, None))
         # Beats and the announcement of an operation travel beside the keys; the announcement needs no key.
-        travels = Cat(self.valid & counts, self.begin & used, self.last, self.sample, self.peak[1], self.scalar, self.count)
+        travels = Cat(self.valid & counts, self.begin & used, self.last, self.sample, self.peak[1], self.scalar,
+                      self.count)
         busy = self.begin & used
         level = 0
         while len(keys) > 1:

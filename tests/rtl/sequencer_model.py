@@ -6,7 +6,9 @@ from sterna.hw.control.sequencer import Widths
 
 
 def random_program(random, config):
-    """Instructions (list of int): every opcode, jumps of every condition, a strip and a layer loop; ends with HALT."""
+    """Instructions (list of int): every opcode, jumps of every condition, a strip and a layer loop; ends
+    with HALT.
+    """
     asm = Assembler(config.lanes, config.program_words)
     bits = config.word_address_bits
     width = Widths.of(config)
@@ -58,7 +60,8 @@ def random_program(random, config):
     asm.emit(isa.STRIP, elements=random.randint(1, 4 * strip), strip=strip)
     asm.label("strip")
     asm.vop(isa.to_banks(1, 3, plus=True), isa.ROW)
-    asm.emit(isa.NEXT, target="strip", strip=strip, step=random.choice([random.randint(1, 9), random.getrandbits(14)]))
+    asm.emit(isa.NEXT, target="strip", strip=strip,
+             step=random.choice([random.randint(1, 9), random.getrandbits(14)]))
     asm.vop(isa.MEM, isa.STREAM32)
     asm.emit(isa.NEXT, target="strip", strip=strip, step=1)  # nothing is left: falls through
     asm.emit(isa.AGAIN, target="layer")

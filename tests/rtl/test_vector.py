@@ -20,8 +20,8 @@ def run(case, lanes, port_bytes, stall, parts=1, compact=False):
         config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000)
     assert config.compact == compact
     bench.run(VectorEngine(config), "bench_vector", f"vector{lanes}_{port_bytes}{'c' * compact}", testcase=case,
-              env={"LANES": lanes, "PORT": port_bytes, "WORDS": WORDS, "ROW_BITS": 16 if compact else 24, "STALL": stall,
-                   "PARTS": parts})
+              env={"LANES": lanes, "PORT": port_bytes, "WORDS": WORDS, "ROW_BITS": 16 if compact else 24,
+                   "STALL": stall, "PARTS": parts})
 
 
 @pytest.mark.rtl
