@@ -98,8 +98,8 @@ async def from_int(dut):
 
 
 @cocotb.test()
-async def serial_from_int(dut):
-    random = bench.rng("serial_from_int")
+async def serial(dut):
+    random = bench.rng("serial")
     dut.offered.value, dut.pull.value, dut.release.value = 0, 0, 0
     await bench.start(dut)
     for mode in ("int", "raw", "fraction"):

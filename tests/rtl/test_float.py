@@ -29,7 +29,7 @@ def test_compact_unit(unit):
 @pytest.mark.rtl
 @pytest.mark.icarus
 def test_serial_from_int():
-    bench.run(SerialFromInt(), "bench_float", "vector_serial_from_int", testcase="serial_from_int")
+    bench.run(SerialFromInt(), "bench_float", "vector_serial_from_int", testcase="serial")
 
 
 @pytest.mark.rtl

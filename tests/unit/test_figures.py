@@ -27,10 +27,12 @@ def test_tables_hold_what_was_found():
     speed = {"cycles_per_token": 54388.6, "share": 0.42, "tokens_per_second": 1838.6, "clock_mhz": 100,
              **{f"stall_{cause}.share": 0.1 for cause in pages.STALLS}}
     found = {f"speed.sim.{name}": value for name, value in speed.items()}
-    found |= {f"synth.lanes10.tree.{cell}": k for k, cell in enumerate(pages.CELLS)}
+    found |= {f"synth.lanes10.tree.{cell}": k for k, cell in enumerate(pages.CELLS, 1)}
+    found["synth.lanes10.tree.spram"] = 0  # a kind that no unit uses gets no column
     out = pages.tables({name: pages.show(name, value) for name, value in found.items()}, SYNTHESES)
     assert "| sim | 54,389 | 42.0% | 10.0% | 10.0% | 10.0% | 10.0% | 1,839 at 100 MHz |" in out["table.speed"]
-    assert "| tree | 0 | 1 | 2 | 3 | 4 | 5 | 6 |" in out["table.synth.lanes10"]
+    assert "| lut ram | dsp |" in out["table.synth.lanes10"]
+    assert "| tree | 1 | 2 | 3 | 4 | 5 | 6 | 8 |" in out["table.synth.lanes10"]
     assert "table.quality" not in out
 
 
