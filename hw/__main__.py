@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sterna.hw.config import PRESETS, ConfigError, preset
-from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, create, synthesise
+from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, create, synthesise, units_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Gateware of Sterna: presets, Verilog and resources.")
@@ -46,7 +46,7 @@ def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"O
     config = preset(preset_name)
     if family not in FAMILIES:
         raise SynthesisError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
-    names = list(UNITS) if units == ["all"] else units
+    names = units_of(config) if units == ["all"] else units
     for name in names:
         if name not in UNITS:
             raise SynthesisError(f"unknown unit {name!r}: use one of {', '.join(UNITS)}")

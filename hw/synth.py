@@ -23,6 +23,7 @@ class Unit:
 
     path: str
     arguments: object
+    memory: str = ""  # the kind of memory that the unit belongs to, if not to both
 
     def create(self, config):
         """The component for `config`."""
@@ -42,11 +43,14 @@ def _none(config):
 UNITS = {
     "array": Unit("array.array:TernaryArray", _whole),
     "decoder": Unit("array.decoder:TritDecoder",
-                    lambda c: ((), {"trits": c.rows * c.columns, "code": c.weight_code})),
-    "tree": Unit("array.tree:RowAccumulator", lambda c: ((), {"columns": c.columns})),
+                    lambda c: ((), {"trits": c.rows * c.columns, "code": c.weight_code, "pipelined": not c.slow})),
+    "tree": Unit("array.tree:RowAccumulator",
+                 lambda c: ((), {"columns": c.columns, "bits": c.row_bits, "pipelined": not c.slow})),
     "activations": Unit("array.activations:ActivationBuffers",
-                        lambda c: ((), {"columns": c.columns, "lanes": c.lanes, "words": c.activation_words})),
-    "rows": Unit("array.rows:RowQueue", lambda c: ((), {"rows": c.rows, "lanes": c.lanes, "depth": c.row_words})),
+                        lambda c: ((), {"columns": c.columns, "lanes": c.lanes, "words": c.activation_words,
+                                        "registered": not c.slow})),
+    "rows": Unit("array.rows:RowQueue",
+                 lambda c: ((), {"rows": c.rows, "lanes": c.lanes, "depth": c.row_words, "bits": c.row_bits})),
     "vector": Unit("vector.engine:VectorEngine", _whole),
     "lane": Unit("vector.lane:Lane", lambda c: ((c.compact,), {})),
     "multiplier": Unit("vector.float:Multiplier", _none),
@@ -55,11 +59,11 @@ UNITS = {
     "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
     "fetch": Unit("memory.fetch:Fetch",
                   lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
-                                  "fifo_words": c.fifo_words})),
+                                  "fifo_words": c.fifo_words}), "external"),
     "direct_fetch": Unit("memory.fetch:DirectFetch",
-                         lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
+                         lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "onchip"),
     "arbiter": Unit("memory.arbiter:Arbiter",
-                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
+                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "external"),
     "gearbox": Unit("memory.gearbox:Gearbox",
                     lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
     "link": Unit("link.link:Link", _whole),
@@ -72,7 +76,7 @@ UNITS = {
                   lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
     "onchip": Unit("memory.onchip:OnChipMemory",
                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
-                                   "words": c.memory_bytes // c.port_bytes})),
+                                   "words": c.memory_bytes // c.port_bytes}), "onchip"),
     "accelerator": Unit("accelerator:Accelerator", _whole),
 }
 
@@ -129,10 +133,18 @@ class Cells:
         return asdict(self)
 
 
+def units_of(config):
+    """Names of the units that `config` has."""
+    return [name for name, unit in UNITS.items() if unit.memory in ("", config.memory)]
+
+
 def create(unit, config):
-    """The component called `unit` for `config`; SynthesisError lists the known ones otherwise."""
+    """The component called `unit` for `config`; SynthesisError lists those that it has otherwise."""
     if unit not in UNITS:
         raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
+    if unit not in units_of(config):
+        raise SynthesisError(f"unit {unit!r}: the preset {config.name} with {config.memory} memory has none; "
+                             f"use one of {', '.join(units_of(config))}")
     return UNITS[unit].create(config)
 
 

@@ -29,7 +29,7 @@ from sterna.host.model import Model
 from sterna.host.runtime import Sampling
 from sterna.host.statistics import useful_bytes
 from sterna.hw.config import PRESETS
-from sterna.hw.synth import UNITS, synthesise
+from sterna.hw.synth import synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim import pages
 from sterna.sim.golden.gate import gate
@@ -157,7 +157,7 @@ def steps(options):
                                     f"{TIMING[name]} {SPEED_TOKENS} {SEED} {PROMPT}")
     out["demo"] = Step(lambda: demo(image), board, (image,))
     for name, family in SYNTHESES:
-        for unit in UNITS:
+        for unit in units_of(PRESETS[name]):
             out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
                           (checkpoint / "model.safetensors", options.text), str(options.stories))
