@@ -225,7 +225,8 @@ def main(arguments=None):
     parser.add_argument("--set", action="append", default=[], nargs=2, metavar=("NAME", "TEXT"),
                         help="a figure given by hand")
     options = parser.parse_args(arguments)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = {name: result for name, result in kept.items() if name in steps(options)}  # no steps of older versions
     try:
         if not options.fill:
             run(options, results)

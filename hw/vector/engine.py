@@ -290,9 +290,10 @@ class VectorEngine(wiring.Component):
         rows, stream, random -> FromInt (1) --------^                     banks, scalars, peak, codes, memory, sampler
 
     One beat per cycle, with three cycles of setup between operations; a beat is written ``WRITE_STAGE`` = 10 cycles
-    after its issue. A dependent operation (``wait``) issues 14 cycles after the one it waits for, 17 after a peak. An
-    operation of few beats is followed by the next after 10 cycles at the earliest. RANDOM gives a beat every 2 V
-    cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 11.
+    after its issue. A dependent operation (``wait``) issues 14 cycles after the one it waits for, 15 + log2 V after a
+    peak. An operation of few beats is followed by the next after 10 cycles at the earliest. RANDOM gives a beat every
+    2 V cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 11. With a `compact`
+    configuration an operand from a queue takes 3 cycles at least (`SerialFromInt`).
     Back-pressure: without an operand no beat is issued; if the store takes no beat, the whole engine stands still
     in that cycle.
 

@@ -270,7 +270,25 @@ async def rates(dut):
     engine.send(Vop(one=1, ba=1, d=SCALAR, da=5, wait=0))
     engine.send(Vop(one=1, aa=5, ba=1, d=SCALAR, da=6, wait=1))
     engine.send(Vop(one=1, aa=6, ba=1, d=SCALAR, da=7, wait=1))
+    engine.send(Vop(one=1, aa=6, ba=1, peak=1, k=8, wait=1))
+    engine.send(Vop(one=1, aa=8, ba=1, d=SCALAR, da=9, wait=1))
     await engine.finish()
     steps = np.diff(engine.issues)
     assert list(steps[:5]) == [33, 33, 34, 33, 14], steps
     assert steps[5] == 14, steps
+    assert steps[7] == 15 + LANES.bit_length() - 1, steps  # the lanes meet, and the register is written
+
+
+@cocotb.test()
+async def ties(dut):
+    """Equal scores: the first row wins, in a beat, between beats and between operations; a larger one wins later."""
+    engine = Engine(dut, 0.0)
+    await engine.start()
+    await engine.scalar(5, -3.0)
+    await engine.scalar(6, -2.5)
+    for scores, best in (((5, 5), 0), ((5, 6, 6, 5), 3 * LANES + 1), ((6, 5), 0)):
+        engine.begin()
+        for k in scores:
+            engine.send(Vop(aa=k, ba=1, d=SAMPLE, wait=0), 3 * LANES + 1)
+        await engine.finish()
+        assert int(dut.best.value) == best, (scores, int(dut.best.value))

@@ -53,3 +53,10 @@ def test_chains(lanes, port_bytes, compact, stall):
 @pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8), (8, 16)])
 def test_timing(lanes, port_bytes, case):
     run(case, lanes, port_bytes, 0.0)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("lanes, port_bytes, compact", [(1, 2, False), (1, 2, True), (4, 8, False)])
+def test_ties(lanes, port_bytes, compact):
+    run("ties", lanes, port_bytes, 0.0, compact=compact)
