@@ -1,5 +1,7 @@
 """Random geometries on every preset: tokens and every vector equal those of the instruction interpreter."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import seed
@@ -9,14 +11,19 @@ from sterna.sim.golden.model import GoldenModel
 
 GEOMETRIES = 3  # per board process
 # Upper ends of hidden and intermediate size: a few tiles of the array, and what up5k's banks hold.
-SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90, 130), "lanes320": (130, 200)}
+SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90, 130), "lanes320": (130, 200),
+         "bit2": (40, 60)}
+# Weights of 2 bits, in tiles of 5 bytes that the gearbox makes of words of 4.
+CONFIGS = PRESETS | {"bit2": dataclasses.replace(PRESETS["lanes10"], name="bit2", weight_code="bit2", rows=2, lanes=2,
+                                                 port_bytes=4)}
+RUNS = [(name, part) for name in PRESETS for part in range(2)] + [("bit2", 0)]
 
 pytestmark = pytest.mark.rtl
 
 
 def geometries(rng, name):
     """(H, I, L, V): the first has one layer and three tokens, and no size divides the tile."""
-    config, (hidden, inner) = PRESETS[name], SIZES[name]
+    config, (hidden, inner) = CONFIGS[name], SIZES[name]
     for number in range(GEOMETRIES):
         h, i = int(rng.integers(1, hidden)), int(rng.integers(1, inner))
         h += h % config.columns == 0
@@ -24,10 +31,9 @@ def geometries(rng, name):
         yield (h, i, 1, 3) if number == 0 else (h, i, int(rng.integers(1, 4)), int(rng.integers(2, 70)))
 
 
-@pytest.mark.parametrize("part", range(2))
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name, part", RUNS)
 def test_random_geometries(name, part, tmp_path):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     rng = np.random.default_rng([seed(), part, *name.encode()])
     expected, timing = [], random_timing(rng)
     if config.memory == "onchip":
