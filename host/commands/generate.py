@@ -183,15 +183,16 @@ def generate(
                             "--ctx-size")
         limit = min(limit, context - length)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
-    if seed == -1:
+    drawn = seed == -1
+    if drawn:
         seed = secrets.randbelow(SEEDS)
-        if temperature > 0:
-            tell(f"seed: {seed}")
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
     check_output("--save-state", save)
     with open_runtime(device, loaded, tell=tell, baud=baud, **options) as runtime:
         if state:
             runtime.restore(state)
+        if drawn and temperature > 0:
+            tell(f"seed: {seed}")
         if display_prompt and prompt:
             show(prompt)
         try:
