@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sterna.hw.config import PRESETS, ConfigError, preset
-from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, create, synthesise, units_of
+from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, synthesise, units_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Gateware of Sterna: presets, Verilog and resources.")
@@ -48,8 +48,7 @@ def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"O
         raise SynthesisError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
     names = units_of(config) if units == ["all"] else units
     for name in names:
-        if name not in UNITS:
-            raise SynthesisError(f"unknown unit {name!r}: use one of {', '.join(UNITS)}")
+        check(name, config)
     _print([synthesise(name, config, family).as_dict() for name in names], as_json)
 
 

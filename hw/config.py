@@ -7,6 +7,7 @@ from enum import IntEnum
 
 VERSIONS = {"protocol": 1, "isa": 1, "numerics": 1, "image": 1}
 SLOW_HZ = 40_000_000
+ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
 
 
@@ -140,8 +141,8 @@ class Config:
 
     @property
     def row_bits(self):
-        """Bits of a row sum: no row is longer than an activation buffer, and 22 bits hold 16512 columns."""
-        return min(22, (127 * self.columns * self.activation_words).bit_length() + 1)
+        """Bits of a row sum: no row is longer than an activation buffer."""
+        return min(ACCUMULATOR_BITS, (127 * self.columns * self.activation_words).bit_length() + 1)
 
     @property
     def frame_counter_bits(self):

@@ -138,13 +138,18 @@ def units_of(config):
     return [name for name, unit in UNITS.items() if unit.memory in ("", config.memory)]
 
 
-def create(unit, config):
-    """The component called `unit` for `config`; SynthesisError lists those that it has otherwise."""
+def check(unit, config):
+    """SynthesisError unless `config` has a unit called `unit`; it lists those that there are."""
     if unit not in UNITS:
         raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
     if unit not in units_of(config):
         raise SynthesisError(f"unit {unit!r}: the preset {config.name} with {config.memory} memory has none; "
                              f"use one of {', '.join(units_of(config))}")
+
+
+def create(unit, config):
+    """The component called `unit` for `config`; SynthesisError as `check`."""
+    check(unit, config)
     return UNITS[unit].create(config)
 
 

@@ -226,7 +226,8 @@ def main(arguments=None):
                         help="a figure given by hand")
     options = parser.parse_args(arguments)
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results = {name: result for name, result in kept.items() if name in steps(options)}  # no steps of older versions
+    known = steps(options)
+    results = {name: result for name, result in kept.items() if name in known}  # no steps of older versions
     try:
         if not options.fill:
             run(options, results)

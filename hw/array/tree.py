@@ -6,8 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.array.decoder import Trit
-
-ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
+from sterna.hw.config import ACCUMULATOR_BITS
 
 
 def _add_carry(a, b, carry):
