@@ -71,8 +71,8 @@ def place(config, hidden, inner):
     lanes = config.lanes
     if lanes > 8:
         raise AllocationError(f"lanes {lanes}: the fold of partial sums rotates at most 8 lanes")
-    if config.strip > PARTIAL_SUMS:
-        raise AllocationError(f"strip {config.strip}: at most {PARTIAL_SUMS}, or a strip meets its own partial sums")
+    if config.strip > 2 * PARTIAL_SUMS:
+        raise AllocationError(f"strip {config.strip}: at most {2 * PARTIAL_SUMS} rows, which is what the vectors of a strip have room for")
     h, i, strip = -(-hidden // lanes), -(-inner // lanes), config.strip // lanes
     sums = PARTIAL_SUMS // lanes
     banks = Banks(config.vector_words)

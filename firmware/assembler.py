@@ -87,12 +87,13 @@ class Assembler:
         return target
 
     def _accesses(self, index):
-        """``(reads, writes)`` of a VOP as sets of (space, first, end, beats): the analysis compares these.
+        """``(reads, writes, late)`` of a VOP as sets of (space, first, end, beats): the analysis compares these.
+        ``late`` are those of the writes that take longer.
 
         Two accesses with equal ``beats``, unless that is None, touch a common word in the same beat.
         """
         _, fields, operands = self._code[index]
-        reads, writes = set(), set()
+        reads, writes, late = set(), set(), set()
 
         def span(operand):
             first, end = operand.address, operand.address + 1
@@ -121,10 +122,10 @@ class Assembler:
         elif d.kind in (isa.D_ACTIVATION0, isa.D_ACTIVATION1):
             writes.add(("q", d.kind, d.kind + 1, None))
         elif d.kind == isa.D_SAMPLE:
-            writes.add(("row counter", 0, 1, None))  # comparisons among themselves stay in order
+            late.add(("row counter", 0, 1, None))  # comparisons among themselves stay in order
         if fields["peak"]:
-            writes.add(("s", fields["k"], fields["k"] + 1, None))
-        return reads, writes
+            late.add(("s", fields["k"], fields["k"] + 1, None))
+        return reads, writes | late, late
 
     def _successors(self, index):
         opcode, fields, _ = self._code[index]
@@ -138,37 +139,46 @@ class Assembler:
     def waits(self):
         """Set of the VOPs (instruction numbers) that must wait.
 
-        A VOP waits when an earlier one, on any path since the last waiting VOP (loops included), may still have a
-        result under way that it reads or writes. Only results under way matter: operands are read in program order. A
-        result that is met in the beat that wrote it is no longer under way (docs/isa.md).
+        A VOP waits when the one before it, on any path, has a result that it reads or writes, or the one before
+        that a peak or a row count: these may still be under way, unless a VOP in between waited. Only results
+        matter: operands are read in program order. A result that is met in the beat that wrote it is no longer
+        under way (docs/isa.md).
         """
         count = len(self._code)
         vops = [i for i in range(count) if self._code[i][0] == isa.VOP]
         accesses = {i: self._accesses(i) for i in vops}
-        clash = dict.fromkeys(vops, 0)  # bit j: VOP j writes what VOP i touches
-        for i in vops:
-            touched = accesses[i][0] | {w for w in accesses[i][1] if w[0] != "row counter"}
-            for j in vops:
-                if any(s == t and a < d and c < b and (k is None or k != n)
-                       for s, a, b, k in accesses[j][1] for t, c, d, n in touched):
-                    clash[i] |= 1 << j
+
+        def clashes(which):
+            """{VOP i: bits j}: VOP j writes what VOP i touches."""
+            found = dict.fromkeys(vops, 0)
+            for i in vops:
+                touched = accesses[i][0] | {w for w in accesses[i][1] if w[0] != "row counter"}
+                for j in vops:
+                    if any(s == t and a < d and c < b and (k is None or k != n)
+                           for s, a, b, k in accesses[j][which] for t, c, d, n in touched):
+                        found[i] |= 1 << j
+            return found
+
+        clash = clashes(1), clashes(2)
         successors = [self._successors(i) for i in range(count)]
         asked = {i for i in vops if self._code[i][1]["wait"]}
 
         def late(waiting):
             """First VOP that meets a result under way although it does not wait, or None."""
-            entry = [0] * count
+            entry = [(0, 0)] * count  # the VOPs that may have come last, and those that may have come before them
             todo = list(range(count))
             while todo:
                 i = todo.pop()
                 leaving = entry[i]
-                if i in clash:
-                    leaving = (0 if i in waiting else leaving) | 1 << i
+                if i in accesses:
+                    leaving = 1 << i, 0 if i in waiting else leaving[0]
                 for j in successors[i]:
-                    if leaving & ~entry[j]:
-                        entry[j] |= leaving
+                    merged = entry[j][0] | leaving[0], entry[j][1] | leaving[1]
+                    if merged != entry[j]:
+                        entry[j] = merged
                         todo.append(j)
-            return next((i for i in vops if i not in waiting and entry[i] & clash[i]), None)
+            return next((i for i in vops if i not in waiting
+                         and any(bits & c[i] for bits, c in zip(entry[i], clash, strict=True))), None)
 
         waiting = set(asked)
         while (found := late(waiting)) is not None:
@@ -197,7 +207,7 @@ class Assembler:
 
 _VECTOR = re.compile(r"b([0-2]+)\[(\d+)(\+?)(%?)(?:>(\d+))?\]$")
 _KEYWORDS = {"a": {"row": isa.ROW, "stream32": isa.STREAM32, "stream8": isa.STREAM8, "random": isa.RANDOM}, "b": {},
-             "c": {"random": isa.RANDOM_COUNT},
+             "c": {"random": isa.RANDOM_LN2},
              "d": {"none": isa.NOWHERE, "q0": isa.to_activation(0), "q1": isa.to_activation(1), "mem": isa.MEM,
                    "sample": isa.TO_SAMPLE}}
 

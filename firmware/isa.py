@@ -40,8 +40,8 @@ OPCODE_FIELD = (0, 4)
 TABLES = ("NONE", "SIGMOID", "RECIP", "RSQRT", "LOG2", "LOG1M", "EXPONENT")
 TABLE = {name: code for code, name in enumerate(TABLES)}
 PEAK_NONE, PEAK_MAX, PEAK_MIN = range(3)
-ALWAYS, LAST_LAYER, NOT_WANTED, GREEDY, AT_START = range(5)
-CONDITIONS = ("always", "last", "unwanted", "greedy", "start")
+ALWAYS, LAST_LAYER, NOT_WANTED, GREEDY, AT_START, FRESH = range(6)
+CONDITIONS = ("always", "last", "unwanted", "greedy", "start", "fresh")
 
 # Operand kinds. Banks are 0..2 in A, B and C alike, and 3 is a scalar register.
 KIND_SCALAR = 3
@@ -119,7 +119,7 @@ def to_activation(buffer):
 
 
 ROW, STREAM32, STREAM8, RANDOM = Operand(A_ROW), Operand(A_STREAM32), Operand(A_STREAM8), Operand(A_RANDOM)
-RANDOM_COUNT = Operand(C_RANDOM)
+RANDOM_LN2 = Operand(C_RANDOM)
 NOWHERE, MEM, TO_SAMPLE = Operand(D_NONE), Operand(D_MEM), Operand(D_SAMPLE)
 ZERO, ONE = scalar(0), scalar(1)
 

@@ -1,8 +1,8 @@
 """The token program of a model geometry: docs/numerics.md, sections 6 to 8, in the order of the stream.
 
-Layout of the program: the embedding row and the first norm, then ``tail`` (scalars of two norms and of one matrix),
-which attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``,
-which the tail's own NEXT instructions count down to one of three values. Behind the tail: the head, then the layer.
+Layout of the program: what comes before the first layer, then ``tail`` (scalars of two norms and of one matrix), which
+attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``,
+which the tail's own NEXT instructions count down to one of four values. Behind the tail: the head, then the layer.
 
 Deadlock is avoided by construction: every vector of the stream is taken before the product behind it is issued, and
 at most four fetches are unfinished when one is queued. On-chip memory needs no fetch ahead of time: there the words
@@ -15,9 +15,10 @@ from sterna.firmware import isa
 from sterna.firmware.allocate import AllocationError, place
 from sterna.firmware.assembler import Assembler, AssemblerError
 from sterna.firmware.disassembler import disassemble
-from sterna.firmware.isa import (MEM, ONE, RANDOM, RANDOM_COUNT, ROW, STREAM8, STREAM32, TO_SAMPLE, ZERO, scalar,
+from sterna.firmware.isa import (MEM, ONE, RANDOM, RANDOM_LN2, ROW, STREAM8, STREAM32, TO_SAMPLE, ZERO, scalar,
                                  to_scalar)
 from sterna.host.image import ALIGN, ImageError, MemoryMap, layout, memory_map
+from sterna.sim.golden import fp24
 from sterna.sim.golden.fp24 import round24, to_bits
 
 INVERSE_TEMPERATURE = 2  # written by the host per run
@@ -67,7 +68,7 @@ class Program:
 def constants(geometry):
     """{scalar register: fp24 bits} of docs/numerics.md, section 5, without 1/temperature."""
     values = (1 / geometry.hidden_size, 1 / geometry.intermediate_size, geometry.rms_norm_eps, 1e-6, 1e-5, 1.5, 0.5,
-              2.0, 127.0, 1.27e7, float.fromhex("0x1.62e42fefa39efp-1"))
+              2.0, 127.0, 1.27e7, fp24.LN2)
     return {register: int(to_bits(round24(v))) for register, v in zip(_CONSTANTS, values, strict=True)}
 
 
@@ -143,8 +144,7 @@ class _Writer:
         """Zero both partial sums and the first ``peaks`` maxima: min(|0|, m) clears a second register at once."""
         p = self.v["p1"]
         self.strip(2 * isa.PARTIAL_SUMS)
-        self.vop(isa.to_banks(0b110, p.address, words=2 * p.words), ZERO, wait=True,
-                 minimum=M[0])  # waits here, so that the first operation of the loop behind need not
+        self.vop(isa.to_banks(0b110, p.address, words=2 * p.words), ZERO, minimum=M[0])
         if peaks == 3:
             self.vop(to_scalar(M[1]), ZERO, one=True, minimum=M[2])
 
@@ -181,7 +181,7 @@ class _Writer:
                 self.asm.label(following)
 
     def enter_fold(self, entry=0):
-        """Sets the fold's vector length, and ``left`` so that the tail returns to entry 0, 1 or 2."""
+        """Sets the fold's vector length, and ``left`` so that the tail returns to entry 0 to 3."""
         self.strip(sum(self.shrink.values()) + _SELECT * (entry + 1), isa.PARTIAL_SUMS // 2)
 
     def scalars(self, ws, *, two):
@@ -191,23 +191,28 @@ class _Writer:
         def one(d, a, b=ONE, c=ZERO, **options):
             vop(d, a, b, c, one=True, **options)
 
+        # Two chains, the norm's and that of 1 / peak, take turns: no operation needs the result of the one before it
+        # as long as both go on.
         if two:
             one(t(X1), s(X1), s(PER_H), s(OUTER_EPS))
             one(t(X2), s(X2), s(PER_H))
+            one(t(Q[0]), s(M[0]), table="RECIP")
+            one(t(T), s(X1), s(INNER_EPS), s(X2))
+        else:
+            one(t(T), s(X1), s(PER_I), s(INNER_EPS))
+            one(t(Q[0]), s(M[0]), table="RECIP")
         one(t(S[0]), s(FLOOR))
-        one(t(Q[0]), s(M[0]), table="RECIP")
-        one(t(T), s(X1), *((s(INNER_EPS), s(X2)) if two else (s(PER_I), s(INNER_EPS))))
-        one(t(X2), s(M[0]), s(Q[0]), s(TWO), negp=True)
         one(t(Y), s(T), table="RSQRT")
-        one(t(X2), s(Q[0]), s(X2))
+        one(t(X2), s(M[0]), s(Q[0]), s(TWO), negp=True)
         one(t(X1), s(Y), s(Y))
+        one(t(X2), s(Q[0]), s(X2))
         one(t(X1), s(X1), s(T))
         one(t(X1), s(X1), s(HALF), s(THREE_HALVES), negp=True)
         one(t(R), s(Y), s(X1))
-        one(isa.NOWHERE, s(M[0]), s(R), maximum=S[0])
         one(t(Q[0]), s(R), s(LARGE))
-        one(t(S[0]), s(S[0]), s(ws))
+        one(isa.NOWHERE, s(M[0]), s(R), maximum=S[0])
         one(isa.NOWHERE, s(X2), s(C127), minimum=Q[0])
+        one(t(S[0]), s(S[0]), s(ws))
 
     def more_scalars(self):
         """S and qm of the matrix slots 1 and 2, side by side; z in X1 and X2."""
@@ -226,29 +231,53 @@ class _Writer:
                     self.vop(*(o for o in step if not isinstance(o, dict)), one=True, **options)
 
     def start(self):
-        """Embedding row, first norm, and the fetches that keep the port busy from the first cycle."""
+        """Up to the first norm. The embedding row comes last: what precedes it was fetched before the token was known."""
         where, port = self.map, self.port
-        for areg, address in ((_STREAM, where.stream_address), (_STATE_IN, where.state_address),
-                              (_STATE_OUT, where.state_address)):
-            self.emit(isa.SETA, areg=areg, value=address // port)
-        self.emit(isa.ROWA, areg=_ROW, base=where.embedding_address // port, stride=where.row_bytes // port)
-        self.fetch(_ROW, where.row_bytes)
         if self.ahead:
-            self.fetch_stream("norm", "gates")
-            self.jump(isa.AT_START, "no state 0")
-            self.fetch(_STATE_IN, where.layer_state_bytes)
-            self.asm.label("no state 0")
+            self.jump(isa.FRESH, "first token")  # the token before has fetched what does not depend on this one
+            self.asm.label("begin")
+        else:
+            self.first_fetches()
+        self.emit(isa.SETA, areg=_STATE_OUT, value=where.state_address // port)
+        self.emit(isa.ROWA, areg=_ROW, base=where.embedding_address // port, stride=where.row_bytes // port)
+        if self.ahead:
+            self.fetch(_ROW, where.row_bytes)
             self.fetch_stream("mixer", "out", "glu")
-        self.clear(3)
-        self.load(X1)
         self.strip(self.h)
-        self.vop(self.v["x"].write(), STREAM8, scalar(X1))
-        self.fetch_stream_now("norm", "gates")
         self.load("outer", "u0", "u1", "u2", *WS)
+        self.load_layer()
+        if not self.ahead:
+            self.fetch(_ROW, where.row_bytes)
+        self.load(X1)
+        self.vop(self.v["x"].write(), STREAM8, scalar(X1))
+        self.clear(3)
         self.loop("first norm", self.h)
         self.norm_strip(3)
         self.again("first norm")
-        self.emit(isa.LOOP, count=self.geometry.num_hidden_layers + 1)  # the norm behind the last layer counts too
+        self.emit(isa.LOOP, count=self.geometry.num_hidden_layers)
+        self.enter_fold(3)
+        self.jump(isa.ALWAYS, "tail")
+
+    def first_fetches(self):
+        """The fetches of a token that do not depend on it, up to the state of the first layer."""
+        for areg, address in ((_STREAM, self.map.stream_address), (_STATE_IN, self.map.state_address)):
+            self.emit(isa.SETA, areg=areg, value=address // self.port)
+        self.fetch_stream("norm", "gates")
+        if self.ahead:
+            self.fetch(_STATE_IN, self.map.layer_state_bytes)
+
+    def next_token(self):
+        """What can be fetched for the next token; it may be what this one has stored."""
+        self.emit(isa.WAITM)
+        if self.ahead:
+            self.first_fetches()
+
+    def load_layer(self):
+        """The vectors of a layer's mixer and its state."""
+        self.load("keep", "w_g", "w_o")
+        if not self.ahead:
+            self.fetch(_STATE_IN, self.map.layer_state_bytes)
+        self.load("h")
 
     def tail(self):
         self.asm.label("attention norm")
@@ -256,23 +285,22 @@ class _Writer:
         self.asm.label("tail")
         self.fold("p1", "p2")
         self.scalars(WS[0], two=True)
-        self.emit(isa.NEXT, target="out or gate", strip=_SELECT, step=0)
+        self.emit(isa.NEXT, target="out or another", strip=_SELECT, step=0)
         self.emit(isa.AGAIN, target="layer")
 
     def head(self):
         vocab, v, s = self.geometry.vocab_size, self.v, scalar
         t0, t1, s0, s1 = (v[name] for name in ("t0", "t1", "s0", "s1"))
-        self.jump(isa.NOT_WANTED, "done")
+        self.jump(isa.NOT_WANTED, "no output")
         self.quantise("u0", 0, 0, self.h)
         self.fetch_stream_now("head")
         self.product(0, vocab, self.h)
+        self.next_token()
         self.emit(isa.SAMPLE, end=0)
         self.jump(isa.GREEDY, "greedy")
         self.loop("sampled", vocab)
         self.vop(t1.write(), RANDOM, table="LOG1M")
-        self.vop(t0.write(), ZERO, ONE, RANDOM_COUNT)
-        self.vop(t0.write(), t0.read(), s(LN2))
-        self.vop(s0.write(), RANDOM, t1.read(), t0.read())
+        self.vop(s0.write(), RANDOM, t1.read(), RANDOM_LN2)
         self.vop(s1.write(), s0.read(), table="LOG2")
         self.vop(t0.write(), ROW, s(S[0]))
         self.vop(s1.write(), s0.read(), ONE, s1.read(), table="EXPONENT")
@@ -286,17 +314,20 @@ class _Writer:
         self.again("greedy strip", step=False)
         self.asm.label("chosen")
         self.emit(isa.SAMPLE, end=1)
-        self.asm.label("done")
-        self.emit(isa.WAITM)  # the next token may fetch what this one stored
         self.emit(isa.HALT)
+        self.asm.label("no output")
+        self.next_token()
+        self.emit(isa.HALT)
+        if self.ahead:
+            self.asm.label("first token")
+            self.first_fetches()
+            self.jump(isa.ALWAYS, "begin")
 
     def fetches(self):
         """Everything up to the middle of the next layer, or the rest of the token in the last one."""
         self.jump(isa.LAST_LAYER, "fetch end")
         self.fetch_stream("norm", "down", "gates")
-        self.jump(isa.AT_START, "no state")
         self.fetch(_STATE_IN, self.map.layer_state_bytes)
-        self.asm.label("no state")
         self.fetch_stream("mixer", "out", "glu")
         self.jump(isa.ALWAYS, "fetched")
         self.asm.label("fetch end")
@@ -310,14 +341,10 @@ class _Writer:
         keep, h, t1, s0, s1 = (v[name] for name in ("keep", "h", "t1", "s0", "s1"))
         self.asm.label("layer")
         self.strip(self.h)
-        self.load("keep", "w_g", "w_o")
+        self.load_layer()
+        self.asm.label("loaded")
+        self.strip(self.h)
         self.jump(isa.AT_START, "zero state")
-        if not self.ahead:
-            self.fetch(_STATE_IN, self.map.layer_state_bytes)
-        self.load("h")
-        self.jump(isa.ALWAYS, "state")
-        self.asm.label("zero state")
-        vop(h.write(), ZERO)
         self.asm.label("state")
         vop(isa.to_activation(0), v["u0"].read(), s(Q[0]))
         self.fetch_stream_now("mixer", "out", "glu")
@@ -335,14 +362,12 @@ class _Writer:
         self.quantise("u2", 0, 2, self.h)
         self.product(0, self.h, self.h)
         self.clear(1)
-        self.emit(isa.STORE, areg=_STATE_OUT, words=self.map.layer_state_bytes // self.port)
         self.loop("i", self.h)
         vop(t1.write(), ROW, s(S[1]))
         vop(s0.write(), t1.read(), table="SIGMOID")
         vop(s1.write(), t1.read(), s0.read(), h.read(plus=True), negc=True)
         vop(h.write(plus=True), keep.read(plus=True), s1.read(), h.read(plus=True))
         vop(t1.write(), h.read(plus=True), table="SIGMOID")
-        vop(MEM, h.read(plus=True))
         vop(keep.write(plus=True), h.read(plus=True), t1.read())
         self.again("i")
         w_g, w_o = v["w_g"], v["w_o"]
@@ -359,11 +384,23 @@ class _Writer:
         self.enter_fold(1)
         self.jump(isa.ALWAYS, "tail")
 
+    def zero_state(self):
+        self.asm.label("zero state")
+        self.vop(self.v["h"].write(), ZERO)
+        self.jump(isa.ALWAYS, "state")
+
     def out(self):
-        self.asm.label("out or gate")
-        self.emit(isa.NEXT, target="gate", strip=_SELECT, step=0)
+        self.asm.label("gate or first")
+        self.emit(isa.NEXT, target="loaded", strip=_SELECT, step=0)
+        self.jump(isa.ALWAYS, "gate")
+        self.asm.label("out or another")
+        self.emit(isa.NEXT, target="gate or first", strip=_SELECT, step=0)
         self.quantise("w_o", 0, 0, self.h)
         self.product(0, self.h, self.h)
+        # The state leaves while the array works and no rows wait.
+        self.emit(isa.STORE, areg=_STATE_OUT, words=self.map.layer_state_bytes // self.port)
+        self.strip(self.h)
+        self.vop(MEM, self.v["h"].read())
         self.clear(1)
         self.loop("o", self.h)
         self.accumulate_x()
@@ -443,11 +480,11 @@ def build_program(config, geometry, addresses=None):
                                f"device has {config.activation_words}")
         if max(geometry.hidden_size, inner) >= 1 << 16:
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
-        if 4 * config.strip % config.port_bytes or ALIGN % config.port_bytes:
-            raise ProgramError(f"strip {config.strip}: must fill whole memory words of {config.port_bytes} bytes, "
-                               f"at most {ALIGN}")
+        if ALIGN % config.port_bytes:
+            raise ProgramError(f"port_bytes {config.port_bytes}: at most {ALIGN}")
         writer = _Writer(config, geometry, addresses)
-        for part in (writer.start, writer.tail, writer.head, writer.mixer, writer.out, writer.glu, writer.down):
+        for part in (writer.start, writer.tail, writer.head, writer.mixer, writer.zero_state, writer.out, writer.glu,
+                     writer.down):
             part()
         words = writer.asm.words()
     except (AllocationError, ImageError, AssemblerError) as error:

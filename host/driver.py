@@ -98,6 +98,7 @@ class Device:
 
     def write_state(self, address, state):
         """Puts back what ``read_state`` returned; only while no token runs."""
+        self.reset()  # the next token's first state may have been fetched already
         self.write(address, state)
 
     # Registers, program, scalars

@@ -5,6 +5,7 @@ docs/image-format.md is the normative description; `MemoryMap` is the one place 
 
 import json
 import lzma
+import math
 import os
 import struct
 import tempfile
@@ -56,8 +57,8 @@ class Layout:
 
     @property
     def inner(self):
-        """I padded to a multiple of R and of V."""
-        return _up(self.geometry.intermediate_size, max(self.rows, self.lanes))
+        """I padded to a common multiple of R and V."""
+        return _up(self.geometry.intermediate_size, math.lcm(self.rows, self.lanes))
 
     @property
     def tile_bytes(self):

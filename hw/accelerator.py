@@ -86,9 +86,9 @@ class Accelerator(wiring.Component):
         engines = ResetInserter(resetting != 0)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
-            Fetch(**shape, fifo_words=cfg.fifo_words) if external else DirectFetch(**shape))
+            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs) if external else DirectFetch(**shape))
         m.submodules.router = router = engines(
-            Router(port_bytes=cfg.port_bytes, sections=QUEUED_SECTIONS if external else 2))
+            Router(port_bytes=cfg.port_bytes, sections=QUEUED_SECTIONS if external else 2, pairs=cfg.pairs))
         m.submodules.gearbox = gearbox = engines(Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes))
         m.submodules.array = array = engines(TernaryArray(cfg))
         m.submodules.vector = vector = engines(VectorEngine(cfg))
@@ -113,6 +113,9 @@ class Accelerator(wiring.Component):
 
         connect(m, fetch.words, router.words)
         connect(m, router.to_array, gearbox.words)
+        if cfg.pairs:
+            connect(m, fetch.second, router.second)
+            connect(m, router.array_second, gearbox.second)
         connect(m, gearbox.tiles, array.tiles)
         connect(m, router.to_vector, vector.stream)
         connect(m, array.rows, vector.rows)

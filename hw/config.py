@@ -83,7 +83,7 @@ class Config:
     batch: int = 1
     weight_code: str = "trit5"
     memory: str = "external"
-    program_words: int = 256
+    program_words: int = 512
     fifo_words: int = 1024
     row_words: int = 128
     ring: int = 1024
@@ -106,12 +106,13 @@ class Config:
             need(value > 0 and value & (value - 1) == 0, f"{field} {value}: must be a power of two")
         need(self.lanes <= 16, f"lanes {self.lanes}: at most 16")
         need(self.columns % self.lanes == 0, f"lanes {self.lanes}: must divide columns {self.columns}")
-        need(self.rows % self.lanes == 0 or self.lanes % self.rows == 0,
-             f"rows {self.rows} and lanes {self.lanes}: one must divide the other")
         need(self.strip % self.rows == 0 and self.strip % self.lanes == 0,
              f"strip {self.strip}: must be a multiple of rows {self.rows} and lanes {self.lanes}")
         need(self.row_words * self.lanes >= self.strip + 2 * max(self.rows, self.lanes),
              f"row_words {self.row_words}: the row queue must hold a strip of {self.strip} rows and two tiles")
+        need(self.tile_bytes <= (2 * self.port_bytes if self.memory == "external" else self.port_bytes),
+             f"tiles of {self.tile_bytes} bytes: at most {'two words' if self.memory == 'external' else 'a word'} of "
+             f"{self.port_bytes} bytes")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
         need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
         need(16 <= self.register_bits <= 32, f"register_bits {self.register_bits}: use 16 to 32")
@@ -123,6 +124,11 @@ class Config:
         """T, bytes of one R x C tile of trits."""
         trits = self.rows * self.columns
         return trits // 5 if self.weight_code == "trit5" else -(-trits // 4)
+
+    @property
+    def pairs(self):
+        """Whether the array takes more than the port gives, so that the FIFO must give two words per cycle."""
+        return self.tile_bytes > self.port_bytes
 
     @property
     def word_address_bits(self):
@@ -163,18 +169,23 @@ PRESETS = {c.name: c for c in (
     Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip", memory_bytes=128 << 10,
            vector_words=512, activation_words=32, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32,
            ring=256, credits=2, program_words=256, register_bits=16, counters=False),
+    # The others are named after the trits per cycle that their memory port delivers. Their array takes more, so that
+    # what the FIFO gathers while the array waits for codes is caught up with.
     # SDR SDRAM x16 of the ULX3S.
-    Config(name="lanes10", rows=1, columns=10, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
+    Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
            activation_words=1024, strip=16, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=4),
     # DDR3 x16 at 1:2 of ECP5 boards.
-    Config(name="lanes40", rows=2, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB, vector_words=2048,
-           activation_words=512, strip=32, clock_hz=80_000_000, credits=4),
+    Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB, vector_words=2048,
+           activation_words=512, strip=36, clock_hz=80_000_000, fifo_words=2048, credits=4),
     # The demo's simulated board: wide enough for several tokens per second of wall time.
     Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB, vector_words=2048,
            activation_words=512, strip=64, clock_hz=100_000_000, fifo_words=512, credits=8),
+    # DDR3 x32.
+    Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32, memory_bytes=1024 * _MIB, vector_words=8192,
+           activation_words=256, strip=40, clock_hz=200_000_000, fifo_words=1024, credits=8),
     # DDR4 over four ports of the KV260; holds the 2.7B geometry.
-    Config(name="lanes320", rows=8, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
-           activation_words=256, strip=64, clock_hz=200_000_000, fifo_words=256, credits=8),
+    Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
+           activation_words=256, strip=80, clock_hz=200_000_000, fifo_words=2048, credits=8),
 )}
 
 

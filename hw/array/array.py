@@ -1,5 +1,6 @@
 """The ternary matrix-vector engine: command in, weight tiles in, rows out."""
 
+from amaranth import C as Const
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -22,7 +23,7 @@ class TernaryArray(wiring.Component):
     """acc[i] = sum over j of code[j] * trit[i][j] for the rows i of a matrix, in order.
 
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed
-    with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / V) cycles when tiles arrive every
+    with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / gcd(R, V)) cycles when tiles arrive every
     cycle. One more product may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has
     entered it never stalls: a tile starts only when the row queue can take it. Accumulators hold 16512 columns;
     models stay below 2^21 (docs/numerics.md, section 4).
@@ -83,21 +84,22 @@ class TernaryArray(wiring.Component):
         running = Signal()
         waiting = Signal()  # a product waits in the three registers below
         next_rows, next_chunks, next_buffer = Signal.like(left), Signal.like(chunks), Signal()
-        per_tile = queue.words_per_tile
+        per_tile, per_word = queue.groups_per_tile, queue.groups_per_word
         gap = Signal(range(per_tile + 1))
         credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
 
         first_chunk, last_chunk = chunk == 0, chunk == chunks - 1
         last_tile = Signal()
-        take_words = Signal(range(per_tile + 1))  # queue words that this tile will fill
-        need = Signal(range(per_tile + 1))
-        m.d.comb += last_tile.eq(left <= rows)
-        if rows >= lanes:
-            whole = Mux(last_tile, (left + (lanes - 1)) // lanes, per_tile)
-            m.d.comb += [take_words.eq(whole), need.eq(whole)]
-        else:
-            phase = Signal(range(lanes // rows))
-            m.d.comb += [take_words.eq(1), need.eq(phase == 0)]
+        groups = Signal(range(per_tile + 1), init=per_tile)  # of this tile
+        phase = Signal(range(per_word))                      # groups in the word that the tiles before began
+        begun = [queue.words_begun(*divmod(k, per_tile + 1)) for k in range(per_word * (per_tile + 1))]
+        need = Signal(range(max(begun) + 1))
+        table = Const(sum(words << k * len(need) for k, words in enumerate(begun)), len(begun) * len(need))
+        m.d.comb += [
+            last_tile.eq(left <= rows),
+            groups.eq(Mux(last_tile, (left + (queue.group_rows - 1)) // queue.group_rows, per_tile)),
+            need.eq(table.word_select(phase * (per_tile + 1) + groups, len(need))),
+        ]
         blocked = (first_chunk & (credit < need)) | (last_chunk & (gap != 0))
         enter = Signal()
         m.d.comb += [
@@ -118,8 +120,7 @@ class TernaryArray(wiring.Component):
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
             with m.If(last_chunk):
                 m.d.sync += [left.eq(left - rows), gap.eq(per_tile - 1)]
-                if rows < lanes:
-                    m.d.sync += phase.eq(Mux(last_tile | (phase == lanes // rows - 1), 0, phase + 1))
+                m.d.sync += phase.eq(Mux(last_tile, 0, (phase + per_tile) % per_word))
         with m.If(self.done):
             m.d.sync += running.eq(0)
         with m.If(waiting & (~running | self.done)):
@@ -142,8 +143,8 @@ class TernaryArray(wiring.Component):
         mark = Signal(2)
         m.d.comb += mark.eq(enter | (last_chunk << 1))
         at_tree = _delay(m, mark, meet, "mark")
-        finish = Signal(2 + len(take_words))
-        m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (take_words << 2))
+        finish = Signal(2 + len(groups))
+        m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (groups << 2))
         for r in range(rows):
             row = RowAccumulator(columns=columns, bits=bits, pipelined=not cfg.slow)
             m.submodules[f"row{r}"] = row
@@ -152,7 +153,7 @@ class TernaryArray(wiring.Component):
             for c in range(columns):
                 m.d.comb += row.trits[c].eq(trits[r * columns + c])
         finished = _delay(m, finish, meet + row.latency, "finish")
-        m.d.comb += [queue.tile_valid.eq(finished[0]), queue.last.eq(finished[1]), queue.tile_words.eq(finished[2:])]
+        m.d.comb += [queue.tile_valid.eq(finished[0]), queue.last.eq(finished[1]), queue.groups.eq(finished[2:])]
         return m
 
 

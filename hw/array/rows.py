@@ -1,5 +1,7 @@
 """Finished rows, R at a time, into the row queue, V at a time."""
 
+from math import gcd
+
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -11,14 +13,16 @@ ROW_BITS = 24  # what the vector engine converts to fp24
 class RowQueue(wiring.Component):
     """Regroups tiles of R sums into words of V and queues them.
 
-    Rows keep their order. A matrix ends with a tile marked ``last``; the words hold ceil(rows / V) beats for it, the
-    lanes behind its last row are undefined. The producer must leave max(1, R / V) cycles between tiles and must
-    own a credit for every word: ``words`` are taken at the start of a tile, one returns with each word that leaves.
+    Rows keep their order. They move in groups of g = gcd(R, V), one group per cycle: a tile of R > g rows is held
+    while its groups leave, a word of V > g lanes is collected. A matrix ends with a tile marked ``last``, which may hold
+    fewer groups; the words hold ceil(rows / V) beats for it, the lanes behind its last row are undefined. The producer
+    must leave ``groups_per_tile`` cycles between tiles and must own a credit for every word: those that a tile
+    begins are taken at its start, one returns with each word that leaves.
 
     Parameters
     ----------
     rows, lanes : int
-        R and V; one divides the other.
+        R and V.
     depth : int
         Words of the queue.
     bits : int
@@ -28,28 +32,32 @@ class RowQueue(wiring.Component):
     -------
     tile : In(ArrayLayout(signed(24), R))
     tile_valid, last : In(1)
-    tile_words : In
-        Words to keep of this tile when R >= V (the last tile may hold fewer than R / V).
+    groups : In
+        Groups to keep of this tile, R / g or, in the last one, fewer.
     rows : Out(stream of ArrayLayout(signed(24), V))
     """
 
     def __init__(self, *, rows, lanes, depth, bits=ROW_BITS):
-        if rows % lanes and lanes % rows:
-            raise ValueError(f"rows {rows} and lanes {lanes}: one must divide the other")
         self._rows, self._lanes, self._depth, self._bits = rows, lanes, depth, bits
-        self.words_per_tile = max(1, rows // lanes)
+        self.group_rows = gcd(rows, lanes)
+        self.groups_per_tile = rows // self.group_rows
+        self.groups_per_word = lanes // self.group_rows
         sums = signed(ROW_BITS)
         super().__init__({
             "tile": In(data.ArrayLayout(sums, rows)),
             "tile_valid": In(1),
             "last": In(1),
-            "tile_words": In(range(self.words_per_tile + 1)),
+            "groups": In(range(self.groups_per_tile + 1)),
             "rows": Out(stream.Signature(data.ArrayLayout(sums, lanes))),
         })
 
+    def words_begun(self, phase, groups):
+        """Words (int) that ``groups`` begin when ``phase`` groups of a word are there already."""
+        return -(-(phase + groups) // self.groups_per_word) - (phase != 0)
+
     def elaborate(self, platform):
         m = Module()
-        bits = self._bits
+        bits, group_bits = self._bits, self._bits * self.group_rows
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=bits * self._lanes, depth=self._depth)
         m.d.comb += [
             *(self.rows.payload[lane].eq(fifo.r_data.word_select(lane, bits).as_signed())
@@ -57,27 +65,20 @@ class RowQueue(wiring.Component):
             self.rows.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.rows.ready),
         ]
-        tile = Cat(*(self.tile[row][:bits] for row in range(self._rows)))
-        if self._rows >= self._lanes:
-            held = Signal(bits * self._rows)
-            left = Signal(range(self.words_per_tile + 1))
-            m.d.comb += [fifo.w_data.eq(held[:bits * self._lanes]), fifo.w_en.eq(left != 0)]
+        group, valid, last = Cat(*(self.tile[row][:bits] for row in range(self._rows))), self.tile_valid, self.last
+        if self.groups_per_tile > 1:
+            held, left, ends = Signal.like(group), Signal.like(self.groups), Signal()
             with m.If(left != 0):
-                m.d.sync += [held.eq(held >> (bits * self._lanes)), left.eq(left - 1)]
+                m.d.sync += [held.eq(held >> group_bits), left.eq(left - 1)]
             with m.If(self.tile_valid):
-                m.d.sync += [held.eq(tile), left.eq(self.tile_words)]
-            return m
-        tiles = self._lanes // self._rows
-        held = Signal(bits * self._lanes)
-        count = Signal(range(tiles))
-        push = Signal()
-        m.d.comb += [fifo.w_data.eq(held), fifo.w_en.eq(push)]
-        m.d.sync += push.eq(0)
-        with m.If(self.tile_valid):
-            with m.Switch(count):
-                for k in range(tiles):
-                    with m.Case(k):
-                        m.d.sync += held.word_select(k, bits * self._rows).eq(tile)
-            full = (count == tiles - 1) | self.last
-            m.d.sync += [push.eq(full), count.eq(Mux(full, 0, count + 1))]
+                m.d.sync += [held.eq(group), left.eq(self.groups), ends.eq(self.last)]
+            group, valid, last = held[:group_bits], left != 0, ends & (left == 1)
+        if self.groups_per_word > 1:
+            word, count, push = Signal(bits * self._lanes), Signal(range(self.groups_per_word)), Signal()
+            full = (count == self.groups_per_word - 1) | last
+            m.d.sync += push.eq(valid & full)
+            with m.If(valid):
+                m.d.sync += [word.word_select(count, group_bits).eq(group), count.eq(Mux(full, 0, count + 1))]
+            group, valid = word, push
+        m.d.comb += [fifo.w_data.eq(group), fifo.w_en.eq(valid)]
         return m

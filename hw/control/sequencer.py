@@ -125,6 +125,7 @@ class Sequencer(wiring.Component):
         announced = Signal()  # the section of this instruction is in the router's queue
         reads_stream = Signal()
         condition = Signal()
+        fresh = Signal(init=1)  # no token has ended since the last reset
         done = Signal()
         jump = Signal()
         kind = field(isa.VOP, "a_kind")
@@ -155,7 +156,7 @@ class Sequencer(wiring.Component):
             m.d.comb += [port.payload.address.eq(addresses.address), port.payload.words.eq(words_field)]
         with m.Switch(field(isa.JUMP, "condition")):
             for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1), (isa.NOT_WANTED, self.unwanted),
-                                (isa.GREEDY, self.greedy), (isa.AT_START, self.at_start)):
+                                (isa.GREEDY, self.greedy), (isa.AT_START, self.at_start), (isa.FRESH, fresh)):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
@@ -186,7 +187,7 @@ class Sequencer(wiring.Component):
                 with m.Switch(opcode):
                     with m.Case(isa.HALT):
                         with m.If(self.halted):
-                            m.d.sync += pc.eq(-1)
+                            m.d.sync += [pc.eq(-1), fresh.eq(0)]
                             m.next = "IDLE"
                     with m.Case(isa.VOP):
                         m.d.comb += done.eq(self.vector.valid & self.vector.ready)
@@ -214,7 +215,7 @@ class Sequencer(wiring.Component):
                         m.d.comb += [done.eq(1), jump.eq(loop[1:].any())]
                         m.d.sync += loop.eq(loop - 1)
                     with m.Case(isa.JUMP):
-                        m.d.comb += [done.eq(field(isa.JUMP, "condition") <= isa.AT_START), jump.eq(condition)]
+                        m.d.comb += [done.eq(field(isa.JUMP, "condition") <= isa.FRESH), jump.eq(condition)]
                         with m.If(~done):
                             m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
                             m.next = "FAULT"

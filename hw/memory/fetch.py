@@ -38,15 +38,26 @@ class ShiftQueue(wiring.Component):
         return m
 
 
+class Second(wiring.Signature):
+    """The word behind the one that a stream of words of P bytes offers: a consumer that takes that one may ``take`` this
+    one with it, if ``valid``.
+    """
+
+    def __init__(self, port_bytes):
+        super().__init__({"payload": Out(8 * port_bytes), "valid": Out(1), "take": In(1)})
+
+
 class Fetch(wiring.Component):
     """Queues long reads and turns them into one stream of words, in order.
 
     A burst is commanded only when the FIFO has room for all of it, so returning words never wait. Throughput one word
-    per cycle; the read-ahead is the FIFO's depth.
+    per cycle in and, in ``pairs``, two out; the read-ahead is the FIFO's depth.
 
     Parameters
     ----------
     address_bits, port_bytes, fifo_words : int
+    pairs : bool
+        The FIFO has two halves, which take turns, so that two words can leave in a cycle: its depth must be even.
 
     Members
     -------
@@ -56,20 +67,26 @@ class Fetch(wiring.Component):
     arriving : In(stream of 8 * P)
         Words of the bursts, always accepted.
     words : Out(stream of 8 * P)
+    second : Out(Second)
+        Only in ``pairs``.
     idle : Out(1)
         Nothing is queued, under way or waiting in the FIFO.
     """
 
-    def __init__(self, *, address_bits, port_bytes, fifo_words):
+    def __init__(self, *, address_bits, port_bytes, fifo_words, pairs=False):
         if fifo_words < 4:
             raise ValueError(f"fifo_words {fifo_words}: at least 4")
+        if pairs and fifo_words % 2:
+            raise ValueError(f"fifo_words {fifo_words}: must be even to give pairs of words")
         self._address_bits, self._port_bytes, self._fifo_words = address_bits, port_bytes, fifo_words
+        self._pairs = pairs
         self._command = data.StructLayout({"address": address_bits, "words": 24})
         super().__init__({
             "command": In(stream.Signature(self._command)),
             "bursts": Out(stream.Signature(burst_layout(address_bits))),
             "arriving": In(stream.Signature(8 * port_bytes)),
             "words": Out(stream.Signature(8 * port_bytes)),
+            **({"second": Out(Second(port_bytes))} if pairs else {}),
             "idle": Out(1),
         })
 
@@ -81,13 +98,12 @@ class Fetch(wiring.Component):
         words_bits = min(24, self._address_bits + 1)
         held = data.StructLayout({"address": self._address_bits, "words": words_bits})
         m.submodules.queue = queue = ShiftQueue(held.size, QUEUED_FETCHES)
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=8 * self._port_bytes, depth=depth)
         waiting, asked = data.View(held, queue.r_data), data.View(held, queue.w_data)
         address = Signal(self._address_bits)
         left = Signal(words_bits)
         room = Signal(range(depth + 1), init=depth)  # words not promised to any burst
         length = Signal(8)
-        taken = fifo.r_en & fifo.r_rdy
+        taken = self._fifo(m)
         issued = Signal()
         m.d.comb += [
             asked.address.eq(self.command.payload.address), asked.words.eq(self.command.payload.words),
@@ -99,11 +115,6 @@ class Fetch(wiring.Component):
             self.bursts.valid.eq((left != 0) & (room >= burst)),
             issued.eq(self.bursts.valid & self.bursts.ready),
             self.arriving.ready.eq(1),
-            fifo.w_data.eq(self.arriving.payload),
-            fifo.w_en.eq(self.arriving.valid),
-            self.words.payload.eq(fifo.r_data),
-            self.words.valid.eq(fifo.r_rdy),
-            fifo.r_en.eq(self.words.ready),
             self.idle.eq((left == 0) & ~queue.r_rdy & (room == depth)),
         ]
         m.d.sync += room.eq(room - Mux(issued, length, 0) + taken)
@@ -113,6 +124,29 @@ class Fetch(wiring.Component):
         with m.If(queue.r_en & queue.r_rdy):
             m.d.sync += [address.eq(waiting.address), left.eq(waiting.words)]
         return m
+
+    def _fifo(self, m):
+        """Between ``arriving`` and ``words``; returns how many words leave in this cycle."""
+        width, arriving, words = 8 * self._port_bytes, self.arriving, self.words
+        if not self._pairs:
+            m.submodules.fifo = fifo = SyncFIFOBuffered(width=width, depth=self._fifo_words)
+            m.d.comb += [fifo.w_data.eq(arriving.payload), fifo.w_en.eq(arriving.valid), fifo.r_en.eq(words.ready),
+                         words.payload.eq(fifo.r_data), words.valid.eq(fifo.r_rdy)]
+            return words.valid & words.ready
+        second = self.second
+        halves = [SyncFIFOBuffered(width=width, depth=self._fifo_words // 2) for _ in range(2)]
+        m.submodules.even, m.submodules.odd = even, odd = halves
+        write_odd, read_odd = Signal(), Signal()  # the half that takes the next word and the one that holds the first
+        leaves = words.valid & words.ready
+        for half, writes, reads in ((even, ~write_odd, ~read_odd), (odd, write_odd, read_odd)):
+            m.d.comb += [half.w_data.eq(arriving.payload), half.w_en.eq(arriving.valid & writes),
+                         half.r_en.eq(Mux(reads, words.ready, second.take))]
+        m.d.comb += [
+            words.payload.eq(Mux(read_odd, odd.r_data, even.r_data)), words.valid.eq(Mux(read_odd, odd.r_rdy, even.r_rdy)),
+            second.payload.eq(Mux(read_odd, even.r_data, odd.r_data)), second.valid.eq(even.r_rdy & odd.r_rdy),
+        ]
+        m.d.sync += [write_odd.eq(write_odd ^ arriving.valid), read_odd.eq(read_odd ^ (leaves & ~second.take))]
+        return leaves + second.take
 
 
 class DirectFetch(wiring.Component):

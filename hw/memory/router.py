@@ -2,9 +2,9 @@
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.hw.memory.fetch import ShiftQueue
+from sterna.hw.memory.fetch import Second, ShiftQueue
 
 QUEUED_SECTIONS = 8
 
@@ -17,6 +17,8 @@ class Router(wiring.Component):
     port_bytes : int
     sections : int
         How many can be announced ahead of their words, at least 2: two products that wait for their rows to be taken.
+    pairs : bool
+        The array may take two words per cycle.
 
     Members
     -------
@@ -24,16 +26,19 @@ class Router(wiring.Component):
         1: the next section is a matrix for the array; 0: it belongs to a vector operation.
     words : In(stream of 8 * P)
     to_array, to_vector : Out(stream of 8 * P)
+    second : In(Second); array_second : Out(Second)
+        Only in ``pairs``.
     array_done, vector_done : In(1)
         High in the cycle in which the present consumer has taken the last word of its section.
     """
 
-    def __init__(self, *, port_bytes, sections=QUEUED_SECTIONS):
-        self._sections = sections
-        word = stream.Signature(8 * port_bytes)
+    def __init__(self, *, port_bytes, sections=QUEUED_SECTIONS, pairs=False):
+        self._sections, self._pairs = sections, pairs
+        word, second = stream.Signature(8 * port_bytes), Second(port_bytes)
         super().__init__({
             "section": In(stream.Signature(1)), "words": In(word), "to_array": Out(word), "to_vector": Out(word),
             "array_done": In(1), "vector_done": In(1),
+            **({"second": In(second), "array_second": Out(second)} if pairs else {}),
         })
 
     def elaborate(self, platform):
@@ -46,6 +51,8 @@ class Router(wiring.Component):
             self.to_array.payload.eq(self.words.payload),
             self.to_vector.payload.eq(self.words.payload),
         ]
+        if self._pairs:  # the array takes the second word only with the first one
+            connect(m, flipped(self.second), flipped(self.array_second))
         for_array = queue.r_rdy & queue.r_data
         for_vector = queue.r_rdy & ~queue.r_data
         m.d.comb += [

@@ -13,6 +13,7 @@ from sterna.hw.vector.random import RandomUnit
 from sterna.hw.vector.sampler import PRELUDE_CYCLES, Sampler
 from sterna.hw.vector.serial import SerialFromInt
 from sterna.hw.vector.store import Packer
+from sterna.sim.golden import fp24, rng
 
 ONE = 127 << 15
 ROW_BITS = 24
@@ -157,6 +158,7 @@ class _Core(wiring.Component):
         a, b, c = ([Signal(24, name=f"{name}_{lane}") for lane in range(lanes)] for name in "abc")
         b_next, c_next = ([Signal(24, name=f"{name}_next_{lane}") for lane in range(lanes)] for name in "bc")
         results = []
+        zeros_ln2 = Const(sum(int(bits) << 24 * n for n, bits in enumerate(fp24.to_bits(rng.ZEROS_LN2))), 16 * 24)
         zeros = [Signal(4, name=f"zeros_{lane}") for lane in range(lanes)]
         zeros_next = [Signal(4, name=f"zeros_next_{lane}") for lane in range(lanes)]
         for lane in range(lanes):
@@ -181,7 +183,7 @@ class _Core(wiring.Component):
                 m.d.sync += c[lane].eq(Mux(fields.c_kind[1], Mux(fields.c_kind[0], scalar_read.data, stored[2]),
                                            Mux(fields.c_kind[0], stored[1], stored[0])))
                 with m.If(fields.c_kind[2]):
-                    m.d.sync += c[lane].eq(_count(zeros_next[lane]))
+                    m.d.sync += c[lane].eq(zeros_ln2.word_select(zeros_next[lane], 24))
             m.d.sync += b_next[lane].eq(b[lane])
             m.d.comb += [
                 unit.a.eq(a[lane]), unit.b.eq(b_next[lane]), unit.c.eq(c_next[lane]), unit.table.eq(fields.table),
@@ -271,16 +273,6 @@ class _Core(wiring.Component):
             self.trace.valid.eq(valid[end]), self.trace.last.eq(last[end]), self.trace.is_code.eq(is_code),
             self.trace.values.as_value().eq(written), self.trace.codes.as_value().eq(Cat(*codes)),
         ]
-
-
-def _count(zeros):
-    """fp24 bits of a number 0..10."""
-    one, two, four, eight = (zeros == 1), (zeros[1:] == 1), (zeros[2:] == 1), zeros[3]
-    fraction = Mux(eight, zeros[:3], Mux(four, Cat(Const(0, 1), zeros[:2]), Cat(Const(0, 2), zeros[0] & two)))
-    # Exponent fields 127, 128, 129, 130.
-    low = Cat(one | four, eight, Const(0, 1)) | Cat(one, one, one)
-    exponent = Cat(low, one, one, one, one, two | four | eight)
-    return Mux(zeros.any(), Cat(Const(0, 12), fraction, exponent, Const(0, 1)), 0)
 
 
 class VectorEngine(wiring.Component):

@@ -12,8 +12,52 @@ class RowRandom(data.Struct):
     zeros: unsigned(4)
 
 
+def _members(lanes, row_bits):
+    return {"seed": In(32), "position": In(32), "rekey": In(1), "key_busy": Out(1), "restart": In(1),
+            "row": In(row_bits), "valid": Out(1), "take": In(1), "beat": Out(data.ArrayLayout(RowRandom, lanes))}
+
+
 class RandomUnit(wiring.Component):
     """bits = mix(key + row) for ascending rows, V per beat; key = mix(seed ^ mix(position)).
+
+    ``Ring`` s beside each other: ring k of n computes the rows k, n + k, 2 n + k ... of a beat. A beat comes every 2 V / n
+    cycles, the first one 2 V / n + 3 cycles after ``restart``. A new key takes 10 cycles.
+
+    Parameters
+    ----------
+    lanes : int
+        V, rows per beat.
+    row_bits : int
+        Width of a row index.
+    rings : int
+        n; divides V. By default what keeps a beat within 4 cycles: the operations of a sampled row take about as long.
+
+    Members
+    -------
+    As those of ``Ring``.
+    """
+
+    def __init__(self, lanes, row_bits=24, rings=None):
+        self.rings = rings or max(1, lanes // 2)
+        if lanes % self.rings:
+            raise ValueError(f"{self.rings} rings do not divide {lanes} lanes")
+        self.lanes, self.row_bits = lanes, row_bits
+        super().__init__(_members(lanes, row_bits))
+
+    def elaborate(self, platform):
+        m = Module()
+        rings = [Ring(self.lanes // self.rings, self.row_bits, k, self.rings) for k in range(self.rings)]
+        for k, ring in enumerate(rings):
+            m.submodules[f"ring_{k}"] = ring
+            m.d.comb += [getattr(ring, name).eq(getattr(self, name))
+                         for name in ("seed", "position", "rekey", "restart", "row", "take")]
+            m.d.comb += [self.beat[place * self.rings + k].eq(number) for place, number in enumerate(ring.beat)]
+        m.d.comb += [self.key_busy.eq(rings[0].key_busy), self.valid.eq(Cat(*(ring.valid for ring in rings)).all())]
+        return m
+
+
+class Ring(wiring.Component):
+    """bits = mix(key + row) for every ``stride``-th row, V per beat; key = mix(seed ^ mix(position)).
 
     One 32-bit multiplier (three 16 x 16 products) forms a ring of two stages, with two numbers under way; each number
     passes it twice. One row every two cycles, so a beat every 2 V cycles; the first one 2 V + 3 cycles after
@@ -25,6 +69,8 @@ class RandomUnit(wiring.Component):
         V, rows per beat.
     row_bits : int
         Width of a row index.
+    first, stride : int
+        The rows are row + first, row + first + stride ...
 
     Members
     -------
@@ -39,15 +85,11 @@ class RandomUnit(wiring.Component):
         The rows of the next beat. ``take`` only while ``valid``.
     """
 
-    def __init__(self, lanes, row_bits=24):
+    def __init__(self, lanes, row_bits=24, first=0, stride=1):
         if lanes < 1 or lanes & (lanes - 1):
             raise ValueError(f"lanes {lanes!r}: must be a power of two")
-        self.lanes = lanes
-        self.row_bits = row_bits
-        super().__init__({
-            "seed": In(32), "position": In(32), "rekey": In(1), "key_busy": Out(1), "restart": In(1),
-            "row": In(row_bits), "valid": Out(1), "take": In(1), "beat": Out(data.ArrayLayout(RowRandom, lanes)),
-        })
+        self.lanes, self.row_bits, self._first, self._stride = lanes, row_bits, first, stride
+        super().__init__(_members(lanes, row_bits))
 
     def elaborate(self, platform):
         m = Module()
@@ -98,7 +140,7 @@ class RandomUnit(wiring.Component):
             with m.If(insert):
                 m.d.sync += insert_key.eq(0)
                 with m.If(key_steps == 0):
-                    m.d.sync += row.eq(row + 1)
+                    m.d.sync += row.eq(row + self._stride)
 
         number = Signal(RowRandom)
         m.d.comb += number.fraction.eq(mixed[:22])
@@ -126,7 +168,7 @@ class RandomUnit(wiring.Component):
                 insert_key.eq(key_steps[1]),
             ]
         with m.If(self.restart | self.rekey):
-            m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0), row.eq(Mux(self.rekey, 0, self.row))]
+            m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0), row.eq(Mux(self.rekey, 0, self.row + self._first))]
         with m.If(self.rekey):
             m.d.sync += [key.eq(self.position), key_steps.eq(2), insert_key.eq(1)]
         return m

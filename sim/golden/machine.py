@@ -13,6 +13,7 @@ from sterna.host import tiling
 from sterna.sim.golden import fp24, rng, tables
 
 FETCHES = {"external": 4, "onchip": 1}  # that may be unfinished on every device
+AGES = 3  # operations after which every result of one has been written
 _TABLES = (None, tables.sigmoid, tables.recip, tables.rsqrt, tables.log2, tables.log1m, tables.exponent)
 
 
@@ -61,18 +62,27 @@ class Machine:
         self.program = []
         self.position = self.limit = self.prompt_end = self.seed = self.flags = self.fault = 0
         self.start = self.stop = 0xFFFFFFFF
+        self._beat, self._sums = 0, isa.PARTIAL_SUMS // config.lanes  # first beat of what is computed at once
         self._reset_pending()
         self._clear_engines()
 
+    def reset(self):
+        """The soft reset: what was fetched ahead is forgotten. Due before the host changes the memory."""
+        self.fault = 0
+        self._clear_engines()
+
     def _clear_engines(self):
+        self.fresh = True
         self.address = [0] * 4
         self._fetched = deque()  # [first word, words left]
         self._stores = deque()
         self._products = deque()
 
     def _reset_pending(self):
-        self._pending = np.zeros((3, self.config.vector_words), np.int32)  # beat that wrote a word, from 1
-        self._pending_scalars, self._pending_codes, self._pending_rows = set(), set(), False
+        self._operation = 0  # number of the present vector operation; what follows tells which one wrote
+        self._pending = np.full((3, self.config.vector_words), -AGES, np.int64)
+        self._pending_beat = np.zeros((3, self.config.vector_words), np.int32)
+        self._pending_scalars, self._pending_codes, self._pending_rows = {}, {}, -AGES
 
     def load(self, program):
         """Write the program memory and the constant registers of a ``firmware.program.Program``."""
@@ -115,9 +125,10 @@ class Machine:
             if opcode == isa.VOP:
                 self._vop(f)
             elif opcode == isa.HALT:
-                if self._fetched or self._products or self._stores:
-                    self._fail("the token ends with stream, products or announced words left")
+                if self._products or self._stores:
+                    self._fail("the token ends with products or announced words left")
                 self.position += 1
+                self.fresh = False
                 return reported
             elif opcode == isa.FETCH:
                 if len(self._fetched) >= FETCHES[self.config.memory]:
@@ -151,9 +162,9 @@ class Machine:
                 self._loop -= 1
                 if self._loop > 0:
                     following = f["target"]
-            elif opcode == isa.JUMP and f["condition"] <= isa.AT_START:
+            elif opcode == isa.JUMP and f["condition"] <= isa.FRESH:
                 if (True, self._loop == 1, self.position + 1 < self.prompt_end, not self.flags & 1,
-                        self.position == self.start)[f["condition"]]:
+                        self.position == self.start, self.fresh)[f["condition"]]:
                     following = f["target"]
             elif opcode == isa.STORE:
                 if self._stores:
@@ -254,9 +265,9 @@ class Machine:
     def _span(self, code, beats, one, kind_c=False):
         address, plus, mod, rotate = isa.unpack(code, one, kind_c)
         off = 0 if one else self._off
-        step = np.arange(beats)
+        step = self._beat + np.arange(beats)
         if mod and not one:
-            step = (step + off) % (isa.PARTIAL_SUMS // self.config.lanes)
+            step = (step + off) % self._sums
         elif plus:
             step = step + off
         words = address + step
@@ -275,22 +286,21 @@ class Machine:
             reads.append((kind, words))
             return np.roll(self.banks[kind, words], -rotate, 1)
         if kind == isa.KIND_SCALAR:
-            if code in self._pending_scalars:
+            if self._late(self._pending_scalars, code):
                 self._fail(f"reads s{code} while a result is under way: wait is missing")
             return np.full((beats, self.config.lanes), self.scalars[code & 31])
         if kind == (isa.C_RANDOM if name == "c" else isa.A_RANDOM):
-            if self._pending_rows:
+            if self._operation - self._pending_rows < AGES:
                 self._fail("reads the row counter while it is under way: wait is missing")
             key = rng.key(self.seed, self.position)
             v, n = rng.row_random(key, self._row + np.arange(beats * self.config.lanes))
-            return (n.astype(np.float64) if name == "c" else v).reshape(beats, -1)
+            return (rng.ZEROS_LN2[n] if name == "c" else v).reshape(beats, -1)
         if kind == isa.A_ROW:
             return self._take_rows(beats)
         return self._take_section(count, 4 if kind == isa.A_STREAM32 else 1)
 
     def _vop(self, f):
-        if f["wait"]:
-            self._reset_pending()
+        self._operation += AGES if f["wait"] else 1
         lanes, one = self.config.lanes, f["one"]
         count = 1 if one else self._vl
         beats = -(-count // lanes)
@@ -298,6 +308,22 @@ class Machine:
             self._fail("vector length 0")
         if f["table"] > 6 or f["peak"] > 2 or f["c_kind"] > 4 or f["d_kind"] > isa.D_SAMPLE:
             self._fail("reserved code in a vector operation")
+        sums = any(isa.unpack(f[name])[2] for name in "abc" if f[f"{name}_kind"] < 3)
+        if sums and not one and beats > self._sums:
+            # It comes back to its partial sums: the beats pause until a round of them has been written.
+            rounds = []
+            for self._beat in range(0, beats, self._sums):
+                here = min(count - self._beat * lanes, self._sums * lanes)
+                rounds.append(self._operate(f, here, -(-here // lanes))[0])
+            self._beat = 0
+            r, codes = np.concatenate(rounds), None
+        else:
+            r, codes = self._operate(f, count, beats)
+        if self.trace:
+            self.trace(self.pc, f, fp24.to_bits(r), codes)
+
+    def _operate(self, f, count, beats):
+        lanes, one = self.config.lanes, f["one"]
         reads, plain = [], not 1 <= f["table"] <= 5
         a = self._source("a", f, count, beats, reads)
         live = np.arange(beats * lanes).reshape(beats, lanes) < count
@@ -318,31 +344,33 @@ class Machine:
         else:
             self._write(f, r, count, beats, reads)
         if f["peak"]:
-            if f["k"] in self._pending_scalars:
+            if self._late(self._pending_scalars, f["k"]):
                 self._fail(f"peak of s{f['k']} while a result is under way: wait is missing")
             top = np.abs(r.reshape(-1)[:count])
             value = max(self.scalars[f["k"]], top.max()) if f["peak"] == isa.PEAK_MAX else \
                 min(self.scalars[f["k"]], top.min())
-            self._set_scalar(f["k"], value)
-        if self.trace:
-            self.trace(self.pc, f, fp24.to_bits(r), codes)
+            self._set_scalar(f["k"], value, AGES)
+        return r, codes
 
-    def _set_scalar(self, number, value):
+    def _late(self, pending, key):
+        return self._operation < pending.get(key, 0)
+
+    def _set_scalar(self, number, value, age=2):
         if number > 1:
             self.scalars[number] = value
-        self._pending_scalars.add(number)
+        self._pending_scalars[number] = self._operation + age
 
     def _quantise(self, buffer, product, count):
         flat = product.reshape(-1)[:count]
         if any(p.buffer == buffer for p in self._products):
             self._fail(f"activation buffer {buffer} is written while a product uses it")
-        if buffer in self._pending_codes:
+        if self._late(self._pending_codes, buffer):
             self._fail(f"activation buffer {buffer} is under way: wait is missing")
         if count > self.codes.shape[1]:
             self._fail(f"{count} activations: the buffer holds {self.codes.shape[1]}")
         codes = np.copysign(np.minimum(127, np.floor(np.abs(flat) + 0.5)), flat).astype(np.int8)
         self.codes[buffer, :count] = codes
-        self._pending_codes.add(buffer)
+        self._pending_codes[buffer] = self._operation + 2
         return codes
 
     def _write(self, f, r, count, beats, reads):
@@ -356,9 +384,10 @@ class Machine:
                                    "wait is missing")
                     self._check_overlap(number, words, reads)
                     self.banks[number, words] = r
-                    self._pending[number, words] = np.arange(1, len(words) + 1)
+                    self._pending[number, words] = self._operation
+                    self._pending_beat[number, words] = self._beat + np.arange(len(words))
         elif kind == isa.D_SCALAR:
-            if f["d"] in self._pending_scalars:
+            if self._late(self._pending_scalars, f["d"]):
                 self._fail(f"writes s{f['d']} while a result is under way: wait is missing")
             self._set_scalar(f["d"] & 31, r[0, 0])
         elif kind == isa.D_MEM:
@@ -369,13 +398,13 @@ class Machine:
             if self._best is None or scores[best] > self._best[0]:
                 self._best = scores[best], self._row + best
             self._row += count
-            self._pending_rows = True
+            self._pending_rows = self._operation
             self.scalars[isa.BEST_SCALAR] = np.nan  # nobody may use it now
 
     def _under_way(self, number, words):
-        """Whether a word may still be on its way when its beat comes; the beat that wrote it is far enough ahead."""
-        beats = self._pending[number, words]
-        return np.any((beats != 0) & (beats != np.arange(1, len(words) + 1)))
+        """Whether a word may still be on its way when its beat comes: the operation before wrote it, in another beat."""
+        last = self._pending[number, words] == self._operation - 1
+        return np.any(last & (self._pending_beat[number, words] != self._beat + np.arange(len(words))))
 
     def _check_overlap(self, number, words, reads):
         """An operation must not read what an earlier beat of itself wrote: that result would still be under way."""

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from sterna.sim.golden import rng, tables
-from sterna.sim.golden.fp24 import mac, mul, round24, round24_into
+from sterna.sim.golden.fp24 import LN2, mac, mul, round24, round24_into
 
 PARTIAL_SUMS = 64
 _FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
 _HALF, _THREE_HALVES, _TWO = 0.5, 1.5, 2.0
-_127, _LARGE, _LN2 = 127.0, round24(1.27e7), round24(float.fromhex("0x1.62e42fefa39efp-1"))
+_127, _LARGE = 127.0, round24(1.27e7)
 _EXACT = 1 << 24  # float32 holds every integer below this
 
 
@@ -72,9 +72,9 @@ def codes(u, qm):
 def sample_scores(logits, keys, inverse_temperature):
     """Scores of section 8: fp24 logits [B, V] and keys [B] -> scores [B, V], 1/T as fp24."""
     v, n = rng.row_random(np.asarray(keys)[:, None], np.arange(logits.shape[-1]))
-    x = mac(v, tables.log1m(v), mul(n, _LN2))
+    x = mac(v, tables.log1m(v), mul(n, LN2))
     log = round24(tables.exponent(x) + tables.log2(x))
-    return mac(-log, _LN2, mul(logits, inverse_temperature))
+    return mac(-log, LN2, mul(logits, inverse_temperature))
 
 
 class Rows(NamedTuple):

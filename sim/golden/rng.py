@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from sterna.sim.golden.fp24 import round24
+from sterna.sim.golden.fp24 import LN2, mul, round24
+
+ZEROS_LN2 = mul(np.arange(11.0), LN2)  # -ln 2^-n for the leading zeros n = 0..10 of a random number, as fp24 values
 
 
 def mix(x):

@@ -1,5 +1,6 @@
 """Bench of the whole ternary array behind its gearbox: products of random matrices against NumPy."""
 
+import math
 import os
 
 import bench
@@ -150,7 +151,7 @@ async def back_to_back(dut):
     rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), c.lanes))
     await bench.start(dut)
     flags = Flags(dut)
-    chunks = max(2, c.rows // c.lanes)
+    chunks = max(2, c.rows // math.gcd(c.rows, c.lanes))
     codes = [codes_of(chunks * c.columns) for _ in range(2)]
     expected = []
     for buffer in range(2):

@@ -1,5 +1,6 @@
 """Bench of the parts of the ternary array: decoder, row accumulator, activation buffers, row queue."""
 
+import math
 import os
 
 import bench
@@ -127,7 +128,8 @@ async def activation_buffers(dut):
 async def row_queue(dut):
     """Tiles as dense as allowed under the credit rule, partial last tiles, a stalled reader."""
     random = bench.rng("queue")
-    per_tile = max(1, ROWS // LANES)
+    group = math.gcd(ROWS, LANES)
+    per_tile = ROWS // group
     dut.tile_valid.value = 0
     rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), LANES), stall=float(os.environ["STALL"]))
     await bench.start(dut)
@@ -139,13 +141,14 @@ async def row_queue(dut):
         beats = [matrix[k:k + LANES] for k in range(0, count, LANES)]
         expected += beats
         for first in range(0, count, ROWS):
-            words = min(per_tile, -(-(count - first) // LANES)) if ROWS >= LANES else int(first % LANES == 0)
+            end = min(count, first + ROWS)
+            words = -(-end // LANES) - -(-first // LANES)  # that begin with this tile
             while promised + words - len(rows.items) > DEPTH:
                 await bench.cycles(dut)
             promised += words
             tile = np.resize(matrix[first:first + ROWS], ROWS)
             dut.tile.value = pack(data.ArrayLayout(signed(24), ROWS), [int(v) for v in tile])
-            dut.tile_valid.value, dut.last.value, dut.tile_words.value = 1, int(first + ROWS >= count), max(1, words)
+            dut.tile_valid.value, dut.last.value, dut.groups.value = 1, int(end == count), -(-(end - first) // group)
             await bench.cycles(dut)
             dut.tile_valid.value = 0
             await bench.cycles(dut, per_tile - 1 + (random.randint(0, 2) if random.random() < 0.3 else 0))

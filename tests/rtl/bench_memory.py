@@ -126,6 +126,37 @@ async def fetch(dut):
 
 
 @cocotb.test()
+async def pairs(dut):
+    """One word or two per cycle, in order, none lost at the depth's limit; two whenever two are there and wanted."""
+    random, depth = bench.rng("pairs"), int(os.environ["DEPTH"])
+    command, bursts = StreamDriver(dut, "command", BLOCK, STALL), StreamMonitor(dut, "bursts", BURST, STALL)
+    ModelMemory(dut, bursts, "arriving", int(os.environ["LATENCY"]))
+    words, second = StreamMonitor(dut, "words", None, passive=True), StreamMonitor(dut, "second", None, passive=True)
+    dut.words__ready.value = dut.both.value = 0
+    dut.second__ready.value = 1
+    await bench.start(dut)
+    expected, got, twice = [], [], 0
+    for _ in range(25):
+        address, count = random.randrange(MASK + 1), random.choice([1, 2, 3, random.randint(1, 3 * depth)])
+        command.send({"address": address, "words": count})
+        expected += [mixed((address + k) & MASK) for k in range(count)]
+    pause = 40 * depth  # so that the FIFO fills up once
+    while len(got) < len(expected):
+        pause -= 1
+        dut.words__ready.value = int(pause < 0 and random.random() >= STALL)
+        dut.both.value = random.randrange(2)
+        before = len(words.items), len(second.items)
+        await bench.cycles(dut)
+        got += words.items[before[0]:] + second.items[before[1]:]
+        twice += len(second.items) - before[1]
+        assert pause > -2000 * depth, f"{len(got)} of {len(expected)} words came"
+        assert sum(b["length"] for b in bursts.items) - len(got) <= depth
+    assert got == expected and twice > len(expected) // 8
+    await bench.settled(dut)
+    assert int(dut.idle.value)
+
+
+@cocotb.test()
 async def arbiter(dut):
     """Fetch and host reads, stores and host writes at random: order, owner, data, priority-free stability, quiet."""
     random = bench.rng("arbiter")
@@ -235,23 +266,35 @@ async def store(dut):
 
 @cocotb.test()
 async def gearbox(dut):
-    """Sections of whole tiles padded to words; `drop` comes with the last tile. The next section is not touched."""
+    """Sections of whole tiles padded to words; `drop` comes with the last tile. The next section is not touched.
+
+    The words come from a list, the second one beside the first where the gearbox has a place for it.
+    """
     random, tile = bench.rng("gearbox"), int(os.environ["TILE"])
-    words = StreamDriver(dut, "words", None, STALL)
     tiles = StreamMonitor(dut, "tiles", None, passive=True)
-    dut.tiles__ready.value = dut.drop.value = 0
+    pairs = hasattr(dut, "second__valid")
+    dut.tiles__ready.value = dut.drop.value = dut.words__valid.value = 0
+    if pairs:
+        dut.second__valid.value = 0
     await bench.start(dut)
-    sections, used = [], 0
+    sections, words = [], []
     for _ in range(25):
         count = random.randint(1, 40)
         section = bytes(random.randrange(256) for _ in range(count * tile))
         padded = section + bytes(random.randrange(256) for _ in range(-len(section) % PORT))
-        words.send(*(int.from_bytes(padded[k:k + PORT], "little") for k in range(0, len(padded), PORT)))
-        used += len(padded) // PORT
-        sections.append((count, section, used))
+        words += [int.from_bytes(padded[k:k + PORT], "little") for k in range(0, len(padded), PORT)]
+        sections.append((count, section, len(words)))
+    sent, cycles = 0, 0
+    offered = 0  # words at the input; what has been offered stays
     for count, section, used in sections:
         first = len(tiles.items)
         while len(tiles.items) - first < count:
+            while offered < min(2 if pairs else 1, len(words) - sent) and random.random() >= STALL:
+                offered += 1
+            dut.words__valid.value, dut.words__payload.value = int(offered > 0), words[sent] if offered else 0
+            if pairs:
+                dut.second__valid.value = int(offered > 1)
+                dut.second__payload.value = words[sent + 1] if offered > 1 else random.randrange(WORD)
             # Like the array: the handshake of the last tile and `drop` are one event.
             dut.tiles__ready.value = ready = int(random.random() >= STALL)
             dut.drop.value = 0
@@ -259,13 +302,20 @@ async def gearbox(dut):
             at_last = len(tiles.items) - first == count - 1
             dut.drop.value = int(at_last and ready and int(dut.tiles__valid.value))
             await bench.settled(dut)
+            taken = (offered > 0 and int(dut.words__ready.value)) + (pairs and int(dut.second__take.value))
+            assert taken <= offered
+            sent, offered, cycles = sent + taken, offered - taken, cycles + 1
             await bench.cycles(dut)
-        dut.tiles__ready.value = dut.drop.value = 0
+        dut.tiles__ready.value = dut.drop.value = dut.words__valid.value = 0
+        if pairs:
+            dut.second__valid.value = 0
         await bench.settled(dut)
-        assert words.sent <= used, "a word of the next section was taken"
+        assert sent <= used, "a word of the next section was taken"
         await bench.cycles(dut)
         assert b"".join(v.to_bytes(tile, "little") for v in tiles.items[first:]) == section
-    assert words.sent == used
+    assert sent == len(words)
+    if pairs and not STALL and tile <= 2 * PORT:
+        assert cycles <= len(tiles.items) + 2 * len(sections), "not a tile per cycle"
 
 
 @cocotb.test()

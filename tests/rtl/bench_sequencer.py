@@ -154,7 +154,7 @@ async def faults(dut):
     quiet_inputs(dut)
     fetch = StreamMonitor(dut, "fetch", BLOCK)
     await bench.start(dut)
-    for word in (isa.encode(isa.WALK), 15, isa.encode(isa.JUMP, condition=5), isa.encode(isa.JUMP, condition=15)):
+    for word in (isa.encode(isa.WALK), 15, isa.encode(isa.JUMP, condition=6), isa.encode(isa.JUMP, condition=15)):
         dut.rst.value = 1
         await bench.cycles(dut, 2)
         dut.rst.value = 0

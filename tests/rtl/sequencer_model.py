@@ -39,7 +39,7 @@ def random_program(random, config):
                 asm.emit(isa.SAMPLE, end=0)
             elif pick == 8:
                 label = f"after {len(asm)}"
-                asm.emit(isa.JUMP, condition=random.randrange(5), target=label)
+                asm.emit(isa.JUMP, condition=random.randrange(6), target=label)
                 straight(random.randint(1, 2))
                 asm.label(label)
             else:
@@ -79,6 +79,7 @@ class Model:
         self.mask = (1 << config.word_address_bits) - 1
         self.offset_mask = (1 << Widths.of(config).offset_bits) - 1
         self.sent = {name: [] for name in ("vector", "product", "fetch", "store", "section")}
+        self.fresh = True  # no token has ended yet
         self.a, self.off, self.left, self.vl, self.loop, self.samples = [0] * 4, 0, 0, 0, 0, 0
 
     def _vector(self, word, start):
@@ -94,6 +95,7 @@ class Model:
                 return False
             pc += 1
             if opcode == isa.HALT:
+                self.fresh = False
                 return True
             if opcode == isa.VOP:
                 if f["a_kind"] in (isa.A_STREAM32, isa.A_STREAM8):
@@ -123,9 +125,9 @@ class Model:
                 self.loop -= 1
                 pc = f["target"] if self.loop > 0 else pc
             elif opcode == isa.JUMP:
-                if f["condition"] > isa.AT_START:
+                if f["condition"] > isa.FRESH:
                     return False
-                taken = (True, self.loop == 1, unwanted, greedy, at_start)[f["condition"]]
+                taken = (True, self.loop == 1, unwanted, greedy, at_start, self.fresh)[f["condition"]]
                 pc = f["target"] if taken else pc
             elif opcode == isa.SAMPLE and f["end"]:
                 self.samples += 1

@@ -16,9 +16,10 @@ from sterna.hw.config import preset
 from sterna.hw.memory.gearbox import Gearbox
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
-BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, port_bytes=4,
+BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, strip=32, port_bytes=4,
                            weight_code="bit2", row_words=64)
-WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, row_words=16)
+WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, strip=32,
+                           row_words=16)
 CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40", "lanes320")), BIT2, WIDE)}
 
 
@@ -51,7 +52,7 @@ def test_activation_buffers(columns, lanes, words):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("rows, lanes", [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1)])
+@pytest.mark.parametrize("rows, lanes", [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1), (3, 4), (10, 4), (5, 2)])
 @pytest.mark.parametrize("stall", [0.0, 0.8])
 def test_row_queue(rows, lanes, stall):
     bench.run(RowQueue(rows=rows, lanes=lanes, depth=16), "bench_array_units", f"rows{rows}_{lanes}",
@@ -115,8 +116,6 @@ def test_refused_parameters():
         TritDecoder(trits=21, code="trit5")
     with pytest.raises(ValueError, match="weight code 'ascii': use trit5 or bit2"):
         TritDecoder(trits=20, code="ascii")
-    with pytest.raises(ValueError, match="rows 3 and lanes 2: one must divide the other"):
-        RowQueue(rows=3, lanes=2, depth=8)
     with pytest.raises(ValueError, match="columns 0: must be positive"):
         RowAccumulator(columns=0)
     with pytest.raises(ValueError, match="4 lanes do not divide 10 columns"):

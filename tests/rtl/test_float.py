@@ -34,6 +34,7 @@ def test_serial_from_int():
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_random(lanes):
-    bench.run(RandomUnit(lanes), "bench_float", f"vector_random{lanes}", testcase="random", env={"LANES": lanes})
+@pytest.mark.parametrize("lanes, rings", [(1, 1), (4, 1), (4, 2), (8, 4), (2, 2)])
+def test_random(lanes, rings):
+    bench.run(RandomUnit(lanes, rings=rings), "bench_float", f"vector_random{lanes}_{rings}", testcase="random",
+              env={"LANES": lanes})

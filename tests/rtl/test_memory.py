@@ -25,6 +25,34 @@ def test_fetch(depth, latency, stall):
               env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, **ENVIRONMENT})
 
 
+class Pairs(wiring.Component):
+    """The fetch engine before a consumer that takes the second word with the first one whenever ``both`` is high."""
+
+    def __init__(self, *, address_bits, port_bytes, fifo_words):
+        shape = {"address_bits": address_bits, "port_bytes": port_bytes}
+        self._fetch = Fetch(**shape, fifo_words=fifo_words, pairs=True)
+        self._port_bytes = port_bytes
+        members = self._fetch.signature.members
+        super().__init__({**{name: members[name] for name in ("command", "bursts", "arriving", "words", "idle")},
+                          "second": Out(stream.Signature(8 * port_bytes)), "both": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fetch = fetch = self._fetch
+        for name in ("command", "bursts", "arriving", "words"):
+            connect(m, flipped(getattr(self, name)), getattr(fetch, name))
+        takes = self.words.valid & self.words.ready & fetch.second.valid & self.both
+        m.d.comb += [fetch.second.take.eq(takes), self.second.payload.eq(fetch.second.payload),
+                     self.second.valid.eq(takes), self.idle.eq(fetch.idle)]
+        return m
+
+
+@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (16, 30, 0.3), (4, 3, 0.2)])
+def test_fetch_of_pairs(depth, latency, stall):
+    bench.run(Pairs(**SHAPE, fifo_words=depth), "bench_memory", f"fetch_pairs{depth}", testcase="pairs",
+              env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, **ENVIRONMENT})
+
+
 @pytest.mark.parametrize("latency, stall", [(1, 0.0), (20, 0.0), (6, 0.5)])
 def test_arbiter(latency, stall):
     bench.run(Arbiter(**SHAPE), "bench_memory", "arbiter", testcase="arbiter",
@@ -40,7 +68,7 @@ def test_store(stall):
     bench.run(Store(**SHAPE), "bench_memory", "store", testcase="store", env={"STALL": stall, **ENVIRONMENT})
 
 
-@pytest.mark.parametrize("port, tile", [(4, 15), (2, 5), (16, 3), (8, 20), (64, 32), (2, 1)])
+@pytest.mark.parametrize("port, tile", [(4, 15), (2, 5), (16, 3), (8, 12), (64, 32), (2, 1), (2, 3), (8, 10)])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_gearbox(port, tile, stall):
     bench.run(Gearbox(port_bytes=port, tile_bytes=tile), "bench_memory", f"gearbox{port}_{tile}", testcase="gearbox",
@@ -102,3 +130,5 @@ def test_onchip_path(stall):
 def test_refused_parameters():
     with pytest.raises(ValueError, match="fifo_words 3: at least 4"):
         Fetch(**SHAPE, fifo_words=3)
+    with pytest.raises(ValueError, match="fifo_words 9: must be even to give pairs of words"):
+        Fetch(**SHAPE, fifo_words=9, pairs=True)

@@ -14,7 +14,7 @@ WORDS = 160
 
 def run(case, lanes, port_bytes, stall, parts=1, compact=False):
     """Runs one case of the bench; ``compact``: with the units of the preset up5k."""
-    config = dataclasses.replace(preset("lanes40"), name="vector", rows=lanes, lanes=lanes, columns=40,
+    config = dataclasses.replace(preset("lanes40"), name="vector", rows=1, lanes=lanes, columns=5 * lanes, strip=64,
                                  port_bytes=port_bytes, vector_words=WORDS)
     if compact:
         config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000)

@@ -117,7 +117,7 @@ class Model:
                 elif vop.c == 3:
                     c = np.full(lanes, self.scalars[vop.ca & 31])
                 else:
-                    c = fp24.from_int(zeros)
+                    c = fp24.mul(fp24.from_int(zeros), fp24.LN2)
                 if vop.one:
                     c = np.roll(c, -(vop.ca >> 11 & 7))
             sign_p, sign_c = (-1.0 if vop.negp else 1.0), (-1.0 if vop.negc else 1.0)

@@ -126,11 +126,30 @@ def test_wait_only_for_results_under_way():
         x, y = isa.bank(0, 1, words=3), isa.bank(1, 0, words=4)
         asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 0 writes x
         asm.vop(isa.to_banks(2, 0, words=4), isa.STREAM32)    # 1 writes y: independent
-        asm.vop(isa.to_banks(4, 0, words=4), x)               # 2 reads x in other beats: waits, and so covers y
-        asm.vop(isa.to_banks(4, 4, words=4), y)               # 3 reads y, which is written
-        asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 4 overwrites an operand: in order
-        asm.vop(isa.to_banks(1, 3, words=4), isa.STREAM32)    # 5 overlaps the result of 4
-    assert waits(straight) == [2, 5]
+        asm.vop(isa.to_banks(4, 0, words=4), x)               # 2 reads x in other beats: written before 2 begins
+        asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)    # 3 overwrites an operand: in order
+        asm.vop(isa.to_banks(1, 3, words=4), isa.STREAM32)    # 4 overlaps the result of 3: waits
+        asm.vop(isa.to_banks(4, 4, words=4), y)               # 5
+        asm.vop(isa.to_banks(2, 3, words=4), isa.bank(2, 5, words=3))  # 6 reads the result of 5 in other beats: waits
+    assert waits(straight) == [4, 6]
+
+
+def test_peaks_and_row_counts_take_longer():
+    def later(first, between, last):
+        def straight(asm):
+            first(asm)
+            for k in range(between):
+                asm.vop(isa.to_scalar(9 + k), one=True)
+            last(asm)
+        return waits(straight)
+
+    def reads(asm):
+        asm.vop(b=isa.scalar(5), one=True)
+
+    for between, peak, scalar in ((0, [1], [1]), (1, [2], []), (2, [], [])):
+        assert later(lambda asm: asm.vop(a=isa.STREAM32, maximum=5), between, reads) == peak
+        assert later(lambda asm: asm.vop(isa.to_scalar(5), one=True), between, reads) == scalar
+        assert later(lambda asm: asm.vop(isa.TO_SAMPLE), between, lambda asm: asm.vop(a=isa.RANDOM)) == peak
 
 
 def test_no_wait_for_what_the_same_beat_wrote():
@@ -151,7 +170,7 @@ def test_wait_for_scalars_and_peaks(second, expected):
 
 
 def test_wait_for_codes_and_the_row_counter():
-    assert waits(lambda a: [a.vop(isa.to_activation(n)) for n in (1, 0, 1)]) == [2]
+    assert waits(lambda a: [a.vop(isa.to_activation(n)) for n in (1, 0, 0, 1)]) == [2]
     assert waits(lambda a: (a.vop(isa.TO_SAMPLE), a.vop(isa.TO_SAMPLE), a.vop(a=isa.RANDOM))) == [2]
 
 

@@ -12,14 +12,15 @@ from sterna.sim.golden.fp24 import from_bits
 from sterna.sim.golden.packed import Geometry
 
 SIZES = [("up5k", (80, 160, 4, 512)), ("lanes10", (256, 704, 6, 2048)), ("lanes40", (512, 1408, 8, 8192)),
-         ("sim", (240, 800, 4, 1024)), ("lanes320", (2560, 6912, 32, 32000))]
+         ("sim", (240, 800, 4, 1024)), ("lanes160", (1024, 2816, 4, 4096)),
+         ("lanes320", (2560, 6912, 32, 32000))]
 
 
 @pytest.mark.parametrize("name, shape", SIZES)
 def test_fits_the_presets(name, shape):
     config = preset(name)
     program = build_program(config, Geometry(*shape))
-    assert len(program.words) <= config.program_words <= 256
+    assert len(program.words) <= config.program_words <= 512
     assert max(program.vector_words) <= config.vector_words
     assert program.memory_map.end <= config.memory_bytes
     assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
@@ -41,9 +42,9 @@ def test_fetches_cover_the_stream():
     config, geometry = preset("sim"), Geometry(240, 800, 4, 1024)
     program = build_program(config, geometry)
     fetches = [f["words"] for op, f in map(isa.decode, program.words) if op == isa.FETCH and f["areg"] == 1]
-    first, block, between, again, end, head = fetches
+    block, first, unwanted, fresh, between, again, end, head = fetches
     layers = geometry.num_hidden_layers
-    assert again == block
+    assert again == block and first == unwanted == fresh
     assert (first + layers * block + (layers - 1) * between + end + head) * config.port_bytes \
         == program.memory_map.stream_bytes
 
@@ -70,7 +71,7 @@ def test_refusals_name_what_is_too_large(name, shape, message):
 
 
 def test_lanes_beyond_the_fold_are_refused():
-    config = replace(preset("lanes320"), lanes=16, columns=80, rows=16, strip=64)
+    config = replace(preset("lanes320"), lanes=16, columns=80, rows=4, strip=64)
     with pytest.raises(ProgramError, match="lanes 16: the fold of partial sums rotates at most 8 lanes"):
         build_program(config, Geometry(64, 64, 1, 64))
 
