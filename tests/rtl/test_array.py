@@ -1,6 +1,7 @@
 """The ternary array and its parts against NumPy."""
 
 import dataclasses
+from pathlib import Path
 
 import bench
 import pytest
@@ -15,6 +16,7 @@ from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.config import preset
 from sterna.hw.memory.gearbox import Gearbox
 
+CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, port_bytes=4,
                            weight_code="bit2", row_words=64)
@@ -38,6 +40,15 @@ def test_row_accumulator(columns, simulator):
     unit = RowAccumulator(columns=columns)
     bench.run(unit, "bench_array_units", f"row_accumulator{columns}", simulator, testcase="row_accumulator",
               env={"COLUMNS": columns, "LATENCY": unit.latency})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("form, columns", [("ecp5", 5), ("ecp5", 20), ("xc7", 15), ("xcup", 1), ("xcup", 20)])
+def test_row_accumulator_of_a_fabric(form, columns):
+    unit = RowAccumulator(columns=columns, form=form)
+    bench.run(unit, "bench_array_units", f"row_{form}_{columns}", "icarus", [CARRY_CELLS], "row_accumulator",
+              {"COLUMNS": columns, "LATENCY": unit.latency})
 
 
 @pytest.mark.rtl
@@ -119,5 +130,7 @@ def test_refused_parameters():
         RowQueue(rows=3, lanes=2, depth=8)
     with pytest.raises(ValueError, match="columns 0: must be positive"):
         RowAccumulator(columns=0)
+    with pytest.raises(ValueError, match="form 'gowin': use one of portable, ecp5, xc7, xcup"):
+        RowAccumulator(columns=5, form="gowin")
     with pytest.raises(ValueError, match="4 lanes do not divide 10 columns"):
         ActivationBuffers(columns=10, lanes=4, words=2)

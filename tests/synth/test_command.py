@@ -59,7 +59,7 @@ def test_json_of_a_unit(capsys):
     (["synth", "onchip", "--preset", "lanes10"],
      "error: unit 'onchip': the preset lanes10 with external memory has none; use one of array, "),
     (["synth", "tree", "--preset", "huge"], "error: unknown preset 'huge': use one of up5k, "),
-    (["synth", "tree", "--family", "virtex"], "error: unknown family 'virtex': use one of ecp5, ice40"),
+    (["synth", "tree", "--family", "virtex"], "error: unknown family 'virtex': use one of ecp5, ice40, xc7, xcup"),
     (["verilog", "--preset", "up5k", "--unit", "tree", "-o", "/nowhere/tree.v"],
      "error: cannot write /nowhere/tree.v: "),
 ])
