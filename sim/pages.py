@@ -8,11 +8,11 @@ from sterna.hw.config import PRESETS, Config
 from sterna.sim.golden.gate import LIMITS
 
 STALLS = ("stream", "rows", "idle", "refresh")
-CELLS = ("lut4", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
+CELLS = ("lut4", "lut6", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
 MARK = re.compile(r"(<!-- figure:([\w.]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
            "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
-           "agreement": "{:.2%}", "millions": "{:.2f}"}
+           "agreement": "{:.2%}", "millions": "{:.2f}", "per_trit": "{:.1f}"}
 INTRODUCTION = """# Results
 
 Written by `make figures`; every figure says how it was obtained. Simulated: cycles of the RTL in the simulated board.
@@ -83,12 +83,23 @@ def tables(f, syntheses):
             cells = [c for c in CELLS if any(f[f"{start}{unit}.{c}"] != "0" for unit in units)]
             rows = [[unit, *(f[f"{start}{unit}.{cell}"] for cell in cells)] for unit in units]
             out[f"table.synth.{name}"] = table([f"{name}, {family}", *(c.replace("_", " ") for c in cells)], rows)
+    if forms := forms_table(f):
+        out["table.forms"] = forms
     if "quality.gate" in f:
         out["table.quality"] = quality_table(f)
     if "lines.hw" in f:
         out["table.lines"] = table(["folder", "lines"], [[f"{name[6:]}/", f[name]] for name in f
                                                          if name.startswith("lines.") and name != "lines.how"])
     return out
+
+
+def forms_table(f):
+    """LUTs per trit lane of the forms of a row accumulator; empty without figures."""
+    found = [key.split(".")[1:4] for key in f if key.startswith("forms.") and key.endswith(".per_trit")]
+    widths = list(dict.fromkeys(columns for _, _, columns in found))
+    rows = [[family, form, *(f.get(f"forms.{family}.{form}.{columns}.per_trit", "") for columns in widths)]
+            for family, form in dict.fromkeys((family, form) for family, form, _ in found)]
+    return table(["family", "form", *(f"C = {columns}" for columns in widths)], rows) if rows else ""
 
 
 def demo(text, statistics):
@@ -128,6 +139,7 @@ def report(shown, syntheses):
     parts = [INTRODUCTION]
     for title, prefix, names in (
             ("Speed", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
+            ("LUTs per trit lane of a row accumulator", "forms", ["table.forms"]),
             ("Quality", "quality", ["table.quality"]), ("Lines of code", "lines", ["table.lines"])):
         ways = {}
         for key, how in shown.items():

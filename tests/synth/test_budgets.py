@@ -39,10 +39,9 @@ def test_luts_of_a_trit_lane(family, form):
 
 
 def test_a_family_gets_its_form():
-    for family in ("ecp5", "xc7"):
-        chosen, portable = (synth.count_cells(RowAccumulator(columns=5, form=form), family).luts
-                            for form in (None, "portable"))
-        assert chosen < portable, f"{family}: {chosen} LUTs, the portable form takes {portable}"
+    chosen, portable = (synth.count_cells(RowAccumulator(columns=5, form=form), "ecp5").luts
+                        for form in (None, "portable"))
+    assert 0 < chosen < portable
 
 
 def test_up5k():
