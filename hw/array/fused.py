@@ -65,8 +65,8 @@ def following(m, stages, row, total, add=add_trit):
     A binary tree whose adders apply the trit of their second operand. Its first operands have no trit left: at the
     leaves a synchronous reset of the register takes the zeros out, and the sign of a node is that of its first column,
     so that each adder sees only whether its operands' signs differ. The accumulator applies the last sign. No term
-    takes LUTs of its own, no sum a carry beside the chain. The range of a node over n columns is -128 n to 128 n - 1
-    at the least; level k has 8 + k bits, which hold it for n = 2^k.
+    takes LUTs of its own. A node over n columns is between -128 n and 128 n - 1 whatever its signs; on level k, n is at
+    most 2^k, and 8 + k bits hold it. The latency is that of the portable form, and so are the registers' places.
 
     Parameters
     ----------
