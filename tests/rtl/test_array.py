@@ -15,6 +15,7 @@ from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.config import preset
 from sterna.hw.memory.gearbox import Gearbox
+from sterna.hw.synth import TARGETS
 
 CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
@@ -81,6 +82,15 @@ def parameters(config):
 def test_products(stall, name):
     bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="products",
               env={"STALL": stall, "PAIRS": 3 if name == "lanes320" else 8, **parameters(CONFIGS[name])})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("family, name", [("ecp5", "lanes40"), ("ecp5", "up5k"), ("xcup", "bit2")])
+def test_products_in_a_fabric(family, name):
+    """The array as a fabric gets it, in step with the cycles that the other tests count."""
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{family}_{name}", "icarus", [CARRY_CELLS],
+              "products", {"STALL": 0.4, "PAIRS": 4, **parameters(CONFIGS[name])}, platform=TARGETS[family])
 
 
 @pytest.mark.rtl
