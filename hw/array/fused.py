@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from amaranth import Const, Instance, Signal, Value, signed
 
-# Tables of the LUTs of a CCU2C, input A in bit 0 of the index. The carry passes where the LUT gives 1; elsewhere it is
-# the same table at C = D = 0, a function of A and B.
-ADD_TRIT = 0x956A  # C nonzero, D negative: A, A ^ B, ~A, ~(A ^ B); the carry is A, since both operands are equal there
+# Tables of the LUTs of a CCU2C, input A in bit 0 of the index. The carry passes where the LUT gives 1; elsewhere it
+# is the same table at C = D = 0, a function of A and B.
+ADD_TRIT = 0x956A  # C nonzero, D negative: A, A ^ B, ~A, ~(A ^ B); the carry is A: both operands are equal there
 CARRY = 0x000A  # with C = D = 1: the carry is A, whatever comes in
 
 
@@ -63,10 +63,10 @@ def following(m, stages, row, total, add=add_trit):
     """The next value of the accumulator: `total` plus the terms of a chunk.
 
     A binary tree whose adders apply the trit of their second operand. Its first operands have no trit left: at the
-    leaves a synchronous reset of the register takes the zeros out, and the sign of a node is that of its first column,
-    so that each adder sees only whether its operands' signs differ. The accumulator applies the last sign. No term
-    takes LUTs of its own. A node over n columns is between -128 n and 128 n - 1 whatever its signs; on level k, n is at
-    most 2^k, and 8 + k bits hold it. The latency is that of the portable form, and so are the registers' places.
+    leaves a synchronous reset of the register takes the zeros out, and the sign of a node is that of its first
+    column, so that each adder sees only whether its operands' signs differ. The accumulator applies the last sign. No
+    term takes LUTs of its own. A node over n columns is between -128 n and 128 n - 1 whatever its signs; on level k,
+    n is at most 2^k, and 8 + k bits hold it. Registers are where the portable form has them.
 
     Parameters
     ----------

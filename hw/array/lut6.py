@@ -1,4 +1,4 @@
-"""Row of the array for LUTs of six inputs and two outputs before a carry chain: AMD 7 series, UltraScale and later."""
+"""Row of the array for 6-input LUTs of two outputs before a carry chain: AMD 7 series, UltraScale, UltraScale+."""
 
 from dataclasses import dataclass, replace
 
@@ -25,14 +25,16 @@ def table(six, five):
     return sum((five(*values) & 1) << k | (six(*values) & 1) << (32 + k) for k, values in enumerate(inputs))
 
 
-# A term and a term: (x ^ negative) + ((y ^ negative) & nonzero). x comes as 0 if its trit is 0. At O5 the first operand.
+# (x ^ negative) + ((y ^ negative) & nonzero): x comes as 0 if its trit is 0. At O5 the first operand.
 PAIR = table(lambda x, xn, y, yn, yz: x ^ xn ^ ((y ^ yn) & yz), lambda x, xn, y, yn, yz: x ^ xn)
-# Three operands and the majority of the bits below them; at O5 their own majority.
+# Three operands and the majority of the bits below them. At O5 their own majority, or at bit 0 what stands for the
+# one below, since the input that would bring it to the carry chain is there the carry in.
 THREE = table(lambda a, b, c, below, _: a ^ b ^ c ^ below, lambda a, b, c, below, _: (a & b) | (a & c) | (b & c))
+THREE_LOWEST = table(lambda a, b, c, below, _: a ^ b ^ c ^ below, lambda a, b, c, below, _: below)
 
 
 class Adders:
-    """Makes the adders of a row in its module; each takes one LUT per bit of the sum.
+    """Makes the adders of a row in its module: one LUT per bit of the sum, one more for three operands.
 
     Parameters
     ----------
@@ -52,12 +54,15 @@ class Adders:
 
     def three(self, name, a, b, c, carries, width):
         """a + b + c + two carries (Signal(signed(width))); a carry takes the place of a majority below bit 0."""
-        below, sixes, belows = carries[0], [], []
-        for k in range(width):
-            belows.append(below)
-            six, below = self._lut(f"{name}_lut{k}", THREE, (_bit(a, k), _bit(b, k), _bit(c, k), below, Const(0, 1)))
+        bits = [[_bit(value, k) for value in (a, b, c)] for k in range(width)]
+        x, y, z = bits[0]
+        six, five = self._lut(f"{name}_lut0", THREE_LOWEST, (x, y, z, carries[0], Const(0, 1)))
+        sixes, generated, below = [six], [five], (x & y) | (x & z) | (y & z)
+        for k in range(1, width):
+            generated.append(below)
+            six, below = self._lut(f"{name}_lut{k}", THREE, (*bits[k], below, Const(0, 1)))
             sixes.append(six)
-        return self._chain(name, sixes, belows, carries[1])
+        return self._chain(name, sixes, generated, carries[1])
 
     def two(self, name, a, b, carry, width):
         """a + b + carry (Signal(signed(width)))."""
@@ -98,10 +103,10 @@ def _bit(value, place):
 def following(m, stages, row, total, adders):
     """The next value of the accumulator: `total` plus the terms of a chunk.
 
-    Pairs of terms first: the LUT before the carry chain applies both trits, except that a zero of the first one is the
-    synchronous reset of its register. Then operands are added by threes, the accumulator's last two with the
-    total. A negative trit adds the complement of the activation and a carry; an adder of pairs takes one carry, one of
-    three operands two, and what is left over when the tree ends is what the accumulator takes.
+    Pairs of terms first: the LUT before the carry chain applies both trits, except that a zero of the first one is
+    the synchronous reset of its register. Then operands are added by threes, the last two with the total. A negative
+    trit adds the complement of the activation and a carry: of the C carries a pair takes one, an adder of three
+    operands two, and the accumulator the rest, as many as its adder has operands besides the total.
 
     Parameters
     ----------
