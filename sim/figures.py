@@ -46,7 +46,7 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
 # SDRAM and 260 ns for a 4 Gb DDR3, and some cycles to close and open rows. The memory of the demo's board has none.
 TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23)}
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
-FORMS, FORM_COLUMNS = ("ecp5", "xc7", "xcup"), (10, 15, 20, 40)
+FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
 PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"

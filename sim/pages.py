@@ -17,8 +17,9 @@ FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}",
 INTRODUCTION = """# Results
 
 Written by `make figures`; every figure says how it was obtained. Simulated: cycles of the RTL in the simulated board.
-Synthesised: cells after yosys, before place and route. Placed and routed: clocks in nextpnr's model. Projected: arithmetic on simulated cycles at an assumed clock.
-Computed: by the golden model or the float model. Nothing here was measured on an FPGA board."""
+Synthesised: cells after yosys, before place and route. Placed and routed: clocks in nextpnr's model. Projected:
+arithmetic on simulated cycles at an assumed clock. Computed: by the golden model or the float model. Nothing here was
+measured on an FPGA board."""
 
 
 def show(name, value):

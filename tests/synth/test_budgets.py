@@ -12,7 +12,7 @@ from sterna.hw.config import preset
 pytestmark = pytest.mark.synth
 
 # LUTs per trit lane of a row of 20 columns, its accumulator included, by family and form.
-LUTS_PER_TRIT = {("ecp5", "portable"): 20, ("ecp5", "ecp5"): 13.5, ("xcup", "xcup"): 8.6}
+LUTS_PER_TRIT = {("ecp5", "portable"): 20, ("ecp5", "ecp5"): 13.5, ("xcup", "xcup"): 9}
 # What the accelerator may take of an UP5K, which has 5280 logic cells, 30 block RAMs, 8 DSP blocks and 4 SPRAMs.
 UP5K = {"logic_cells": 4700, "block_ram": 30, "dsp": 8, "spram": 4}
 
