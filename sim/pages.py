@@ -8,16 +8,18 @@ from sterna.hw.config import PRESETS, Config
 from sterna.sim.golden.gate import LIMITS
 
 STALLS = ("stream", "rows", "idle", "refresh")
-CELLS = ("lut4", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
+CELLS = ("lut4", "lut6", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
 MARK = re.compile(r"(<!-- figure:([\w.]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
            "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
-           "agreement": "{:.2%}", "millions": "{:.2f}"}
+           "agreement": "{:.2%}", "millions": "{:.2f}", "per_trit": "{:.1f}",
+           "mhz": "{:.0f}"}
 INTRODUCTION = """# Results
 
 Written by `make figures`; every figure says how it was obtained. Simulated: cycles of the RTL in the simulated board.
-Synthesised: cells after yosys, before place and route. Projected: arithmetic on simulated cycles at an assumed clock.
-Computed: by the golden model or the float model. Nothing here was measured on an FPGA board."""
+Synthesised: cells after yosys, before place and route. Placed and routed: clocks in nextpnr's model. Projected:
+arithmetic on simulated cycles at an assumed clock. Computed: by the golden model or the float model. Nothing here was
+measured on an FPGA board."""
 
 
 def show(name, value):
@@ -80,15 +82,32 @@ def tables(f, syntheses):
         start = f"synth.{name}."
         units = [key[len(start):-len(".lut4")] for key in f if key.startswith(start) and key.endswith(".lut4")]
         if units:
-            cells = [c for c in CELLS if any(f[f"{start}{unit}.{c}"] != "0" for unit in units)]
-            rows = [[unit, *(f[f"{start}{unit}.{cell}"] for cell in cells)] for unit in units]
+            cells = [c for c in CELLS if any(f.get(f"{start}{unit}.{c}", "0") != "0" for unit in units)]
+            rows = [[unit, *(f.get(f"{start}{unit}.{cell}", "0") for cell in cells)] for unit in units]
             out[f"table.synth.{name}"] = table([f"{name}, {family}", *(c.replace("_", " ") for c in cells)], rows)
+    if forms := forms_table(f):
+        out["table.forms"] = forms
+    kinds = ("luts", "per_trit", "flip_flops", "median.mhz", "least.mhz")
+    rows = [[key.split(".")[1], *(f[f"{key[:-len('.luts')]}.{kind}"] for kind in kinds)]
+            for key in f if key.startswith("placed.") and key.endswith(".luts")]
+    if rows:
+        out["table.placed"] = table(["form, C = 20", "LUTs", "per trit lane", "flip-flops", "MHz, median", "MHz, least"],
+                                    rows)
     if "quality.gate" in f:
         out["table.quality"] = quality_table(f)
     if "lines.hw" in f:
         out["table.lines"] = table(["folder", "lines"], [[f"{name[6:]}/", f[name]] for name in f
                                                          if name.startswith("lines.") and name != "lines.how"])
     return out
+
+
+def forms_table(f):
+    """LUTs per trit lane of the forms of a row accumulator; empty without figures."""
+    found = [key.split(".")[1:4] for key in f if key.startswith("forms.") and key.endswith(".per_trit")]
+    widths = list(dict.fromkeys(columns for _, _, columns in found))
+    rows = [[family, form, *(f.get(f"forms.{family}.{form}.{columns}.per_trit", "") for columns in widths)]
+            for family, form in dict.fromkeys((family, form) for family, form, _ in found)]
+    return table(["family", "form", *(f"C = {columns}" for columns in widths)], rows) if rows else ""
 
 
 def demo(text, statistics):
@@ -128,6 +147,8 @@ def report(shown, syntheses):
     parts = [INTRODUCTION]
     for title, prefix, names in (
             ("Speed", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
+            ("LUTs per trit lane of a row accumulator", "forms", ["table.forms"]),
+            ("A row accumulator placed on ECP5", "placed", ["table.placed"]),
             ("Quality", "quality", ["table.quality"]), ("Lines of code", "lines", ["table.lines"])):
         ways = {}
         for key, how in shown.items():

@@ -20,20 +20,20 @@ BUILD = toolchain.BUILD / "rtl"
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
-def verilog(component, top):
+def verilog(component, top, platform=None):
     """Verilog text of an Amaranth component whose ports are its members (str)."""
     from amaranth.back import verilog as back
-    return back.convert(component, name=top, strip_internal_attrs=True, emit_src=False)
+    return back.convert(component, name=top, platform=platform, strip_internal_attrs=True, emit_src=False)
 
 
-def build(component, top, simulator, sources=(), waves=False):
+def build(component, top, simulator, sources=(), waves=False, platform=None):
     """Builds `component` for `simulator` once per content and returns (runner, build folder).
 
     `component` is an Amaranth component, or None if `sources` hold a Verilog module named `top`. A build that was cut
     off is not taken for a finished one: the marker `built` is written last.
     """
     from cocotb_tools.runner import get_runner
-    text = verilog(component, top) if component is not None else ""
+    text = verilog(component, top, platform) if component is not None else ""
     material = [text, simulator, top, str(waves), *(Path(s).read_text() for s in sources)]
     digest = hashlib.sha256("\0".join(material).encode()).hexdigest()[:16]
     folder = BUILD / f"{top}-{simulator}-{digest}"
@@ -70,7 +70,8 @@ def build(component, top, simulator, sources=(), waves=False):
     return runner, folder
 
 
-def run(component, module, name, simulator="icarus", sources=(), testcase=None, env=None, seed=None):
+def run(component, module, name, simulator="icarus", sources=(), testcase=None, env=None, seed=None,
+        platform=None):
     """Runs the cocotb tests of a bench on a component; fails with the simulator's log if one of them fails.
 
     Parameters
@@ -91,6 +92,8 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
         Parameters for the bench, as environment variables (values are turned into text).
     seed : int or None
         Seed of all randomness, STERNA_SEED (default 1) if None. It is printed.
+    platform : object or None
+        What `elaborate` is given.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
     """
     seed = SEED if seed is None else seed
     waves = os.environ.get("WAVES", "0") not in ("", "0")
-    runner, folder = build(component, name, simulator, sources, waves)
+    runner, folder = build(component, name, simulator, sources, waves, platform)
     label = hashlib.sha256(repr((module, testcase, sorted((env or {}).items()), seed)).encode()).hexdigest()[:10]
     test_folder = folder / f"{module}-{label}-{os.getpid()}"
     shutil.rmtree(test_folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The ternary array and its parts against NumPy."""
 
 import dataclasses
+from pathlib import Path
 
 import bench
 import pytest
@@ -14,7 +15,9 @@ from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.config import preset
 from sterna.hw.memory.gearbox import Gearbox
+from sterna.hw.synth import TARGETS
 
+CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, strip=32, port_bytes=4,
                            weight_code="bit2", row_words=64)
@@ -39,6 +42,15 @@ def test_row_accumulator(columns, simulator):
     unit = RowAccumulator(columns=columns)
     bench.run(unit, "bench_array_units", f"row_accumulator{columns}", simulator, testcase="row_accumulator",
               env={"COLUMNS": columns, "LATENCY": unit.latency})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("form, columns", [("ecp5", 5), ("ecp5", 20), ("xc7", 15), ("xcup", 1), ("xcup", 20)])
+def test_row_accumulator_of_a_fabric(form, columns):
+    unit = RowAccumulator(columns=columns, form=form)
+    bench.run(unit, "bench_array_units", f"row_{form}_{columns}", "icarus", [CARRY_CELLS], "row_accumulator",
+              {"COLUMNS": columns, "LATENCY": unit.latency})
 
 
 @pytest.mark.rtl
@@ -71,6 +83,15 @@ def parameters(config):
 def test_products(stall, name):
     bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="products",
               env={"STALL": stall, "PAIRS": 3 if name == "lanes320" else 8, **parameters(CONFIGS[name])})
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("family, name", [("ecp5", "lanes40"), ("ecp5", "up5k"), ("xcup", "bit2")])
+def test_products_in_a_fabric(family, name):
+    """The array as a fabric gets it, in step with the cycles that the other tests count."""
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{family}_{name}", "icarus", [CARRY_CELLS],
+              "products", {"STALL": 0.4, "PAIRS": 4, **parameters(CONFIGS[name])}, platform=TARGETS[family])
 
 
 @pytest.mark.rtl
@@ -118,5 +139,7 @@ def test_refused_parameters():
         TritDecoder(trits=20, code="ascii")
     with pytest.raises(ValueError, match="columns 0: must be positive"):
         RowAccumulator(columns=0)
+    with pytest.raises(ValueError, match="form 'gowin': use one of portable, ecp5, xc7, xcup"):
+        RowAccumulator(columns=5, form="gowin")
     with pytest.raises(ValueError, match="4 lanes do not divide 10 columns"):
         ActivationBuffers(columns=10, lanes=4, words=2)

@@ -11,7 +11,8 @@ from sterna.hw.config import preset
 
 pytestmark = pytest.mark.synth
 
-LUTS_PER_TRIT = 20
+# LUTs per trit lane of a row of 20 columns, its accumulator included, by family and form.
+LUTS_PER_TRIT = {("ecp5", "portable"): 20, ("ecp5", "ecp5"): 13.5, ("xcup", "xcup"): 9}
 # What the accelerator may take of an UP5K, which has 5280 logic cells, 30 block RAMs, 8 DSP blocks and 4 SPRAMs.
 UP5K = {"logic_cells": 4700, "block_ram": 30, "dsp": 8, "spram": 4}
 
@@ -30,12 +31,17 @@ class OnlyLink(wiring.Component):
         return m
 
 
-def test_luts_of_a_trit_lane():
-    columns = 20
-    cells = synth.count_cells(RowAccumulator(columns=columns), "ecp5")
-    luts = cells.lut4 + 2 * cells.carry
-    assert 0 < luts <= LUTS_PER_TRIT * columns, \
-        f"{luts / columns:.1f} LUTs per trit lane, at most {LUTS_PER_TRIT} are allowed"
+@pytest.mark.parametrize("family, form", LUTS_PER_TRIT)
+def test_luts_of_a_trit_lane(family, form):
+    columns, limit = 20, LUTS_PER_TRIT[family, form]
+    luts = synth.count_cells(RowAccumulator(columns=columns, form=form), family).luts
+    assert 0 < luts <= limit * columns, f"{luts / columns:.1f} LUTs per trit lane, at most {limit} are allowed"
+
+
+def test_a_family_gets_its_form():
+    chosen, portable = (synth.count_cells(RowAccumulator(columns=5, form=form), "ecp5").luts
+                        for form in (None, "portable"))
+    assert 0 < chosen < portable
 
 
 def test_up5k():

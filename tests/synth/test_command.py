@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from sterna.hw import __main__ as command
 from sterna.hw import synth
 from sterna.hw.config import PRESETS
+from sterna.hw.place import place
 
 
 class Known(wiring.Component):
@@ -59,7 +60,7 @@ def test_json_of_a_unit(capsys):
     (["synth", "onchip", "--preset", "lanes10"],
      "error: unit 'onchip': the preset lanes10 with external memory has none; use one of array, "),
     (["synth", "tree", "--preset", "huge"], "error: unknown preset 'huge': use one of up5k, "),
-    (["synth", "tree", "--family", "virtex"], "error: unknown family 'virtex': use one of ecp5, ice40"),
+    (["synth", "tree", "--family", "virtex"], "error: unknown family 'virtex': use one of ecp5, ice40, xc7, xcup"),
     (["verilog", "--preset", "up5k", "--unit", "tree", "-o", "/nowhere/tree.v"],
      "error: cannot write /nowhere/tree.v: "),
 ])
@@ -75,6 +76,12 @@ def test_missing_yosys_names_the_package(monkeypatch):
     monkeypatch.setattr(synth.shutil, "which", lambda *_, **__: None)
     with pytest.raises(synth.SynthesisError, match=r"pip install 'sterna\[synth\]'"):
         synth.count_cells(Known(), "ecp5")
+
+
+def test_missing_nextpnr_names_the_package(monkeypatch):
+    monkeypatch.setattr(synth.shutil, "which", lambda name, **_: None if "nextpnr" in name else name)
+    with pytest.raises(synth.SynthesisError, match=r"nextpnr-ecp5 was not found: .*'sterna\[place\]'"):
+        place(Known())
 
 
 def test_presets_are_listed(capsys):

@@ -29,10 +29,18 @@ def test_tables_hold_what_was_found():
     found = {f"speed.sim.{name}": value for name, value in speed.items()}
     found |= {f"synth.lanes10.tree.{cell}": k for k, cell in enumerate(pages.CELLS, 1)}
     found["synth.lanes10.tree.spram"] = 0  # a kind that no unit uses gets no column
+    found |= {f"forms.ecp5.{form}.{columns}.per_trit": 100 / columns for form, columns in
+              (("portable", 10), ("portable", 20), ("fused", 20))}
+    found |= {"placed.ecp5.luts": 269, "placed.ecp5.per_trit": 13.45, "placed.ecp5.flip_flops": 335,
+              "placed.ecp5.median.mhz": 183.6, "placed.ecp5.least.mhz": 180.2}
     out = pages.tables({name: pages.show(name, value) for name, value in found.items()}, SYNTHESES)
     assert "| sim | 54,389 | 42.0% | 10.0% | 10.0% | 10.0% | 10.0% | 1,839 at 100 MHz |" in out["table.speed"]
     assert "| lut ram | dsp |" in out["table.synth.lanes10"]
-    assert "| tree | 1 | 2 | 3 | 4 | 5 | 6 | 8 |" in out["table.synth.lanes10"]
+    assert "| tree | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 9 |" in out["table.synth.lanes10"]
+    assert out["table.forms"].splitlines()[::2] == ["| family | form | C = 10 | C = 20 |",
+                                                    "| ecp5 | portable | 10.0 | 5.0 |"]
+    assert out["table.forms"].splitlines()[3] == "| ecp5 | fused |  | 5.0 |"
+    assert out["table.placed"].splitlines()[2] == "| ecp5 | 269 | 13.4 | 335 | 184 | 180 |"
     assert "table.quality" not in out
 
 
