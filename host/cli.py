@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sterna.host.commands.bench import bench
 from sterna.host.commands.devices import devices, version
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
@@ -55,9 +56,9 @@ def _with_verbose(command):
     return wrapped
 
 
-for _command, _name in ((generate, "generate"), (devices, "devices"), (upload, "upload"), (inspect, "inspect"),
-                        (convert, "convert"), (evaluate, "eval"), (gate, "gate"), (train, "train"),
-                        (version, "version")):
+for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (upload, "upload"),
+                        (inspect, "inspect"), (convert, "convert"), (evaluate, "eval"), (gate, "gate"),
+                        (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 
 

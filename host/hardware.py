@@ -79,6 +79,10 @@ class DeviceRuntime(Runtime):
                                           f"0x{found[first]:02x} instead of 0x{wanted[first]:02x}: upload again, "
                                           "then check the memory's timing")
 
+    @property
+    def model_bytes(self):
+        return len(self._image.data)
+
     def close(self):
         self.device.close()
         self.resources.close()
@@ -94,6 +98,8 @@ class DeviceRuntime(Runtime):
         # In pieces that end with the device at rest, so that the counters tell reading from making exactly.
         done, size = 0, max(1, min(self.device.info.ring // 2, 64))
         self.device.halt()
+        if tokens:
+            self._begin_count()
         while done < len(tokens) and not cancelled():
             piece = tokens[done:done + size]
             first = self.position
@@ -102,6 +108,7 @@ class DeviceRuntime(Runtime):
             self._start(first, first + len(piece), first + len(piece) + 1)
             self._await(first, first + len(piece))
             self.device.halt()
+            self._count(self.statistics.prompt_counters)
             done += len(piece)
             yield done
 
@@ -123,7 +130,7 @@ class DeviceRuntime(Runtime):
 
     def _make(self, token, n, sampling, stop, cancelled):
         device = self.device
-        self._before, self._sampled_at = device.counters(), time.monotonic()
+        self._begin_count()
         bits = sampling.inverse_temperature_bits
         run = device.run([token], n, seed=sampling.seed, sample=sampling.temperature > 0,
                          inverse_temperature_bits=bits or None, stop=stop, start_position=self.position,
@@ -134,30 +141,32 @@ class DeviceRuntime(Runtime):
                 for _, token in run:
                     ended = token == stop
                     yield token
-                    self._count()
+                    if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:
+                        self._count(self.statistics.counters)
                     if cancelled():
                         break
         except GeneratorExit:
             # The caller has seen enough, at a stop string for instance; the device has gone further.
             self.tokens += [] if ended else self._ahead()
-            self._count(now=True)
+            self._count(self.statistics.counters)
             raise
         # After Ctrl-C too the device may have gone further, and its state is that of the last token it read.
         yield from [] if ended else self._ahead()
-        self._count(now=True)
+        self._count(self.statistics.counters)
 
     def _ahead(self):
         """Tokens that the device has made beyond ``tokens``, once it is at rest."""
         position = self.device.status()[3]
         return self.device.read_ring(len(self.tokens), position + 1 - len(self.tokens))
 
-    def _count(self, now=False):
+    def _begin_count(self):
+        self._before, self._sampled_at = self.device.counters(), time.monotonic()
+
+    def _count(self, sums):
         """Add what the counters have moved since the last time; they wrap."""
-        if now or time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:
-            counters = self.device.counters()
-            self.statistics.counters.update({name: (value - self._before[name]) % (1 << 32)
-                                             for name, value in counters.items()})
-            self._before, self._sampled_at = counters, time.monotonic()
+        before = self._before
+        self._begin_count()
+        sums.update({name: (value - before[name]) % (1 << 32) for name, value in self._before.items()})
 
     def _values(self):
         geometry, where = self.model.geometry, self._map

@@ -5,9 +5,7 @@ docs/image-format.md is the normative description; `MemoryMap` is the one place 
 
 import json
 import lzma
-import os
 import struct
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -233,20 +231,6 @@ def build_image(packed, config, tokenizer_json, name, eos):
         out += [bytes(entry["offset"] - at), *bodies[entry["name"]]]
         at = entry["offset"] + entry["bytes"]
     return b"".join([*out, bytes(-at % ALIGN)])
-
-
-def write_image(path, data):
-    """Write a file atomically: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 class Image:

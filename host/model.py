@@ -57,6 +57,11 @@ class Model:
                              f"{self.geometry.vocab_size}")
         return end
 
+    @property
+    def size_bytes(self):
+        """Bytes of the image, or of the folder's weight files (int)."""
+        return len(self.image.data) if self.image else self._tensors.size_bytes
+
     @cached_property
     def packed(self):
         """The PackedModel."""

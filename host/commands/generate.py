@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
-                                          Waves, check_output, simulation)
+                                          Waves, check_output, check_temperature, simulation)
 from sterna.host.console import progress_bar, show, tell
 from sterna.host.devices import device_lines, open_runtime
 from sterna.host.errors import HostError, UsageError
@@ -44,10 +44,7 @@ def read_prompt(prompt, file):
 
 def check_flags(temperature, top_k, top_p, seed, predict, context):
     """UsageError for a value that generate does not take."""
-    if not 0 <= temperature <= 1000:
-        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) to 1000")
-    if 0 < temperature < 1e-3:
-        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) or at least 0.001")
+    check_temperature(temperature)
     if top_k:
         raise UsageError(f"--top-k {top_k}: the devices sample from all tokens; use 0 (off) and lower --temp instead")
     if top_p != 1.0:

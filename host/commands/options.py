@@ -20,6 +20,15 @@ Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memo
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
+TIMING = {"latency_cycles": 20, "refresh_interval_cycles": 780, "refresh_cycles": 0}  # of SimulatedBoard by default
+
+
+def check_temperature(temperature):
+    """UsageError for a temperature that no device takes."""
+    if not 0 <= temperature <= 1000:
+        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) to 1000")
+    if 0 < temperature < 1e-3:
+        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) or at least 0.001")
 
 
 def check_output(option, path):

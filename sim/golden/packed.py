@@ -164,13 +164,14 @@ class Tensors:
             if any(not isinstance(n, str) or Path(n).name != n for n in names):
                 raise PackError(f"{index}: names a file outside the folder")
             files = [folder / name for name in names]
-        self._entries = {}
+        self._entries, self.size_bytes = {}, 0
         for path in files:
             self._scan(path)
 
     def _scan(self, path):
         try:
             size = path.stat().st_size
+            self.size_bytes += size
             with path.open("rb") as file:
                 length = struct.unpack("<Q", file.read(8))[0]
                 header = json.loads(file.read(length)) if 8 + length <= size else None
