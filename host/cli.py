@@ -15,6 +15,7 @@ from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, inspect, upload
 from sterna.host.commands.train import train
+from sterna.host.console import printable
 from sterna.host.errors import HostError
 from sterna.hw.config import ConfigError
 
@@ -99,5 +100,5 @@ def main(arguments=None):
         if _settings["verbose"]:
             traceback.print_exc()
         message, code = describe(error)
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        print("error: " + printable(" ".join(message.split())), file=sys.stderr)
         return code

@@ -140,7 +140,7 @@ class DeviceRuntime(Runtime):
             with closing(run):
                 for _, token in run:
                     ended = token == stop
-                    yield token
+                    yield self._known(token)
                     if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:
                         self._count(self.statistics.counters)
                     if cancelled():
@@ -157,7 +157,18 @@ class DeviceRuntime(Runtime):
     def _ahead(self):
         """Tokens that the device has made beyond ``tokens``, once it is at rest."""
         position = self.device.status()[3]
-        return self.device.read_ring(len(self.tokens), position + 1 - len(self.tokens))
+        count = position + 1 - len(self.tokens)
+        if not 0 <= count <= self.device.info.ring:
+            raise DeviceError(f"{self.device.name}: reports position {position} and was at {self.position}: "
+                              "reset the board, then start again")
+        return list(map(self._known, self.device.read_ring(len(self.tokens), count)))
+
+    def _known(self, token):
+        """A token from the device; DeviceError unless the model has it."""
+        if token >= self.model.geometry.vocab_size:
+            raise DeviceError(f"{self.device.name}: made token {token}, and the model has "
+                              f"{self.model.geometry.vocab_size}: reset the board, then start again")
+        return token
 
     def _begin_count(self):
         self._before, self._sampled_at = self.device.counters(), time.monotonic()

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from sterna.host.console import show
+from sterna.host.console import printable, show
 from sterna.host.files import write_file
 from sterna.host.statistics import STALLS
 
@@ -84,7 +84,7 @@ class Markdown:
         """Text of one row."""
         self._rows.append(row)
         sides = ((">" if k in (1, 2) or k > 5 else "<") for k in range(len(self._columns)))
-        return self._line(f"{cell(row).replace('|', chr(92) + '|'):{side}{max(width, len(name))}}"
+        return self._line(f"{printable(cell(row)).replace('|', chr(92) + '|'):{side}{max(width, len(name))}}"
                           for (name, width, cell), side in zip(self._columns, sides, strict=True))
 
     def end(self):

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sterna.host.commands.options import Baud
-from sterna.host.console import table_console, tell
+from sterna.host.console import printable, table_console, tell
 from sterna.host.devices import open_runtime
 from sterna.host.errors import HostError, UsageError
 from sterna.host.files import write_file
@@ -72,7 +72,7 @@ def inspect(
         print(json.dumps(found, indent=2))
         return
     console = table_console()
-    console.print(f"{found['file']}: {found['name']}, {found['bytes']:,} bytes, "
+    console.print(f"{printable(found['file'])}: {printable(found['name'])}, {found['bytes']:,} bytes, "
                   f"{found['ternary_weights']:,} ternary weights, end of text {found['eos']}")
     console.print("geometry: " + ", ".join(f"{k} {v}" for k, v in found["geometry"].items()))
     console.print("tiling:   " + ", ".join(f"{k} {v}" for k, v in found["tiling"].items()))

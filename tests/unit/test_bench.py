@@ -181,6 +181,9 @@ def test_nothing_is_written_when_nothing_was_measured(sterna, model, tmp_path):
     path.write_text("old")
     code, out, err = sterna("bench", "-m", model.path, "--device", "socket://127.0.0.1:9", "-o", path)
     assert (code, out) == (1, "") and "connection refused" in err and path.read_text() == "old"
+    for style in ("md", "json"):
+        code, out, err = sterna("bench", "-m", model.path, "--device", "socket://127.0.0.1:9", "-o", style)
+        assert (code, out) == (1, "") and "connection refused" in err
 
 
 @pytest.mark.parametrize("flags, message", [
