@@ -131,6 +131,7 @@ class DeviceRuntime(Runtime):
     def _make(self, token, n, sampling, stop, cancelled):
         device = self.device
         self._begin_count()
+        end = self.position + n
         bits = sampling.inverse_temperature_bits
         run = device.run([token], n, seed=sampling.seed, sample=sampling.temperature > 0,
                          inverse_temperature_bits=bits or None, stop=stop, start_position=self.position,
@@ -147,18 +148,18 @@ class DeviceRuntime(Runtime):
                         break
         except GeneratorExit:
             # The caller has seen enough, at a stop string for instance; the device has gone further.
-            self.tokens += [] if ended else self._ahead()
+            self.tokens += [] if ended else self._ahead(end)
             self._count(self.statistics.counters)
             raise
         # After Ctrl-C too the device may have gone further, and its state is that of the last token it read.
-        yield from [] if ended else self._ahead()
+        yield from [] if ended else self._ahead(end)
         self._count(self.statistics.counters)
 
-    def _ahead(self):
-        """Tokens that the device has made beyond ``tokens``, once it is at rest."""
+    def _ahead(self, end):
+        """Tokens that the device has made beyond ``tokens``, once it is at rest, at position ``end`` at most."""
         position = self.device.status()[3]
         count = position + 1 - len(self.tokens)
-        if not 0 <= count <= self.device.info.ring:
+        if position > end or not 0 <= count <= self.device.info.ring:
             raise DeviceError(f"{self.device.name}: reports position {position} and was at {self.position}: "
                               "reset the board, then start again")
         return list(map(self._known, self.device.read_ring(len(self.tokens), count)))

@@ -4,10 +4,10 @@ from functools import cached_property
 from pathlib import Path
 
 from sterna.host.errors import HostError
-from sterna.host.image import Image, build_image, tiling_of
+from sterna.host.image import Image, ImageError, build_image, tiling_of
 from sterna.host.text import TextError, Vocabulary
 from sterna.sim.golden.packed import load_checkpoint, pack, read_json
-from sterna.sim.golden.strictjson import short
+from sterna.sim.golden.strictjson import read_bytes, short
 
 TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
 
@@ -79,12 +79,8 @@ class Model:
                 raise ImageError(f"{self.path}: {error}") from None
         path = self.path / "tokenizer.json"
         try:
-            with path.open("rb") as file:
-                data = file.read(TOKENIZER_BYTES + 1)
-            if len(data) > TOKENIZER_BYTES:
-                raise ModelError(f"{path}: larger than {TOKENIZER_BYTES:,} bytes: this is no tokenizer")
-            return data.decode()
-        except (OSError, UnicodeDecodeError) as error:
+            return read_bytes(path, TOKENIZER_BYTES).decode()
+        except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
     @cached_property

@@ -16,16 +16,16 @@ from torch.nn.functional import cross_entropy
 from sterna.models import data, layers
 from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
-from sterna.sim.golden.strictjson import short
+from sterna.sim.golden.strictjson import read_bytes, short
 
 RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
 CONFIG_BYTES = 1 << 20  # the largest configuration that is read
 MOST_PARAMETERS = 10**9
 _LARGE = 10**9
 LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hidden_size", "intermediate_size",
-                                            "num_hidden_layers", "row_tokens", "rows", "evaluate_every")},
-          "learning_rate": (0, 1000), "weight_decay": (0, 1000), "seed": (0, 2**32 - 1), "steps": (0, _LARGE),
-          "minutes": (0, _LARGE)}
+                                            "num_hidden_layers", "evaluate_every")},
+          "row_tokens": (1, 1 << 20), "rows": (1, 1 << 20), "learning_rate": (0, 1000), "weight_decay": (0, 1000),
+          "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
 
 
 class TrainError(ValueError):
@@ -95,18 +95,12 @@ class TrainConfig:
             The file is not there or not TOML, or an entry is missing, unknown or of the wrong type.
         """
         try:
-            with Path(path).open("rb") as file:
-                text = file.read(CONFIG_BYTES + 1)
-            if len(text) > CONFIG_BYTES:
-                raise TrainError(f"cannot read the configuration {path}: larger than {CONFIG_BYTES:,} bytes")
-            values = tomllib.loads(text.decode())
+            values = tomllib.loads(read_bytes(path, CONFIG_BYTES).decode())
         except OSError as error:
             raise TrainError(f"cannot read the configuration {path}: {error.strerror}") from None
         except RecursionError:
             raise TrainError(f"cannot read the configuration {path}: nested too deeply") from None
-        except TrainError:
-            raise
-        except ValueError as error:  # no UTF-8, no TOML, or an integer of thousands of digits
+        except ValueError as error:  # too long, no UTF-8, no TOML, or an integer of thousands of digits
             raise TrainError(f"cannot read the configuration {path}: {error}") from None
         types = typing.get_type_hints(cls)
         if unknown := sorted(set(values) - set(types)):

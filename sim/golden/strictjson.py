@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import reprlib
 
 _SHORT = reprlib.Repr()
@@ -62,10 +63,16 @@ def parse(text):
         raise JsonError(f"not valid JSON: {error}") from None
 
 
-def read(path, limit_bytes):
-    """The value of a JSON file; JsonError as for ``parse``, or if it is larger than ``limit_bytes``; OSError."""
+def read_bytes(path, limit_bytes):
+    """The bytes of a file; JsonError if there are more than ``limit_bytes``, OSError if it cannot be read."""
     with open(path, "rb") as file:
-        text = file.read(limit_bytes + 1)
-    if len(text) > limit_bytes:
+        size = os.fstat(file.fileno()).st_size  # reading takes a buffer of what is asked for
+        data = file.read(min(size, limit_bytes) + 1)
+    if len(data) > limit_bytes:
         raise JsonError(f"larger than {limit_bytes:,} bytes")
-    return parse(text)
+    return data
+
+
+def read(path, limit_bytes):
+    """The value of a JSON file; JsonError as for ``parse`` and ``read_bytes``, OSError if it cannot be read."""
+    return parse(read_bytes(path, limit_bytes))
