@@ -46,8 +46,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Of a serial port.
     waves : path or None
         VCD file of a simulation.
-    preload : bool
-        A simulation starts with the model in memory.
+    preload : bool or None
+        A simulation starts with the model in memory; None: if it writes waveforms and its memory can be filled.
     timing : dict or None
         Memory timing of a simulation, as ``SimulatedBoard`` takes it.
 

@@ -43,6 +43,8 @@ class DeviceRuntime(Runtime):
         The model does not fit the device, or the device fails.
     """
 
+    piece_tokens = 64  # of a prompt, read in one run
+
     def __init__(self, model, device, tell, *, simulated=False, loaded=False):
         super().__init__(model)
         self.device, info = device, device.info
@@ -96,7 +98,7 @@ class DeviceRuntime(Runtime):
 
     def _read(self, tokens, cancelled):
         # In pieces that end with the device at rest, so that the counters tell reading from making exactly.
-        done, size = 0, max(1, min(self.device.info.ring // 2, 64))
+        done, size = 0, max(1, min(self.device.info.ring // 2, self.piece_tokens))
         self.device.halt()
         if tokens:
             self._begin_count()
@@ -223,6 +225,8 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
     with ExitStack() as stack:
         image = model.image_for(config, tell)  # refused before anything is compiled
         build_program(config, model.geometry)
+        if preload is None:  # waveforms of an upload are larger than those of many tokens
+            preload = waves is not None and config.memory == "external"
         parts = _files(stack, image, config) if preload else None
         board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell,
                                                    **timing or {}))
@@ -230,4 +234,6 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload)
         runtime.resources = stack.pop_all()
+        if waves is not None:
+            runtime.piece_tokens = 1  # so that a limit of the file is looked at behind every token
         return runtime

@@ -64,7 +64,7 @@ class Vocabulary:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            raise TextError(f"the tokenizer {what}: {error}") from None
+            raise TextError(f"the tokenizer {what}: {' '.join(str(error).split())[:200]}") from None
 
     def __len__(self):
         return self.tokenizer.get_vocab_size()

@@ -29,13 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def load_stories(path, vocabulary, limit):
     """(token arrays, bytes) of a text file; each story runs from its start mark to its end mark."""
-    try:
-        stories = read_stories(path)
-    except UnicodeDecodeError as error:
-        raise HostError(f"{path} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror or error}") from None
-    stories = stories[:limit or None]
+    stories = read_stories(path)[:limit or None]
     if not stories:
         raise HostError(f"{path} holds no text")
     ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]

@@ -233,6 +233,14 @@ def test_index(tmp_path, index):
     assert use_folder(path) is None
 
 
+def test_file_names_of_an_index_are_one_line(tmp_path):
+    path = folder_of(tmp_path / "model")
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x\\n\\u001b[2J"}}')
+    with pytest.raises(ERRORS, match="names a file outside the folder"):
+        Model(path)
+
+
 def test_folders_where_files_should_be(tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         path = folder_of(tmp_path / name)
@@ -289,6 +297,8 @@ def test_tokenizer(capfd, data):
     ({"model": TOKENIZER["model"] | {"vocab": {"a": 2**32 - 1}}}, "piece 'a' has the id 4294967295"),
     ({"model": {"type": "Unigram", "vocab": []}}, "its model is no BPE"),
     ({"decoder": None}, "neither byte-level"),
+    # The package's own message repeats the pieces: it is cut.
+    ({"model": TOKENIZER["model"] | {"vocab": {"x" * 5000: 0, "a": 1}, "merges": [["x" * 5000, "a"]]}}, "^.{,300}$"),
 ])
 def test_tokenizers_that_are_refused(change, message):
     with pytest.raises(TextError, match=message):
