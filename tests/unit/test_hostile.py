@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 from small_model import DEVICE, byte_tokenizer
+from sterna.host.files import write_file
 from sterna.host.image import Image, build_image
 from sterna.host.model import Model
 from sterna.host.runtime import GoldenRuntime, Sampling
@@ -305,6 +306,15 @@ def test_tokenizers_that_are_refused(change, message):
         Vocabulary(json.dumps(TOKENIZER | change), 0)
 
 
+def test_pieces_that_are_no_bytes_are_their_text():
+    odd = json.loads(json.dumps(TOKENIZER))
+    odd["model"]["vocab"] |= {"\u65e5": 300, "<0xZZ>": 301, "<0x-1>": 302, "<0x41>": 303}
+    level = Vocabulary(json.dumps(odd), 0)
+    assert [level.token_bytes(k) for k in (300, 301)] == ["\u65e5".encode(), b"<0xZZ>"]
+    fallback = Vocabulary(json.dumps(odd | {"decoder": {"type": "ByteFallback"}}), 0)
+    assert [fallback.token_bytes(k) for k in (301, 302, 303)] == [b"<0xZZ>", b"<0x-1>", b"A"]
+
+
 def test_padding_truncation_and_marks_behind_a_text_are_left_out():
     plain = Vocabulary(json.dumps(TOKENIZER), 0)
     post = {"type": "TemplateProcessing", "pair": [], "single": [
@@ -349,6 +359,15 @@ def test_state_file_of_other_numbers(tmp_path, saved, kind):
     path = tmp_path / "s"
     path.write_bytes(saved.replace(b'"U32"', json.dumps(kind).encode()))
     assert outcome(lambda: load_state(path, PACKED), path) is None
+
+
+def test_file_that_cannot_be_written_keeps_its_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "absent" / "f", tmp_path / "folder"):
+        with pytest.raises(OSError) as error:
+            write_file(path, b"x")
+        assert error.value.filename == str(path) and error.value.strerror
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 def test_state_file_that_cannot_be_written_is_named(tmp_path):

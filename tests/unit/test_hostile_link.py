@@ -96,6 +96,23 @@ def test_device_that_lies(seed):
     assert memory.peak_bytes < 4 << 20
 
 
+def test_position_behind_the_limit_of_a_run():
+    class Ahead(FakeDevice):
+        """Says that all positions have been processed, and sends no token."""
+
+        def _load(self, address):
+            status = address == protocol.REGISTERS + Register.POSITION and self.block[Register.CONTROL] & 1
+            return 1 << 31 if status else super()._load(address)
+
+        def _token(self):
+            self.reads = getattr(self, "reads", 0) + 1
+            assert self.reads < 100, "the host goes on asking"
+
+    device = Device(Ahead(), retry_s=1.0, poll_s=0.001, timeout_s=1.0, stall_s=1.0)
+    with pytest.raises(DeviceError, match="fake: reports position 2147483648 behind the limit 17"):
+        list(device.run([5, 6, 7], 1 << 30))
+
+
 @pytest.mark.parametrize("position", [2**32 - 1, 40, 0])
 def test_position_that_cannot_be(model, position):
     """Behind the limit, or before what has been read: the host must not read gigabytes of ring."""

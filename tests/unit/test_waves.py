@@ -32,8 +32,8 @@ def test_limit(tmp_path):
 
 def test_expectation():
     assert expectation("w.vcd", 890_000, 4.0) == \
-        "waves: w.vcd will take about 0.89 GB for every token; the run ends behind 4 GB (--waves-limit)"
-    assert expectation("w.vcd", 5_000, 0).endswith("about 0.005 GB for every token")
+        "waves: w.vcd will take about 1.8 GB for every token; the run ends behind 4 GB (--waves-limit)"
+    assert expectation("w.vcd", 5_000, 0).endswith("about 0.01 GB for every token")
 
 
 def test_generate_ends_at_the_limit_and_says_so(folder, tmp_path, monkeypatch, capsys):
