@@ -124,7 +124,7 @@ def bench(
         raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
     devices = parts("--device", device)
     simulated = [name for name in devices if simulated_config(name)]  # unknown presets are refused here
-    timing = simulation((simulated or devices)[0], None, False, latency, refresh_every, refresh)["timing"]
+    timing = simulation((simulated or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
     style, path = style_of(output)
     models = [Model(p) for p in paths(model)]
     sampling = Sampling(temperature, seed)

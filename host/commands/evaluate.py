@@ -121,7 +121,7 @@ def evaluate(
         raise UsageError(f"--stories {stories}: use 0 (all) or more")
     if check < 1:
         raise UsageError(f"--check {check}: use at least 1")
-    options = simulation(device, None, False, latency, refresh_every, refresh)
+    options = simulation(device, None, None, latency, refresh_every, refresh)
     loaded = Model(model)
     hardware = is_hardware(device)
     files = [(path, *load_stories(path, loaded.vocabulary, stories)) for path in texts]

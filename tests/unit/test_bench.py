@@ -113,7 +113,7 @@ def test_every_combination_is_a_row_and_all_formats_agree(sterna, model):
     with served(GoldenDevice(model.packed)) as url:
         flags = ("bench", "-m", model.path, "--device", f"golden,{url}", "-p", "3,5", "-n", "0,4", "-r", 2)
         found = {style: sterna(*flags, "-o", style) for style in ("json", "csv", "md")}
-    assert all(code == 0 and "\x1b" not in out + err for code, out, err in found.values())
+    assert all(code == 0 and "\x1b" not in out + err for code, out, err in found.values()), found
     rows = json.loads(found["json"][1])
     assert [(r["device"], r["test"]) for r in rows] == [(d, t) for d in ("golden", url) for t in ("pp3", "pp5", "tg4")]
     assert all(r["repetitions"] == 2 == len(r["samples_ts"]) and r["avg_ts"] > 0 and r["seed"] == 1 for r in rows)
