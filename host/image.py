@@ -284,8 +284,8 @@ class Image:
         wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size, "stream": self.layout.stream_bytes}
         for section, entry in self.sections.items():
             if entry["bytes"] != wanted.get(section, entry["bytes"]):
-                raise ImageError(f"damaged section header: section {section} has {entry['bytes']} bytes, its geometry "
-                                 f"takes {wanted[section]}")
+                raise ImageError(f"damaged section header: section {section} has {entry['bytes']} bytes, its "
+                                 f"geometry takes {wanted[section]}")
             if entry["offset"] + entry["bytes"] > len(self.data):
                 raise ImageError(f"truncated image in section {section}: download or pack it again")
             if crc32c(self.section(section)) != entry["crc32c"]:

@@ -1,4 +1,4 @@
-"""Rows of ``sterna bench`` as Markdown, CSV or JSON, on standard output or in a file, each row as soon as it is there."""
+"""Rows of ``sterna bench`` as Markdown, CSV or JSON, on standard output or in a file, each row once it is there."""
 
 import csv
 import io
@@ -92,10 +92,11 @@ class Markdown:
         first = self._rows[0]
         lines = [f"wall tokens/s: mean{' ± standard deviation' * (first['repetitions_wanted'] > 1)} over "
                  f"{first['repetitions_wanted']} repetition{'s' * (first['repetitions_wanted'] > 1)}, by the wall "
-                 "clock of this machine; of a simulated device it is the speed of the simulation, not of the hardware"]
+                 "clock of this machine; of a simulated device it is the speed of the simulation, not of the "
+                 "hardware"]
         if any(r["cycles_per_token"] for r in self._rows):
-            lines.append("projected: the assumed clock over simulated cycles; memory: useful bytes of what the memory "
-                         "could deliver; stalls: of the cycles")
+            lines.append("projected: the assumed clock over simulated cycles; memory: useful bytes of what the "
+                         "memory could deliver; stalls: of the cycles")
         timings = {tuple(r[k] for k in ("latency_cycles", "refresh_interval_cycles", "refresh_cycles"))
                    for r in self._rows if r["kind"] == "simulated"}
         lines += [f"simulated memory: latency {latency} cycles, refresh {refresh} of every {interval} cycles"

@@ -76,11 +76,13 @@ def load_state(path, packed):
     except OSError as error:
         raise StateError(f"cannot read the state file {path}: {error.strerror}") from None
     except tensorfile.TensorFileError:
-        raise StateError(f"{path} is no state file, or a damaged one: give one that --save-state has written") from None
+        raise StateError(f"{path} is no state file, or a damaged one: give one that --save-state has written") \
+            from None
     if metadata.get("format") != "sterna-state" or set(entries) != {"state", "tokens"}:
         raise StateError(f"{path} is no state file: give one that --save-state has written")
     if metadata.get("version") != VERSION:
-        raise StateError(f"{path} is a state file of version {short(metadata.get('version'))}, this program reads {VERSION}")
+        raise StateError(f"{path} is a state file of version {short(metadata.get('version'))}, this program "
+                         f"reads {VERSION}")
     if metadata.get("model") != model_hash(packed):
         raise StateError(f"{path} belongs to another model: give the model that it was saved with")
     shape = (packed.geometry.num_hidden_layers, packed.geometry.hidden_size)

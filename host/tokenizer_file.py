@@ -186,7 +186,8 @@ def _start(processor):
             name = token.get("id") if isinstance(token, dict) else None
             entry = special.get(name) if isinstance(name, str) else None
             ids = entry.get("ids") if isinstance(entry, dict) else None
-            _need(isinstance(ids, list) and all(map(_natural, ids)), f"its template has {short(piece)}, which has no ids")
+            _need(isinstance(ids, list) and all(map(_natural, ids)),
+                  f"its template has {short(piece)}, which has no ids")
             out += ids
     return out
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-# Bytes of VCD per byte of the weight stream and token: 1,370 (story) and 2,370 (tiny) on the preset sim, 3,260 (tiny) on
-# lanes10.
+# Bytes of VCD per byte of the weight stream and token: 1,370 (story) and 2,370 (tiny) on the preset sim,
+# 3,260 (tiny) on lanes10.
 VCD_PER_STREAM_BYTE = 2000
 GB = 10**9
 

@@ -20,7 +20,8 @@ DEEP = "\0deep\0"  # stands for a thousand nested lists in ``text_of``
 
 SCALARS = st.one_of(
     st.sampled_from([None, True, False, 0, 1, -1, 2, 5, 7, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64,
-                     10**30, -2**63, 0.0, 0.5, -0.0, 1e-320, 1e308, float("inf"), float("-inf"), float("nan"), "", "a",
+                     10**30, -2**63, 0.0, 0.5, -0.0, 1e-320, 1e308, float("inf"), float("-inf"), float("nan"), "",
+                     "a",
                      "F32", "trit5", "\ud800", "\0", "x" * 5000, "\n\x1b[2J", DEEP]),
     st.integers(-300, 300), st.floats(), st.text(max_size=5))
 VALUES = st.one_of(SCALARS, SCALARS, st.lists(SCALARS, max_size=4),

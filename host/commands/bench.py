@@ -76,8 +76,8 @@ def run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report
 def bench(
     model: Annotated[list[str], typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder; several "
                                              "with commas.", show_default=False)],
-    device: Annotated[list[str], typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL, see "
-                                              "`sterna devices`; several with commas.")] = ["sim"],  # noqa: B006
+    device: Annotated[list[str], typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL, "
+                                              "see `sterna devices`; several with commas.")] = ["sim"],  # noqa: B006
     prompt: Annotated[str, typer.Option("-p", "--n-prompt", help="Tokens of a prompt to read; several with commas; "
                                         "0: none.")] = "32",
     generate: Annotated[str, typer.Option("-n", "--n-gen", help="Tokens to make; several with commas; 0: "

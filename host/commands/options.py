@@ -15,8 +15,8 @@ DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PR
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
 Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "
                                        "the upload. Default: only with --waves.", show_default=False)]
-Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal, about 2 kB for every byte "
-                                     "of the model and token.", show_default=False)]
+Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal, about 2 kB for every "
+                                     "byte of the model and token.", show_default=False)]
 WavesGb = Annotated[float, typer.Option("--waves-limit", help="sim: end the run between two tokens when --waves has "
                                         "written so many GB; 0: no limit.")]
 Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memory read to its first word.",

@@ -205,7 +205,8 @@ class Tensors:
         for name, shape in geometry.tensors():
             wanted.add(name)
             if name not in self._entries:
-                raise PackError(f"{self.folder}: tensor {name!r} is missing: config.json asks for shape {list(shape)}")
+                raise PackError(f"{self.folder}: tensor {name!r} is missing: config.json asks for "
+                                f"shape {list(shape)}")
             if self._entries[name].shape != shape:
                 raise PackError(f"{self.folder}: tensor {name!r} has shape {list(self._entries[name].shape)}: "
                                 f"config.json asks for {list(shape)}")

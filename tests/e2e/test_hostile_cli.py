@@ -1,4 +1,4 @@
-"""Hostile files through the command line: one line, no traceback, little memory, nothing written, device untouched."""
+"""Hostile files through the command line: one line, no traceback, little memory, nothing written, no device touched."""
 
 import json
 import lzma
@@ -105,9 +105,11 @@ def test_hostile_models(corpus, tmp_path):
 
 def test_device_is_not_touched(corpus):
     device = GoldenDevice(Model(corpus[0].parent / "good").packed)
-    models = [path for path in corpus if path.name in ("layers.sterna", "far.sterna", "header", "endless", "empty.sterna")]
+    models = [path for path in corpus if path.name in (
+        "layers.sterna", "far.sterna", "header", "endless", "empty.sterna")]
     with served(device) as url:
-        for path, result in zip(models, run([("upload", "-m", path, "--device", url) for path in models]), strict=True):
+        lines = [("upload", "-m", path, "--device", url) for path in models]
+        for path, result in zip(models, run(lines), strict=True):
             check(result, path)
     assert len(models) == 5 and device.writes == 0
 

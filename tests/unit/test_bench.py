@@ -115,7 +115,8 @@ def test_every_combination_is_a_row_and_all_formats_agree(sterna, model):
         found = {style: sterna(*flags, "-o", style) for style in ("json", "csv", "md")}
     assert all(code == 0 and "\x1b" not in out + err for code, out, err in found.values()), found
     rows = json.loads(found["json"][1])
-    assert [(r["device"], r["test"]) for r in rows] == [(d, t) for d in ("golden", url) for t in ("pp3", "pp5", "tg4")]
+    assert [(r["device"], r["test"]) for r in rows] == [
+        (d, t) for d in ("golden", url) for t in ("pp3", "pp5", "tg4")]
     assert all(r["repetitions"] == 2 == len(r["samples_ts"]) and r["avg_ts"] > 0 and r["seed"] == 1 for r in rows)
     assert [r["cycles_per_token"] for r in rows] == 3 * [None] + 3 * [CYCLES_PER_TOKEN]
     assert rows[0]["kind"] == "golden" and rows[3]["kind"] == "hardware" and rows[3]["build"] == "12345678"
@@ -126,8 +127,8 @@ def test_every_combination_is_a_row_and_all_formats_agree(sterna, model):
     table = [line for line in found["md"][1].splitlines() if line.startswith("|")]
     assert len(table) == 8 and len({line.count("|") for line in table}) == 1 and set(table[1]) <= set("|-: ")
     assert re.search(r"\| golden +\| tg4 +\| +[\d.]+ ± [\d.]+ \| +- \|", table[4])
-    assert re.search(r"build 12345678, 80 MHz\) \| tg4 .* 2500 counted \| +32000.0 device time \| .* 2.0% 0.0% 0.0% 4.0%",
-                     table[7])
+    assert re.search(r"build 12345678, 80 MHz\) \| tg4 .* 2500 counted \| +32000.0 device time \| "
+                     r".* 2.0% 0.0% 0.0% 4.0%", table[7])
     assert "random token ids, seed 1; generation: greedy" in found["md"][1]
 
 
@@ -193,7 +194,8 @@ def test_nothing_is_written_when_nothing_was_measured(sterna, model, tmp_path):
     (("-o", "xml"), "--output 'xml': use md, csv, json, or a file that ends in one of them"),
     (("-o", "nowhere/b.csv"), "--output nowhere/b.csv: cannot be written there"),
     (("--device", "golden,sim:big"), "unknown preset 'big'"), (("--device", "golden,"), "one of the values is empty"),
-    (("--device", "golden", "--latency", "3"), "--latency needs the simulated board"), (("--temp", "-1"), "--temp -1"),
+    (("--device", "golden", "--latency", "3"), "--latency needs the simulated board"),
+    (("--temp", "-1"), "--temp -1"),
     (("--seed", "-1"), "--seed -1: use 0 to"), (("-m", "nowhere"), "no such model 'nowhere'"),
 ])
 def test_errors_are_one_line_before_anything_runs(sterna, model, flags, message):

@@ -100,7 +100,8 @@ def test_image_content_with_right_checksums(tmp_path, data):
         count = data.draw(st.sampled_from([1, 30, section["bytes"]]))
         first = data.draw(st.integers(section["offset"], section["offset"] + section["bytes"] - count))
         style = data.draw(st.sampled_from(["random", "ones", "zeros"]))
-        body[first:first + count] = {"random": rng.bytes(count), "ones": b"\xff" * count, "zeros": bytes(count)}[style]
+        body[first:first + count] = {"random": rng.bytes(count), "ones": b"\xff" * count,
+                                     "zeros": bytes(count)}[style]
     path = tmp_path / "m.sterna"
     path.write_bytes(resealed(bytes(body)))
     assert Image.load(path).name == "small"
@@ -131,7 +132,8 @@ def test_image_with_an_array_that_cannot_be(tmp_path, change):
 
 @pytest.mark.parametrize("data, message", [
     (lzma.compress(bytes(1 << 27)), "more than [0-9,]+ bytes when unpacked"),
-    (lzma.compress(b"{}" * 99)[:-20], "it ends too early"), (b"", "it ends too early"), (b"\xfd7zXZ", "ends too early"),
+    (lzma.compress(b"{}" * 99)[:-20], "it ends too early"), (b"", "it ends too early"),
+    (b"\xfd7zXZ", "ends too early"),
     (b"junk" * 9, "download or pack the image again"), (lzma.compress(b"\xff{}"), "download or pack the image again"),
     # 1.5 GB to unpack, by a filter's own word: one byte of the block header, its checksum made right.
     (None, "download or pack the image again"),
@@ -260,7 +262,8 @@ MERGED["model"]["merges"] = [["a", "b"], ["ab", "c"]]
 MERGED["normalizer"] = {"type": "Sequence", "normalizers": [
     {"type": "NFC"}, {"type": "Replace", "pattern": {"String": "x"}, "content": "yy"}]}
 MERGED["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-    {"type": "Split", "pattern": {"Regex": "\\s+"}, "behavior": "Isolated", "invert": False}, MERGED["pre_tokenizer"]]}
+    {"type": "Split", "pattern": {"Regex": "\\s+"}, "behavior": "Isolated", "invert": False},
+    MERGED["pre_tokenizer"]]}
 MERGED["post_processor"] = {"type": "TemplateProcessing", "single": [
     {"SpecialToken": {"id": "s", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [],
     "special_tokens": {"s": {"id": "s", "ids": [0], "tokens": ["<|endoftext|>"]}}}

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.torch
 GOOD = {"text": '"t.txt"', "holdout_stories": "4", "vocab_size": "264", "hidden_size": "16",
         "intermediate_size": "24", "num_hidden_layers": "1", "row_tokens": "32", "rows": "2", "learning_rate": "0.01",
         "weight_decay": "0", "products": '"fp32"', "seed": "1", "evaluate_every": "3", "steps": "6", "minutes": "0.5"}
-VALUES = st.sampled_from(["nan", "inf", "-inf", "1e400", "-1", "0", "1.5", "true", '""', '"x"', "[]", "{}", "9" * 5000,
+VALUES = st.sampled_from(["nan", "inf", "-inf", "1e400", "-1", "0", "1.5", "true", '""', '"x"', "[]", "{}",
+                          "9" * 5000,
                           "10000000000000", "0x10", "1979-05-27", "'''", "[" * 3000 + "]" * 3000, '"\\ud800"', "",
                           '"' + "y" * 5000 + '"', '"../../etc/passwd"', '"\\u0000"', "1e-320"])
 
@@ -28,7 +29,8 @@ def load(path, content):
 
 
 @examples(150)
-@given(st.dictionaries(st.sampled_from(sorted(GOOD)), VALUES, min_size=1, max_size=3), st.sampled_from(["", "a = 1\n"]))
+@given(st.dictionaries(st.sampled_from(sorted(GOOD)), VALUES, min_size=1, max_size=3),
+       st.sampled_from(["", "a = 1\n"]))
 def test_values(tmp_path, changes, more):
     text = "".join(f"{k} = {v}\n" for k, v in (GOOD | changes).items()) + more
     config = load(tmp_path / "run.toml", text.encode())
