@@ -29,7 +29,8 @@ def progress_bar():
     """A rich Progress on standard error; shows nothing unless that is a terminal."""
     console = Console(stderr=True)
     return Progress(TextColumn("{task.description}", markup=False), BarColumn(),
-                    TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+                    TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), console=console,
+                    transient=True, disable=not console.is_terminal)
 
 
 def table_console():

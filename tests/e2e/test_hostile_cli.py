@@ -1,4 +1,4 @@
-"""Hostile files through the command line: one line, no traceback, little memory, nothing written, no device touched."""
+"""Hostile files through the command line: one line, no traceback, little memory, nothing written or touched."""
 
 import json
 import lzma
