@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from sterna.host.commands.bench import bench
 from sterna.host.commands.devices import devices, version
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, inspect, upload
 from sterna.host.commands.train import train
+from sterna.host.console import printable
 from sterna.host.errors import HostError
 from sterna.hw.config import ConfigError
 
@@ -55,9 +57,9 @@ def _with_verbose(command):
     return wrapped
 
 
-for _command, _name in ((generate, "generate"), (devices, "devices"), (upload, "upload"), (inspect, "inspect"),
-                        (convert, "convert"), (evaluate, "eval"), (gate, "gate"), (train, "train"),
-                        (version, "version")):
+for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (upload, "upload"),
+                        (inspect, "inspect"), (convert, "convert"), (evaluate, "eval"), (gate, "gate"),
+                        (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 
 
@@ -98,5 +100,5 @@ def main(arguments=None):
         if _settings["verbose"]:
             traceback.print_exc()
         message, code = describe(error)
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        print("error: " + printable(" ".join(message.split())), file=sys.stderr)
         return code

@@ -6,9 +6,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def printable(text):
+    """A text with characters that would steer a terminal as escapes: names come out of files that others wrote."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def tell(line):
     """One line of information on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def show(text):
@@ -23,10 +28,11 @@ def show(text):
 def progress_bar():
     """A rich Progress on standard error; shows nothing unless that is a terminal."""
     console = Console(stderr=True)
-    return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-                    TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+    return Progress(TextColumn("{task.description}", markup=False), BarColumn(),
+                    TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), console=console,
+                    transient=True, disable=not console.is_terminal)
 
 
 def table_console():
     """A rich Console on standard output, wide enough for the tables when it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)

@@ -21,6 +21,12 @@ def device_lines():
     return lines if ports else [*lines, "(no serial ports; socket://HOST:PORT works too)"]
 
 
+def simulated_config(device):
+    """The Config of a --device value that is a simulated board, None for any other; ConfigError: unknown preset."""
+    kind, colon, name = device.partition(":")
+    return preset(name if colon else DEFAULT_SIMULATION) if kind == "sim" else None
+
+
 def is_hardware(device):
     """Whether a --device value runs the accelerator, simulated or real, rather than a model in this process."""
     return device not in ("golden", "float", "torch")
@@ -40,8 +46,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Of a serial port.
     waves : path or None
         VCD file of a simulation.
-    preload : bool
-        A simulation starts with the model in memory.
+    preload : bool or None
+        A simulation starts with the model in memory; None: if it writes waveforms and its memory can be filled.
     timing : dict or None
         Memory timing of a simulation, as ``SimulatedBoard`` takes it.
 
@@ -57,10 +63,9 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         raise UsageError("--device is empty: see `sterna devices` for what it takes")
     if baud <= 0:
         raise UsageError(f"--baud {baud}: use the bits per second of the board, for instance 1000000")
-    kind, colon, name = device.partition(":")
+    config = simulated_config(device)
     # Imported late: a golden run needs neither the link nor the simulator.
     from sterna.host.hardware import open_port, open_simulation
-    if kind == "sim":
-        config = preset(name if colon else DEFAULT_SIMULATION)
+    if config:
         return open_simulation(config, model, tell, waves=waves, preload=preload, timing=timing)
     return open_port(device, baud, model, tell)

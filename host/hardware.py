@@ -43,6 +43,8 @@ class DeviceRuntime(Runtime):
         The model does not fit the device, or the device fails.
     """
 
+    piece_tokens = 64  # of a prompt, read in one run
+
     def __init__(self, model, device, tell, *, simulated=False, loaded=False):
         super().__init__(model)
         self.device, info = device, device.info
@@ -79,6 +81,10 @@ class DeviceRuntime(Runtime):
                                           f"0x{found[first]:02x} instead of 0x{wanted[first]:02x}: upload again, "
                                           "then check the memory's timing")
 
+    @property
+    def model_bytes(self):
+        return len(self._image.data)
+
     def close(self):
         self.device.close()
         self.resources.close()
@@ -92,8 +98,10 @@ class DeviceRuntime(Runtime):
 
     def _read(self, tokens, cancelled):
         # In pieces that end with the device at rest, so that the counters tell reading from making exactly.
-        done, size = 0, max(1, min(self.device.info.ring // 2, 64))
+        done, size = 0, max(1, min(self.device.info.ring // 2, self.piece_tokens))
         self.device.halt()
+        if tokens:
+            self._begin_count()
         while done < len(tokens) and not cancelled():
             piece = tokens[done:done + size]
             first = self.position
@@ -102,6 +110,7 @@ class DeviceRuntime(Runtime):
             self._start(first, first + len(piece), first + len(piece) + 1)
             self._await(first, first + len(piece))
             self.device.halt()
+            self._count(self.statistics.prompt_counters)
             done += len(piece)
             yield done
 
@@ -123,7 +132,8 @@ class DeviceRuntime(Runtime):
 
     def _make(self, token, n, sampling, stop, cancelled):
         device = self.device
-        self._before, self._sampled_at = device.counters(), time.monotonic()
+        self._begin_count()
+        end = self.position + n
         bits = sampling.inverse_temperature_bits
         run = device.run([token], n, seed=sampling.seed, sample=sampling.temperature > 0,
                          inverse_temperature_bits=bits or None, stop=stop, start_position=self.position,
@@ -133,31 +143,44 @@ class DeviceRuntime(Runtime):
             with closing(run):
                 for _, token in run:
                     ended = token == stop
-                    yield token
-                    self._count()
+                    yield self._known(token)
+                    if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:
+                        self._count(self.statistics.counters)
                     if cancelled():
                         break
         except GeneratorExit:
             # The caller has seen enough, at a stop string for instance; the device has gone further.
-            self.tokens += [] if ended else self._ahead()
-            self._count(now=True)
+            self.tokens += [] if ended else self._ahead(end)
+            self._count(self.statistics.counters)
             raise
         # After Ctrl-C too the device may have gone further, and its state is that of the last token it read.
-        yield from [] if ended else self._ahead()
-        self._count(now=True)
+        yield from [] if ended else self._ahead(end)
+        self._count(self.statistics.counters)
 
-    def _ahead(self):
-        """Tokens that the device has made beyond ``tokens``, once it is at rest."""
+    def _ahead(self, end):
+        """Tokens that the device has made beyond ``tokens``, once it is at rest, at position ``end`` at most."""
         position = self.device.status()[3]
-        return self.device.read_ring(len(self.tokens), position + 1 - len(self.tokens))
+        count = position + 1 - len(self.tokens)
+        if position > end or not 0 <= count <= self.device.info.ring:
+            raise DeviceError(f"{self.device.name}: reports position {position} and was at {self.position}: "
+                              "reset the board, then start again")
+        return list(map(self._known, self.device.read_ring(len(self.tokens), count)))
 
-    def _count(self, now=False):
+    def _known(self, token):
+        """A token from the device; DeviceError unless the model has it."""
+        if token >= self.model.geometry.vocab_size:
+            raise DeviceError(f"{self.device.name}: made token {token}, and the model has "
+                              f"{self.model.geometry.vocab_size}: reset the board, then start again")
+        return token
+
+    def _begin_count(self):
+        self._before, self._sampled_at = self.device.counters(), time.monotonic()
+
+    def _count(self, sums):
         """Add what the counters have moved since the last time; they wrap."""
-        if now or time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:
-            counters = self.device.counters()
-            self.statistics.counters.update({name: (value - self._before[name]) % (1 << 32)
-                                             for name, value in counters.items()})
-            self._before, self._sampled_at = counters, time.monotonic()
+        before = self._before
+        self._begin_count()
+        sums.update({name: (value - before[name]) % (1 << 32) for name, value in self._before.items()})
 
     def _values(self):
         geometry, where = self.model.geometry, self._map
@@ -202,6 +225,8 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
     with ExitStack() as stack:
         image = model.image_for(config, tell)  # refused before anything is compiled
         build_program(config, model.geometry)
+        if preload is None:  # waveforms of an upload are larger than those of many tokens
+            preload = waves is not None and config.memory == "external"
         parts = _files(stack, image, config) if preload else None
         board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell,
                                                    **timing or {}))
@@ -209,4 +234,6 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload)
         runtime.resources = stack.pop_all()
+        if waves is not None:
+            runtime.piece_tokens = 1  # so that a limit of the file is looked at behind every token
         return runtime

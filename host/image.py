@@ -6,9 +6,7 @@ docs/image-format.md is the normative description; `MemoryMap` is the one place 
 import json
 import lzma
 import math
-import os
 import struct
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +14,8 @@ import numpy as np
 from crc32c import crc32c
 
 from sterna.host import tiling
+from sterna.host.header import HEADER_BYTES, HeaderError, parse_header
+from sterna.host.tiling import TILING
 from sterna.sim.golden import fp24
 from sterna.sim.golden.packed import Geometry, PackedLayer, PackedModel
 
@@ -23,7 +23,8 @@ MAGIC = b"STERNA\r\n"
 IMAGE_VERSION = NUMERICS_VERSION = 1
 ALIGN = 64
 _HEAD = struct.Struct("<8s4I")
-TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
+XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
+MOST_RATIO = 64  # tokenizers compress 3 to 10 times
 PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
 
 
@@ -108,6 +109,12 @@ class Layout:
         return sum(self.vector_bytes(s[2]) if s[0] == "vector" else self.matrix_bytes(*s[2:])
                    for s in self.sections(part))
 
+    @property
+    def stream_bytes(self):
+        """Bytes of the whole stream."""
+        return self.geometry.num_hidden_layers * sum(map(self.part_bytes, PARTS)) \
+            + self.part_bytes("end") + self.part_bytes("head")
+
     def order(self):
         """(part, layer) in the order of the stream; ("end", L) and ("head", L) belong to the model."""
         last = self.geometry.num_hidden_layers
@@ -144,7 +151,7 @@ def memory_map(config, geometry, check=True):
     shape = layout(config, geometry)
     embedding = shape.row_bytes * geometry.vocab_size
     stream_address = _up(embedding, ALIGN)
-    stream = sum(shape.part_bytes(part) for part, _ in shape.order())
+    stream = shape.stream_bytes
     state_address = _up(stream_address + stream, ALIGN)
     layer_state = shape.vector_bytes(geometry.hidden_size)
     end = _up(state_address + geometry.num_hidden_layers * layer_state, ALIGN)
@@ -236,20 +243,6 @@ def build_image(packed, config, tokenizer_json, name, eos):
     return b"".join([*out, bytes(-at % ALIGN)])
 
 
-def write_image(path, data):
-    """Write a file atomically: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 class Image:
     """A checked image.
 
@@ -277,31 +270,27 @@ class Image:
                              f"{IMAGE_VERSION} and {NUMERICS_VERSION}; pack the model again")
         if _HEAD.size + length > len(self.data):
             raise ImageError("truncated image: download or pack it again")
+        if length > HEADER_BYTES:
+            raise ImageError(f"damaged section header: it has {length} bytes")
         text = bytes(self.data[_HEAD.size:_HEAD.size + length])
         if crc32c(text) != crc:
             raise ImageError("damaged section header: download or pack the image again")
         try:
-            header = json.loads(text)
-            self.geometry = Geometry(**header["geometry"])
-            self.tiling = {key: header["tiling"][key] for key in TILING}
-            self.name, self.eos = header["name"], header["eos"]
-            self.sections = {s["name"]: s for s in header["sections"]}
-            self.layout = layout(self.tiling, self.geometry)
-            wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size,
-                      "stream": sum(self.layout.part_bytes(part) for part, _ in self.layout.order()),
-                      "tokenizer": self.sections["tokenizer"]["bytes"]}
-            for section, size in wanted.items():
-                entry = self.sections[section]
-                if entry["offset"] < 0 or entry["bytes"] != size or entry["offset"] % ALIGN:
-                    raise ValueError(section)
-                if entry["offset"] + entry["bytes"] > len(self.data):
-                    raise ImageError(f"truncated image in section {section}: download or pack it again")
-                if crc32c(self.section(section)) != entry["crc32c"]:
-                    raise ImageError(f"damaged section {section}: download or pack the image again")
-        except ImageError:
-            raise
-        except (ValueError, KeyError, TypeError, ZeroDivisionError):
-            raise ImageError("damaged section header: its fields do not describe an image") from None
+            header = parse_header(text, _HEAD.size + length, ALIGN)
+        except HeaderError as error:
+            raise ImageError(f"damaged section header: {error}") from None
+        self.geometry, self.tiling, self.sections = header.geometry, header.tiling, header.sections
+        self.name, self.eos = header.name, header.eos
+        self.layout = layout(self.tiling, self.geometry)
+        wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size, "stream": self.layout.stream_bytes}
+        for section, entry in self.sections.items():
+            if entry["bytes"] != wanted.get(section, entry["bytes"]):
+                raise ImageError(f"damaged section header: section {section} has {entry['bytes']} bytes, its "
+                                 f"geometry takes {wanted[section]}")
+            if entry["offset"] + entry["bytes"] > len(self.data):
+                raise ImageError(f"truncated image in section {section}: download or pack it again")
+            if crc32c(self.section(section)) != entry["crc32c"]:
+                raise ImageError(f"damaged section {section}: download or pack the image again")
 
     @classmethod
     def load(cls, path):
@@ -312,7 +301,7 @@ class Image:
             return cls(np.memmap(path, np.uint8, "r"))
         except OSError as error:
             raise ImageError(f"{path}: {error.strerror}") from None
-        except ImageError as error:
+        except ValueError as error:  # an ImageError, or nothing that can be mapped
             raise ImageError(f"{path}: {error}") from None
 
     def section(self, name):
@@ -322,9 +311,16 @@ class Image:
 
     @property
     def tokenizer_json(self):
-        """Text of tokenizer.json."""
+        """Text of tokenizer.json; ImageError if it is damaged, or far longer than its compressed form lets expect."""
+        data = self.section("tokenizer").tobytes()
+        limit = (1 << 20) + MOST_RATIO * len(data)
         try:
-            return lzma.decompress(self.section("tokenizer").tobytes()).decode()
+            unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
+            text = unpacker.decompress(data, limit)
+            if not unpacker.eof:
+                raise ImageError("damaged section tokenizer: " + (
+                    "it ends too early" if unpacker.needs_input else f"more than {limit:,} bytes when unpacked"))
+            return text.decode()
         except (lzma.LZMAError, UnicodeDecodeError):
             raise ImageError("damaged section tokenizer: download or pack the image again") from None
 

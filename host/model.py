@@ -1,13 +1,15 @@
 """A model as the commands take it with -m: an image file or a checkpoint folder."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 
 from sterna.host.errors import HostError
-from sterna.host.image import Image, build_image, tiling_of
-from sterna.host.text import Vocabulary
-from sterna.sim.golden.packed import load_checkpoint, pack
+from sterna.host.image import Image, ImageError, build_image, tiling_of
+from sterna.host.text import TextError, Vocabulary
+from sterna.sim.golden.packed import load_checkpoint, pack, read_json
+from sterna.sim.golden.strictjson import read_bytes, short
+
+TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
 
 
 class ModelError(HostError):
@@ -49,13 +51,18 @@ class Model:
             self.name, self.geometry, self.end = self.image.name, self.image.geometry, self.image.eos
 
     def _end_of_folder(self):
-        end = json.loads((self.path / "config.json").read_text()).get("eos_token_id")
+        end = read_json(self.path).get("eos_token_id")
         if isinstance(end, list) and end:
             end = end[0]
         if type(end) is not int or not 0 <= end < self.geometry.vocab_size:
-            raise ModelError(f"{self.path / 'config.json'}: eos_token_id is {end!r}: must be a token id below "
+            raise ModelError(f"{self.path / 'config.json'}: eos_token_id is {short(end)}: must be a token id below "
                              f"{self.geometry.vocab_size}")
         return end
+
+    @property
+    def size_bytes(self):
+        """Bytes of the image, or of the folder's weight files (int)."""
+        return len(self.image.data) if self.image else self._tensors.size_bytes
 
     @cached_property
     def packed(self):
@@ -66,19 +73,26 @@ class Model:
     def tokenizer_json(self):
         """Text of tokenizer.json (str)."""
         if self.image:
-            return self.image.tokenizer_json
+            try:
+                return self.image.tokenizer_json
+            except ImageError as error:
+                raise ImageError(f"{self.path}: {error}") from None
+        path = self.path / "tokenizer.json"
         try:
-            return (self.path / "tokenizer.json").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"cannot read {self.path / 'tokenizer.json'}: {error}") from None
+            return read_bytes(path, TOKENIZER_BYTES).decode()
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
     @cached_property
     def vocabulary(self):
         """The Vocabulary; ModelError if the tokenizer writes ids that the model does not have."""
-        vocabulary = Vocabulary(self.tokenizer_json, self.end)
-        if len(vocabulary) > self.geometry.vocab_size:
-            raise ModelError(f"the tokenizer has {len(vocabulary)} tokens and the model {self.geometry.vocab_size}: "
-                             "they do not belong together")
+        try:
+            vocabulary = Vocabulary(self.tokenizer_json, self.end)
+        except TextError as error:
+            raise TextError(f"{self.path}: {error}") from None
+        if vocabulary.largest >= self.geometry.vocab_size:
+            raise ModelError(f"{self.path}: the tokenizer has a token {vocabulary.largest} and the model "
+                             f"{self.geometry.vocab_size} tokens: they do not belong together")
         return vocabulary
 
     def build(self, config, name=None):

@@ -7,6 +7,7 @@ import crc32c
 from cobs import cobs
 
 from sterna.host.errors import HostError
+from sterna.host.tiling import check_tiling
 from sterna.hw.config import VERSIONS, Kind
 
 MAX_FRAME_BYTES = 240
@@ -201,7 +202,7 @@ class DeviceInfo:
             raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
                                 f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
                                 "rebuild the bitstream")
-        return cls(
+        info = cls(
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
             weight_code=WEIGHT_CODES[code & 1], memory=MEMORIES[code >> 1], credits=credits,
             port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES],
@@ -209,6 +210,11 @@ class DeviceInfo:
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
             clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD])
+        try:
+            check_tiling(info.to_tiling())
+        except ValueError as error:
+            raise ProtocolError(f"{name} reports an array that cannot be: {error}; rebuild the bitstream") from None
+        return info
 
     def pack(self):
         """The first 0x28 bytes of the register block of such a device (bytes)."""

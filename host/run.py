@@ -87,6 +87,9 @@ class Run:
         if fault:
             raise DeviceError(f"{device.name}: fault {protocol.FAULTS.get(fault, fault)!r} at position {position}: "
                               "the program does not fit this device; reset it and load the model again")
+        if position > self.limit:
+            raise DeviceError(f"{device.name}: reports position {position} behind the limit {self.limit}: "
+                              "reset the board and load the model again")
         self._move(position)
         if position >= self.next:
             return self._read_up_to(min(position, self.end - 1))

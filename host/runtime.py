@@ -38,10 +38,11 @@ class Runtime:
     tokens : list of int
         The text so far: what was read and what was made.
     statistics : Statistics
-        Of everything since the runtime was opened.
-
+        Of everything since the runtime was opened or restarted.
     label : str
         What computes, for people.
+    model_bytes : int
+        Size of the image that runs; without one, of the files of the model.
 
     Subclasses give four methods: ``_read(tokens, cancelled)`` reads tokens and yields how many it has read so far,
     ``_make(token, n, sampling, stop, cancelled)`` reads one token and yields up to n new ones, ``_values()`` and
@@ -127,6 +128,16 @@ class Runtime:
             raise RunError("there is no text yet whose state could be saved")
         return State(self._values(), list(self.tokens))
 
+    @property
+    def model_bytes(self):
+        return self.model.size_bytes
+
+    def restart(self):
+        """Forget the text and its figures: the next run begins a new one, from an empty state."""
+        old = self.statistics
+        self.tokens = []
+        self.statistics = Statistics(config=old.config, geometry=old.geometry, simulated=old.simulated)
+
     def restore(self, state):
         """Take up a text where a State left it."""
         self._set_values(state.values)
@@ -141,6 +152,10 @@ class GoldenRuntime(Runtime):
     def __init__(self, model):
         super().__init__(model)
         self._golden = GoldenModel(model.packed)
+        self._state = self._golden.start(1)
+
+    def restart(self):
+        super().restart()
         self._state = self._golden.start(1)
 
     def _read(self, tokens, cancelled):

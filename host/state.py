@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from sterna.host.errors import HostError
-from sterna.sim.golden import fp24
+from sterna.host.files import write_file
+from sterna.sim.golden import fp24, tensorfile
+from sterna.sim.golden.strictjson import short
 
 VERSION = "1"
 
@@ -51,15 +52,14 @@ def model_hash(packed):
 
 
 def save_state(path, state, packed):
-    """Write a state file; it is completed under another name first."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
+    """Write a state file; it is there only when it is whole. StateError if it cannot be written."""
+    data = save({"state": fp24.to_bits(state.values).astype(np.uint32), "tokens": np.array(state.tokens, np.int32)},
+                metadata={"format": "sterna-state", "version": VERSION, "model": model_hash(packed)})
     try:
-        save_file({"state": fp24.to_bits(state.values).astype(np.uint32), "tokens": np.array(state.tokens, np.int32)},
-                  part, metadata={"format": "sterna-state", "version": VERSION, "model": model_hash(packed)})
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise StateError(f"cannot write the state file {path}: {error}") from None
+        write_file(path, data)
+    except OSError as error:
+        raise StateError(f"cannot write the state file {path}: {error.strerror}: give --save-state another place") \
+            from None
 
 
 def load_state(path, packed):
@@ -70,23 +70,30 @@ def load_state(path, packed):
     StateError
         The file cannot be read, is no state file, or belongs to another model.
     """
+    path = Path(path)
     try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            values = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise StateError(f"cannot read the state file {path}: {error}") from None
-    if metadata.get("format") != "sterna-state" or set(values) != {"state", "tokens"}:
+        entries, metadata, _ = tensorfile.scan(path, {"U32": 4, "I32": 4})
+    except OSError as error:
+        raise StateError(f"cannot read the state file {path}: {error.strerror}") from None
+    except tensorfile.TensorFileError:
+        raise StateError(f"{path} is no state file, or a damaged one: give one that --save-state has written") \
+            from None
+    if metadata.get("format") != "sterna-state" or set(entries) != {"state", "tokens"}:
         raise StateError(f"{path} is no state file: give one that --save-state has written")
     if metadata.get("version") != VERSION:
-        raise StateError(f"{path} is a state file of version {metadata.get('version')}, this program reads {VERSION}")
+        raise StateError(f"{path} is a state file of version {short(metadata.get('version'))}, this program "
+                         f"reads {VERSION}")
     if metadata.get("model") != model_hash(packed):
         raise StateError(f"{path} belongs to another model: give the model that it was saved with")
     shape = (packed.geometry.num_hidden_layers, packed.geometry.hidden_size)
-    bits, tokens = values["state"], values["tokens"]
-    good = (bits.shape == shape and bits.dtype == np.uint32 and tokens.ndim == 1 and tokens.dtype == np.int32
-            and len(tokens) and not (bits >> 24).any()
-            and ((tokens >= 0) & (tokens < packed.geometry.vocab_size)).all())
-    if not good:
-        raise StateError(f"{path} is damaged: its state or tokens do not fit the model")
-    return State(fp24.from_bits(bits), tokens.tolist())
+    state, tokens = entries["state"], entries["tokens"]
+    damaged = StateError(f"{path} is damaged: its state or tokens do not fit the model")
+    if (state.shape, state.kind, tokens.kind) != (shape, "U32", "I32") or len(tokens.shape) != 1 or not tokens.count:
+        raise damaged
+    try:
+        bits, ids = state.read("<u4").reshape(shape), tokens.read("<i4")
+    except (OSError, ValueError) as error:
+        raise StateError(f"cannot read the state file {path}: {error}") from None
+    if (bits >> 24).any() or ((ids < 0) | (ids >= packed.geometry.vocab_size)).any():
+        raise damaged
+    return State(fp24.from_bits(bits), ids.tolist())

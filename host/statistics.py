@@ -8,18 +8,58 @@ WEIGHT_BITS = {"trit5": 1.6, "bit2": 2.0}
 STALLS = {"stall_stream": "stream", "stall_rows": "rows", "stall_idle": "idle", "refresh": "refresh"}
 
 
-def useful_bytes(geometry, weight_code):
-    """Bytes (float) that one token with its output cannot do without.
+def useful_bytes(geometry, weight_code, output=True):
+    """Bytes (float) that one token cannot do without.
 
-    All matrices at the code's bits per weight, head included, the norm vectors and scales at 3 bytes a number, and
-    one embedding row with its scale. Padding, the state and bytes read twice do not count.
+    All matrices at the code's bits per weight, the norm vectors and scales at 3 bytes a number, and one embedding
+    row with its scale; with ``output`` also the head with its norm, which a token inside a prompt does not need.
+    Padding, the state and bytes read twice do not count.
     """
     hidden, inner, vocab = geometry.hidden_size, geometry.intermediate_size, geometry.vocab_size
     count = geometry.num_hidden_layers
-    weights = count * (4 * hidden * hidden + 3 * hidden * inner) + vocab * hidden
+    weights = count * (4 * hidden * hidden + 3 * hidden * inner) + output * vocab * hidden
     # Per layer: outer, W_f, W_i, W_g, keep, w_g, w_o, outer, W_gate; w_d; six scales. End: outer, W_head, a scale.
-    numbers = count * (9 * hidden + inner + 6) + 2 * hidden + 1
+    numbers = count * (9 * hidden + inner + 6) + output * (2 * hidden + 1)
     return weights * WEIGHT_BITS[weight_code] / 8 + numbers * FP24_BYTES + hidden + FP24_BYTES
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the counters say about tokens of one kind; every figure is None (``stalls`` empty) without counters.
+
+    Attributes
+    ----------
+    counters : Counter
+        Sums of the device's counters over these tokens.
+    config : Config or DeviceInfo or None
+    geometry : Geometry or None
+    output : bool
+        The tokens had an output: False inside a prompt.
+    """
+
+    counters: Counter
+    config: object
+    geometry: object
+    output: bool = True
+
+    @property
+    def cycles_per_token(self):
+        """Mean cycles of a token (float)."""
+        return self.counters["cycles"] / self.counters["tokens"] if self.counters["tokens"] else None
+
+    @property
+    def share(self):
+        """Useful bytes / (port bytes x cycles in which the memory could deliver)."""
+        deliverable = self.counters["cycles"] - self.counters["refresh"]
+        if not self.counters["tokens"] or deliverable <= 0:
+            return None
+        useful = useful_bytes(self.geometry, self.config.weight_code, self.output) * self.counters["tokens"]
+        return useful / (self.config.port_bytes * deliverable)
+
+    def stalls(self):
+        """Share of the cycles per cause: dict of name -> float."""
+        cycles = self.counters["cycles"]
+        return {name: self.counters[key] / cycles for key, name in STALLS.items()} if cycles else {}
 
 
 @dataclass
@@ -34,6 +74,8 @@ class Statistics:
         Tokens made, and their wall time.
     counters : Counter
         Sums of the device's counters over the tokens made; empty where there is no device.
+    prompt_counters : Counter
+        The same over the tokens read before the first output began.
     config : Config or None
         The device's configuration.
     geometry : Geometry or None
@@ -46,28 +88,34 @@ class Statistics:
     tokens: int = 0
     seconds: float = 0.0
     counters: Counter = field(default_factory=Counter)
+    prompt_counters: Counter = field(default_factory=Counter)
     config: object = None
     geometry: object = None
     simulated: bool = False
 
     @property
+    def usage(self):
+        """Usage over the tokens made."""
+        return Usage(self.counters, self.config, self.geometry)
+
+    @property
+    def prompt_usage(self):
+        """Usage over the tokens that were only read."""
+        return Usage(self.prompt_counters, self.config, self.geometry, output=False)
+
+    @property
     def cycles_per_token(self):
         """Mean cycles of a token made (float), None without counters."""
-        return self.counters["cycles"] / self.counters["tokens"] if self.counters["tokens"] else None
+        return self.usage.cycles_per_token
 
     @property
     def share(self):
-        """Useful bytes / (port bytes x cycles in which the memory could deliver), None without counters."""
-        deliverable = self.counters["cycles"] - self.counters["refresh"]
-        if not self.counters["tokens"] or deliverable <= 0:
-            return None
-        useful = useful_bytes(self.geometry, self.config.weight_code) * self.counters["tokens"]
-        return useful / (self.config.port_bytes * deliverable)
+        """Useful bytes of the tokens made over what the memory could deliver, None without counters."""
+        return self.usage.share
 
     def stalls(self):
-        """Share of the cycles per cause: dict of name -> float."""
-        cycles = self.counters["cycles"]
-        return {name: self.counters[key] / cycles for key, name in STALLS.items()} if cycles else {}
+        """Share of the cycles of the tokens made per cause: dict of name -> float."""
+        return self.usage.stalls()
 
     def to_json(self):
         """The figures as a dictionary for --json outputs."""
@@ -76,6 +124,8 @@ class Statistics:
         if self.cycles_per_token is not None:
             out |= {"cycles_per_token": self.cycles_per_token, "share": self.share, "stalls": self.stalls(),
                     "clock_hz": self.config.clock_hz, "simulated": self.simulated, "counters": dict(self.counters)}
+        if self.prompt_usage.cycles_per_token is not None:
+            out["prompt_cycles_per_token"] = self.prompt_usage.cycles_per_token
         return out
 
     def lines(self):

@@ -1,13 +1,14 @@
 """Text of a model: prompts to token ids, and token ids to text as they arrive."""
 
 import codecs
-import json
+import re
 
 import tokenizers
 
 from sterna.host.errors import HostError
+from sterna.host.tokenizer_file import TokenizerFileError, check_tokenizer
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 class TextError(HostError):
@@ -42,19 +43,28 @@ class Vocabulary:
 
     def __init__(self, text, end):
         try:
-            self.tokenizer = tokenizers.Tokenizer.from_str(text)
-            decoder = json.dumps(json.loads(text).get("decoder"))
-        except Exception as error:  # the tokenizers package raises bare Exception
+            file = check_tokenizer(text)
+        except TokenizerFileError as error:
             raise TextError(f"the tokenizer cannot be read: {error}") from None
-        self.end = end
-        self.byte_level = '"ByteLevel"' in decoder
-        if not self.byte_level and '"ByteFallback"' not in decoder:
+        self.byte_level = "ByteLevel" in file.decoders
+        if not self.byte_level and "ByteFallback" not in file.decoders:
             raise TextError("the tokenizer is neither byte-level BPE nor BPE with byte fallback: "
                             "use a model with one of these")
-        self.start = self.tokenizer.encode("").ids or [end]
+        self.tokenizer = self._call("cannot be read", tokenizers.Tokenizer.from_str, file.text)
+        self.end, self.start, self.largest, self._unknown = end, file.start or [end], file.largest, file.unknown
         self._bytes = {}
         self._alphabet = _byte_alphabet()
-        self._added = {k for k in self.tokenizer.get_added_tokens_decoder()}
+        self._added = set(self.tokenizer.get_added_tokens_decoder())
+
+    @staticmethod
+    def _call(what, function, *arguments, **options):
+        """The result of a function of the tokenizers package, which raises bare Exceptions and, in bugs, worse."""
+        try:
+            return function(*arguments, **options)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise TextError(f"the tokenizer {what}: {' '.join(str(error).split())[:200]}") from None
 
     def __len__(self):
         return self.tokenizer.get_vocab_size()
@@ -72,23 +82,23 @@ class Vocabulary:
         except UnicodeEncodeError as error:
             raise TextError(f"the text holds U+{ord(text[error.start]):04X} at character {error.start}, which is no "
                             "character: give valid UTF-8") from None
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._call("fails on this text", self.tokenizer.encode, text, add_special_tokens=False).ids
         self._check(text, ids)
         return [*self.start, *ids] if start else list(ids)
 
     def _check(self, text, ids):
         # A tokenizer without the bytes of a character drops it, or writes its unknown token, without a word.
-        unknown = json.loads(self.tokenizer.to_str())["model"].get("unk_token")
+        unknown = self._unknown
         if self.byte_level and self.tokenizer.normalizer is None:
             lost = b"".join(self.token_bytes(k) for k in ids) != text.encode()
         else:
             lost = unknown is not None and self.tokenizer.token_to_id(unknown) in ids and unknown not in text
         if lost:
-            bad = next((c for c in text if not self._holds(c)), text[0])
+            bad = next((c for c in text if not self._holds(c)), text[:1])
             raise TextError(f"the tokenizer has no token for {bad!r} (U+{ord(bad):04X}): leave it out of the prompt")
 
     def _holds(self, character):
-        ids = self.tokenizer.encode(character, add_special_tokens=False).ids
+        ids = self._call("fails on this text", self.tokenizer.encode, character, add_special_tokens=False).ids
         return b"".join(self.token_bytes(k) for k in ids).strip() == character.encode().strip()
 
     def token_bytes(self, token):
@@ -98,15 +108,16 @@ class Vocabulary:
         return self._bytes[token]
 
     def _spell(self, token):
-        piece = self.tokenizer.id_to_token(token)
+        piece = self.tokenizer.id_to_token(token) if 0 <= token <= self.largest else None
         if piece is None:
             return b""
         if token in self._added:
             return piece.encode()
         if self.byte_level:
-            return bytes(self._alphabet[c] for c in piece)
-        if len(piece) == 6 and piece.startswith("<0x"):
-            return bytes([int(piece[3:5], 16)])
+            known = all(c in self._alphabet for c in piece)
+            return bytes(self._alphabet[c] for c in piece) if known else piece.encode()
+        if byte := _BYTE.fullmatch(piece):
+            return bytes([int(byte[1], 16)])
         return piece.replace("\u2581", " ").encode()
 
 

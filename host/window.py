@@ -9,6 +9,8 @@ from sterna.host import protocol
 from sterna.host.errors import DeviceError
 from sterna.host.protocol import Kind
 
+MOST_TOKENS = 1 << 16  # TOKEN frames that are kept until somebody asks for them
+
 
 class _Request:
     """A frame of the window: when it was last sent, and its place in the order of sending."""
@@ -52,7 +54,7 @@ class RequestWindow:
         self.size = 1
         self.requests_repeated = 0
         self._decoder = protocol.FrameDecoder()
-        self._tokens = deque()
+        self._tokens = deque(maxlen=MOST_TOKENS)  # the oldest go first: they can be read from the ring again
         self._sequence = 0
         self._sent = 0
         self._last_frame_at = time.monotonic()

@@ -1,12 +1,14 @@
 """Checkpoint folders in the published layout: config.json, model.safetensors, tokenizer.json."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sterna.models.model import LanguageModel, ModelConfig
+from sterna.sim.golden import packed
 
 
 def save_checkpoint(folder, model, tokenizer, dtype=torch.bfloat16):
@@ -22,11 +24,14 @@ def save_checkpoint(folder, model, tokenizer, dtype=torch.bfloat16):
 
 
 def load_checkpoint(folder):
-    """The float32 LanguageModel of a folder written by ``save_checkpoint`` or published in that layout."""
-    folder = Path(folder)
-    raw = json.loads((folder / "config.json").read_text())
-    model = LanguageModel(ModelConfig(
-        vocab_size=raw["vocab_size"], hidden_size=raw["hidden_size"], num_hidden_layers=raw["num_hidden_layers"],
-        intermediate_size=raw["intermediate_size"], rms_norm_eps=raw["rms_norm_eps"]))
-    model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    """The float32 LanguageModel of a folder written by ``save_checkpoint`` or published in that layout.
+
+    Raises
+    ------
+    PackError
+        A file is missing or damaged, or this is no model that Sterna runs.
+    """
+    geometry, tensors = packed.load_checkpoint(folder)
+    model = LanguageModel(ModelConfig(**asdict(geometry)))
+    model.load_state_dict({name: torch.from_numpy(tensors[name]) for name in geometry.shapes()})
     return model

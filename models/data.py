@@ -9,10 +9,27 @@ import tokenizers
 END_OF_TEXT = "<|endoftext|>"  # id 0: starts every story and ends it
 
 
+class StoriesError(ValueError):
+    """A text file that cannot be read; one line."""
+
+
 def read_stories(path):
-    """The stories of a text file (plain or .xz), which a line with the end-of-text mark separates."""
+    """The stories of a text file (plain or .xz), which a line with the end-of-text mark separates.
+
+    Raises
+    ------
+    StoriesError
+    """
     path = Path(path)
-    text = (lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")).read()
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise StoriesError(f"{path} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
+    except OSError as error:
+        raise StoriesError(f"cannot read {path}: {error.strerror or error}") from None
+    except (lzma.LZMAError, EOFError) as error:
+        raise StoriesError(f"{path} is no whole xz file: {error}") from None
     return [story for part in text.split(END_OF_TEXT) if (story := part.strip("\n"))]
 
 

@@ -16,6 +16,16 @@ from torch.nn.functional import cross_entropy
 from sterna.models import data, layers
 from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
+from sterna.sim.golden.strictjson import read_bytes, short
+
+RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
+CONFIG_BYTES = 1 << 20  # the largest configuration that is read
+MOST_PARAMETERS = 10**9
+_LARGE = 10**9
+LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hidden_size", "intermediate_size",
+                                            "num_hidden_layers", "evaluate_every")},
+          "row_tokens": (1, 1 << 20), "rows": (1, 1 << 20), "learning_rate": (0, 1000), "weight_decay": (0, 1000),
+          "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
 
 
 class TrainError(ValueError):
@@ -49,19 +59,31 @@ class TrainConfig:
     minutes: float = 0.0
 
     def __post_init__(self):
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # NaN is not
+                raise TrainError(f"{name} {short(value)}: use {low} to {high}")
+        if not self.learning_rate > 0:
+            raise TrainError(f"learning_rate {self.learning_rate:g}: must be above 0")
         if not (self.steps > 0 or self.minutes > 0):
             raise TrainError(f"steps {self.steps}, minutes {self.minutes}: give one of them, above 0")
         if self.products not in ("int8", "bf16", "fp32"):
-            raise TrainError(f"products {self.products!r}: use int8, bf16 or fp32")
+            raise TrainError(f"products {short(self.products)}: use int8, bf16 or fp32")
         if self.vocab_size < 257:
             raise TrainError(f"vocab_size {self.vocab_size}: at least 257, the 256 bytes and the end mark")
-        for name in ("holdout_stories", "hidden_size", "intermediate_size", "num_hidden_layers", "row_tokens", "rows",
-                     "learning_rate", "evaluate_every"):
-            if getattr(self, name) <= 0:
-                raise TrainError(f"{name} {getattr(self, name)}: must be above 0")
+        if self.parameters > MOST_PARAMETERS:
+            raise TrainError(f"the model would have {self.parameters:,} parameters: at most {MOST_PARAMETERS:,} are "
+                             "trained here")
         if self.products == "int8" and (self.hidden_size % 8 or self.intermediate_size % 8 or self.vocab_size % 8):
             raise TrainError("int8 products need hidden_size, intermediate_size and vocab_size in multiples of 8: "
                              "change them or use fp32")
+
+    @property
+    def parameters(self):
+        """Weights of the matrices (int)."""
+        hidden = self.hidden_size
+        return self.num_hidden_layers * hidden * (4 * hidden + 3 * self.intermediate_size) \
+            + 2 * self.vocab_size * hidden
 
     @classmethod
     def load(cls, path):
@@ -73,18 +95,22 @@ class TrainConfig:
             The file is not there or not TOML, or an entry is missing, unknown or of the wrong type.
         """
         try:
-            values = tomllib.loads(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            values = tomllib.loads(read_bytes(path, CONFIG_BYTES).decode())
+        except OSError as error:
+            raise TrainError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except RecursionError:
+            raise TrainError(f"cannot read the configuration {path}: nested too deeply") from None
+        except ValueError as error:  # too long, no UTF-8, no TOML, or an integer of thousands of digits
             raise TrainError(f"cannot read the configuration {path}: {error}") from None
         types = typing.get_type_hints(cls)
         if unknown := sorted(set(values) - set(types)):
-            raise TrainError(f"{path}: unknown entry {unknown[0]!r}")
+            raise TrainError(f"{path}: unknown entry {short(unknown[0])}")
         if missing := sorted(set(types) - set(values) - {"steps", "minutes"}):
             raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
         for name, value in values.items():
             # A whole number may stand for a float, never the other way round.
             if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-                raise TrainError(f"{path}: {name} = {value!r} must be of type {types[name].__name__}")
+                raise TrainError(f"{path}: {name} = {short(value)} must be of type {types[name].__name__}")
         try:
             return cls(**values)
         except TrainError as error:
@@ -102,7 +128,7 @@ class TrainConfig:
         for place in places:
             if (place / self.text).is_file():
                 return place / self.text
-        raise TrainError(f"{path}: no text {self.text!r} in {', '.join(str(p) for p in dict.fromkeys(places))}")
+        raise TrainError(f"{path}: no text {short(self.text)} in {', '.join(str(p) for p in dict.fromkeys(places))}")
 
 
 def learning_rate(progress, warmup=0.02, decay_from=0.4, floor=0.02):
@@ -138,7 +164,7 @@ class Trainer:
         # A resumed run goes on with its own tokenizer, whatever today's package would make of the text.
         kept = self.folder / "best" / "tokenizer.json"
         resumed = (self.folder / "state.pt").exists()
-        self.tokenizer = (tokenizers.Tokenizer.from_file(str(kept)) if resumed and kept.exists() else
+        self.tokenizer = (self._kept_tokenizer(kept) if resumed and kept.exists() else
                           data.train_tokenizer(train, config.vocab_size))
         if self.tokenizer.get_vocab_size() != config.vocab_size:
             raise TrainError(f"the text gives {self.tokenizer.get_vocab_size()} tokens, vocab_size is "
@@ -159,6 +185,13 @@ class Trainer:
         self.step, self.tokens, self.elapsed, self.best, self.epoch, self.row = 0, 0, 0.0, math.inf, 0, 0
         if resumed:
             self._resume()
+
+    @staticmethod
+    def _kept_tokenizer(path):
+        try:
+            return tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the tokenizers package raises bare Exception
+            raise TrainError(f"cannot resume with {path}: {error}") from None
 
     def compile(self):
         """Fuse element-wise work with torch.compile; worth its minute on runs longer than that."""
@@ -245,9 +278,14 @@ class Trainer:
         """Write ``state.pt``, from which a Trainer over the same folder goes on exactly here."""
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
                  "config": asdict(self.config)} | {
-            k: getattr(self, k) for k in ("step", "tokens", "elapsed", "best", "epoch", "row")}
-        torch.save(state, self.folder / "state.part")
-        (self.folder / "state.part").replace(self.folder / "state.pt")
+            k: getattr(self, k) for k in RESUMED}
+        part = self.folder / "state.part"
+        try:
+            torch.save(state, part)
+            part.replace(self.folder / "state.pt")
+        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
+            part.unlink(missing_ok=True)
+            raise TrainError(f"cannot write {self.folder / 'state.pt'}: {str(error).splitlines()[0]}") from None
 
     def _resume(self):
         try:
@@ -255,15 +293,24 @@ class Trainer:
         except Exception as error:  # torch raises several kinds for a damaged file
             reason = str(error).splitlines()[0]
             raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: {reason}") from None
-        saved = state.pop("config", {})
+        if not isinstance(state, dict) or set(state) != {"model", "optimiser", "config", *RESUMED} or \
+                not isinstance(state["config"], dict):
+            raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: it is no state of a training run")
+        saved = state.pop("config")
         # How long a run lasts may change on resuming; what it computes may not.
         for name in saved.keys() - {"text", "steps", "minutes", "evaluate_every"}:
-            if saved[name] != getattr(self.config, name):
-                raise TrainError(f"{self.folder} was trained with {name} {saved[name]}, not "
-                                 f"{getattr(self.config, name)}: use another --out")
-        self.model.load_state_dict(state.pop("model"))
-        self.optimiser.load_state_dict(state.pop("optimiser"))
+            if saved[name] != getattr(self.config, name, None):
+                raise TrainError(f"{self.folder} was trained with {name} {short(saved[name])}, not "
+                                 f"{getattr(self.config, name, None)}: use another --out")
+        try:
+            self.model.load_state_dict(state.pop("model"))
+            self.optimiser.load_state_dict(state.pop("optimiser"))
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: "
+                             f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
         for key, value in state.items():
+            if type(value) not in (int, float):
+                raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: {key} is {short(value)}")
             setattr(self, key, value)
         self._cut_log()
 
@@ -279,6 +326,23 @@ class Trainer:
 
 
 def read_log(folder):
-    """The records (list of dict) of a run's log.jsonl; a last line that was cut off is left out."""
-    lines = (Path(folder) / "log.jsonl").read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The records (list of dict) of a run's log.jsonl; a last line that was cut off is left out.
+
+    Raises
+    ------
+    TrainError
+        A line is no record.
+    """
+    path = Path(folder) / "log.jsonl"
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            record = json.loads(line)  # not the strict reader: the loss of a run that diverged is NaN
+        except (ValueError, RecursionError) as error:
+            raise TrainError(f"{path}, line {number}: not valid JSON: {error}") from None
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise TrainError(f"{path}, line {number}: no record of a step")
+        records.append(record)
+    return records

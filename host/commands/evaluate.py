@@ -29,13 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def load_stories(path, vocabulary, limit):
     """(token arrays, bytes) of a text file; each story runs from its start mark to its end mark."""
-    try:
-        stories = read_stories(path)
-    except UnicodeDecodeError as error:
-        raise HostError(f"{path} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror or error}") from None
-    stories = stories[:limit or None]
+    stories = read_stories(path)[:limit or None]
     if not stories:
         raise HostError(f"{path} holds no text")
     ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]
@@ -127,7 +121,7 @@ def evaluate(
         raise UsageError(f"--stories {stories}: use 0 (all) or more")
     if check < 1:
         raise UsageError(f"--check {check}: use at least 1")
-    options = simulation(device, None, False, latency, refresh_every, refresh)
+    options = simulation(device, None, None, latency, refresh_every, refresh)
     loaded = Model(model)
     hardware = is_hardware(device)
     files = [(path, *load_stories(path, loaded.vocabulary, stories)) for path in texts]

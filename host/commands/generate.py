@@ -4,24 +4,27 @@ import json
 import secrets
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
-                                          Waves, check_output, simulation)
+                                          Waves, WavesGb, check_output, check_temperature, simulation)
 from sterna.host.console import progress_bar, show, tell
-from sterna.host.devices import device_lines, open_runtime
+from sterna.host.devices import device_lines, open_runtime, simulated_config
 from sterna.host.errors import HostError, UsageError
+from sterna.host.image import layout
 from sterna.host.model import Model
 from sterna.host.runtime import Sampling
 from sterna.host.state import load_state, save_state
 from sterna.host.text import TextStream
+from sterna.host.waves import WavesLimit, expectation
 
 INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C
 SEEDS = 1 << 32
+PROMPT_BYTES = 1 << 22  # of -f: more than any context holds
 
 
 def read_prompt(prompt, file):
@@ -30,7 +33,10 @@ def read_prompt(prompt, file):
         raise UsageError("both -p and -f give a prompt: use one of them")
     if file is not None:
         try:
-            data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+            with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as source:
+                data = source.read(PROMPT_BYTES + 1)
+            if len(data) > PROMPT_BYTES:
+                raise HostError(f"the prompt {file} has more than {PROMPT_BYTES:,} bytes: shorten it")
             prompt = data.decode()
         except OSError as error:
             raise HostError(f"cannot read the prompt {file}: {error.strerror}") from None
@@ -44,10 +50,7 @@ def read_prompt(prompt, file):
 
 def check_flags(temperature, top_k, top_p, seed, predict, context):
     """UsageError for a value that generate does not take."""
-    if not 0 <= temperature <= 1000:
-        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) to 1000")
-    if 0 < temperature < 1e-3:
-        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) or at least 0.001")
+    check_temperature(temperature)
     if top_k:
         raise UsageError(f"--top-k {top_k}: the devices sample from all tokens; use 0 (off) and lower --temp instead")
     if top_p != 1.0:
@@ -78,12 +81,15 @@ def cancel_on_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact):
-    """Show the text that follows ``ids``; returns whether Ctrl-C ended it."""
+def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
+    """Show the text that follows ``ids``, until ``full()`` at the latest; returns whether Ctrl-C ended it."""
     model = runtime.model
     stream = TextStream(model.vocabulary, stops)
     end = None if ignore_end else model.end
-    with cancel_on_interrupt() as cancelled, progress_bar() as bars:
+    with cancel_on_interrupt() as interrupted, progress_bar() as bars:
+        def cancelled():
+            return interrupted() or full()
+
         reading = bars.add_task("reading the prompt", total=None)
 
         def progress(done, total):
@@ -113,7 +119,7 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact):
                 pass
         bars.stop()
         show(stream.finish() + "\n")
-        return cancelled()
+        return interrupted()
 
 
 def generate(
@@ -138,8 +144,9 @@ def generate(
     device: DeviceOption = "sim",
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Print what --device takes here.")] = False,
     baud: Baud = 1_000_000,
-    preload: Preload = False,
+    preload: Preload = None,
     waves: Waves = None,
+    waves_limit: WavesGb = 4.0,
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
@@ -188,6 +195,11 @@ def generate(
         seed = secrets.randbelow(SEEDS)
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
     check_output("--save-state", save)
+    if not 0 <= waves_limit < 1e9:
+        raise UsageError(f"--waves-limit {waves_limit:g}: use the GB that the file may take, or 0 for no limit")
+    room = WavesLimit(waves, waves_limit)
+    if waves:
+        tell(expectation(waves, layout(simulated_config(device), loaded.geometry).stream_bytes, waves_limit))
     with open_runtime(device, loaded, tell=tell, baud=baud, **options) as runtime:
         if state:
             runtime.restore(state)
@@ -197,7 +209,9 @@ def generate(
             show(prompt)
         try:
             interrupted = run(runtime, ids, limit, Sampling(temperature, seed), stop, ignore_eos,
-                              keep_exact=bool(stop and save))
+                              bool(stop and save), room.reached)
+            if room.reached():
+                tell(f"the run ended because {waves} has {waves.stat().st_size / 1e9:.2g} GB: see --waves-limit")
             if save:
                 save_state(save, runtime.state(), loaded.packed)
         finally:

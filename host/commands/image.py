@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from sterna.host.commands.options import Baud
-from sterna.host.console import table_console, tell
+from sterna.host.console import printable, table_console, tell
 from sterna.host.devices import open_runtime
 from sterna.host.errors import HostError, UsageError
-from sterna.host.image import Image, write_image
+from sterna.host.files import write_file
+from sterna.host.image import Image
 from sterna.host.model import Model
 from sterna.hw.config import preset
 
@@ -36,7 +37,7 @@ def convert(
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     data = model.build(config, output.stem)
     try:
-        write_image(output, data)
+        write_file(output, data)
     except OSError as error:
         raise HostError(f"cannot write {output}: {error.strerror}") from None
     tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
@@ -71,7 +72,7 @@ def inspect(
         print(json.dumps(found, indent=2))
         return
     console = table_console()
-    console.print(f"{found['file']}: {found['name']}, {found['bytes']:,} bytes, "
+    console.print(f"{printable(found['file'])}: {printable(found['name'])}, {found['bytes']:,} bytes, "
                   f"{found['ternary_weights']:,} ternary weights, end of text {found['eos']}")
     console.print("geometry: " + ", ".join(f"{k} {v}" for k, v in found["geometry"].items()))
     console.print("tiling:   " + ", ".join(f"{k} {v}" for k, v in found["tiling"].items()))

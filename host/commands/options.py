@@ -13,13 +13,26 @@ ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna
 DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL; "
                                            "see `sterna devices`.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
-Preload = Annotated[bool, typer.Option("--preload", help="sim: start with the model in memory, without the upload.")]
-Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal.", show_default=False)]
+Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "
+                                       "the upload. Default: only with --waves.", show_default=False)]
+Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal, about 2 kB for every "
+                                     "byte of the model and token.", show_default=False)]
+WavesGb = Annotated[float, typer.Option("--waves-limit", help="sim: end the run between two tokens when --waves has "
+                                        "written so many GB; 0: no limit.")]
 Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memory read to its first word.",
                                       show_default=False)]
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
+TIMING = {"latency_cycles": 20, "refresh_interval_cycles": 780, "refresh_cycles": 0}  # of SimulatedBoard by default
+
+
+def check_temperature(temperature):
+    """UsageError for a temperature that no device takes."""
+    if not 0 <= temperature <= 1000:
+        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) to 1000")
+    if 0 < temperature < 1e-3:
+        raise UsageError(f"--temp {temperature:g}: use 0 (greedy) or at least 0.001")
 
 
 def check_output(option, path):
@@ -34,7 +47,7 @@ def check_output(option, path):
 
 def simulation(device, waves, preload, latency, refresh_interval, refresh):
     """Keyword arguments for ``open_runtime``; UsageError for options of the simulation with another device."""
-    given = {"--waves": waves, "--preload": preload or None, "--latency": latency,
+    given = {"--waves": waves, "--preload": preload, "--latency": latency,
              "--refresh-interval": refresh_interval, "--refresh": refresh}
     used = [name for name, value in given.items() if value is not None]
     if used and device.partition(":")[0] != "sim":

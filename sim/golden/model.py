@@ -10,6 +10,7 @@ import numpy as np
 
 from sterna.sim.golden import rng, tables
 from sterna.sim.golden.fp24 import LN2, mac, mul, round24, round24_into
+from sterna.sim.golden.packed import PackError
 
 PARTIAL_SUMS = 64
 _FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
@@ -89,7 +90,7 @@ class _Matrix:
 
     def __init__(self, trits, ws):
         if trits.shape[1] * 127 >= _EXACT:
-            raise ValueError(f"{trits.shape[1]} columns: at most {_EXACT // 127} keep the sums exact")
+            raise PackError(f"a matrix has {trits.shape[1]} columns: at most {_EXACT // 127} keep the sums exact")
         self.operand = np.ascontiguousarray(trits.T, np.float32)
         self.ws = ws
         self._rounds = trits.shape[1] * 127 >= 1 << 16  # smaller sums are fp24 numbers already

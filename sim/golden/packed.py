@@ -1,16 +1,17 @@
 """The quantised model, independent of any tiling: checkpoint folders to trits, codes and fp24 constants."""
 
-import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sterna.sim.golden import strictjson, tensorfile
 from sterna.sim.golden.fp24 import round24
+from sterna.sim.golden.strictjson import short
 
 FLOOR = 1e-5  # of mean|W|, in the derivation of the trits
+CONFIG_BYTES, INDEX_BYTES = 1 << 20, 1 << 26  # the largest config.json and index that are read
 
 
 class PackError(ValueError):
@@ -19,7 +20,7 @@ class PackError(ValueError):
 
 @dataclass(frozen=True)
 class Geometry:
-    """Shape of a model: H, I, L, V and the eps of its outer norms."""
+    """Shape of a model: H, I, L, V and the eps of its outer norms; PackError for values that no model has."""
 
     hidden_size: int
     intermediate_size: int
@@ -27,18 +28,31 @@ class Geometry:
     vocab_size: int
     rms_norm_eps: float = 1e-6
 
-    def shapes(self):
-        """Tensor name -> shape of a checkpoint of this geometry, in the published layout."""
+    def __post_init__(self):
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
+                raise PackError(f"{name} is {short(value)}: must be a whole number from 1 to {(1 << 31) - 1}")
+        eps = self.rms_norm_eps
+        if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 < eps < 1 << 31:
+            raise PackError(f"rms_norm_eps is {short(eps)}: must be a positive number")
+
+    def tensors(self):
+        """Yields (tensor name, shape) of a checkpoint of this geometry, in the published layout."""
         hidden, inner, vocab = self.hidden_size, self.intermediate_size, self.vocab_size
-        out = {"model.embeddings.weight": (vocab, hidden), "model.lower_bounds": (self.num_hidden_layers, hidden),
-               "model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden), "lm_head.norm.weight": (hidden,)}
+        yield from (("model.embeddings.weight", (vocab, hidden)),
+                    ("model.lower_bounds", (self.num_hidden_layers, hidden)), ("model.norm.weight", (hidden,)),
+                    ("lm_head.weight", (vocab, hidden)), ("lm_head.norm.weight", (hidden,)))
         for layer in range(self.num_hidden_layers):
             at = f"model.layers.{layer}."
-            out |= {f"{at}{name}.weight": (hidden,) for name in ("attn_norm", "mlp_norm", "attn.g_norm")}
+            yield from ((f"{at}{name}.weight", (hidden,)) for name in ("attn_norm", "mlp_norm", "attn.g_norm"))
             for name, shape in (*((f"attn.{p}_proj", (hidden, hidden)) for p in "ifgo"),
                                 ("mlp.gate_proj", (2 * inner, hidden)), ("mlp.down_proj", (hidden, inner))):
-                out |= {f"{at}{name}.weight": shape, f"{at}{name}.norm.weight": shape[1:]}
-        return out
+                yield from ((f"{at}{name}.weight", shape), (f"{at}{name}.norm.weight", shape[1:]))
+
+    def shapes(self):
+        """Tensor name -> shape, as a dict."""
+        return dict(self.tensors())
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,42 +112,42 @@ def ternarise(weight):
     return np.clip(np.rint(weight * (np.float32(1) / np.float32(mean))), -1, 1).astype(np.int8), mean
 
 
-def read_config(folder):
-    """The Geometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
+def read_json(folder):
+    """The object in a checkpoint folder's config.json (dict); PackError if there is none."""
     path = Path(folder) / "config.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = strictjson.read(path, CONFIG_BYTES)
     except OSError as error:
         raise PackError(f"cannot read {path}: {error.strerror}: give a folder with config.json and "
                         "model.safetensors") from None
-    except ValueError as error:
-        raise PackError(f"{path}: not valid JSON: {error}") from None
+    except strictjson.JsonError as error:
+        raise PackError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         raise PackError(f"{path}: must hold a JSON object")
+    return raw
+
+
+def read_config(folder):
+    """The Geometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
+    raw, path = read_json(folder), Path(folder) / "config.json"
     for key, default, allowed in (
             ("model_type", None, ("hgrn_bit",)), ("num_heads", 1, (1,)), ("expand_ratio", 1, (1,)),
             ("use_short_conv", False, (False,)), ("use_lower_bound", True, (True,)),
             ("hidden_act", "swish", ("swish", "silu")), ("tie_word_embeddings", False, (False,))):
         if raw.get(key, default) not in allowed:
-            raise PackError(f"{path}: {key} is {raw.get(key)!r}: only {' or '.join(map(repr, allowed))} is supported")
-
-    def positive(key, kind=int):
-        value = raw.get(key)
-        good = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
-        if not good or not 0 < value < 2**31:
-            raise PackError(f"{path}: {key} is {value!r}: must be a positive number")
-        return kind(value)
-
-    hidden = positive("hidden_size")
-    if raw.get("intermediate_size") is None:
-        raw.setdefault("hidden_ratio", 4)
-        inner = int(hidden * positive("hidden_ratio", float) * 2 / 3)
-        inner = -(-inner // 256) * 256
-    else:
-        inner = positive("intermediate_size")
-    raw.setdefault("rms_norm_eps", 1e-6)
-    return Geometry(hidden, inner, positive("num_hidden_layers"), positive("vocab_size"),
-                    positive("rms_norm_eps", float))
+            raise PackError(f"{path}: {key} is {short(raw.get(key))}: only {' or '.join(map(repr, allowed))} is "
+                            "supported")
+    try:
+        if raw.get("intermediate_size") is None:
+            ratio = raw.get("hidden_ratio", 4)
+            if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio < 1 << 31:
+                raise PackError(f"hidden_ratio is {short(ratio)}: must be a positive number")
+            hidden = Geometry(raw.get("hidden_size"), 1, 1, 1).hidden_size
+            raw["intermediate_size"] = -(-int(hidden * float(ratio) * 2 / 3) // 256) * 256
+        return Geometry(*(raw.get(name) for name in ("hidden_size", "intermediate_size", "num_hidden_layers",
+                                                     "vocab_size")), raw.get("rms_norm_eps", 1e-6))
+    except PackError as error:
+        raise PackError(f"{path}: {error}") from None
 
 
 class Tensors:
@@ -153,68 +167,65 @@ class Tensors:
     _KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
     def __init__(self, folder):
-        folder = Path(folder)
-        index = folder / "model.safetensors.index.json"
-        files = [folder / "model.safetensors"]
-        if index.exists() and not files[0].exists():
+        self.folder = Path(folder)
+        self._entries, self.size_bytes = {}, 0
+        for path in self._files():
             try:
-                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise PackError(f"{index}: no weight_map: download the folder again") from None
-            if any(not isinstance(n, str) or Path(n).name != n for n in names):
-                raise PackError(f"{index}: names a file outside the folder")
-            files = [folder / name for name in names]
-        self._entries = {}
-        for path in files:
-            self._scan(path)
+                entries, _, size = tensorfile.scan(path, {kind: int(code[-1]) for kind, code in self._KINDS.items()})
+            except OSError as error:
+                raise PackError(f"cannot read {path}: {error.strerror}") from None
+            except ValueError as error:  # also a name that no file can have
+                raise PackError(f"{path}: {error}") from None
+            if twice := sorted(set(entries) & set(self._entries)):
+                raise PackError(f"{path}: tensor {short(twice[0])} is in another file of the folder too")
+            self._entries |= entries
+            self.size_bytes += size
 
-    def _scan(self, path):
+    def _files(self):
+        index, single = self.folder / "model.safetensors.index.json", self.folder / "model.safetensors"
+        if single.exists() or not index.exists():
+            return [single]
         try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                length = struct.unpack("<Q", file.read(8))[0]
-                header = json.loads(file.read(length)) if 8 + length <= size else None
-            if not isinstance(header, dict):
-                raise ValueError("header")
-            header.pop("__metadata__", None)
-            for name, entry in header.items():
-                begin, end = entry["data_offsets"]
-                shape, kind = tuple(entry["shape"]), entry["dtype"]
-                if kind not in self._KINDS:
-                    raise PackError(f"{path}: tensor {name!r} has type {kind}: use F32, F16 or BF16")
-                count = math.prod(shape)
-                if not 0 <= begin <= end <= size - 8 - length or end - begin != count * int(self._KINDS[kind][-1]):
-                    raise ValueError("offsets")
-                self._entries[name] = (path, 8 + length + begin, shape, kind)
+            raw = strictjson.read(index, INDEX_BYTES)
         except OSError as error:
-            raise PackError(f"cannot read {path}: {error.strerror}") from None
-        except PackError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-            raise PackError(f"{path}: damaged or not a safetensors file: download it again") from None
+            raise PackError(f"cannot read {index}: {error.strerror}") from None
+        except strictjson.JsonError as error:
+            raise PackError(f"{index}: {error}") from None
+        names = raw.get("weight_map") if isinstance(raw, dict) else None
+        if not isinstance(names, dict) or not names:
+            raise PackError(f"{index}: no weight_map: download the folder again")
+        if any(not isinstance(n, str) or not n.isprintable() or not n or Path(n).name != n for n in names.values()):
+            raise PackError(f"{index}: names a file outside the folder")
+        return [self.folder / name for name in sorted(set(names.values()))]
 
     def check(self, geometry):
         """PackError unless names and shapes are exactly those of the geometry."""
-        wanted = geometry.shapes()
-        for name, shape in wanted.items():
+        wanted = set()
+        # One after the other: a config.json may ask for more layers than there is memory for their names.
+        for name, shape in geometry.tensors():
+            wanted.add(name)
             if name not in self._entries:
-                raise PackError(f"tensor {name!r} is missing: config.json asks for shape {list(shape)}")
-            if self._entries[name][2] != shape:
-                raise PackError(f"tensor {name!r} has shape {list(self._entries[name][2])}: config.json asks for "
-                                f"{list(shape)}")
+                raise PackError(f"{self.folder}: tensor {name!r} is missing: config.json asks for "
+                                f"shape {list(shape)}")
+            if self._entries[name].shape != shape:
+                raise PackError(f"{self.folder}: tensor {name!r} has shape {list(self._entries[name].shape)}: "
+                                f"config.json asks for {list(shape)}")
         for name in self._entries:
             if name not in wanted:
-                raise PackError(f"tensor {name!r} is not part of this model type: its effect would be lost")
+                raise PackError(f"{self.folder}: tensor {short(name)} is not part of this model type: its effect "
+                                "would be lost")
 
     def __getitem__(self, name):
-        path, offset, shape, kind = self._entries[name]
-        count = math.prod(shape)
-        data = np.fromfile(path, self._KINDS[kind], count, offset=offset)
-        if kind == "BF16":
+        entry = self._entries[name]
+        try:
+            data = entry.read(self._KINDS[entry.kind])
+        except (OSError, ValueError) as error:
+            raise PackError(f"{entry.path}: {error}") from None
+        if entry.kind == "BF16":
             data = (data.astype(np.uint32) << 16).view(np.float32)
-        data = data.astype(np.float32, copy=False).reshape(shape)
+        data = data.astype(np.float32, copy=False).reshape(entry.shape)
         if not np.isfinite(data).all():
-            raise PackError(f"tensor {name!r} holds infinities or NaN")
+            raise PackError(f"{entry.path}: tensor {name!r} holds infinities or NaN")
         return data
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import lzma
 import re
 
 import numpy as np
@@ -111,6 +112,22 @@ def test_prompt_from_a_file(sterna, folder, tmp_path):
     assert (code, out) == (0, "h\u00e9\n\n")
 
 
+def test_prompt_without_end(sterna, folder, tmp_path):
+    code, out, err = sterna("generate", "-m", folder, "-f", "/dev/zero", "-n", 0, "--device", "golden")
+    assert (code, out) == (1, "") and "/dev/zero has more than 4,194,304 bytes" in err
+
+
+@pytest.mark.parametrize("name, data, message", [
+    ("s.txt.xz", b"\xfd7zXZ\0 no", "is no whole xz file"),
+    ("s.txt.xz", lzma.compress(b"A cat.")[:-9], "is no whole xz"),
+    ("s.txt", b"caf\xe9", "is not UTF-8 (byte 3)"), ("s.txt", None, "Is a directory"),
+    ("s.txt", b"\n", "holds no text")])
+def test_texts_that_cannot_be_read(sterna, folder, tmp_path, name, data, message):
+    (tmp_path / name).mkdir() if data is None else (tmp_path / name).write_bytes(data)
+    code, out, err = sterna("eval", tmp_path / name, "-m", folder)
+    assert (code, out, err.count("\n")) == (1, "", 1) and message in err and str(tmp_path / name) in err
+
+
 def test_convert_inspect_generate(sterna, folder, tmp_path):
     image = tmp_path / "m.sterna"
     code, out, err = sterna("convert", folder, "-o", image, "--preset", "lanes40")
@@ -182,7 +199,8 @@ def test_devices_and_version(sterna):
     assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 1, isa 1, numerics 1, image 1\)\n", sterna("version")[1])
 
 
-@pytest.mark.parametrize("command", ["generate", "devices", "upload", "inspect", "convert", "eval", "gate", "train",
+@pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "eval", "gate",
+                                     "train",
                                      "version"])
 def test_every_command_has_help(sterna, command):
     code, out, _ = sterna(command, "--help")

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sterna.host import tiling
-from sterna.host.image import Image, ImageError, build_image, layout, memory_map, write_image
+from sterna.host.files import write_file
+from sterna.host.image import Image, ImageError, build_image, layout, memory_map
 from sterna.hw.config import Config, preset
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
 
@@ -95,7 +96,7 @@ def test_gate_rows_are_interleaved_by_strips(small):
 def test_written_file_is_loaded(small, tmp_path):
     packed, data = small
     path = tmp_path / "a.sterna"
-    write_image(path, data)
+    write_file(path, data)
     image = Image.load(path)
     assert (image.name, image.eos) == ("small", 5)
     assert equal(image.unpack().layers[1].gate, packed.layers[1].gate)

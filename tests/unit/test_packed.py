@@ -133,7 +133,7 @@ def test_refused_files(write_checkpoint, tmp_path):
         with pytest.raises(PackError, match="damaged"):
             pack_checkpoint(folder)
     file.write_bytes(good.replace(b'"F32"', b'"I32"', 1))
-    with pytest.raises(PackError, match="has type I32"):
+    with pytest.raises(PackError, match="has type 'I32'"):
         pack_checkpoint(folder)
     file.unlink()
     with pytest.raises(PackError, match="cannot read"):

@@ -196,7 +196,7 @@ def write_config(path, **changes):
 @pytest.mark.parametrize("changes, message", [
     ({"steps": 0}, "give one of them"),
     ({"products": "int4"}, "products 'int4': use int8, bf16 or fp32"),
-    ({"rows": 0}, "rows 0: must be above 0"),
+    ({"rows": 0}, "rows 0: use 1 to 1048576"),
     ({"rows": "two"}, "rows = 'two' must be of type int"),
     ({"hidden": 16}, "unknown entry 'hidden'"),
     ({"seed": None}, "the entry 'seed' is missing"),

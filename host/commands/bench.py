@@ -1,0 +1,141 @@
+"""sterna bench: speed of prompt processing and of text generation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sterna.host import bench as measure
+from sterna.host.commands.options import (TIMING, Baud, Latency, Refresh, RefreshEvery, check_output,
+                                          check_temperature, simulation)
+from sterna.host.console import progress_bar, tell
+from sterna.host.devices import is_hardware, open_runtime, simulated_config
+from sterna.host.errors import UsageError
+from sterna.host.model import Model
+from sterna.host.report import FORMATS, Report
+from sterna.host.runtime import Sampling
+
+MOST_TOKENS, MOST_REPETITIONS = 1_000_000, 10_000
+
+
+def counts(option, text):
+    """The numbers of an option with commas, without 0 (list of int); UsageError for anything else."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1]
+    if not all(0 <= n <= MOST_TOKENS for n in numbers):
+        raise UsageError(f"{option} {text!r}: use numbers from 0 (leave out) to {MOST_TOKENS}, with commas between")
+    return [n for n in numbers if n]
+
+
+def parts(option, values):
+    """The parts between commas of every value of an option (list of str); UsageError for an empty one."""
+    out = [part for value in values for part in value.split(",")]
+    if "" in out:
+        raise UsageError(f"{option} {','.join(values)!r}: one of the values is empty")
+    return out
+
+
+def paths(values):
+    """Models of -m: a value with commas is one path where that exists, otherwise one path per part."""
+    return [path for value in values
+            for path in ([Path(value)] if Path(value).exists() else map(Path, parts("-m", [value])))]
+
+
+def style_of(output):
+    """(name of the format, path of the file or None) of --output; UsageError for anything else."""
+    if output in FORMATS:
+        return output, None
+    style = Path(output).suffix[1:]
+    if style not in FORMATS:
+        raise UsageError(f"--output {output!r}: use {', '.join(FORMATS)}, or a file that ends in one of them, for "
+                         "instance bench.json")
+    check_output("--output", Path(output))
+    return style, Path(output)
+
+
+def run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report):
+    """Repeat a test and report its row, with the repetitions that there are, if something fails in between."""
+    samples = []
+    try:
+        with progress_bar() as bars:
+            name = f"{common['device']} {test.name}"
+            task = bars.add_task(name + ": warm-up", total=test.tokens * repetitions)
+            if warm_up:
+                measure.warm_up(runtime, test, sampling, seed)
+            for k in range(repetitions):
+                bars.update(task, description=f"{name}: {k + 1} of {repetitions}")
+                samples.append(measure.repeat(runtime, test, sampling, seed, lambda done, k=k: bars.update(
+                    task, completed=k * test.tokens + done)))
+    finally:
+        if samples:
+            report.add(measure.row(common, test, samples, sampling, seed, repetitions))
+
+
+def bench(
+    model: Annotated[list[str], typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder; several "
+                                             "with commas.", show_default=False)],
+    device: Annotated[list[str], typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL, "
+                                              "see `sterna devices`; several with commas.")] = ["sim"],  # noqa: B006
+    prompt: Annotated[str, typer.Option("-p", "--n-prompt", help="Tokens of a prompt to read; several with commas; "
+                                        "0: none.")] = "32",
+    generate: Annotated[str, typer.Option("-n", "--n-gen", help="Tokens to make; several with commas; 0: "
+                                          "none.")] = "32",
+    repetitions: Annotated[int, typer.Option("-r", "--repetitions", help="How often each test is repeated.")] = 3,
+    output: Annotated[str, typer.Option("-o", "--output", help="md, csv or json: the format on standard output; or a "
+                                        "file that ends in .md, .csv or .json.")] = "md",
+    warm_up: Annotated[bool, typer.Option("--warmup/--no-warmup", help="Run two tokens before each test that are not "
+                                          "measured.")] = True,
+    temperature: Annotated[float, typer.Option("--temp", help="Temperature of the generation; 0 takes the best "
+                                               "token.")] = 0.0,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the prompts' random tokens and of the "
+                                      "sampling.")] = 1,
+    baud: Baud = 1_000_000,
+    latency: Latency = None,
+    refresh_every: RefreshEvery = None,
+    refresh: Refresh = None,
+):
+    """Measure the speed of prompt processing (pp) and text generation (tg).
+
+    Every combination of model, device and test is a row: pp32 reads a prompt of 32 random tokens, tg32 makes 32
+    tokens; both start from an empty state. Wall tokens/s are by the clock of this machine, so of a simulated board
+    they tell how fast the simulation runs. A device with counters adds cycles per token, the speed at its clock
+    (projected if the cycles are simulated, device time if not), the share of the memory's bandwidth put to use, and
+    where the array waited.
+
+    Rows appear as they are measured; what was measured before an error or Ctrl-C is kept. CSV and JSON hold every
+    setting, JSON every repetition too.
+
+    Examples:
+
+    sterna bench -m story.sterna --device golden,sim,sim:lanes40 -p 16,64 -n 32
+
+    sterna bench -m story.sterna --device /dev/ttyUSB0 -p 512 -n 128 -r 5 -o bench.json
+    """
+    tests = [measure.Workload(n, 0) for n in counts("--n-prompt", prompt)]
+    tests += [measure.Workload(0, n) for n in counts("--n-gen", generate)]
+    if not tests:
+        raise UsageError(f"--n-prompt {prompt} and --n-gen {generate} leave nothing to measure: raise one of them")
+    if not 1 <= repetitions <= MOST_REPETITIONS:
+        raise UsageError(f"--repetitions {repetitions}: use 1 to {MOST_REPETITIONS}")
+    check_temperature(temperature)
+    if not 0 <= seed < 1 << 32:
+        raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
+    devices = parts("--device", device)
+    simulated = [name for name in devices if simulated_config(name)]  # unknown presets are refused here
+    timing = simulation((simulated or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
+    style, path = style_of(output)
+    models = [Model(p) for p in paths(model)]
+    sampling = Sampling(temperature, seed)
+    with Report(style, path, any(map(is_hardware, devices))) as report:
+        for loaded in models:
+            for name in devices:
+                config = simulated_config(name)
+                options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else {}
+                with open_runtime(name, loaded, tell=tell, baud=baud, **options) as runtime:
+                    common = measure.setting(runtime, name, options.get("timing", {}))
+                    for test in tests:
+                        run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)
+    if path:
+        tell(f"{path}: {len(models) * len(devices) * len(tests)} rows")

@@ -1,0 +1,99 @@
+"""Safetensors files: where the tensors are, with every field of the header checked before anything is read."""
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sterna.sim.golden import strictjson
+
+HEADER_BYTES = 100_000_000  # at most; the limit of the format's own library
+
+
+class TensorFileError(ValueError):
+    """A file that is no safetensors file, or a damaged one; the message does not name it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file: ``count`` numbers of ``kind`` (F32, BF16 ...) at byte ``offset``."""
+
+    path: Path
+    offset: int
+    shape: tuple
+    kind: str
+
+    @property
+    def count(self):
+        """Numbers in the tensor (int)."""
+        return math.prod(self.shape)
+
+    def read(self, dtype):
+        """The numbers as a flat array of a NumPy ``dtype``; TensorFileError if the file has become shorter."""
+        data = np.fromfile(self.path, dtype, self.count, offset=self.offset)
+        if len(data) != self.count:
+            raise TensorFileError("cut short while it was read")
+        return data
+
+
+def _natural(value):
+    return type(value) is int and value >= 0
+
+
+def scan(path, kinds):
+    """The tensors of a file.
+
+    Parameters
+    ----------
+    path : Path
+    kinds : dict of str to int
+        The types of numbers that are allowed, and their bytes.
+
+    Returns
+    -------
+    entries : dict of str to Entry
+        No two of them share a byte, so together they take no more memory than the file is long.
+    metadata : dict of str to str
+    size_bytes : int
+        Of the file.
+
+    Raises
+    ------
+    TensorFileError
+    OSError
+    """
+    damaged = TensorFileError("damaged or not a safetensors file: download it again")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > min(size - 8, HEADER_BYTES):
+            raise damaged
+        try:
+            header = strictjson.parse(file.read(length))
+        except strictjson.JsonError:
+            raise damaged from None
+    if not isinstance(header, dict):
+        raise damaged
+    metadata = header.pop("__metadata__", {})
+    entries, room = {}, size - 8 - length
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
+            raise damaged
+        kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(kind, str) or kind not in kinds:
+            raise TensorFileError(f"tensor {strictjson.short(name)} has type {strictjson.short(kind)}: use "
+                                  + " or ".join(kinds))
+        if not isinstance(shape, list) or not all(_natural(n) and n < 1 << 48 for n in shape) or len(shape) > 8 \
+                or not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_natural, offsets)):
+            raise damaged
+        begin, end = offsets
+        if not begin <= end <= room or end - begin != math.prod(shape) * kinds[kind]:
+            raise damaged
+        entries[name] = Entry(path, 8 + length + begin, tuple(shape), kind)
+    spans = sorted((e.offset, e.offset + e.count * kinds[e.kind]) for e in entries.values())
+    if any(first[1] > second[0] for first, second in zip(spans, spans[1:])):
+        raise damaged
+    return entries, metadata if isinstance(metadata, dict) else {}, size

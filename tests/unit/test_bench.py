@@ -1,0 +1,203 @@
+"""sterna bench: what is measured, its three formats, and what is kept when something fails."""
+
+import csv
+import inspect
+import io
+import json
+import re
+import statistics
+
+import pytest
+from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, GoldenDevice, served, write_folder
+from sterna.host import bench, cli
+from sterna.host.bench import Sample, Workload
+from sterna.host.commands.options import TIMING
+from sterna.host.driver import Device
+from sterna.host.hardware import DeviceRuntime
+from sterna.host.model import Model
+from sterna.host.runtime import GoldenRuntime, Sampling
+from sterna.host.statistics import useful_bytes
+from sterna.sim.board.board import SimulatedBoard
+
+GREEDY = Sampling()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Model(write_folder(tmp_path_factory.mktemp("bench") / "model"))
+
+
+@pytest.fixture
+def sterna(capsys):
+    """Runs a command line; gives (exit code, standard output, standard error)."""
+    def run(*arguments):
+        code = cli.main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+    return run
+
+
+def on_device(model, **options):
+    fake = GoldenDevice(model.packed, DEVICE, **options)
+    return DeviceRuntime(model, Device(fake, retry_s=1.0, poll_s=0.005, timeout_s=2.0, stall_s=0.3), print)
+
+
+@pytest.mark.parametrize("make", [GoldenRuntime, on_device], ids=["golden", "device"])
+def test_repetitions_are_of_the_same_fresh_text(model, make):
+    runtime, done = make(model), []
+    texts = []
+    for _ in range(2):
+        sample = bench.repeat(runtime, Workload(40, 0), GREEDY, 1, done.append)
+        assert sample.tokens == 40 and sample.seconds > 0 and done[-1] == 40
+        texts.append((runtime.tokens, runtime.state().values.tolist()))
+    assert texts[0] == texts[1] and len(texts[0][0]) == 41 and len(set(texts[0][0])) > 20
+    made = []
+    for _ in range(2):
+        assert bench.repeat(runtime, Workload(0, 9), GREEDY, 1, done.append).tokens == 9 and done[-1] == 9
+        made.append(runtime.tokens)
+    assert made == 2 * [[0, *GoldenRuntime(model).generate([0], 9, GREEDY)]]
+
+
+def test_prompts_follow_from_the_seed(model):
+    assert bench.prompt_of(model, 50, 3) == bench.prompt_of(model, 50, 3) != bench.prompt_of(model, 50, 4)
+    assert max(bench.prompt_of(model, 5000, 1)) == GEOMETRY.vocab_size - 1
+
+
+def test_counters_of_a_prompt_are_its_own(model):
+    runtime = on_device(model)
+    list(runtime.generate(bench.prompt_of(model, 41, 1), 5, GREEDY))
+    figures = runtime.statistics
+    assert (figures.prompt_counters["tokens"], figures.counters["tokens"]) == (40, 5)
+    assert figures.prompt_usage.cycles_per_token == figures.usage.cycles_per_token == CYCLES_PER_TOKEN
+    # The head is not read inside a prompt: 264 x 40 trits, 2 x 40 + 1 numbers.
+    without = useful_bytes(GEOMETRY, "trit5", output=False)
+    assert useful_bytes(GEOMETRY, "trit5") - without == 264 * 40 / 5 + 3 * 81
+    assert figures.prompt_usage.share == pytest.approx(without / (8 * 2400))
+    assert figures.to_json()["prompt_cycles_per_token"] == CYCLES_PER_TOKEN
+
+
+def test_row_has_mean_and_deviation(model):
+    runtime = on_device(model)
+    bench.repeat(runtime, Workload(0, 4), GREEDY, 1)
+    usage = runtime.statistics.usage
+    common = bench.setting(runtime, "port", {})
+    samples = [Sample(4, seconds, usage) for seconds in (0.5, 1.0, 2.0)]
+    row = bench.row(common, Workload(0, 4), samples, GREEDY, 1, 3)
+    assert row["samples_ts"] == [8, 4, 2] and row["avg_ts"] == pytest.approx(14 / 3)
+    assert row["stddev_ts"] == pytest.approx(statistics.stdev([8, 4, 2]))
+    assert row["samples_ns"] == [500_000_000, 1_000_000_000, 2_000_000_000] and row["avg_ns"] == round(3.5e9 / 3)
+    assert row["cycles_per_token"] == CYCLES_PER_TOKEN and row["stddev_cycles_per_token"] == 0
+    assert row["clock_ts"] == 32000 and row["clock_ts_is"] == "device time" and row["cycles_are"] == "counted"
+    assert row["stall_refresh"] == 0.04 and row["stall_stream"] == 0.02
+    assert row["model_n_params"] == 2 * (4 * 40 * 40 + 3 * 40 * 48 + 9 * 40 + 48) + 2 * 264 * 40 + 2 * 40
+    alone = bench.row(common, Workload(0, 4), samples[:1], GREEDY, 1, 3)
+    assert alone["stddev_ts"] is None and (alone["repetitions"], alone["repetitions_wanted"]) == (1, 3)
+
+
+def test_simulated_cycles_are_called_projected(model):
+    runtime = on_device(model)
+    runtime.statistics.simulated = True
+    sample = bench.repeat(runtime, Workload(3, 0), GREEDY, 1)  # restarting keeps what kind of device it is
+    common = bench.setting(runtime, "sim", TIMING)
+    row = bench.row(common, Workload(3, 0), [sample], GREEDY, 1, 1)
+    assert row["kind"] == "simulated" and row["clock_ts_is"] == "projected" and row["cycles_are"] == "simulated"
+    assert "of the simulation" in row["ts_is"] and row["latency_cycles"] == 20
+
+
+def test_timing_of_the_rows_is_the_board_s_own():
+    defaults = {k: p.default for k, p in inspect.signature(SimulatedBoard.__init__).parameters.items()}
+    assert {k: defaults[k] for k in TIMING} == TIMING
+
+
+def test_every_combination_is_a_row_and_all_formats_agree(sterna, model):
+    with served(GoldenDevice(model.packed)) as url:
+        flags = ("bench", "-m", model.path, "--device", f"golden,{url}", "-p", "3,5", "-n", "0,4", "-r", 2)
+        found = {style: sterna(*flags, "-o", style) for style in ("json", "csv", "md")}
+    assert all(code == 0 and "\x1b" not in out + err for code, out, err in found.values()), found
+    rows = json.loads(found["json"][1])
+    assert [(r["device"], r["test"]) for r in rows] == [
+        (d, t) for d in ("golden", url) for t in ("pp3", "pp5", "tg4")]
+    assert all(r["repetitions"] == 2 == len(r["samples_ts"]) and r["avg_ts"] > 0 and r["seed"] == 1 for r in rows)
+    assert [r["cycles_per_token"] for r in rows] == 3 * [None] + 3 * [CYCLES_PER_TOKEN]
+    assert rows[0]["kind"] == "golden" and rows[3]["kind"] == "hardware" and rows[3]["build"] == "12345678"
+    for row, line in zip(rows, csv.DictReader(io.StringIO(found["csv"][1])), strict=True):
+        assert set(line) == set(row) - {"samples_ns", "samples_ts"}
+        same = ("device", "test", "n_prompt", "cycles_per_token", "clock_ts_is", "model_size", "weight_code")
+        assert [line[k] for k in same] == ["" if row[k] is None else str(row[k]) for k in same]
+    table = [line for line in found["md"][1].splitlines() if line.startswith("|")]
+    assert len(table) == 8 and len({line.count("|") for line in table}) == 1 and set(table[1]) <= set("|-: ")
+    assert re.search(r"\| golden +\| tg4 +\| +[\d.]+ ± [\d.]+ \| +- \|", table[4])
+    assert re.search(r"build 12345678, 80 MHz\) \| tg4 .* 2500 counted \| +32000.0 device time \| "
+                     r".* 2.0% 0.0% 0.0% 4.0%", table[7])
+    assert "random token ids, seed 1; generation: greedy" in found["md"][1]
+
+
+def test_temperature_and_single_repetition(sterna, model):
+    code, out, _ = sterna("bench", "-m", model.path, "--device", "golden", "-p", 0, "-n", 3, "-r", 1, "--temp", 0.7,
+                          "--no-warmup", "--seed", 9)
+    assert code == 0 and "±" not in out and "seed 9; generation: temperature 0.7" in out and "1 repetition," in out
+
+
+def test_warm_up_is_not_measured(sterna, model, monkeypatch):
+    ran = []
+    repeat = bench.repeat
+    monkeypatch.setattr(bench, "repeat", lambda r, t, *rest: ran.append(t.tokens) or repeat(r, t, *rest))
+    flags = ("bench", "-m", model.path, "--device", "golden", "-p", 4, "-n", 1, "-r", 2, "-o", "json")
+    assert [r["repetitions"] for r in json.loads(sterna(*flags)[1])] == [2, 2] and ran == [2, 4, 4, 1, 1, 1]
+
+
+def test_file_instead_of_standard_output(sterna, model, tmp_path):
+    for name in ("b.json", "b.csv", "b.md"):
+        code, out, err = sterna("bench", "-m", model.path, "--device", "golden", "-p", 2, "-n", 2, "-r", 1, "-o",
+                                tmp_path / name)
+        assert (code, out) == (0, "") and f"{name}: 2 rows" in err
+    assert [r["test"] for r in json.loads((tmp_path / "b.json").read_text())] == ["pp2", "tg2"]
+    assert (tmp_path / "b.csv").read_text().count("\n") == 3 and (tmp_path / "b.md").read_text().count("\n|") == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.csv", "b.json", "b.md"]
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_what_was_measured_is_kept_when_the_device_is_lost(sterna, model, tmp_path, to_file):
+    class Dying(GoldenDevice):
+        made = 0
+
+        def _token(self):
+            before = self.block[0x48]
+            super()._token()
+            self.made += self.block[0x48] != before
+            if self.made >= 3 + 3 + 4 + 2:  # the second repetition of tg4
+                self.block[0x44] = 1 << 8
+
+    path = tmp_path / "b.json"
+    with served(Dying(model.packed)) as url:
+        code, out, err = sterna("bench", "-m", model.path, "--device", f"{url},golden", "-p", 3, "-n", 4, "-r", 2,
+                                "--no-warmup", "-o", path if to_file else "json")
+    assert code == 1 and "fault 'instruction'" in err and err.count("error: ") == 1
+    rows = json.loads(path.read_text() if to_file else out)
+    assert [(r["test"], r["repetitions"]) for r in rows] == [("pp3", 2), ("tg4", 1)]
+
+
+def test_nothing_is_written_when_nothing_was_measured(sterna, model, tmp_path):
+    path = tmp_path / "b.md"
+    path.write_text("old")
+    code, out, err = sterna("bench", "-m", model.path, "--device", "socket://127.0.0.1:9", "-o", path)
+    assert (code, out) == (1, "") and "connection refused" in err and path.read_text() == "old"
+    for style in ("md", "json"):
+        code, out, err = sterna("bench", "-m", model.path, "--device", "socket://127.0.0.1:9", "-o", style)
+        assert (code, out) == (1, "") and "connection refused" in err
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("-p", "3,x"), "--n-prompt '3,x': use numbers from 0 (leave out) to 1000000"), (("-n", "-4"), "--n-gen '-4'"),
+    (("-n", "9999999"), "--n-gen '9999999'"), (("-p", ""), "--n-prompt ''"),
+    (("-p", "0", "-n", "0"), "--n-prompt 0 and --n-gen 0 leave nothing"), (("-r", "0"), "--repetitions 0: use 1 to"),
+    (("-o", "xml"), "--output 'xml': use md, csv, json, or a file that ends in one of them"),
+    (("-o", "nowhere/b.csv"), "--output nowhere/b.csv: cannot be written there"),
+    (("--device", "golden,sim:big"), "unknown preset 'big'"), (("--device", "golden,"), "one of the values is empty"),
+    (("--device", "golden", "--latency", "3"), "--latency needs the simulated board"),
+    (("--temp", "-1"), "--temp -1"),
+    (("--seed", "-1"), "--seed -1: use 0 to"), (("-m", "nowhere"), "no such model 'nowhere'"),
+])
+def test_errors_are_one_line_before_anything_runs(sterna, model, flags, message):
+    code, out, err = sterna("bench", "-m", model.path, "--device", "golden", *flags)
+    assert code and out == "" and err.startswith("error: ") and err.count("\n") == 1 and message in err
