@@ -14,6 +14,7 @@ component by their path. `planted` gives a module of the gateware with a bug in 
 proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other.
 """
 
+import difflib
 import importlib
 import os
 import re
@@ -76,7 +77,8 @@ class Inside:
 
     def __getitem__(self, path):
         if path not in self._signals:
-            raise KeyError(f"no signal {path!r} among {sorted(self._signals)}")
+            near = difflib.get_close_matches(path, self._signals, n=5, cutoff=0.3)
+            raise KeyError(f"no signal {path!r}, but {', '.join(near)}")
         return self._signals[path]
 
     def find(self, path):

@@ -4,7 +4,7 @@ import pytest
 from amaranth.hdl import Cat, Mux, Signal
 from prove import Disproved, Proof, planted
 from sterna.hw.memory import arbiter, fetch, gearbox, router, store
-from tracked import Tracked
+from tracked import Tracked, claim_fifo
 
 pytestmark = pytest.mark.formal
 
@@ -74,6 +74,7 @@ def fetch_credit(module, depth):
     proof.implies("idle", dut.idle, (due == 0) & (level == 0))
     proof.implies("burst_length", dut.bursts.valid,
                   (dut.bursts.payload.length != 0) & (dut.bursts.payload.length <= max(1, depth // 4)))
+    proof.offers_well(bursts=dut.bursts)
     proof.check(3, induction=True)
 
 
@@ -91,48 +92,49 @@ def test_fetch_credit_catches_planted_bug(old, new, claim):
         fetch_credit(planted("memory.fetch", old, new), 16)
 
 
-def fetch_order(module, cycles):
-    """The words of the commands, in order, each once, where a word holds its own address.
+def fetch_order(module, depth):
+    """Bursts cover the words of each command once, from its first to its last; returning words keep their order.
 
-    Two commands of up to 5 words over a FIFO of 8 (bursts of 2); bounded.
+    That commands keep theirs is `shift_queue`. By induction.
     """
     proof = Proof()
     m = proof.m
-    dut = module.Fetch(address_bits=4, port_bytes=1, fifo_words=8)
-    proof.add(dut, driven=["arriving"])
-    proof.offered_well(dut.command)
-    words = dut.command.payload.words
-    proof.assume((words >= 1) & (words <= 5))
-    bursts = fetch.ShiftQueue(12, 8)
-    m.submodules.bursts = bursts
-    answer = proof.free(1, "answer")
-    sent = Signal(3)
-    address, length = bursts.r_data[:4], bursts.r_data[4:]
-    m.d.comb += [
-        bursts.w_data.eq(Cat(dut.bursts.payload.address, dut.bursts.payload.length)),
-        bursts.w_en.eq(dut.bursts.valid & dut.bursts.ready),
-        dut.arriving.valid.eq(bursts.r_rdy & answer), dut.arriving.payload.eq((address + sent)[:4]),
-        bursts.r_en.eq(dut.arriving.valid & (sent == length - 1)),
-    ]
-    with m.If(dut.arriving.valid):
-        m.d.sync += sent.eq(Mux(bursts.r_en, 0, sent + 1))
-    item = Tracked(proof, "word", 6, 4)
-    first = Cat(*((dut.command.payload.address + k)[:4] for k in range(5)))
-    item.enter(dut.command.valid & dut.command.ready, first, 5, count=words[:3])
+    dut = module.Fetch(address_bits=4, port_bytes=1, fifo_words=depth)
+    inside = proof.add(dut)
+    burst, issued = dut.bursts.payload, dut.bursts.valid & dut.bursts.ready
+    loads, waiting = inside["queue.r_en"] & inside["queue.r_rdy"], inside["queue.r_data"]
+    proof.assume(~loads | (waiting[4:] != 0))
+    expected, left = Signal(4), Signal(5)
+    with m.If(loads):
+        m.d.sync += [expected.eq(waiting[:4]), left.eq(waiting[4:])]
+    with m.Elif(issued):
+        m.d.sync += [expected.eq(expected + burst.length), left.eq(left - burst.length)]
+    proof.implies("burst_in_place", dut.bursts.valid, (burst.address == expected) & (burst.length <= left))
+    proof.implies("command_complete", loads, left == Mux(issued, burst.length, 0))
+    proof.claim("left", inside["left"] == left)
+    proof.implies("address", left != 0, inside["address"] == expected)
+
+    item = Tracked(proof, "word", depth.bit_length() + 1, 4)
+    proof.assume(~dut.arriving.valid | (item.count < depth))  # `fetch_credit`
+    item.enter(dut.arriving.valid, dut.arriving.payload[:4])
     item.leave(dut.words.valid & dut.words.ready, dut.words.payload[:4], offered=dut.words.valid)
-    proof.offers_well(words=dut.words, bursts=dut.bursts)
-    proof.implies("idle_means_all_left", dut.idle & ~proof.past(dut.command.valid), item.count == 0)
-    proof.check(cycles)
+    claim_fifo(proof, inside, item, "fifo")
+    proof.offers_well(words=dut.words)
+    proof.check(3, induction=True)
 
 
-def test_fetch_order():
-    fetch_order(fetch, 14)
+@pytest.mark.parametrize("depth", [8, 16])
+def test_fetch_order(depth):
+    fetch_order(fetch, depth)
 
 
-def test_fetch_order_catches_planted_bug():
-    bug = planted("memory.fetch", "length.eq(Mux(left < burst, left, burst))", "length.eq(burst)")
-    with pytest.raises(Disproved, match="word_"):
-        fetch_order(bug, 14)
+@pytest.mark.parametrize("old, new, claim", [
+    ("length.eq(Mux(left < burst, left, burst))", "length.eq(burst)", "burst_in_place"),
+    ("(left == 0) | (issued & (left == length))", "(left == 0) | issued", "command_complete"),
+])
+def test_fetch_order_catches_planted_bug(old, new, claim):
+    with pytest.raises(Disproved, match=claim):
+        fetch_order(planted("memory.fetch", old, new), 8)
 
 
 def direct_fetch(module):

@@ -6,7 +6,7 @@ that are equal modulo 2 ** bits, of which at most one may be under way, so a pro
 length.
 """
 
-from amaranth.hdl import Mux, Signal, Value
+from amaranth.hdl import Const, Mux, Signal, Value
 
 
 class Tracked:
@@ -64,3 +64,24 @@ class Tracked:
         self.proof.implies(f"{self.name}_right", offered & self.inside & (self.ahead < count),
                            payload.word_select(self.ahead[:max(1, (width - 1).bit_length())], self.item_bits)
                            == self.value)
+
+
+def claim_fifo(proof, inside, item, path):
+    """Invariants of a SyncFIFOBuffered at `path` that holds the items of `item`."""
+    storage = inside.find(f"{path}.storage")
+    depth, width = storage._data.depth, len(Value.cast(storage._read_ports[0]._data))
+    produce, consume = (Value.cast(port._addr) for port in (storage._write_ports[0], storage._read_ports[0]))
+    stored, shown = inside[f"{path}.inner_level"], inside[f"{path}.r_rdy"]
+    place, word = Signal(range(depth), name=f"{item.name}_place"), Signal(width, name=f"{item.name}_stored")
+    storage.read_port(domain="comb", addr=place, data=word, en=Const(1), transparent_for=())
+
+    def modulo(sum_):
+        return Mux(sum_ >= depth, sum_ - depth, sum_)
+
+    proof.m.d.comb += place.eq(modulo(consume + item.ahead - shown))
+    proof.claim(f"{item.name}_fifo_places", (produce < depth) & (consume < depth) & (stored <= depth)
+                & (produce == modulo(consume + stored)))
+    proof.claim(f"{item.name}_fifo_count", item.count == stored + shown)
+    proof.implies(f"{item.name}_shown", item.inside & (item.ahead < shown),
+                  inside[f"{path}.r_data"][:item.item_bits] == item.value)
+    proof.implies(f"{item.name}_stored", item.inside & (item.ahead >= shown), word[:item.item_bits] == item.value)
