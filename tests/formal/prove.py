@@ -29,8 +29,8 @@ from amaranth.hdl import Assert, Assume, ClockDomain, Fragment, Module, Shape, S
 from amaranth.lib import wiring
 from sterna.hw.synth import yosys
 
-TIMEOUT_SECONDS = 170
-SEARCH_CYCLES = 16  # how far a way to break a claim is looked for where induction fails
+TIMEOUT_SECONDS = 120
+SEARCH_CYCLES = 16
 
 
 class Disproved(AssertionError):
@@ -41,19 +41,37 @@ class Unproven(AssertionError):
     """Induction does not close: the claims are not strong enough."""
 
 
-def planted(module, old, new):
-    """The module of sterna.hw called `module`, with the text `old`, which it has exactly once, replaced by `new`."""
+def planted(module, *changes):
+    """The module of sterna.hw called `module` with other text: `changes` are pairs of a text, which the module has
+    exactly once, and what it is replaced by.
+    """
     name = f"sterna.hw.{module}"
     source = Path(importlib.import_module(name).__file__).read_text()
-    assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}"
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}"
+        source = source.replace(old, new)
     result = types.ModuleType(name)
     result.__package__ = name.rpartition(".")[0]
     sys.modules[name], original = result, sys.modules[name]  # while its classes are made they look their module up
     try:
-        exec(compile(source.replace(old, new), f"{name} (planted bug)", "exec"), result.__dict__)
+        exec(compile(source, f"{name} (planted bug)", "exec"), result.__dict__)
     finally:
         sys.modules[name] = original
     return result
+
+
+def stub(component_class):
+    """A class with the members of `component_class` and nothing inside; ``made`` is the last object of it."""
+    class Stub(component_class):
+        made = None
+
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            Stub.made = self
+
+        def elaborate(self, platform):
+            return Module()
+    return Stub
 
 
 class Inside:
@@ -65,20 +83,27 @@ class Inside:
         self._collect(fragment, "")
 
     def _collect(self, fragment, prefix):
-        seen = {}
+        below = {}  # signals of all that is inside, by identity
+        for number, (child, name, _) in enumerate(fragment.subfragments):
+            below |= self._collect(child, f"{prefix}{name or number}.")
+        here = {}
         for statements in fragment.statements.values():
             for statement in statements:
-                for signal in (*statement._lhs_signals(), *statement._rhs_signals()):
-                    seen.setdefault(signal.name, signal)
-        for name, signal in seen.items():
-            self._signals[prefix + name] = signal
-        for number, (child, name, _) in enumerate(fragment.subfragments):
-            self._collect(child, f"{prefix}{name or number}.")
+                here |= {id(s): s for s in (*statement._lhs_signals(), *statement._rhs_signals())}
+        # A name is first that of a signal of this component, then that of a port of what is inside it.
+        for group in (here.keys() - below.keys(), here.keys() & below.keys()):
+            names = [here[key].name for key in group]
+            for key in group:
+                name = here[key].name
+                self._signals.setdefault(prefix + name, here[key] if names.count(name) == 1 else None)
+        return below | here
 
     def __getitem__(self, path):
         if path not in self._signals:
             near = difflib.get_close_matches(path, self._signals, n=5, cutoff=0.3)
             raise KeyError(f"no signal {path!r}, but {', '.join(near)}")
+        if self._signals[path] is None:
+            raise KeyError(f"several signals are called {path!r}")
         return self._signals[path]
 
     def find(self, path):
@@ -123,6 +148,10 @@ class Proof:
         signal = Signal(shape, name=name)
         self._ports.append(Value.cast(signal))
         return signal
+
+    def release(self, *signals):
+        """Signals that nothing drives take any value in every cycle, as the outputs of a `stub`."""
+        self._ports += map(Value.cast, signals)
 
     def constant(self, shape, name):
         """A signal with any value that never changes."""
@@ -175,7 +204,7 @@ class Proof:
             stalled, holds = self._stalled(stream)
             self.implies(f"{name}_stays", stalled, holds)
 
-    def check(self, cycles, induction=False, any_state=False):
+    def check(self, cycles, induction=False, any_state=False, search_cycles=SEARCH_CYCLES):
         """Proves all claims, or raises.
 
         Parameters
@@ -185,12 +214,14 @@ class Proof:
         induction : bool
             Prove the claims for ever.
         any_state : bool
-            Registers start with any values rather than those of the reset.
+            Registers of the component called "dut" start with any values rather than those of the reset.
+        search_cycles : int
+            Where induction does not close, how far to look for a way to break a claim.
         """
         text = rtlil.convert(self.m, name="proof", ports=self._ports, emit_src=False)
         script = ["read_rtlil {root}/proof.il", "hierarchy -top proof", "proc", "flatten", "memory -nomap",
                   "memory_map", "opt", "chformal -lower", "async2sync", "dffunmap", "opt_clean -purge",
-                  *(["setattr -unset init w:*"] if any_state else []),
+                  *(["setattr -unset init w:dut.*"] if any_state else []),
                   "sat {mode} -prove-asserts -set-assumes -show-public proof"]
         unproven = None
         if induction:
@@ -198,7 +229,7 @@ class Proof:
             if "proof failed" in report:
                 unproven = f"no proof by induction over {cycles} cycles, for example:\n{_trace(report)}"
         if not induction or unproven:  # where induction does not close there may be a way to break a claim
-            report = _run(text, script, f"-tempinduct-baseonly -maxsteps {SEARCH_CYCLES if induction else cycles}")
+            report = _run(text, script, f"-tempinduct-baseonly -maxsteps {search_cycles if induction else cycles}")
         if "model found for base case" in report:
             raise Disproved(_trace(report))
         if unproven:
