@@ -100,6 +100,9 @@ def sequencer(module, config=CONFIG):
     proof.implies("announced", issue_, inside["announced"] == announced)
     proof.implies("announced_for_stream", announced, is_(isa.MATVEC) | streams)
 
+    if not config.slow:
+        proof.implies("multiplying", inside["addresses.multiplying"], is_(isa.ROWA))
+
     # Interlocks.
     proof.implies("codes_before_product", dut.product.valid, ~vector & ~dut.vector.valid)
     proof.implies("store_after_store", taken(dut.store), ~store)
