@@ -162,7 +162,7 @@ def sequencer(module, config=CONFIG):
     proof.claim("vl", Mux(fresh & (inside["vl"] > left), left, inside["vl"]) == vl)
     proof.implies("fresh", fresh, ~issue_ & dut.running)
     proof.implies("count", dut.vector.valid, dut.vector.payload.count == vl)
-    proof.check(3, induction=True, search_cycles=14)
+    proof.check(3, induction=True, search_cycles=9)
 
 
 @pytest.mark.parametrize("config", [CONFIG, SLOW], ids=["fast", "slow"])
