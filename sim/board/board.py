@@ -124,7 +124,9 @@ class SimulatedBoard:
         self._errors.close()
         if process.returncode:
             message = message or f"the simulated board ended with status {process.returncode}"
-            raise BoardError(message if process.returncode == USAGE else f"{message}; initial bits: seed {self._seed}")
+            if process.returncode != USAGE:
+                message += f"; initial bits: seed {self._seed}"
+            raise BoardError(message)
 
 
 def read_trace(path, lanes):

@@ -72,7 +72,8 @@ def test_stream_crossing(simulator):
 def binary_pointers():
     """The FIFO of amaranth.lib with binary pointers instead of Gray ones, and a test for "full" that fits them."""
     text = Path(fifo.__file__).read_text()
-    for old, new in (("_gray_encode(produce_w_nxt)", "produce_w_nxt"), ("_gray_encode(consume_r_nxt)", "consume_r_nxt"),
+    for old, new in (("_gray_encode(produce_w_nxt)", "produce_w_nxt"),
+                     ("_gray_encode(consume_r_nxt)", "consume_r_nxt"),
                      ("_gray_decode(consume_w_gry)", "consume_w_gry"),
                      ("(produce_w_gry[-2]  != consume_w_gry[-2])", "(produce_w_gry[-2]  == consume_w_gry[-2])")):
         assert text.count(old) == 1, old
