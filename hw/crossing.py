@@ -18,9 +18,9 @@ CROSSINGS = ()  # (from, to, what) within the accelerator
 class StreamCrossing(wiring.Component):
     """A stream from one clock domain to another, through a FIFO with Gray pointers.
 
-    Order is kept, nothing is lost or doubled, whatever the two clocks' phases and frequencies are. Throughput one item
-    per cycle of the slower clock with 8 places or more. Latency: an item is offered 2 to 3 cycles of the reading clock
-    after the writing edge; a place is free again as long after it has been read. Back-pressure: `input.ready` falls
+    Order is kept, nothing is lost or doubled, whatever the clocks' phases and frequencies are. Throughput one item per
+    cycle of the slower clock with 8 places or more. Latency: an item is offered 2 to 3 cycles of the reading
+    clock after the writing edge; a place is free again as long after it has been read. Back-pressure: `input.ready` falls
     while all places are taken. A reset of the writing domain empties the FIFO; one of the reading domain alone must
     not happen. A board holds both until both clocks run.
 

@@ -1,8 +1,8 @@
 """Bounded and inductive proofs about Amaranth components with the SAT solver inside yosys.
 
 A `Proof` is a module around a component: it makes some of the component's inputs free, restricts them by `assume` and
-states what must hold in every cycle by `claim`. `Proof.check` turns it into RTLIL and asks yosys for an input sequence
-that breaks a claim. `check` returns in one of three ways:
+states what must hold in every cycle by `claim`. `Proof.check` turns it into RTLIL and asks yosys for inputs that
+break a claim. `check` returns in one of three ways:
 
 - all claims hold for ever (``induction``: they hold in the first K cycles, and K good cycles in a row, from any state
   whatever, are followed by a good one), or for the first ``cycles`` cycles after reset;

@@ -55,7 +55,7 @@ def test_shift_queue_catches_planted_bug():
 
 
 def fetch_credit(module, depth):
-    """`room` + words under way + words in the FIFO = depth, so `room` is never negative and the FIFO takes every word.
+    """`room` + words under way + words in the FIFO = depth, so `room` is never negative and every word fits.
 
     The memory answers in any cycle what was asked for; by induction.
     """
@@ -315,7 +315,7 @@ def test_arbiter_catches_planted_bug(old, new):
 
 
 def store_words(module):
-    """A store takes as many words as announced, to consecutive addresses, before the next one begins; by induction."""
+    """A store takes as many words as announced, to consecutive addresses, before the next begins; by induction."""
     proof = Proof()
     m = proof.m
     dut = module.Store(address_bits=4, port_bytes=1)

@@ -2,7 +2,7 @@
 
 What hardware guarantees, and is proved here: no product is issued while a vector operation may still write codes, no
 second store before the words of the first, at most two products (`array_credit`), each instruction once and in order.
-What the program guarantees, that no code is written that a product may still read, is in `tests/unit/test_hazards.py`.
+What the program guarantees, that no code is written which a product may read, is in `tests/unit/test_hazards.py`.
 """
 
 from dataclasses import replace

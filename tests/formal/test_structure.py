@@ -27,8 +27,8 @@ def netlist(component):
         (Path(folder) / "unit.il").write_text(rtlil.convert(component, name="unit", emit_src=False))
         tool = synth.yosys()
         root = "/unit" if Path(tool).name.startswith("yowasp") else folder
-        done = subprocess.run([tool, "-q", "-p", f"read_rtlil {root}/unit.il; proc; flatten; opt_clean; memory_collect; "
-                               f"check -assert; write_json {root}/unit.json"], capture_output=True, text=True,
+        done = subprocess.run([tool, "-q", "-p", f"read_rtlil {root}/unit.il; proc; flatten; opt_clean; "
+                               f"memory_collect; check -assert; write_json {root}/unit.json"], capture_output=True, text=True,
                               env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
         assert done.returncode == 0, done.stderr or done.stdout
         module = json.loads((Path(folder) / "unit.json").read_text())["modules"]["unit"]

@@ -22,7 +22,7 @@ SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 def verilog(component, top):
-    """Verilog text of an Amaranth component whose ports are its members, with random values before the reset (str)."""
+    """Verilog text of an Amaranth component whose ports are its members, random before the reset (str)."""
     from amaranth.back import verilog as back
     return random_start(back.convert(component, name=top, strip_internal_attrs=True, emit_src=False))
 

@@ -36,7 +36,7 @@ async def crossing(dut):
     for number in range(ROUNDS):
         periods = [random.randrange(2_000, 20_000) for _ in sides]
         if number % 3 == 0:
-            periods[1] = periods[0] + random.randrange(-20, 20)  # nearly the same: the phase drifts through all values
+            periods[1] = periods[0] + random.randrange(-20, 20)  # the phase drifts through all values
         resets = dut.write_rst, dut.read_rst
         for reset in resets:
             reset.value = 1

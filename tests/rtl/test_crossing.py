@@ -21,8 +21,8 @@ OTHER = {"write": "read", "read": "write"}
 class UncertainPlatform:
     """Synchronisers whose first flip-flop may miss a change that it should see for the first time.
 
-    In the cycle behind a change of the input each bit that changed in the input's last step is captured as it is or as
-    it was, by chance and independently; one cycle later the change is certain. This is what metastability leaves.
+    In the cycle behind a change of the input each bit that changed in the input's last step is captured as it is or
+    as it was, by chance and independently; one cycle later the change is certain. This is what metastability leaves.
     """
 
     def __init__(self):
