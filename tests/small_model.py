@@ -19,7 +19,7 @@ from sterna.sim.golden.packed import Geometry, random_tensors
 
 GEOMETRY = Geometry(40, 48, 2, 264)
 DEVICE = dataclasses.replace(INFO, rows=2, columns=20, lanes=4, port_bytes=8, strip=32, memory_bytes=1 << 18,
-                             vector_words=2048, activation_words=512, program_words=256, ring=64, clock_hz=80_000_000,
+                             vector_words=2048, activation_words=512, program_words=512, ring=64, clock_hz=80_000_000,
                              credits=4)
 CYCLES_PER_TOKEN, REFRESH_PER_TOKEN = 2500, 100
 

@@ -83,7 +83,8 @@ class TernaryArray(wiring.Component):
         buffer = Signal()
         running = Signal()
         waiting = Signal()  # a product waits in the three registers below
-        next_rows, next_chunks, next_buffer = Signal.like(left), Signal.like(chunks), Signal()
+        next_rows, next_chunks = Signal.like(left, name="next_rows"), Signal.like(chunks, name="next_chunks")
+        next_buffer = Signal()
         per_tile, per_word = queue.groups_per_tile, queue.groups_per_word
         gap = Signal(range(per_tile + 1))
         credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)

@@ -98,7 +98,8 @@ class Sequencer(wiring.Component):
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
         width = Widths.of(cfg)
-        pc, next_pc = Signal(width.pc_bits, init=-1), Signal(width.pc_bits)  # one before the first instruction
+        pc = Signal(width.pc_bits, init=-1)  # one before the first instruction
+        next_pc = Signal(width.pc_bits)
         fetch_next = Signal()
         # A slow clock leaves time to decode behind the memory, which holds what it read while an instruction waits.
         registered = not cfg.slow
@@ -118,7 +119,9 @@ class Sequencer(wiring.Component):
             return instruction[lsb:lsb + width]
 
         opcode = instruction[isa.OPCODE_FIELD[0]:isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
-        offset, vl, loop = Signal(width.offset_bits), Signal(width.length_bits), Signal(width.loop_bits)
+        offset = Signal(width.offset_bits)
+        vl = Signal(width.length_bits)
+        loop = Signal(width.loop_bits)
         left = Signal(width.element_bits)
         vl_fresh = Signal()  # vl was set to the strip's length in the cycle before, and may be more than is left
         words_field = field(isa.FETCH, "words")

@@ -102,8 +102,8 @@ class CobsEncoder(wiring.Component):
         # Building.
         full = Signal(2)  # halves that hold a frame to be sent
         half = Signal()
-        place = Signal(8, init=1)
-        code_place = Signal(8)
+        place = Signal(range(HALF_BYTES), init=1)
+        code_place = Signal(range(HALF_BYTES))
         distance = Signal(8, init=1)
         coded = Signal()  # the last code byte is in place, the delimiter follows
         put = Signal()
@@ -129,7 +129,7 @@ class CobsEncoder(wiring.Component):
 
         # Sending: block RAM, then perhaps a register; all move together when a byte can leave.
         send_half = Signal()
-        send_place = Signal(8)
+        send_place = Signal(range(HALF_BYTES))
         fetched = Signal()
         sent = Signal()
         move = ~self.tx.valid | self.tx.ready

@@ -185,7 +185,8 @@ class DirectFetch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # Comparing with the end of the read takes half the cells of a second counter.
-        address, end = Signal(self._address_bits), Signal(self._address_bits)
+        address = Signal(self._address_bits)
+        end = Signal(self._address_bits)
         running = address != end
         places = [Signal(8 * self._port_bytes, name=f"place{k}") for k in range(2)]
         full = Signal(2)  # the first place is filled before the second

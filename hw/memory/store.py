@@ -33,7 +33,8 @@ class Store(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # Comparing with the end takes half the cells of a second counter.
-        address, end = Signal(self._address_bits), Signal(self._address_bits)
+        address = Signal(self._address_bits)
+        end = Signal(self._address_bits)
         running = address != end
         m.d.comb += [
             self.idle.eq(~running),

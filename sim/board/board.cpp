@@ -112,7 +112,7 @@ int run(int argc, char **argv) {
     sigaction(SIGTERM, &action, nullptr);
 
     auto context = std::make_unique<VerilatedContext>();
-    context->randReset(2); // registers without a reset value start with random bits
+    context->randReset(2); // every register and memory starts with random bits (verilog.py)
     context->randSeed(int(options.seed % 0x7fffffff) + 1);
     context->traceEverOn(BOARD_WAVES);
     auto top = std::make_unique<Vboard>(context.get(), "board");

@@ -9,6 +9,9 @@ import numpy as np
 from sterna.sim.board.compile import ACCELERATOR, board_program
 
 
+USAGE = 2  # exit status of the harness for wrong options; with any other one the model had run
+
+
 class BoardError(RuntimeError):
     """The simulated board stopped; the message is what it said."""
 
@@ -31,7 +34,8 @@ class SimulatedBoard:
     refresh_interval_cycles, refresh_cycles : int
         Every `refresh_interval_cycles` (0: never) the memory transfers nothing for `refresh_cycles`.
     seed : int
-        Seed of the bits in registers without reset value and, if not 0, of the initial memory contents.
+        Seed of the bits in all registers before the reset and in all memories of the accelerator and, if not 0, of
+        those in the model memory. An error of the running board ends with it.
     max_cycles : int
         The board stops with an error after this many cycles; 0: never.
     port : int
@@ -57,7 +61,7 @@ class SimulatedBoard:
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
                  device_sources=(), on_compile=None):
-        self._config, self._waves = config, waves
+        self._config, self._waves, self._seed = config, waves, seed
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
@@ -119,7 +123,10 @@ class SimulatedBoard:
         message = self._errors.read().strip()
         self._errors.close()
         if process.returncode:
-            raise BoardError(message or f"the simulated board ended with status {process.returncode}")
+            message = message or f"the simulated board ended with status {process.returncode}"
+            if process.returncode != USAGE:
+                message += f"; initial bits: seed {self._seed}"
+            raise BoardError(message)
 
 
 def read_trace(path, lanes):

@@ -1,5 +1,7 @@
 """Writes the Verilog of the simulated board in the form that Verilator turns into the fastest program."""
 
+import re
+
 from amaranth._toolchain.yosys import find_yosys  # what amaranth.back.verilog uses; it offers no choice of passes
 from amaranth.back import rtlil
 from amaranth.hdl import Shape
@@ -19,6 +21,7 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False):
 
     Each input goes through a register, so inputs set before a rising edge hold in the cycle after it. Without the
     registers Verilator would evaluate what depends on inputs, nearly everything, once for them and once for the edge.
+    Registers and memories have no initial values but what `forget_values` leaves.
 
     Parameters
     ----------
@@ -30,12 +33,43 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False):
         Whether the hierarchy and all signals are kept (slower).
     """
     board = simulated.SimulatedBoard(config, device)
-    text = rtlil.convert(board, name=simulated.TOP, emit_src=False)
+    text = forget_values(rtlil.convert(board, name=simulated.TOP, emit_src=False))
     passes = WAVES_PASSES if waves else FAST_PASSES
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
     netlist = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
     return netlist + _clocked(board.signature.members)
+
+
+def forget_values(text):
+    """RTLIL text without the values that registers have before the reset, and without the zeros that Amaranth writes
+    into every memory: both then start with whatever the simulator draws, so that a missing reset shows.
+
+    A memory that is never written keeps all its words, another one those up to its last one that is not zero, as the
+    constants among the scalar registers.
+    """
+    text = re.sub(r"(?m)^ *attribute \\init .*\n", "", text)
+    modules = re.split(r"(?m)^(?=module )", text)
+    return "".join(_forget_contents(module) for module in modules)
+
+
+def _forget_contents(module):
+    written = set(re.findall(r'cell \$memwr_v2 .*?parameter \\MEMID "(.*?)"', module, re.S))
+
+    def forget(match):
+        cell = match[0]
+        memory = re.search(r'parameter \\MEMID "(.*?)"', cell)[1]
+        width = int(re.search(r"parameter \\WIDTH (\d+)", cell)[1])
+        if memory not in written:
+            return cell
+        bits = re.search(r"connect \\DATA \d+'([01]+)\n", cell)[1]
+        kept = -(-len(bits.lstrip("0")) // width)  # words, the last one stands first
+        if not kept:
+            return ""
+        cell = re.sub(r"parameter \\WORDS \d+", lambda _: f"parameter \\WORDS {kept}", cell)
+        return re.sub(r"connect \\DATA .*", lambda _: f"connect \\DATA {kept * width}'{bits[-kept * width:]}", cell)
+
+    return re.sub(r"(?ms)^  cell \$meminit_v2 .*?^  end\n", forget, module)
 
 
 def _clocked(members):

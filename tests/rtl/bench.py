@@ -8,6 +8,7 @@ settled to the values that the next rising edge sees, so `valid & ready` sampled
 import hashlib
 import os
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,9 +22,42 @@ SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 def verilog(component, top, platform=None):
-    """Verilog text of an Amaranth component whose ports are its members (str)."""
+    """Verilog text of an Amaranth component whose ports are its members, random before the reset (str)."""
     from amaranth.back import verilog as back
-    return back.convert(component, name=top, platform=platform, strip_internal_attrs=True, emit_src=False)
+    return random_start(back.convert(component, name=top, platform=platform, strip_internal_attrs=True,
+                                     emit_src=False))
+
+
+_REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?([^\s\[]+) = .*;$", re.M)
+_CONTENTS = re.compile(r"^  initial begin\n((?:    (\S+)\[\d+\] = .*;\n)+)  end\n", re.M)
+
+
+def random_start(text):
+    """Verilog text in which registers and memories start with bits drawn from the seed rather than with their values.
+
+    So a register that needs a reset and has none shows. A memory that is never written keeps its words, another one
+    those up to the last that is not zero, as on the simulated board (`sterna.sim.board.verilog.forget_values`).
+    """
+    bits = random.Random(f"{SEED}/start")
+
+    def register(match):
+        width = int(match[1] or 0) + 1
+        if "verilog_backend" in match[2]:  # not a register of the design
+            return match[0]
+        return f"{match[0].rpartition(' = ')[0]} = {width}'h{bits.getrandbits(width):x};"
+
+    def contents(match):
+        words, name = match[1].splitlines(), match[2]
+        if not re.search(rf"^\s+{re.escape(name)}\[.*<= ", text, re.M):
+            return match[0]
+        kept = max((k + 1 for k, word in enumerate(words) if not re.search(r"'[dh]0+;$", word)), default=0)
+        for k in range(kept, len(words)):
+            place, _, value = words[k].partition(" = ")
+            width = int(value.partition("'")[0])
+            words[k] = f"{place} = {width}'h{bits.getrandbits(width):x};"
+        return "  initial begin\n" + "".join(f"{word}\n" for word in words) + "  end\n"
+
+    return _CONTENTS.sub(contents, _REGISTER.sub(register, text))
 
 
 def build(component, top, simulator, sources=(), waves=False, platform=None):

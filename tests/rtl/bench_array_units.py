@@ -88,10 +88,13 @@ async def row_accumulator(dut):
         await bench.cycles(dut)
 
 
+UNKNOWN = 999  # a code that has not been written
+
+
 @cocotb.test()
 async def activation_buffers(dut):
     """Writes to one buffer while the other (and finished words of the same) are read; gaps between beats."""
-    model = np.zeros((2, WORDS, COLUMNS), np.int64)
+    model = np.full((2, WORDS, COLUMNS), UNKNOWN, np.int64)
     shape = data.ArrayLayout(signed(8), LANES)
     random = bench.rng("buffers")
     await bench.start(dut)
@@ -103,7 +106,7 @@ async def activation_buffers(dut):
         await bench.settled(dut)
         if len(pending) > 2:
             got = unpack(data.ArrayLayout(signed(8), COLUMNS), int(dut.word.value))
-            assert got == [int(c) for c in pending[-3]], (buffer, address)
+            assert all(c in (g, UNKNOWN) for g, c in zip(got, pending[-3], strict=True)), (buffer, address)
         await bench.cycles(dut)
 
     for _ in range(10):

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from sterna.hw.config import preset
-from sterna.sim.board.verilog import TOP, board_verilog
+from sterna.sim.board.verilog import TOP, board_verilog, forget_values
 
 INPUTS = {"rst", "rx_payload", "rx_valid", "tx_ready"}  # of a board without a memory port
 
@@ -31,3 +31,23 @@ def test_nothing_depends_on_an_input_without_a_register(waves):
 def test_only_waveforms_keep_the_hierarchy():
     assert set(modules(False)) == {"simulated_board", TOP}
     assert "simulated_board.device.sequencer" in modules(True)
+
+
+@pytest.mark.parametrize("waves", [False, True])
+def test_only_constants_have_values_before_the_reset(waves):
+    text = "".join(modules(waves).values())
+    assert not re.findall(r"^  reg (?!.*verilog_backend)[^;]* = ", text, re.M)
+    contents = dict.fromkeys(re.findall(r"^    (\S+) ?\[\d+\] = ", text, re.M))
+    assert {name.rpartition(".")[2] for name in contents} == {"rom", "complement", "scalars"}
+    assert re.findall(r"scalars ?\[(\d+)\] = (\S+);", text) == [("0", "24'h000000"), ("1", "24'h3f8000")]
+
+
+def test_contents_up_to_the_last_word_that_is_not_zero_are_kept():
+    write = '  cell $memwr_v2 $2\n    parameter \\MEMID "\\m"\n  end\n'
+    words = ('  attribute \\init 1\'0\n  wire \\w\n  cell $meminit_v2 $1\n    parameter \\MEMID "\\m"\n'
+             "    parameter \\WIDTH 2\n    parameter \\WORDS 4\n    connect \\DATA 8'{}\n  end\n")
+    assert forget_values("module \\a\n" + words.format("00000000") + write).count("meminit") == 0
+    kept = forget_values("module \\a\n" + words.format("00001000") + write)
+    assert "WORDS 2\n" in kept and "DATA 4'1000\n" in kept and "init 1" not in kept
+    never_written = forget_values("module \\a\n" + words.format("00001000") + "module \\b\n" + write)
+    assert "WORDS 4\n" in never_written and "DATA 8'00001000\n" in never_written

@@ -1,0 +1,349 @@
+"""Proofs about the memory side: fetch engines, gearbox, router, arbiter and store."""
+
+import pytest
+from amaranth.hdl import Cat, Mux, Signal
+from prove import Disproved, Proof, planted
+from sterna.hw.memory import arbiter, fetch, gearbox, router, store
+from tracked import Tracked, claim_fifo
+
+pytestmark = pytest.mark.formal
+
+
+def count_ones(value):
+    return sum(value[k] for k in range(len(value)))
+
+
+def no_gaps(value):
+    """Ones from bit 0 on, then zeros."""
+    return (value & (value + 1)[:len(value)]) == 0
+
+
+def claim_queue(proof, inside, item, prefix=""):
+    """Invariants of a ShiftQueue that holds the items of `item`."""
+    full = inside[f"{prefix}full"]
+    depth = len(full)
+    words = Cat(*(inside[f"{prefix}word{k}"] for k in range(depth)))
+    proof.claim("no_gaps", no_gaps(full))
+    proof.claim("count", item.count == count_ones(full))
+    proof.implies("kept", item.inside, words.word_select(item.ahead[:(depth - 1).bit_length()], item.item_bits)
+                  == item.value)
+
+
+def shift_queue(module, depth):
+    """A word enters whenever there is room and leaves whenever there is one; by induction, so for ever."""
+    proof = Proof()
+    dut = module.ShiftQueue(2, depth)
+    inside = proof.add(dut)
+    item = Tracked(proof, "word", 4, 2)
+    item.enter(dut.w_en & dut.w_rdy, dut.w_data)
+    item.leave(dut.r_en & dut.r_rdy, dut.r_data, offered=dut.r_rdy)
+    proof.claim("room", dut.w_rdy == (item.count < depth))
+    proof.claim("offers", dut.r_rdy == (item.count != 0))
+    claim_queue(proof, inside, item)
+    proof.check(2, induction=True)
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+def test_shift_queue(depth):
+    shift_queue(fetch, depth)
+
+
+def test_shift_queue_catches_planted_bug():
+    bug = planted("memory.fetch", "with m.If(enters & ~leaves):", "with m.If(enters):")
+    with pytest.raises(Disproved, match="count"):
+        shift_queue(bug, 4)
+
+
+def fetch_credit(module, depth):
+    """`room` + words under way + words in the FIFO = depth, so `room` is never negative and every word fits.
+
+    The memory answers in any cycle what was asked for; by induction.
+    """
+    proof = Proof()
+    dut = module.Fetch(address_bits=6, port_bytes=1, fifo_words=depth)
+    inside = proof.add(dut)
+    due = Signal(range(2 * depth + 1))
+    issued = dut.bursts.valid & dut.bursts.ready
+    proof.m.d.sync += due.eq(due + Mux(issued, dut.bursts.payload.length, 0) - dut.arriving.valid)
+    proof.assume(~dut.arriving.valid | (due != 0))
+    room, level = inside["room"], inside["fifo.level"]
+    proof.claim("room_in_range", room <= depth)
+    proof.claim("due_in_range", due <= depth)
+    proof.claim("conserved", room + due + level == depth)
+    proof.implies("arriving_word_has_room", dut.arriving.valid, inside["fifo.w_rdy"])
+    proof.implies("idle", dut.idle, (due == 0) & (level == 0))
+    proof.implies("burst_length", dut.bursts.valid,
+                  (dut.bursts.payload.length != 0) & (dut.bursts.payload.length <= max(1, depth // 4)))
+    proof.offers_well(bursts=dut.bursts)
+    proof.check(3, induction=True)
+
+
+@pytest.mark.parametrize("depth", [4, 16, 64])
+def test_fetch_credit(depth):
+    fetch_credit(fetch, depth)
+
+
+@pytest.mark.parametrize("old, new, claim", [
+    ("(room >= burst)", "(room != 0)", "room_in_range"),
+    ("+ taken)", "+ fifo.r_rdy)", "conserved"),
+])
+def test_fetch_credit_catches_planted_bug(old, new, claim):
+    with pytest.raises(Disproved, match=claim):
+        fetch_credit(planted("memory.fetch", old, new), 16)
+
+
+def fetch_order(module, depth):
+    """Bursts cover the words of each command once, from its first to its last; returning words keep their order.
+
+    That commands keep theirs is `shift_queue`. By induction.
+    """
+    proof = Proof()
+    m = proof.m
+    dut = module.Fetch(address_bits=4, port_bytes=1, fifo_words=depth)
+    inside = proof.add(dut)
+    burst, issued = dut.bursts.payload, dut.bursts.valid & dut.bursts.ready
+    loads, waiting = inside["queue.r_en"] & inside["queue.r_rdy"], inside["queue.r_data"]
+    proof.assume(~loads | (waiting[4:] != 0))
+    expected, left = Signal(4), Signal(5)
+    with m.If(loads):
+        m.d.sync += [expected.eq(waiting[:4]), left.eq(waiting[4:])]
+    with m.Elif(issued):
+        m.d.sync += [expected.eq(expected + burst.length), left.eq(left - burst.length)]
+    proof.implies("burst_in_place", dut.bursts.valid, (burst.address == expected) & (burst.length <= left))
+    proof.implies("command_complete", loads, left == Mux(issued, burst.length, 0))
+    proof.claim("left", inside["left"] == left)
+    proof.implies("address", left != 0, inside["address"] == expected)
+
+    item = Tracked(proof, "word", depth.bit_length() + 1, 4)
+    proof.assume(~dut.arriving.valid | (item.count < depth))  # `fetch_credit`
+    item.enter(dut.arriving.valid, dut.arriving.payload[:4])
+    item.leave(dut.words.valid & dut.words.ready, dut.words.payload[:4], offered=dut.words.valid)
+    claim_fifo(proof, inside, item, "fifo")
+    proof.offers_well(words=dut.words)
+    proof.check(3, induction=True)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_fetch_order(depth):
+    fetch_order(fetch, depth)
+
+
+@pytest.mark.parametrize("old, new, claim", [
+    ("length.eq(Mux(left < burst, left, burst))", "length.eq(burst)", "burst_in_place"),
+    ("(left == 0) | (issued & (left == length))", "(left == 0) | issued", "command_complete"),
+])
+def test_fetch_order_catches_planted_bug(old, new, claim):
+    with pytest.raises(Disproved, match=claim):
+        fetch_order(planted("memory.fetch", old, new), 8)
+
+
+def direct_fetch(module):
+    """Two places are enough for the words of a memory that answers in the next cycle, and keep their order.
+
+    By induction; a word holds its own address.
+    """
+    proof = Proof()
+    m = proof.m
+    dut = module.DirectFetch(address_bits=4, port_bytes=1)
+    inside = proof.add(dut, driven=["arriving"])
+    proof.offered_well(dut.command)
+    read = dut.reads.valid & dut.reads.ready
+    arriving = Signal()
+    address = Signal(4)
+    m.d.sync += [arriving.eq(read), address.eq(dut.reads.payload)]
+    m.d.comb += [dut.arriving.valid.eq(arriving), dut.arriving.payload.eq(address)]
+    item = Tracked(proof, "word", 3, 4)
+    item.enter(read, dut.reads.payload)
+    item.leave(dut.words.valid & dut.words.ready, dut.words.payload[:4], offered=dut.words.valid)
+    full = inside["full"]
+    places = Cat(inside["place0"][:4], inside["place1"][:4])
+    proof.claim("no_gaps", no_gaps(full))
+    proof.implies("arriving_word_has_room", arriving, ~full[1])
+    proof.claim("count", item.count == full[0] + full[1] + arriving)
+    held = full[0] + full[1]
+    proof.implies("kept", item.inside & (item.ahead < held), places.word_select(item.ahead[0], 4) == item.value)
+    proof.implies("on_its_way", item.inside & (item.ahead >= held), address == item.value)
+    proof.offers_well(words=dut.words, reads=dut.reads)
+    proof.implies("idle", dut.idle, item.count == 0)
+    # A command is read from its first to its last address, and then the next is taken.
+    expected, left = Signal(4), Signal(4)
+    loads = dut.command.valid & dut.command.ready
+    proof.assume(~loads | ((dut.command.payload.words != 0) & (dut.command.payload.words < 16)))
+    with m.If(loads):
+        m.d.sync += [expected.eq(dut.command.payload.address), left.eq(dut.command.payload.words)]
+    with m.Elif(read):
+        m.d.sync += [expected.eq(expected + 1), left.eq(left - 1)]
+    proof.implies("reads_right", dut.reads.valid, (left != 0) & (dut.reads.payload == expected))
+    proof.implies("takes_at_end", dut.command.ready, left == 0)
+    proof.claim("end", (inside["end"] - inside["address"])[:4] == left)
+    proof.implies("address", left != 0, inside["address"] == expected)
+    proof.check(3, induction=True)
+
+
+def test_direct_fetch():
+    direct_fetch(fetch)
+
+
+@pytest.mark.parametrize("old, new", [("blocked = stays & (arrived | full[1])", "blocked = stays & full[1]"),
+                                      ("Mux(full[1], places[1], self.arriving.payload)", "self.arriving.payload")])
+def test_direct_fetch_catches_planted_bug(old, new):
+    with pytest.raises(Disproved):
+        direct_fetch(planted("memory.fetch", old, new))
+
+
+def gearbox_bytes(module, port, tile):
+    """Tiles hold the bytes of the words in order; `drop` ends a section and nothing of the next one is taken before.
+
+    `drop` comes with a tile, as from the array; by induction.
+    """
+    proof = Proof()
+    dut = module.Gearbox(port_bytes=port, tile_bytes=tile)
+    inside = proof.add(dut)
+    proof.offered_well(dut.words)
+    word, gives = dut.words.valid & dut.words.ready, dut.tiles.valid & dut.tiles.ready
+    proof.assume(~dut.drop | gives)
+    item = Tracked(proof, "byte", (port + 2 * tile).bit_length() + 1, 8)
+    item.enter(word, dut.words.payload, port)
+    # With the last tile everything else of the last word leaves too.
+    item.leave(gives, dut.tiles.payload, tile, offered=dut.tiles.valid & ~dut.drop)
+    with proof.m.If(dut.drop):
+        proof.m.d.sync += item.left.eq(item.entered)
+    proof.implies("dropping_tile_right", dut.drop & (item.ahead < tile) & item.inside,
+                  dut.tiles.payload.word_select(item.ahead[:max(1, (tile - 1).bit_length())], 8) == item.value)
+    proof.implies("takes_only_what_the_tile_needs", word, ~dut.drop & (item.count - Mux(gives, tile, 0) < tile))
+    held = inside["held"]
+    proof.claim("level", item.count == inside["level"])
+    proof.claim("level_in_range", inside["level"] < port + tile)
+    proof.implies("kept", item.inside,
+                  held.word_select(item.ahead[:(port + tile - 1).bit_length()], 8) == item.value)
+    proof.offers_well(tiles=dut.tiles)
+    proof.check(2, induction=True)
+
+
+@pytest.mark.parametrize("port, tile", [(4, 5), (2, 5), (8, 3), (2, 1)])
+def test_gearbox(port, tile):
+    gearbox_bytes(gearbox, port, tile)
+
+
+@pytest.mark.parametrize("old, new", [("(after < tile) & ~self.drop", "(after < tile)"),
+                                      ("level - tile, level", "level - tile + 1, level")])
+def test_gearbox_catches_planted_bug(old, new):
+    with pytest.raises(Disproved):
+        gearbox_bytes(planted("memory.gearbox", old, new), 4, 5)
+
+
+def router_sections(module, sections):
+    """Each word goes to one consumer, the one announced for its section, and none before an announcement.
+
+    A consumer ends its section while it is the present one; by induction.
+    """
+    proof = Proof()
+    dut = module.Router(port_bytes=1, sections=sections)
+    inside = proof.add(dut)
+    proof.offered_well(dut.words, dut.section)
+    item = Tracked(proof, "section", sections.bit_length() + 1, 1)
+    kind, present = inside["queue.r_data"], inside["queue.r_rdy"]
+    proof.assume(~dut.array_done | (present & kind))
+    proof.assume(~dut.vector_done | (present & ~kind))
+    item.enter(dut.section.valid & dut.section.ready, dut.section.payload)
+    item.leave(dut.array_done | dut.vector_done, kind)
+    claim_queue(proof, inside, item, "queue.")
+    tracked = item.inside & (item.ahead == 0)
+    for consumer, number in ((dut.to_array, 1), (dut.to_vector, 0)):
+        proof.implies(f"announced_{number}", consumer.valid & (item.number == item.left),
+                      tracked & (item.value == number))
+        proof.implies(f"same_word_{number}", consumer.valid, consumer.payload == dut.words.payload)
+    given = (dut.to_array.valid & dut.to_array.ready) + (dut.to_vector.valid & dut.to_vector.ready)
+    proof.claim("exactly_one", given == (dut.words.valid & dut.words.ready))
+    proof.implies("none_before", item.count == 0, ~dut.words.ready)
+    proof.check(2, induction=True)
+
+
+@pytest.mark.parametrize("sections", [2, 8])
+def test_router(sections):
+    router_sections(router, sections)
+
+
+def test_router_catches_planted_bug():
+    bug = planted("memory.router", "for_vector = queue.r_rdy & ~queue.r_data", "for_vector = ~queue.r_data")
+    with pytest.raises(Disproved):
+        router_sections(bug, 2)
+
+
+def arbiter_words(module):
+    """At most `outstanding` bursts; words go to who asked, in order; an offer at the port does not change.
+
+    Three outstanding bursts of up to three words from a memory that answers in any cycle; bounded.
+    """
+    proof = Proof()
+    m = proof.m
+    dut = module.Arbiter(address_bits=3, port_bytes=1, outstanding=3)
+    inside = proof.add(dut)
+    proof.offered_well(dut.fetch_bursts, dut.host_bursts, dut.store, dut.host_write)
+    command = dut.port.read_command
+    for bursts in (dut.fetch_bursts, dut.host_bursts):
+        proof.assume((bursts.payload.length >= 1) & (bursts.payload.length <= 3))
+    issued = command.valid & command.ready
+    item = Tracked(proof, "word", 5, 1)  # an item is a word, its value the owner
+    by_host = dut.host_bursts.valid & dut.host_bursts.ready
+    item.enter(issued, by_host.replicate(3), 3, count=command.payload.length[:2])
+    arrived = dut.port.read_data.valid
+    proof.assume(~arrived | (item.count != 0))
+    item.leave(arrived, dut.host_words.valid)
+    proof.claim("to_one", dut.host_words.valid + dut.fetch_words.valid == arrived)
+    proof.claim("one_asks", by_host + (dut.fetch_bursts.valid & dut.fetch_bursts.ready) == issued)
+    proof.implies("its_burst", by_host, command.payload.as_value() == dut.host_bursts.payload.as_value())
+    proof.claim("at_most_three", inside["owners.level"] <= 3)
+    proof.claim("quiet", dut.quiet == (item.count == 0))
+    proof.offers_well(read_command=command, write=dut.port.write)
+    accepted = (dut.store.valid & dut.store.ready) + (dut.host_write.valid & dut.host_write.ready)
+    proof.claim("one_write", accepted == (dut.port.write.valid & dut.port.write.ready))
+    proof.check(8)
+
+
+def test_arbiter():
+    arbiter_words(arbiter)
+
+
+@pytest.mark.parametrize("old, new", [
+    ("held_read.eq(port.read_command.valid & ~port.read_command.ready)", "held_read.eq(0)"),
+    ("owners.r_en.eq(arrived & (count == owner.length - 1))", "owners.r_en.eq(arrived)"),
+])
+def test_arbiter_catches_planted_bug(old, new):
+    with pytest.raises(Disproved):
+        arbiter_words(planted("memory.arbiter", old, new))
+
+
+def store_words(module):
+    """A store takes as many words as announced, to consecutive addresses, before the next begins; by induction."""
+    proof = Proof()
+    m = proof.m
+    dut = module.Store(address_bits=4, port_bytes=1)
+    inside = proof.add(dut)
+    proof.offered_well(dut.command, dut.words)
+    expected, left = Signal(4), Signal(4)
+    loads, written = dut.command.valid & dut.command.ready, dut.write.valid & dut.write.ready
+    proof.assume(~loads | ((dut.command.payload.words != 0) & (dut.command.payload.words < 16)))
+    with m.If(loads):
+        m.d.sync += [expected.eq(dut.command.payload.address), left.eq(dut.command.payload.words)]
+    with m.Elif(written):
+        m.d.sync += [expected.eq(expected + 1), left.eq(left - 1)]
+    proof.implies("second_store_waits", dut.command.ready, left == 0)
+    proof.claim("idle", dut.idle == (left == 0))
+    proof.implies("in_place", dut.write.valid, (left != 0) & (dut.write.payload.address == expected))
+    proof.implies("same_word", dut.write.valid, (dut.write.payload.data == dut.words.payload)
+                  & dut.write.payload.mask.all())
+    proof.claim("each_once", (dut.words.valid & dut.words.ready) == written)
+    proof.claim("left", (inside["end"] - inside["address"])[:4] == left)
+    proof.implies("address", left != 0, inside["address"] == expected)
+    proof.offers_well(write=dut.write)
+    proof.check(2, induction=True)
+
+
+def test_store():
+    store_words(store)
+
+
+def test_store_catches_planted_bug():
+    with pytest.raises(Disproved, match="second_store_waits"):
+        store_words(planted("memory.store", "self.command.ready.eq(~running)", "self.command.ready.eq(1)"))

@@ -1,0 +1,214 @@
+"""Proofs about the sequencer, with any program and any engines that keep their side of docs/isa.md.
+
+What hardware guarantees, and is proved here: no product is issued while a vector operation may still write codes, no
+second store before the words of the first, at most two products (`array_credit`), each instruction once and in order.
+What the program guarantees, that no code is written which a product may read, is in `tests/unit/test_hazards.py`.
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
+from prove import Disproved, Proof, planted, stub
+from sterna.firmware import isa
+from sterna.hw.config import PRESETS
+from sterna.hw.vector import engine, float, lane, random
+
+pytestmark = pytest.mark.formal
+CONFIG = replace(PRESETS["lanes40"], program_words=16, memory_bytes=512, vector_words=32, register_bits=16)
+SLOW = replace(CONFIG, clock_hz=24_000_000)
+
+
+class AnyMemory(Elaboratable):
+    """A program memory that returns any word for any address."""
+
+    def __init__(self, *, shape, depth, **options):
+        AnyMemory.made.append(self)
+        bits = (depth - 1).bit_length()
+        self.read = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
+        self.write = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
+
+    def read_port(self):
+        return self.read
+
+    def write_port(self):
+        return self.write
+
+    def elaborate(self, platform):
+        return Module()
+
+
+def sequencer(module, config=CONFIG):
+    """Issue in order, each instruction once, and only where docs/isa.md allows it; by induction."""
+    proof = Proof()
+    m = proof.m
+    module.Memory, AnyMemory.made = AnyMemory, []
+    dut = module.Sequencer(config)
+    inside = proof.add(dut, driven=["vector_busy", "array_busy", "store_idle", "product.ready", "store.ready"])
+    proof.release(*(memory.read.data for memory in AnyMemory.made))
+    started = proof.started
+    fetches, read = inside["fetch_next"], Cat(*(memory.read.data for memory in AnyMemory.made))
+    proof.assume(~started | proof.past(fetches) | (read == proof.past(read)))
+
+    # The engines: what they have been given and when they are done with it.
+    def taken(port):
+        return port.valid & port.ready
+
+    vector, store, products = Signal(name="vector"), Signal(name="store"), Signal(2, name="products")
+    ends = proof.free(3, "ends")
+    m.d.comb += [
+        dut.vector_busy.eq(dut.vector.valid | vector), dut.store_idle.eq(~store), dut.store.ready.eq(~store),
+        dut.array_busy.eq(products != 0), dut.product.ready.eq(products < 2),
+    ]
+    m.d.sync += [vector.eq(taken(dut.vector) | (vector & ~ends[0])), store.eq(taken(dut.store) | (store & ~ends[1])),
+                 products.eq(products + taken(dut.product) - (ends[2] & (products != 0)))]
+    proof.claim("two_products", products <= 2)
+    proof.assume(~dut.sample_taken | dut.sample_done)
+
+    issue_, word, done = inside["issue"], inside["instruction"], inside["done"]
+
+    def is_(opcode):
+        return issue_ & (word[:4] == opcode)
+
+    def field(opcode, name):
+        lsb, width = isa.FIELDS[opcode][name]
+        return word[lsb:lsb + width]
+
+    proof.implies("instruction_stays", issue_ & proof.past(issue_), word == proof.past(word))
+    commands = {isa.MATVEC: dut.product, isa.FETCH: dut.fetch, isa.STORE: dut.store}
+    for opcode, port in commands.items():
+        name = isa.OPCODE_NAMES[opcode].lower()
+        proof.implies(f"{name}_offered", port.valid, is_(opcode))
+        proof.implies(f"{name}_once", is_(opcode) & done, taken(port))
+        proof.implies(f"{name}_no_more", proof.past(taken(port)), ~issue_)
+    starts_sampling = is_(isa.SAMPLE) & ~field(isa.SAMPLE, "end")
+    proof.implies("vector_offered", dut.vector.valid, is_(isa.VOP) | starts_sampling)
+    proof.implies("vector_start", dut.vector.valid, dut.vector.payload.start == starts_sampling)
+    proof.implies("vector_once", (is_(isa.VOP) | starts_sampling) & done, taken(dut.vector))
+    proof.implies("vector_no_more", proof.past(taken(dut.vector)), ~issue_)
+    proof.offers_well(vector=dut.vector, product=dut.product, fetch=dut.fetch, store=dut.store, section=dut.section)
+
+    # One section for each instruction that takes from the stream, announced before the engine has the instruction.
+    streams = is_(isa.VOP) & ((field(isa.VOP, "a_kind") == isa.A_STREAM32) | (field(isa.VOP, "a_kind")
+                                                                            == isa.A_STREAM8))
+    announced = Signal()
+    m.d.sync += announced.eq(issue_ & ~done & (announced | taken(dut.section)))
+    proof.implies("section_for_stream", dut.section.valid, (is_(isa.MATVEC) | streams) & ~announced)
+    proof.implies("section_kind", dut.section.valid, dut.section.payload == is_(isa.MATVEC))
+    proof.implies("section_first", dut.product.valid | (dut.vector.valid & streams), announced)
+    proof.implies("announced", issue_, inside["announced"] == announced)
+    proof.implies("announced_for_stream", announced, is_(isa.MATVEC) | streams)
+
+    if not config.slow:
+        proof.implies("multiplying", inside["addresses.multiplying"], is_(isa.ROWA))
+
+    # Interlocks.
+    proof.implies("codes_before_product", dut.product.valid, ~vector & ~dut.vector.valid)
+    proof.implies("store_after_store", taken(dut.store), ~store)
+    proof.implies("waitm", is_(isa.WAITM) & done, ~vector & ~store)
+    proof.implies("halt", dut.halted, is_(isa.HALT) & ~vector & ~store & (products == 0))
+    proof.implies("sample", dut.sample_done, is_(isa.SAMPLE) & field(isa.SAMPLE, "end") & ~vector)
+    proof.implies("sample_taken", is_(isa.SAMPLE) & field(isa.SAMPLE, "end") & done, dut.sample_taken)
+
+    # Faults.
+    condition = field(isa.JUMP, "condition")
+    illegal = issue_ & ((word[:4] >= isa.WALK) | (is_(isa.JUMP) & (condition > isa.AT_START)))
+    faulty = Signal()
+    m.d.sync += faulty.eq(faulty | illegal)
+    proof.claim("fault", dut.fault == faulty)
+    proof.claim("fault_state", faulty == (inside["fsm_state"] == 3))
+    proof.implies("stopped", faulty, ~issue_ & ~dut.running & ~fetches)
+
+    # The state of docs/isa.md. No strip is longer than a bank and no count beyond the memory (the same page).
+    left, vl, offset, loop, pc = (Signal(32, name=f"isa_{name}") for name in ("left", "vl", "offset", "loop", "pc"))
+    widths = module.Widths.of(config)
+    most, strip = 1 << widths.element_bits, field(isa.STRIP, "strip")
+    proof.assume(~is_(isa.STRIP) | ((field(isa.STRIP, "elements") < most) & (strip < 1 << widths.length_bits)))
+    proof.assume(~is_(isa.NEXT) | (strip < 1 << widths.length_bits))
+    shortened = Signal(32)
+    more = (is_(isa.NEXT)) & (left > strip)
+    m.d.comb += shortened.eq(left - strip)
+    jumps = Signal()
+    with m.Switch(condition):
+        for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1), (isa.NOT_WANTED, dut.unwanted),
+                            (isa.GREEDY, dut.greedy), (isa.AT_START, dut.at_start)):
+            with m.Case(code):
+                m.d.comb += jumps.eq(value)
+    goes = more | (is_(isa.JUMP) & jumps) | (is_(isa.AGAIN) & (loop > 1))
+    following = Signal(32)
+    m.d.comb += following.eq(Mux(goes, field(isa.NEXT, "target"), pc + 1))
+    with m.If(done & is_(isa.STRIP)):
+        elements = field(isa.STRIP, "elements")
+        m.d.sync += [left.eq(elements), offset.eq(0), vl.eq(Mux(strip < elements, strip, elements))]
+    with m.Elif(done & is_(isa.NEXT)):
+        m.d.sync += [left.eq(Mux(more, shortened, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
+        with m.If(more):
+            m.d.sync += vl.eq(Mux(strip < shortened, strip, shortened))
+    with m.Elif(done & is_(isa.LOOP)):
+        m.d.sync += loop.eq(field(isa.LOOP, "count"))
+    with m.Elif(done & is_(isa.AGAIN)):
+        m.d.sync += loop.eq((loop - 1)[:widths.loop_bits])
+    proof.assume(~is_(isa.LOOP) | (field(isa.LOOP, "count") < 1 << widths.loop_bits))
+    with m.If(fetches):
+        m.d.sync += pc.eq(Mux(dut.running, following, 0)[:widths.pc_bits])
+    proof.implies("next_instruction", fetches, inside["next_pc"] == Mux(dut.running, following, 0)[:widths.pc_bits])
+    proof.implies("pc", dut.running, inside["pc"] == pc[:widths.pc_bits])
+    proof.implies("pc_at_rest", ~dut.running & ~faulty, inside["pc"].all())
+    proof.claim("left", (inside["left"] == left) & (left < most))
+    proof.claim("offset", inside["offset"] == offset[:widths.offset_bits])
+    proof.claim("loop", inside["loop"] == loop)
+    fresh = inside["vl_fresh"]
+    proof.claim("vl", Mux(fresh & (inside["vl"] > left), left, inside["vl"]) == vl)
+    proof.implies("fresh", fresh, ~issue_ & dut.running)
+    proof.implies("count", dut.vector.valid, dut.vector.payload.count == vl)
+    proof.check(3, induction=True, search_cycles=9)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SLOW], ids=["fast", "slow"])
+def test_sequencer(config):
+    sequencer(planted("control.sequencer"), config)
+
+
+@pytest.mark.parametrize("old, new, claim", [
+    ("announced & ~self.vector_busy)", "announced)", "codes_before_product"),
+    ("m.d.sync += [announced.eq(0), vl_fresh.eq(0)]", "m.d.sync += [vl_fresh.eq(0)]", "announced"),
+    ("done.eq(~self.vector_busy & self.store_idle)", "done.eq(~self.vector_busy)", "waitm"),
+    ("with m.If(vl_fresh & rest[-1]):", "with m.If(vl_fresh & ~rest.any()):", "vl"),
+    ("(field(isa.JUMP, \"condition\") <= isa.AT_START)", "(field(isa.JUMP, \"condition\") <= 7)", "fault"),
+    ("more.eq(~rest[-1] & rest[:-1].any())", "more.eq(~rest[-1])", "left|next_instruction|offset|vl"),
+    ("jump.eq(loop[1:].any())", "jump.eq(loop != 0)", "next_instruction"),
+])
+def test_sequencer_catches_planted_bug(old, new, claim):
+    with pytest.raises(Disproved, match=claim):
+        sequencer(planted("control.sequencer", old, new))
+
+
+def codes_while_busy(module):
+    """The vector engine is busy in every cycle in which it writes a code, a number or a memory word.
+
+    Nothing but the `busy` that the sequencer waits for is looked at; by induction.
+    """
+    proof = Proof()
+    module.Memory, AnyMemory.made = AnyMemory, []
+    module.Lane, module.FromInt, module.RandomUnit = stub(lane.Lane), stub(float.FromInt), stub(random.RandomUnit)
+    dut = module.VectorEngine(replace(PRESETS["lanes10"], vector_words=4))
+    proof.add(dut)
+    # Whatever the numbers are.
+    proof.release(*(memory.read.data for memory in AnyMemory.made), module.Lane.made.r,
+                  module.RandomUnit.made.valid, module.RandomUnit.made.key_busy)
+    proof.implies("codes", dut.activation.valid, dut.busy)
+    proof.implies("numbers", dut.trace.valid, dut.busy)
+    proof.implies("words", dut.store.valid, dut.busy)
+    proof.implies("commands", dut.command.valid, dut.busy)
+    proof.check(1, induction=True)
+
+
+def test_codes_while_busy():
+    codes_while_busy(planted("vector.engine"))
+
+
+def test_codes_while_busy_catches_planted_bug():
+    bug = planted("vector.engine", "Cat(*valid[1:]).any()", "Cat(*valid[1:-1]).any()")
+    with pytest.raises(Disproved, match="codes|numbers"):
+        codes_while_busy(bug)

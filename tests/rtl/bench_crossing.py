@@ -1,0 +1,63 @@
+"""Bench of the crossing: two clocks with random phases, ratios and jitter; order kept, nothing lost or doubled."""
+
+import cocotb
+from bench import cycles, rng
+from cocotb.triggers import Timer
+from streams import StreamDriver, StreamMonitor
+
+ROUNDS = 10
+ITEMS = 120
+
+
+class Side:
+    """The device as seen from one clock domain, for the drivers and monitors of streams."""
+
+    def __init__(self, dut, domain):
+        self._dut, self.clk = dut, getattr(dut, f"{domain}_clk")
+
+    def __getattr__(self, name):
+        return getattr(self._dut, name)
+
+
+async def clock(signal, random, period_ps):
+    """A clock that begins with any phase; each half period varies by a tenth."""
+    signal.value = 0
+    await Timer(random.randrange(1, 2 * period_ps), "ps")
+    while True:
+        for value in (1, 0):
+            signal.value = value
+            await Timer(random.randrange(period_ps * 9 // 20, period_ps * 11 // 20), "ps")
+
+
+@cocotb.test()
+async def crossing(dut):
+    random = rng("crossing")
+    sides = write, read = Side(dut, "write"), Side(dut, "read")
+    for number in range(ROUNDS):
+        periods = [random.randrange(2_000, 20_000) for _ in sides]
+        if number % 3 == 0:
+            periods[1] = periods[0] + random.randrange(-20, 20)  # the phase drifts through all values
+        resets = dut.write_rst, dut.read_rst
+        for reset in resets:
+            reset.value = 1
+        clocks = [cocotb.start_soon(clock(side.clk, random, period))
+                  for side, period in zip(sides, periods, strict=True)]
+        stalls = random.choice([(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.3, 0.3)])
+        dut.input__valid.value = dut.output__ready.value = 0
+        for _ in range(6):
+            await cycles(write)
+            await cycles(read)
+        for reset in resets:
+            reset.value = 0
+        await cycles(write, 12)
+        await cycles(read, 12)
+        driver = StreamDriver(write, "input", stall=stalls[0])
+        monitor = StreamMonitor(read, "output", stall=stalls[1])
+        items = [random.getrandbits(16) for _ in range(ITEMS)]
+        driver.send(*items)
+        received = await monitor.receive(len(items), 40 * ITEMS)
+        assert received == items, f"round {number}, periods {periods} ps: {received} instead of {items}"
+        await cycles(read, 40)
+        assert len(monitor.items) == len(items), f"round {number}: an item came twice"
+        for task in (*clocks, driver.task, monitor.task):
+            task.cancel()

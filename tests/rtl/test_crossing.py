@@ -1,0 +1,116 @@
+"""Clock domains: the list of them, and a stream across two clocks of any phase and ratio, with uncertain captures."""
+
+import dataclasses
+import types
+from pathlib import Path
+
+import bench
+import pytest
+from amaranth.hdl import Cat, Const, Fragment, Module, Mux, Signal
+from amaranth.lib import fifo, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from sterna.hw import crossing
+from sterna.hw.accelerator import Accelerator
+from sterna.hw.config import PRESETS
+from sterna.hw.crossing import StreamCrossing
+
+SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
+OTHER = {"write": "read", "read": "write"}
+
+
+class UncertainPlatform:
+    """Synchronisers whose first flip-flop may miss a change that it should see for the first time.
+
+    In the cycle behind a change of the input each bit that changed in the input's last step is captured as it is or
+    as it was, by chance and independently; one cycle later the change is certain. This is what metastability leaves.
+    """
+
+    def __init__(self):
+        self._made = 0
+
+    def get_ff_sync(self, synchroniser):
+        m = Module()
+        domain, value = synchroniser._o_domain, synchroniser.i
+        self._made += 1
+        chance = Signal(32, init=bench.rng(f"chance {self._made}").getrandbits(32) | 1, reset_less=True)
+        before = Signal.like(value, name="before")  # the input one step of its own clock earlier
+        seen = Signal.like(value, name="seen")
+        first = Signal.like(value, name="first", init=synchroniser._init, reset_less=True)
+        second = Signal.like(value, name="second", init=synchroniser._init, reset_less=True)
+        random = Cat(chance[(7 * k + 3) % 32] for k in range(len(value)))
+        m.d[OTHER[domain]] += before.eq(value)
+        m.d[domain] += [
+            chance.eq((chance >> 1) ^ Mux(chance[0], Const(0xA3000000, 32), 0)), seen.eq(value),
+            first.eq(Mux(seen == value, value, (value & ~random) | (before & random))),
+            second.eq(first),
+        ]
+        m.d.comb += synchroniser.o.eq(second)
+        return m
+
+
+class Crossed(wiring.Component):
+    """The crossing on a platform whose synchronisers are uncertain."""
+
+    input: In(stream.Signature(16))
+    output: Out(stream.Signature(16))
+
+    def elaborate(self, platform):
+        m = Module()
+        part = StreamCrossing(16, writing="write", reading="read", places=8)
+        m.submodules.crossing = Fragment.get(part, UncertainPlatform())
+        connect(m, flipped(self.input), part.input)
+        connect(m, part.output, flipped(self.output))
+        return m
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_stream_crossing(simulator):
+    bench.run(Crossed(), "bench_crossing", "crossing", simulator)
+
+
+def binary_pointers():
+    """The FIFO of amaranth.lib with binary pointers instead of Gray ones, and a test for "full" that fits them."""
+    text = Path(fifo.__file__).read_text()
+    for old, new in (("_gray_encode(produce_w_nxt)", "produce_w_nxt"),
+                     ("_gray_encode(consume_r_nxt)", "consume_r_nxt"),
+                     ("_gray_decode(consume_w_gry)", "consume_w_gry"),
+                     ("(produce_w_gry[-2]  != consume_w_gry[-2])", "(produce_w_gry[-2]  == consume_w_gry[-2])")):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    text = text.replace("_gray_decode(produce_r_gry)", "produce_r_gry")
+    result = types.ModuleType("binary_fifo")
+    result.__package__ = "amaranth.lib"
+    exec(compile(text, "fifo with binary pointers", "exec"), result.__dict__)
+    return result.AsyncFIFO
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+def test_binary_pointers_are_caught(monkeypatch):
+    monkeypatch.setattr(crossing, "AsyncFIFO", binary_pointers())
+    with pytest.raises(AssertionError, match="valid fell|instead of|items came"):
+        bench.run(Crossed(), "bench_crossing", "crossing", "icarus")
+
+
+def domains_of(fragment):
+    found = {domain for domain in fragment.statements if domain != "comb"}
+    found |= {port._domain for port in (*getattr(fragment, "_read_ports", ()), *getattr(fragment, "_write_ports", ()))
+              if port._domain != "comb"}
+    for child, _, _ in fragment.subfragments:
+        found |= domains_of(child)
+    return found
+
+
+@pytest.mark.parametrize("name", ["up5k", "lanes10"])
+def test_the_accelerator_has_the_listed_domains(name):
+    config = dataclasses.replace(PRESETS[name], fifo_words=64)
+    assert domains_of(Fragment.get(Accelerator(config), None)) == set(crossing.DOMAINS)
+    assert all(a in crossing.DOMAINS and b in crossing.DOMAINS for a, b, _ in crossing.CROSSINGS)
+
+
+@pytest.mark.parametrize("options, message", [({"places": 6}, "places 6: use a power of two"),
+                                              ({"reading": "write"}, "domain 'write' on both sides")])
+def test_refused_parameters(options, message):
+    with pytest.raises(ValueError, match=message):
+        StreamCrossing(8, **({"writing": "write", "reading": "read"} | options))
