@@ -25,8 +25,8 @@ class _Request:
 class RequestWindow:
     """Sends requests, several at a time, until each is answered.
 
-    Every request is idempotent, so a request that is not answered within ``retry_s`` is sent again; replies come in
-    the order of the requests, so a request that a later one overtakes is sent again at once.
+    Every request is idempotent, so a request is sent again after ``retry_s`` without an answer to it or to one before
+    it; replies come in the order of the requests, so a request that a later one overtakes is sent again at once.
 
     Parameters
     ----------
@@ -116,6 +116,10 @@ class RequestWindow:
                 if request is None or not self._belongs(reply, request.frame):
                     continue  # the answer to a repeated request, or to one before an interruption
                 del waiting[reply.sequence]
+                # Replies come in order: what waits behind this one may take its time from now on.
+                overdue_at = time.monotonic() + self.retry_s
+                for other in waiting.values():
+                    other.resend_at = max(other.resend_at, overdue_at)
                 if reply.kind == Kind.NAK:
                     self._refused(request.frame, reply)
                 answered(request.index, reply)
@@ -143,14 +147,16 @@ class RequestWindow:
             return False
         if reply.kind == Kind.NAK:
             return True
-        wanted = Kind.DATA if frame.kind == Kind.READ else Kind.ACK
-        return reply.kind == wanted and reply.length == frame.length and \
-            len(reply.data) == (frame.length if wanted == Kind.DATA else 0)
+        wanted, length, data = {
+            Kind.READ: (Kind.DATA, frame.length, frame.length), Kind.WRITE: (Kind.ACK, frame.length, 0),
+            Kind.HASH: (Kind.SUM, 4, 4)}[frame.kind]
+        return reply.kind == wanted and reply.length == length and len(reply.data) == data
 
     def _refused(self, frame, reply):
-        what = "read from" if frame.kind == Kind.READ else "write to"
+        what = {Kind.READ: "read from", Kind.WRITE: "write to", Kind.HASH: "hash from"}[frame.kind]
+        n_bytes = frame.length * (protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else 1)
         reason = protocol.NAK_REASONS.get(reply.word, f"reason {reply.word}")
-        raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({frame.length} bytes): {reason}; "
+        raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({n_bytes} bytes): {reason}; "
                           "check that the model and the program fit this device (`sterna devices` shows its sizes)")
 
     def wait_token(self, wait_s):

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 
-VERSIONS = {"protocol": 1, "isa": 1, "numerics": 1, "image": 1}
+VERSIONS = {"protocol": 2, "isa": 1, "numerics": 1, "image": 1}
 SLOW_HZ = 40_000_000
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
@@ -16,9 +16,11 @@ class Kind(IntEnum):
 
     READ = 0x01
     WRITE = 0x02
+    HASH = 0x04
     DATA = 0x81
     ACK = 0x82
     NAK = 0x83
+    SUM = 0x84
     TOKEN = 0x90
 
 

@@ -47,7 +47,7 @@ async def address_map(dut):
             assert (await host.call(write, address, 1))[1] == 1, hex(address)
     for address in (PROGRAM, SCALARS):
         assert (await host.call(False, address))[1] == 1, "write only"
-    constants = {0x00: 0x4E525453, 0x04: 0x01010101, 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes,
+    constants = {0x00: 0x4E525453, 0x04: 0x01010102, 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes,
                  0x20: c.clock_hz,
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
                        | c.credits << 24,

@@ -194,8 +194,8 @@ def test_fault_and_reset():
 
 def test_wrong_version_and_magic():
     fake = FakeDevice()
-    fake.hello[4] = 2
-    with pytest.raises(ProtocolError, match="fake has protocol version 2 and this software has 1"):
+    fake.hello[4] = 1
+    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 2: rebuild the bitst"):
         connect(fake)
     fake = FakeDevice()
     fake.hello[0] = 0
