@@ -54,13 +54,13 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False):
     return _digest(config.digest, device, int(waves), *_tools(), *files)
 
 
-def _run(command, what, **options):
+def run_tool(command, what, **options):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     if done.returncode:
         raise ToolError(f"{what} failed ({done.returncode}): {(done.stderr or done.stdout)[-2000:]}")
 
 
-def _flags(include):
+def tool_flags(include):
     root = toolchain.verilator_root()
     # The sanitizer is on by default in one of the compilers; the warnings are about generated code.
     return ["-std=c++20", "-w", "-fno-sanitize=undefined", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVERILATOR=1",
@@ -74,7 +74,7 @@ def _compile(jobs, folder, flags):
     def one(job):
         source, level = job
         target = folder / (source.stem + ".o")
-        _run([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
+        run_tool([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
         return target
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(one, jobs))
@@ -86,10 +86,10 @@ def _publish(work, folder):
     os.rename(work, folder)
 
 
-def _runtime(waves):
+def runtime_objects(waves):
     """Object files of Verilator's run time, the same for all designs: compiled once."""
     names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
-    flags = [*_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    flags = [*tool_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
     folder = toolchain.BUILD / "sim" / f"runtime-{_digest(*_tools(), *flags, *names)}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not folder.exists():
@@ -157,7 +157,7 @@ def _program(config, device, waves, on_compile):
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not (folder / "board").exists():
-            runtime = _runtime(waves)
+            runtime = runtime_objects(waves)
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             try:
                 (work / "board.v").write_text(text)
@@ -171,7 +171,7 @@ def _program(config, device, waves, on_compile):
 
 def _build(work, top, waves, runtime):
     """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
-    _run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
+    run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
           "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
@@ -190,9 +190,9 @@ def _build(work, top, waves, runtime):
         path.write_text("".join(lines))
         jobs.append((path, level))
     shutil.copy(HERE / "board.cpp", work / "harness.cpp")
-    flags = [*_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
+    flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
              f"-DVM_TRACE_VCD={int(waves)}"]
     objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags)
-    _run([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
+    run_tool([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
          "linking the simulated board")
     shutil.rmtree(work / "obj")
