@@ -21,7 +21,7 @@ class Device:
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None
-        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window.
+        Seconds after which a request is sent again; None: as ``RequestWindow`` finds right for the transport.
     poll_s : float
         Seconds without a TOKEN frame after which a run asks for the position.
     stall_s : float
@@ -87,29 +87,9 @@ class Device:
         self._window.exchange((lambda s, k=k: protocol.write(s, address + k, data[k:k + CHUNK_BYTES])
                                for k in range(0, len(data), CHUNK_BYTES)), answered)
 
-    def hashes(self, address, n_bytes, block_bytes, progress=None):
-        """CRC-32C of each block of ``block_bytes`` from ``address`` on, computed by the device (list of int).
-
-        ``block_bytes`` is a multiple of 256 up to 14336, and ``n_bytes`` a multiple of it; ``progress`` as for
-        ``read``.
-        """
-        if block_bytes % 256 or not 0 < block_bytes <= protocol.MAX_HASH_BYTES or n_bytes % block_bytes:
-            raise ValueError(f"{n_bytes} bytes in blocks of {block_bytes}: use blocks of 256 to "
-                             f"{protocol.MAX_HASH_BYTES} bytes in steps of 256, and whole ones")
-        self._aligned(address, n_bytes)
-        found = [0] * (n_bytes // block_bytes)
-        done = 0
-
-        def answered(index, reply):
-            nonlocal done
-            found[index] = reply.word
-            done += block_bytes
-            if progress:
-                progress(done, n_bytes)
-
-        self._window.exchange((lambda s, k=k: protocol.hash_(s, address + k * block_bytes, block_bytes)
-                               for k in range(len(found))), answered)
-        return found
+    def exchange(self, frames, answered):
+        """Requests of any kind; see ``RequestWindow.exchange``."""
+        self._window.exchange(frames, answered)
 
     @staticmethod
     def _aligned(address, n_bytes):

@@ -64,19 +64,15 @@ class DeviceRuntime(Runtime):
         self.uploaded = None
         if not loaded:
             with progress_bar() as bars:
-                self.uploaded = upload(device, self._regions(), compare=not fresh, bars=bars)
+                self.uploaded = upload(device, self._image.regions(info), compare=not fresh, bars=bars)
         device.load_program(program.words)
         device.write_scalars(program.scalars)
-
-    def _regions(self):
-        regions = self._image.regions(self.device.info)
-        return [(name, *region) for name, region in zip(("embedding", "weights"), regions, strict=True)]
 
     def verify(self):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
         with progress_bar() as bars:
-            for name, address, data in self._regions():
-                task = bars.add_task(f"verifying the {name}", total=len(data))
+            for address, data in self._image.regions(self.device.info):
+                task = bars.add_task("verifying", total=len(data))
                 parts = differences(self.device, address, data,
                                     lambda done, total, task=task: bars.update(task, completed=done))
                 if parts:

@@ -1,17 +1,107 @@
 """Puts data into a device's memory, sending only what is not there yet: blocks are compared by their hashes."""
 
+from collections import deque
 from dataclasses import dataclass
 
 from crc32c import crc32c
 
-BLOCK_BYTES = 4096  # compared as a whole; a cut or a damaged word costs the sending of one
-STEP_BYTES = 256  # sizes of blocks that a device can hash are multiples of it
+from sterna.host import protocol
+from sterna.host.protocol import Kind
+
+BLOCK_BYTES = 16 * protocol.MAX_DATA_BYTES  # compared as a whole; a cut or a damaged word costs the sending of one
+STEP_BYTES = 256  # what a device hashes is a multiple of it
+AHEAD = 2  # blocks whose hash is asked for before what differs has been sent: the line is never idle meanwhile
+
+
+@dataclass(frozen=True)
+class Block:
+    """``data`` belongs at byte ``address``; ``hashed`` is data and perhaps some bytes before it, a whole number of steps."""
+
+    address: int
+    data: memoryview
+    hashed: memoryview
+
+    @property
+    def hash_address(self):
+        return self.address + len(self.data) - len(self.hashed)
+
+
+def _blocks(address, data):
+    """The blocks of a region of at least STEP_BYTES."""
+    for at in range(0, len(data), BLOCK_BYTES):
+        end = min(at + BLOCK_BYTES, len(data))
+        yield Block(address + at, data[at:end], data[end - -(-(end - at) // STEP_BYTES) * STEP_BYTES:end])
+
+
+class _Exchange:
+    """The requests that compare blocks and, if ``send``, write those that differ; ``different`` collects these."""
+
+    def __init__(self, blocks, send, progress):
+        self.waiting = deque(blocks)
+        self.send, self.progress = send, progress
+        self.total = sum(len(block.data) for block in self.waiting)
+        self.asked = {}  # by the address of the hash
+        self.writes = deque()
+        self.different = []
+        self.compared_bytes = self.sent_bytes = self.found_bytes = 0
+
+    def requests(self):
+        """Generator for ``Device.exchange``."""
+        while True:
+            if self.waiting and (len(self.asked) < AHEAD or not self.writes):
+                block = self.waiting.popleft()
+                self.asked[block.hash_address] = block
+                yield lambda s, b=block: protocol.hash_(s, b.hash_address, len(b.hashed))
+            elif self.writes:
+                yield lambda s, part=self.writes.popleft(): protocol.write(s, *part)
+            elif self.asked:
+                yield None
+            else:
+                return
+
+    def answered(self, index, reply):
+        """Takes a reply."""
+        if reply.kind == Kind.ACK:
+            self.sent_bytes += reply.length
+        else:
+            block = self.asked.pop(reply.address)
+            self.compared_bytes += len(block.data)
+            if reply.word != crc32c(block.hashed):
+                self.found(block)
+        if self.progress:
+            self.progress(self)
+
+    def found(self, block):
+        """A block that differs."""
+        self.different.append(block)
+        self.found_bytes += len(block.data)
+        if self.send:
+            step = protocol.MAX_DATA_BYTES
+            self.writes.extend((block.address + k, block.data[k:k + step]) for k in range(0, len(block.data), step))
+
+
+def _run(device, regions, send, progress, compare=True):
+    hashed, tiny = [], []
+    for address, data in regions:
+        data = memoryview(data).cast("B")
+        if len(data) < STEP_BYTES:
+            tiny.append(Block(address, data, data))
+        else:
+            hashed += _blocks(address, data)
+    exchange = _Exchange(hashed if compare else (), send, progress)
+    exchange.total += sum(len(block.data) for block in tiny)
+    for block in tiny if compare else [*hashed, *tiny]:
+        if not compare or device.read(block.address, len(block.data)) != block.data:
+            exchange.found(block)
+        exchange.compared_bytes += len(block.data)
+    if progress and tiny:
+        progress(exchange)
+    device.exchange(exchange.requests(), exchange.answered)
+    return exchange
 
 
 def differences(device, address, data, progress=None):
     """Where the memory of a device differs from ``data``.
-
-    The device computes a CRC-32C per block; what is left behind the last multiple of 256 bytes is read back.
 
     Parameters
     ----------
@@ -19,7 +109,8 @@ def differences(device, address, data, progress=None):
     address : int
         Byte address, a multiple of 4.
     data : bytes-like
-        Its length is a multiple of 4.
+        Its length is a multiple of 4. What is shorter than 256 bytes is read back, anything else is hashed by the
+        device.
     progress : callable(done, total), optional
         Bytes compared so far.
 
@@ -29,23 +120,10 @@ def differences(device, address, data, progress=None):
         Begin and end within ``data`` in bytes, ascending, apart from each other. A block that differs is missed with a
         chance of 2^-32.
     """
-    data = memoryview(data).cast("B")
-    whole, hashed = len(data) // BLOCK_BYTES * BLOCK_BYTES, len(data) // STEP_BYTES * STEP_BYTES
-
-    def report(base):
-        return progress and (lambda done, _: progress(base + done, len(data)))
-
-    found = []
-    blocks = [(0, whole, BLOCK_BYTES), (whole, hashed, hashed - whole)]
-    for begin, end, size in blocks:
-        if begin < end:
-            sums = device.hashes(address + begin, end - begin, size, report(begin))
-            found += [(at, at + size) for at, theirs in zip(range(begin, end, size), sums, strict=True)
-                      if theirs != crc32c(data[at:at + size])]
-    if hashed < len(data) and device.read(address + hashed, len(data) - hashed, report(hashed)) != data[hashed:]:
-        found.append((hashed, len(data)))
+    found = _run(device, [(address, data)], False, progress and (lambda e: progress(e.compared_bytes, e.total)))
     merged = []
-    for begin, end in found:
+    for block in sorted(found.different, key=lambda block: block.address):
+        begin, end = block.address - address, block.address - address + len(block.data)
         if merged and merged[-1][1] == begin:
             begin = merged.pop()[0]
         merged.append((begin, end))
@@ -71,11 +149,14 @@ class Upload:
 def upload(device, regions, *, compare=True, bars=None):
     """Brings regions into a device's memory; may be cut off at any point and called again.
 
+    Comparing and sending go on at the same time: the device hashes while the line carries what it found before.
+
     Parameters
     ----------
     device : sterna.host.driver.Device
         At rest.
-    regions : sequence of (name, byte address, bytes-like)
+    regions : sequence of (byte address, bytes-like)
+        Addresses and lengths are multiples of 4.
     compare : bool
         False sends everything, as for a memory that is known to hold nothing.
     bars : rich.progress.Progress, optional
@@ -84,21 +165,13 @@ def upload(device, regions, *, compare=True, bars=None):
     -------
     Upload
     """
-    result = Upload()
-    for name, address, data in regions:
-        data = memoryview(data).cast("B")
-        parts = [(0, len(data))]
-        if compare:
-            task = bars and bars.add_task(f"comparing the {name}", total=len(data))
-            parts = differences(device, address, data, bars and (lambda done, _, task=task: bars.update(
-                task, completed=done)))
-        total = sum(end - begin for begin, end in parts)
-        task = bars and bars.add_task(f"uploading the {name}", total=total)
-        before = 0
-        for begin, end in parts:
-            device.write(address + begin, data[begin:end], bars and (
-                lambda done, _, base=before: bars.update(task, completed=base + done)))
-            before += end - begin
-        result.total_bytes += len(data)
-        result.sent_bytes += total
-    return result
+    regions = list(regions)
+    total = sum(memoryview(data).nbytes for _, data in regions)
+    progress = None
+    if bars:
+        task = bars.add_task("uploading", total=total)
+
+        def progress(state):
+            bars.update(task, completed=state.compared_bytes - state.found_bytes + state.sent_bytes)
+
+    return Upload(total, _run(device, regions, True, progress, compare).found_bytes)

@@ -10,6 +10,9 @@ from sterna.host.errors import DeviceError
 from sterna.host.protocol import Kind
 
 
+SOCKET_RETRY_S = 2.0
+
+
 class _Request:
     """A frame of the window: when it was last sent, and its place in the order of sending."""
 
@@ -35,7 +38,8 @@ class RequestWindow:
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None
-        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window.
+        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window, or
+        2 s where there is no line: a socket loses nothing, but a simulation behind it may be slow.
 
     Attributes
     ----------
@@ -63,10 +67,9 @@ class RequestWindow:
         """Seconds after which an unanswered request is sent again."""
         if self.fixed_retry_s is not None:
             return self.fixed_retry_s
-        line_s = 0.0
-        if self.transport.baud:
-            line_s = 10 * 2 * self.size * (protocol.MAX_FRAME_BYTES + 2) / self.transport.baud
-        return 0.25 + line_s
+        if not self.transport.baud:
+            return SOCKET_RETRY_S
+        return 0.25 + 10 * 2 * self.size * (protocol.MAX_FRAME_BYTES + 2) / self.transport.baud
 
     def _receive(self, wait_s):
         """Waits for bytes; keeps TOKEN frames, returns the replies (list of Frame)."""
@@ -85,6 +88,8 @@ class RequestWindow:
         Parameters
         ----------
         frames : iterable of functions (sequence number) -> Frame
+            Pulled when there is room for another request. It may give None while a request of this exchange is
+            unanswered: nothing to send until the next reply.
         answered : callable
             Called with (index of the request, reply) as each is answered, in any order.
 
@@ -94,14 +99,17 @@ class RequestWindow:
             A request is refused, or the device is silent for ``timeout_s``.
         """
         waiting = {}  # by sequence number, in the order of first sending
-        frames = enumerate(frames)
+        frames, done, index = iter(frames), object(), -1
         more = True
         self._last_frame_at = time.monotonic()  # the time before the first request does not count
         while more or waiting:
             while more and len(waiting) < self.size:
-                index, make = next(frames, (None, None))
-                more = make is not None
+                make = next(frames, done)
+                more = make is not done
+                if make is None:
+                    break
                 if more:
+                    index += 1
                     self._sequence = (self._sequence + 1) % 256
                     while self._sequence in waiting:  # an old request that is repeated again and again
                         self._sequence = (self._sequence + 1) % 256

