@@ -15,7 +15,7 @@ AHEAD = 2  # blocks whose hash is asked for before what differs has been sent: t
 
 @dataclass(frozen=True)
 class Block:
-    """``data`` belongs at byte ``address``; ``hashed`` is data and perhaps some bytes before it, a whole number of steps."""
+    """``data`` belongs at byte ``address``; ``hashed`` is data and perhaps some bytes before it, a number of steps."""
 
     address: int
     data: memoryview
@@ -28,9 +28,12 @@ class Block:
 
 def _blocks(address, data):
     """The blocks of a region of at least STEP_BYTES."""
-    for at in range(0, len(data), BLOCK_BYTES):
-        end = min(at + BLOCK_BYTES, len(data))
-        yield Block(address + at, data[at:end], data[end - -(-(end - at) // STEP_BYTES) * STEP_BYTES:end])
+    steps_end = len(data) // STEP_BYTES * STEP_BYTES
+    for at in range(0, steps_end, BLOCK_BYTES):
+        part = data[at:min(at + BLOCK_BYTES, steps_end)]
+        yield Block(address + at, part, part)
+    if steps_end < len(data):
+        yield Block(address + steps_end, data[steps_end:], data[-STEP_BYTES:])
 
 
 class _Exchange:

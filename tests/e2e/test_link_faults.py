@@ -23,7 +23,7 @@ from sterna.hw.config import PRESETS
 CONFIG = PRESETS["lanes40"]
 ROUNDS = int(os.environ.get("STERNA_FAULT_ROUNDS", "1"))
 FAULTS = {
-    "corrupt": {"corrupt": 1e-3}, "drop": {"drop": 1e-3}, "duplicate": {"duplicate": 1e-3}, "burst": {"burst": 1e-4},
+    "corrupt": {"corrupt": 1e-3}, "drop": {"drop": 1e-3}, "duplicate": {"duplicate": 1e-3}, "burst": {"burst": 1e-3},
     "drop_frame": {"drop_frame": 0.05}, "duplicate_frame": {"duplicate_frame": 0.05},
     "truncate_frame": {"truncate_frame": 0.05}, "reorder_frame": {"reorder_frame": 0.05},
     "all": {"corrupt": 1e-3, "drop": 1e-3, "duplicate": 1e-3, "burst": 1e-4, "drop_frame": 1e-2,
@@ -163,8 +163,9 @@ def test_frames_beyond_the_buffers_are_counted(rng, tmp_path):
     image = random_image(rng, CONFIG, (33, 50, 1, 41))
     with Session(CONFIG, image, tmp_path) as session:
         device = session.device
-        device.transport.write(b"".join(protocol.read(k, 0, 224).encode() for k in range(100)))
         device.transport.write(bytes(range(1, 200)) + b"\0")
+        assert device.counters()["frames_bad"] == 1
+        device.transport.write(b"".join(protocol.read(k, 0, 224).encode() for k in range(100)))
         assert device.read(0, 256) == image.regions(CONFIG)[0][1][:256].tobytes()
         counters = device.counters()
         assert counters["frames_lost"] > 0 and counters["frames_bad"] == 1
