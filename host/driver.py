@@ -21,7 +21,7 @@ class Device:
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None
-        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window.
+        Seconds after which a request is sent again; None: as ``RequestWindow`` finds right for the transport.
     poll_s : float
         Seconds without a TOKEN frame after which a run asks for the position.
     stall_s : float
@@ -86,6 +86,10 @@ class Device:
 
         self._window.exchange((lambda s, k=k: protocol.write(s, address + k, data[k:k + CHUNK_BYTES])
                                for k in range(0, len(data), CHUNK_BYTES)), answered)
+
+    def exchange(self, frames, answered):
+        """Requests of any kind; see ``RequestWindow.exchange``."""
+        self._window.exchange(frames, answered)
 
     @staticmethod
     def _aligned(address, n_bytes):

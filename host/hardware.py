@@ -15,11 +15,11 @@ from sterna.host.errors import DeviceError, UsageError
 from sterna.host.protocol import Register
 from sterna.host.runtime import Runtime
 from sterna.host.transport import open_transport
+from sterna.host.upload import BLOCK_BYTES, differences, upload
 from sterna.sim.golden import fp24
 
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s
 SIMULATION_STALL_S = 600.0  # a large model takes minutes per token in simulation
-VERIFY_BYTES = 1 << 16
 
 
 class DeviceRuntime(Runtime):
@@ -36,6 +36,13 @@ class DeviceRuntime(Runtime):
         The device's cycles are simulated ones.
     loaded : bool
         The model lies in the device's memory already.
+    fresh : bool
+        The memory holds nothing yet; otherwise what it holds is compared, and only what differs is sent.
+
+    Attributes
+    ----------
+    uploaded : Upload or None
+        What was sent.
 
     Raises
     ------
@@ -45,7 +52,7 @@ class DeviceRuntime(Runtime):
 
     piece_tokens = 64  # of a prompt, read in one run
 
-    def __init__(self, model, device, tell, *, simulated=False, loaded=False):
+    def __init__(self, model, device, tell, *, simulated=False, loaded=False, fresh=False):
         super().__init__(model)
         self.device, info = device, device.info
         self.resources = ExitStack()  # what close ends besides the device
@@ -56,30 +63,33 @@ class DeviceRuntime(Runtime):
         self.label = f"{device.name}: {model.name} on {info.rows} x {info.columns}, {info.lanes} lanes"
         device.halt()
         device.reset()
+        self.uploaded = None
         if not loaded:
-            self._upload()
+            with progress_bar() as bars:
+                self.uploaded = upload(device, self._image.regions(info), compare=not fresh, bars=bars)
         device.load_program(program.words)
         device.write_scalars(program.scalars)
 
-    def _upload(self):
-        with progress_bar() as bars:
-            regions = self._image.regions(self.device.info)
-            for name, (address, data) in zip(("embedding", "weights"), regions, strict=True):
-                task = bars.add_task(f"uploading the {name}", total=len(data))
-                self.device.write(address, data, lambda done, total, task=task: bars.update(task, completed=done))
-
     def verify(self):
-        """Read the model back from the device; DeviceError at the first difference."""
+        """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
         with progress_bar() as bars:
             for address, data in self._image.regions(self.device.info):
-                for at in bars.track(range(0, len(data), VERIFY_BYTES), description="verifying"):
-                    wanted = data[at:at + VERIFY_BYTES]
-                    found = np.frombuffer(self.device.read(address + at, len(wanted)), np.uint8)
-                    if wrong := np.flatnonzero(found != wanted).tolist():
-                        first = wrong[0]
-                        raise DeviceError(f"{self.device.name}: byte 0x{address + at + first:08x} of the memory is "
-                                          f"0x{found[first]:02x} instead of 0x{wanted[first]:02x}: upload again, "
-                                          "then check the memory's timing")
+                task = bars.add_task("verifying", total=len(data))
+                parts = differences(self.device, address, data,
+                                    lambda done, total, task=task: bars.update(task, completed=done))
+                if parts:
+                    begin, end = parts[0]
+                    self._wrong_byte(address + begin, data[begin:min(end, begin + BLOCK_BYTES)])
+
+    def _wrong_byte(self, address, wanted):
+        """Name the first byte that differs, in a block whose hash does."""
+        found = np.frombuffer(self.device.read(address, len(wanted)), np.uint8)
+        wrong = np.flatnonzero(found != wanted).tolist()
+        what = f"the hash of {len(wanted)} bytes from 0x{address:08x} is wrong, but they read back right"
+        if wrong:
+            what = (f"byte 0x{address + wrong[0]:08x} of the memory is 0x{found[wrong[0]]:02x} instead of "
+                    f"0x{wanted[wrong[0]]:02x}")
+        raise DeviceError(f"{self.device.name}: {what}: upload again, then check the memory's timing")
 
     @property
     def model_bytes(self):
@@ -232,7 +242,7 @@ def open_simulation(config, model, tell, *, waves=None, preload=False, timing=No
                                                    **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
-        runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload)
+        runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True)
         runtime.resources = stack.pop_all()
         if waves is not None:
             runtime.piece_tokens = 1  # so that a limit of the file is looked at behind every token

@@ -13,8 +13,9 @@ from sterna.hw.config import VERSIONS, Kind
 MAX_FRAME_BYTES = 240
 MAX_DATA_BYTES = 224
 OVERHEAD_BYTES = 11  # header and checksum
+HASH_UNIT_BYTES = 64  # bytes that a HASH covers for each one of its length
+MAX_HASH_BYTES = HASH_UNIT_BYTES * MAX_DATA_BYTES
 DELIMITER = b"\0"
-WITHOUT_DATA = (Kind.READ, Kind.ACK)
 NAK_REASONS = {1: "unknown type or length", 2: "address"}
 
 MEMORY = 0x00000000
@@ -54,7 +55,7 @@ HELLO_BYTES = 0x28
 WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")  # bits 16 and 17 of the register lanes
 COUNTERS = 0x80
 COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens",
-                 "frames_bad", "frames_lost")
+                 "frames_bad", "frames_lost", "line_errors")
 CONTROL_RUN = 1
 CONTROL_RESET = 2
 STATUS_RUNNING = 1
@@ -71,7 +72,9 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; ``length`` counts the bytes of ``data``, or for READ and ACK the bytes asked for and written."""
+    """One frame; ``length`` counts the bytes of ``data``, or for READ and ACK the bytes asked for and written; for
+    HASH, units of 64 bytes.
+    """
 
     kind: int
     sequence: int
@@ -113,6 +116,11 @@ def read(sequence, address, length):
 def write(sequence, address, data):
     """WRITE of ``data``, a multiple of 4 from 4 to 224 bytes."""
     return Frame(Kind.WRITE, sequence, address, len(data), bytes(data))
+
+
+def hash_(sequence, address, n_bytes):
+    """HASH of ``n_bytes``, a multiple of 256 from 256 to 14336."""
+    return Frame(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
 
 
 class FrameDecoder:

@@ -146,6 +146,8 @@ class Statistics:
             causes = ", ".join(f"{name} {value:.1%}" for name, value in self.stalls().items())
             out.append(f"stalls:     {causes} of the cycles")
         lost = {"frames_bad": "damaged", "frames_lost": "lost"}
+        if self.counters["line_errors"]:
+            out.append(f"line:       {self.counters['line_errors']} bytes lost to breaks and noise")
         if broken := [f"{self.counters[key]} {word}" for key, word in lost.items() if self.counters[key]]:
             out.append(f"link:       frames {', '.join(broken)} and sent again")
         return out

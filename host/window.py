@@ -12,6 +12,9 @@ from sterna.host.protocol import Kind
 MOST_TOKENS = 1 << 16  # TOKEN frames that are kept until somebody asks for them
 
 
+SOCKET_RETRY_S = 2.0
+
+
 class _Request:
     """A frame of the window: when it was last sent, and its place in the order of sending."""
 
@@ -27,8 +30,8 @@ class _Request:
 class RequestWindow:
     """Sends requests, several at a time, until each is answered.
 
-    Every request is idempotent, so a request that is not answered within ``retry_s`` is sent again; replies come in
-    the order of the requests, so a request that a later one overtakes is sent again at once.
+    Every request is idempotent, so a request is sent again after ``retry_s`` without an answer to it or to one before
+    it; replies come in the order of the requests, so a request that a later one overtakes is sent again at once.
 
     Parameters
     ----------
@@ -37,7 +40,8 @@ class RequestWindow:
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None
-        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window.
+        Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window, or
+        2 s where there is no line: a socket loses nothing, but a simulation behind it may be slow.
 
     Attributes
     ----------
@@ -65,10 +69,9 @@ class RequestWindow:
         """Seconds after which an unanswered request is sent again."""
         if self.fixed_retry_s is not None:
             return self.fixed_retry_s
-        line_s = 0.0
-        if self.transport.baud:
-            line_s = 10 * 2 * self.size * (protocol.MAX_FRAME_BYTES + 2) / self.transport.baud
-        return 0.25 + line_s
+        if not self.transport.baud:
+            return SOCKET_RETRY_S
+        return 0.25 + 10 * 2 * self.size * (protocol.MAX_FRAME_BYTES + 2) / self.transport.baud
 
     def _receive(self, wait_s):
         """Waits for bytes; keeps TOKEN frames, returns the replies (list of Frame)."""
@@ -87,6 +90,8 @@ class RequestWindow:
         Parameters
         ----------
         frames : iterable of functions (sequence number) -> Frame
+            Pulled when there is room for another request. It may give None while a request of this exchange is
+            unanswered: nothing to send until the next reply.
         answered : callable
             Called with (index of the request, reply) as each is answered, in any order.
 
@@ -96,14 +101,17 @@ class RequestWindow:
             A request is refused, or the device is silent for ``timeout_s``.
         """
         waiting = {}  # by sequence number, in the order of first sending
-        frames = enumerate(frames)
+        frames, done, index = iter(frames), object(), -1
         more = True
         self._last_frame_at = time.monotonic()  # the time before the first request does not count
         while more or waiting:
             while more and len(waiting) < self.size:
-                index, make = next(frames, (None, None))
-                more = make is not None
+                make = next(frames, done)
+                more = make is not done
+                if make is None:
+                    break
                 if more:
+                    index += 1
                     self._sequence = (self._sequence + 1) % 256
                     while self._sequence in waiting:  # an old request that is repeated again and again
                         self._sequence = (self._sequence + 1) % 256
@@ -118,6 +126,10 @@ class RequestWindow:
                 if request is None or not self._belongs(reply, request.frame):
                     continue  # the answer to a repeated request, or to one before an interruption
                 del waiting[reply.sequence]
+                # Replies come in order: what waits behind this one may take its time from now on.
+                overdue_at = time.monotonic() + self.retry_s
+                for other in waiting.values():
+                    other.resend_at = max(other.resend_at, overdue_at)
                 if reply.kind == Kind.NAK:
                     self._refused(request.frame, reply)
                 answered(request.index, reply)
@@ -145,14 +157,16 @@ class RequestWindow:
             return False
         if reply.kind == Kind.NAK:
             return True
-        wanted = Kind.DATA if frame.kind == Kind.READ else Kind.ACK
-        return reply.kind == wanted and reply.length == frame.length and \
-            len(reply.data) == (frame.length if wanted == Kind.DATA else 0)
+        wanted, length, data = {
+            Kind.READ: (Kind.DATA, frame.length, frame.length), Kind.WRITE: (Kind.ACK, frame.length, 0),
+            Kind.HASH: (Kind.SUM, 4, 4)}[frame.kind]
+        return reply.kind == wanted and reply.length == length and len(reply.data) == data
 
     def _refused(self, frame, reply):
-        what = "read from" if frame.kind == Kind.READ else "write to"
+        what = {Kind.READ: "read from", Kind.WRITE: "write to", Kind.HASH: "hash from"}[frame.kind]
+        n_bytes = frame.length * (protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else 1)
         reason = protocol.NAK_REASONS.get(reply.word, f"reason {reply.word}")
-        raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({frame.length} bytes): {reason}; "
+        raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({n_bytes} bytes): {reason}; "
                           "check that the model and the program fit this device (`sterna devices` shows its sizes)")
 
     def wait_token(self, wait_s):

@@ -49,6 +49,8 @@ class Accelerator(wiring.Component):
         The byte link; rx is always accepted.
     memory : Out(MemoryPort)
         Only when config.memory is "external".
+    line_errors : In(frame_counter_bits)
+        Bytes lost on the way to rx, as a ``Uart`` counts them; for the register of that name.
     idle : Out(1)
         Nothing will happen until a byte arrives.
     trace : Out(Trace)
@@ -58,7 +60,7 @@ class Accelerator(wiring.Component):
         self._config = config
         members = {
             "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)), "idle": Out(1),
-            "trace": Out(Trace(config.lanes)),
+            "line_errors": In(config.frame_counter_bits), "trace": Out(Trace(config.lanes)),
         }
         if config.memory == "external":
             members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
@@ -145,6 +147,7 @@ class Accelerator(wiring.Component):
             registers.values.eq(counters.values),
             registers.frames_bad.eq(link.frames_bad),
             registers.frames_lost.eq(link.frames_lost),
+            registers.line_errors.eq(self.line_errors),
             registers.sample_done.eq(sequencer.sample_done),
             sequencer.sample_taken.eq(registers.sample_taken),
             registers.running.eq(sequencer.running),

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 
-VERSIONS = {"protocol": 1, "isa": 1, "numerics": 1, "image": 1}
+VERSIONS = {"protocol": 2, "isa": 1, "numerics": 1, "image": 1}
 SLOW_HZ = 40_000_000
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
@@ -16,9 +16,11 @@ class Kind(IntEnum):
 
     READ = 0x01
     WRITE = 0x02
+    HASH = 0x04
     DATA = 0x81
     ACK = 0x82
     NAK = 0x83
+    SUM = 0x84
     TOKEN = 0x90
 
 
@@ -173,19 +175,19 @@ PRESETS = {c.name: c for c in (
     # what the FIFO gathers while the array waits for codes is caught up with.
     # SDR SDRAM x16 of the ULX3S.
     Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
-           activation_words=1024, strip=16, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=4),
+           activation_words=1024, strip=16, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=16),
     # DDR3 x16 at 1:2 of ECP5 boards.
     Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB, vector_words=2048,
-           activation_words=512, strip=36, clock_hz=80_000_000, fifo_words=2048, credits=4),
+           activation_words=512, strip=36, clock_hz=80_000_000, fifo_words=2048, credits=16),
     # The demo's simulated board: wide enough for several tokens per second of wall time.
     Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB, vector_words=2048,
            activation_words=512, strip=64, clock_hz=100_000_000, fifo_words=512, credits=8),
     # DDR3 x32.
     Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32, memory_bytes=1024 * _MIB, vector_words=8192,
-           activation_words=256, strip=40, clock_hz=200_000_000, fifo_words=1024, credits=8),
+           activation_words=256, strip=40, clock_hz=200_000_000, fifo_words=1024, credits=16),
     # DDR4 over four ports of the KV260; holds the 2.7B geometry.
     Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
-           activation_words=256, strip=80, clock_hz=200_000_000, fifo_words=2048, credits=8),
+           activation_words=256, strip=80, clock_hz=200_000_000, fifo_words=2048, credits=16),
 )}
 
 

@@ -1,5 +1,6 @@
 """A device in plain Python behind the transport interface: frames, registers and run control of docs/protocol.md."""
 
+from crc32c import crc32c
 from sterna.host import protocol
 from sterna.host.protocol import DeviceInfo, Frame, Kind, Register
 
@@ -50,6 +51,7 @@ class FakeDevice:
         self.fault_at = None
         self.max_position = 0
         self.writes = 0
+        self.hashed_bytes = 0
         self.closed = False
         self._decoder = protocol.FrameDecoder()
 
@@ -79,10 +81,11 @@ class FakeDevice:
 
     def _answer(self, frame):
         n = frame.length
-        if frame.kind not in (Kind.READ, Kind.WRITE) or n % 4 or not 4 <= n <= 224 or \
+        if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH) or n % 4 or not 4 <= n <= 224 or \
                 len(frame.data) != (n if frame.kind == Kind.WRITE else 0):
             return self._nak(frame, 1)
-        addresses = range(frame.address, frame.address + n, 4)
+        n_bytes = n * protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else n
+        addresses = range(frame.address, frame.address + n_bytes, 4)
         try:
             if frame.kind == Kind.WRITE:
                 self.writes += 1
@@ -91,7 +94,11 @@ class FakeDevice:
                 self._send(Kind.ACK, frame.sequence, frame.address, n)
             else:
                 data = b"".join(self._load(address).to_bytes(4, "little") for address in addresses)
-                self._send(Kind.DATA, frame.sequence, frame.address, n, data)
+                if frame.kind == Kind.HASH:
+                    self.hashed_bytes += n_bytes
+                    self._send(Kind.SUM, frame.sequence, frame.address, 4, crc32c(data).to_bytes(4, "little"))
+                else:
+                    self._send(Kind.DATA, frame.sequence, frame.address, n, data)
         except KeyError:
             self._nak(frame, 2)
 

@@ -7,8 +7,8 @@ SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 class FaultyTransport:
-    """Wraps a transport; each direction suffers from bytes changed, lost and doubled, and frames lost, doubled and
-    cut short.
+    """Wraps a transport; each direction suffers from bytes changed, lost and doubled, from bursts of lost bytes, and from
+    frames lost, doubled, cut short and sent in another order.
 
     Parameters
     ----------
@@ -16,28 +16,34 @@ class FaultyTransport:
     seed : int
     corrupt, drop, duplicate : float
         Chance per byte.
+    burst : float
+        Chance per byte that up to 600 bytes from it on are lost.
     drop_frame, duplicate_frame, truncate_frame : float
         Chance per frame, a frame being what ends with 0x00.
+    reorder_frame : float
+        Chance per frame that it comes behind the next one, or behind what comes later if there is none yet.
 
     ``faults`` counts what was done.
     """
 
-    def __init__(self, inner, seed, *, corrupt=0.0, drop=0.0, duplicate=0.0, drop_frame=0.0, duplicate_frame=0.0,
-                 truncate_frame=0.0):
+    def __init__(self, inner, seed, *, corrupt=0.0, drop=0.0, duplicate=0.0, burst=0.0, drop_frame=0.0,
+                 duplicate_frame=0.0, truncate_frame=0.0, reorder_frame=0.0):
         self.inner = inner
         self.random = random.Random(seed)
-        self.rates = (corrupt, drop, duplicate)
-        self.frame_rates = (drop_frame, duplicate_frame, truncate_frame)
+        self.rates = (corrupt, drop, duplicate, burst)
+        self.frame_rates = (drop_frame, duplicate_frame, truncate_frame, reorder_frame)
         self.faults = 0
+        self._late = {True: b"", False: b""}  # a frame kept back, by direction
+        self._lost = {True: 0, False: 0}  # bytes of a burst still to be lost
 
     name = property(lambda self: self.inner.name)
     baud = property(lambda self: self.inner.baud)
 
     def write(self, data):
-        self.inner.write(self.damage(data))
+        self.inner.write(self.damage(data, True))
 
     def read(self, timeout_s):
-        return self.damage(self.inner.read(timeout_s))
+        return self.damage(self.inner.read(timeout_s), False)
 
     def close(self):
         self.inner.close()
@@ -47,10 +53,26 @@ class FaultyTransport:
         self.faults += hit
         return hit
 
-    def damage(self, data):
+    def damage(self, data, to_device):
         """``data`` (bytes) after the faults."""
-        corrupt, drop, duplicate = self.rates
-        drop_frame, duplicate_frame, truncate_frame = self.frame_rates
+        corrupt, drop, duplicate, burst = self.rates
+        result = bytearray()
+        for byte in self._frames(data, to_device):
+            if self._lost[to_device]:
+                self._lost[to_device] -= 1
+                continue
+            if self._hit(drop):
+                continue
+            if self._hit(burst):
+                self._lost[to_device] = self.random.randrange(600)
+                continue
+            if self._hit(corrupt):
+                byte ^= 1 << self.random.randrange(8)
+            result += bytes((byte,)) * (2 if self._hit(duplicate) else 1)
+        return bytes(result)
+
+    def _frames(self, data, to_device):
+        drop_frame, duplicate_frame, truncate_frame, reorder_frame = self.frame_rates
         *frames, rest = bytes(data).split(b"\0")
         out = bytearray()
         for frame in [f + b"\0" for f in frames] + [rest]:
@@ -58,12 +80,12 @@ class FaultyTransport:
                 continue
             if len(frame) > 1 and self._hit(truncate_frame):
                 frame = frame[:self.random.randrange(1, len(frame))]
-            out += frame * (2 if self._hit(duplicate_frame) else 1)
-        result = bytearray()
-        for byte in out:
-            if self._hit(drop):
+            frame *= 2 if self._hit(duplicate_frame) else 1
+            if frame.endswith(b"\0") and not self._late[to_device] and self._hit(reorder_frame):
+                self._late[to_device] = frame
                 continue
-            if self._hit(corrupt):
-                byte ^= 1 << self.random.randrange(8)
-            result += bytes((byte,)) * (2 if self._hit(duplicate) else 1)
-        return bytes(result)
+            out += frame
+            if frame.endswith(b"\0"):
+                out += self._late[to_device]
+                self._late[to_device] = b""
+        return out

@@ -87,16 +87,18 @@ def upload(
                                         show_default=False)],
     device: Annotated[str, typer.Option("--device", help="Serial port or URL.", show_default=False)],
     baud: Baud = 1_000_000,
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything back and compare.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the memory with the image afterwards.")] = False,
 ):
     """Put a model into the memory of a device.
 
-    Loads the image and its program, so that the device stands ready. `sterna generate` does this by itself.
+    Loads the image and its program, so that the device stands ready. Only what differs from the memory's contents is
+    sent, so the same command goes on where an upload was cut off. `sterna generate` does all this by itself.
     """
     if device == "golden" or device.partition(":")[0] == "sim":
         raise UsageError(f"--device {device} keeps no model between commands: give a serial port or URL")
     with open_runtime(device, Model(model), tell=tell, baud=baud) as runtime:
+        tell(runtime.uploaded.line())
         if verify:
             runtime.verify()
-            tell("verified: every byte is as in the image")
+            tell("verified: every block is as in the image")
         tell(runtime.label)

@@ -1,5 +1,6 @@
 """Serial ports, and sockets through pyserial's ``socket://``."""
 
+import contextlib
 import errno
 import socket
 import time
@@ -92,6 +93,12 @@ class SerialTransport:
         self._port.close()
 
 
+def _hurry(port):
+    """Asks the driver not to keep received bytes back: an FTDI chip waits 16 ms for more of them otherwise, 1 ms then."""
+    with contextlib.suppress(AttributeError, NotImplementedError, ValueError, OSError):  # not every port can do it
+        port.set_low_latency_mode(True)
+
+
 def open_transport(port, baud=1_000_000):
     """Opens a port.
 
@@ -122,6 +129,8 @@ def open_transport(port, baud=1_000_000):
         if number not in PORT_HELP:
             number = next((code for part, code in TEXT_HELP if part in text), None)
         raise TransportError(f"{port}: {PORT_HELP.get(number, f'cannot be opened: {text}')}") from None
+    if not is_url:
+        _hurry(opened)
     line = getattr(opened, "_socket", None)
     if line is not None:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small frames must not wait for each other

@@ -4,7 +4,9 @@ import importlib
 
 from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
+
+from sterna.hw.link.uart import Uart
 
 TOP = "simulated_board"
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
@@ -37,11 +39,14 @@ class SimulatedBoard(wiring.Component):
     device : str
         "module:Class" of the accelerator, constructed with `config` and having the members of
         sterna.hw.accelerator.Accelerator.
+    baud : int or None
+        Rate of a serial line in front of the byte streams; None leaves the streams as they are.
 
     Members
     -------
     rx_payload, rx_valid, rx_ready : bytes to the device (payload and valid are inputs)
     tx_payload, tx_valid, tx_ready : bytes from the device
+    rx_line, tx_line : with ``baud``, in place of the six above: the pins of the serial line
     command_address [A], command_length [8], command_valid, command_ready : bursts to read (external memory only)
     data_payload [8 P], data_valid, data_ready : words read, inputs, in the order of the commands
     write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; bit k = byte k
@@ -50,11 +55,15 @@ class SimulatedBoard(wiring.Component):
     trace_valid, trace_last, trace_is_code, trace_values [24 V], trace_codes [8 V] : every intermediate vector
     """
 
-    def __init__(self, config, device=ACCELERATOR):
+    def __init__(self, config, device=ACCELERATOR, baud=None):
         self._device = device_class(device)(config)
+        self._uart = Uart(config.clock_hz, baud, config.frame_counter_bits) if baud else None
         self._external = config.memory == "external"
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
-                 "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1), "idle": Out(1),
+                 "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
+        if baud:
+            ports = {"rx_line": In(1), "tx_line": Out(1)}
+        ports |= {"idle": Out(1),
                  "trace_valid": Out(1), "trace_last": Out(1), "trace_is_code": Out(1),
                  "trace_values": Out(24 * config.lanes), "trace_codes": Out(8 * config.lanes)}
         if self._external:
@@ -70,12 +79,23 @@ class SimulatedBoard(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.device = device = self._device
+        if self._uart:
+            m.submodules.uart = uart = self._uart
+            connect(m, uart.rx, device.rx)
+            connect(m, device.tx, uart.tx)
+            m.d.comb += [
+                uart.rx_line.eq(self.rx_line), self.tx_line.eq(uart.tx_line), device.line_errors.eq(uart.errors),
+                self.idle.eq(device.idle & uart.idle),
+            ]
+        else:
+            m.d.comb += [
+                device.rx.payload.eq(self.rx_payload), device.rx.valid.eq(self.rx_valid),
+                self.rx_ready.eq(device.rx.ready),
+                self.tx_payload.eq(device.tx.payload), self.tx_valid.eq(device.tx.valid),
+                device.tx.ready.eq(self.tx_ready), self.idle.eq(device.idle),
+            ]
         m.d.comb += [
-            device.rx.payload.eq(self.rx_payload), device.rx.valid.eq(self.rx_valid),
-            self.rx_ready.eq(device.rx.ready),
-            self.tx_payload.eq(device.tx.payload), self.tx_valid.eq(device.tx.valid),
-            device.tx.ready.eq(self.tx_ready),
-            self.idle.eq(device.idle), self.trace_valid.eq(device.trace.valid), self.trace_last.eq(device.trace.last),
+            self.trace_valid.eq(device.trace.valid), self.trace_last.eq(device.trace.last),
             self.trace_is_code.eq(device.trace.is_code), self.trace_values.eq(Value.cast(device.trace.values)),
             self.trace_codes.eq(Value.cast(device.trace.codes)),
         ]

@@ -24,7 +24,7 @@ class Registers(wiring.Component):
     host_bursts, host_words, host_write
         The arbiter's host side.
     program_write, scalar_write : Out
-    values : In(ArrayLayout(32, 8)); frames_bad, frames_lost : In(frame_counter_bits)
+    values : In(ArrayLayout(32, 8)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
         Counters.
     running, halted, sample_done, fault : In; best : In(32)
         From the sequencer and the sampler.
@@ -53,7 +53,7 @@ class Registers(wiring.Component):
             "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
                                                    "data": words})),
             "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24)})),
-            "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": frames, "frames_lost": frames,
+            "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
             "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
             "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "token": number, "token_valid": Out(1),
             "unwanted": Out(1), "at_start": Out(1), "greedy": Out(1), "position": number, "seed": words,
@@ -260,7 +260,7 @@ class Registers(wiring.Component):
         }
         registers = {
             0x44: Cat(self.running, enabled, Const(0, 6), self.fault),
-            0x48: self.position, 0xA0: self.frames_bad, 0xA4: self.frames_lost,
+            0x48: self.position, 0xA0: self.frames_bad, 0xA4: self.frames_lost, 0xA8: self.line_errors,
         }
         if cfg.counters:  # a build without them keeps to what a host needs
             registers |= {0x40: enabled, 0x4C: start, 0x50: limit, 0x54: prompt_end, 0x58: self.seed, 0x5C: flags,

@@ -9,6 +9,7 @@ from sterna.hw.config import Kind
 
 REASON_FORM = 1  # unknown type, or a length that does not fit
 REASON_ADDRESS = 2
+HASH_SHIFT = 6  # a HASH covers 2 ** 6 times the words that a READ of the same length would
 
 
 class Request(data.Struct):
@@ -42,15 +43,20 @@ class FrameExecutor(wiring.Component):
     takes the same path with its own header. Events and frames alternate when both wait, so neither can
     hold up the other.
 
-    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ, with latency the
-    cycles from request to response; at most one request is under way. About 20 cycles per frame besides. A host that
-    does not take its replies stops the executor at the next reply, and it goes on when the bytes are taken.
+    A HASH reads words like a READ, but `silent` keeps their bytes out of the frame: they only pass the checksum unit
+    of the transmitter, from a fresh start. Then the frame is read again from its start, as for a NAK, and the reply
+    SUM carries the checksum. So hashing costs a few cells and no port of its own.
+
+    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ and HASH, with
+    latency the cycles from request to response; at most one request is under way. About 20 cycles per frame besides,
+    40 for a HASH. A host that does not take its replies stops the executor at the next reply, and it goes on when the
+    bytes are taken.
 
     Members
     -------
     available, bytes, rewind, release
         The queue of frames (``FrameReceiver``).
-    body, restart, finish, finished
+    body, restart, finish, finished, silent, checksum
         The reply (``FrameTransmitter``).
     request : Out(stream of Request)
     response : In(stream of Response)
@@ -68,6 +74,7 @@ class FrameExecutor(wiring.Component):
         super().__init__({
             "available": In(1), "bytes": In(stream.Signature(8)), "rewind": Out(1), "release": Out(1),
             "body": Out(stream.Signature(8)), "restart": Out(1), "finish": Out(1), "finished": In(1),
+            "silent": Out(1), "checksum": In(32),
             "request": Out(stream.Signature(Request)), "response": In(stream.Signature(Response)),
             "event": In(stream.Signature(Event)),
         })
@@ -76,21 +83,24 @@ class FrameExecutor(wiring.Component):
         m = Module()
         address = Signal(32, reset_less=True)
         word = Signal(32, reset_less=True)
-        words_left = Signal(6)  # words of the frame whose request has not been taken
+        words_left = Signal(6 + HASH_SHIFT)  # words of the frame whose request has not been taken
         byte_index = Signal(2)  # byte of the word
         step = Signal(3)  # place in the header
         data_bytes = word[24:]  # in the header: bytes found in the frame behind it
         is_event = Signal()
         is_write = Signal()
         is_nak = Signal()
+        is_hash = Signal()
+        summed = Signal()  # the words of this HASH have been read: the reply is due
         issue = Signal()  # a request is offered
         pending = Signal()  # a request was taken and its response is due
         failed = Signal()  # a response of this WRITE was an error
 
         address_byte, length_byte = Signal(), Signal()  # a byte of the header that is kept
-        own_data = is_event | is_nak  # the reply carries data that no request asked for
+        own_data = is_event | is_nak | summed  # the reply carries data that no request asked for
         byte = self.bytes.payload
         reject = Signal()
+        hash_begins = Signal()
         reason = Signal(2)
         nak_reason = Signal(2)
         position, token = Signal(32), Signal(32)
@@ -110,11 +120,11 @@ class FrameExecutor(wiring.Component):
         with m.If((issue & self.request.ready) | address_byte):
             m.d.sync += address.eq(Mux(issue, address + 4, Cat(address[8:], byte)))
         with m.If((issue & self.request.ready) | length_byte):
-            m.d.sync += words_left.eq(Mux(issue, words_left - 1, byte[2:]))
+            m.d.sync += words_left.eq(Mux(issue, words_left - 1, Mux(is_hash, byte[2:] << HASH_SHIFT, byte[2:])))
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.sync += [is_nak.eq(0), failed.eq(0)]
+                m.d.sync += [is_nak.eq(0), failed.eq(0), is_hash.eq(0), summed.eq(0)]
                 # `is_event` still tells what the last frame was.
                 with m.If(self.event.valid & ~(is_event & self.available)):
                     m.d.sync += [is_event.eq(1), step.eq(1)]  # taken in FINISH: until then the payload is stable
@@ -124,7 +134,7 @@ class FrameExecutor(wiring.Component):
                     m.next = "HEADER"
 
             with m.State("HEADER"):
-                known = (byte == Kind.READ) | (byte == Kind.WRITE)
+                known = (byte == Kind.READ) | (byte == Kind.WRITE) | (byte == Kind.HASH)
                 fits = ((byte[:2] == 0) & (byte != 0) & ~((byte[5:] == 7) & (byte[2:5] != 0))
                         & (data_bytes == Mux(is_write, byte, 0)))
                 take = Signal()
@@ -134,7 +144,7 @@ class FrameExecutor(wiring.Component):
                 ]
                 with m.Switch(step):
                     with m.Case(1):
-                        with m.If(own_data):
+                        with m.If(is_event | is_nak):
                             m.d.comb += self.body.payload.eq(Mux(is_event, Kind.TOKEN, Kind.NAK))
                         with m.Else():
                             m.d.comb += self.body.payload.eq(byte | 0x80)
@@ -152,9 +162,10 @@ class FrameExecutor(wiring.Component):
                     m.d.sync += step.eq(step + 1)
                     with m.Switch(step):
                         with m.Case(0):
-                            m.d.sync += word.eq(Cat(word[8:], byte))
+                            with m.If(~summed):
+                                m.d.sync += word.eq(Cat(word[8:], byte))
                         with m.Case(1):
-                            m.d.sync += is_write.eq(byte[1])
+                            m.d.sync += [is_write.eq(byte[1]), is_hash.eq(byte[2])]
                             m.d.comb += [reject.eq(~own_data & ~known), reason.eq(REASON_FORM)]
                         with m.Case(3, 4, 5, 6):
                             m.d.comb += address_byte.eq(1)
@@ -170,6 +181,7 @@ class FrameExecutor(wiring.Component):
                                 m.next = "GATHER"
                             with m.Else():
                                 m.d.sync += issue.eq(1)
+                                m.d.comb += hash_begins.eq(is_hash)
                                 m.next = "LOAD"
 
             with m.State("GATHER"):
@@ -212,13 +224,20 @@ class FrameExecutor(wiring.Component):
                     with m.If(byte_index == 3):
                         with m.If(pending):
                             m.next = "LOAD"
+                        with m.Elif(self.silent):
+                            m.next = "SUM"
                         with m.Else():
                             m.next = "FINISH"
+
+            with m.State("SUM"):
+                m.d.sync += [word.eq(self.checksum), summed.eq(1), step.eq(0)]
+                m.next = "HEADER"
 
             with m.State("FINISH"):
                 with m.If(self.finished):
                     m.next = "IDLE"
 
+        m.d.comb += self.silent.eq(is_hash & ~own_data)
         with m.If(reject):
             m.d.sync += [is_nak.eq(1), nak_reason.eq(reason), byte_index.eq(0), step.eq(0)]
 
@@ -233,7 +252,8 @@ class FrameExecutor(wiring.Component):
             self.finish.eq(in_finish),
             self.release.eq(in_finish & self.finished & ~is_event),
             self.event.ready.eq(in_finish & self.finished & is_event),
-            self.restart.eq(reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))),
+            self.restart.eq((reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD")))
+                            | (in_header & hash_begins) | fsm.ongoing("SUM")),
             self.rewind.eq(fsm.ongoing("IDLE") | self.restart),
         ]
         return m

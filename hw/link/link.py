@@ -72,6 +72,8 @@ class Link(wiring.Component):
             transmitter.restart.eq(executor.restart),
             transmitter.finish.eq(executor.finish),
             executor.finished.eq(transmitter.finished),
+            transmitter.silent.eq(executor.silent),
+            executor.checksum.eq(transmitter.checksum),
             self.frames_bad.eq(receiver.frames_bad),
             self.frames_lost.eq(receiver.frames_lost),
         ]

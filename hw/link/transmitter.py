@@ -18,6 +18,10 @@ class FrameTransmitter(wiring.Component):
     -------
     body : In(stream of 8)
         The frame without its checksum, at most 249 bytes.
+    silent : In(1)
+        Bytes of ``body`` are counted in ``checksum`` only and are not sent; not together with ``finish``.
+    checksum : Out(32)
+        CRC-32C of the bytes since the last frame or ``restart``; valid the cycle after a byte.
     restart : In(1)
         Forget the bytes of the unfinished frame.
     finish : In(1)
@@ -34,8 +38,8 @@ class FrameTransmitter(wiring.Component):
 
     def __init__(self, registered=True):
         self._registered = registered
-        super().__init__({"body": In(stream.Signature(8)), "restart": In(1), "finish": In(1), "finished": Out(1),
-                          "tx": Out(stream.Signature(8))})
+        super().__init__({"body": In(stream.Signature(8)), "silent": In(1), "checksum": Out(32), "restart": In(1),
+                          "finish": In(1), "finished": Out(1), "tx": Out(stream.Signature(8))})
 
     def elaborate(self, platform):
         m = Module()
@@ -46,11 +50,12 @@ class FrameTransmitter(wiring.Component):
         in_checksum = self.finish & ~tail[2]
         m.d.comb += [
             self.body.ready.eq(encoder.data.ready),
-            encoder.data.valid.eq(self.body.valid | in_checksum),
+            encoder.data.valid.eq((self.body.valid & ~self.silent) | in_checksum),
             encoder.data.payload.eq(Mux(self.finish, crc.checksum[:8], self.body.payload)),
             encoder.restart.eq(self.restart),
             encoder.finish.eq(self.finish & tail[2]),
             self.finished.eq(encoder.finished),
+            self.checksum.eq(crc.checksum),
             crc.data.eq(self.body.payload),
             crc.shift.eq(self.finish),
             crc.valid.eq((self.body.valid & self.body.ready) | self.finish),

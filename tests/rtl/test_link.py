@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import bench
 import pytest
+from fuzz_link import fuzz
 from sterna.hw.link import Link
 from sterna.hw.link.cobs import CobsDecoder
 from sterna.hw.link.crc import INITIAL, RESIDUE, Crc32C, update
@@ -34,6 +35,14 @@ def test_link(credits, stall, slow):
                              frame_counter_bits=8 if slow else 32)
     bench.run(Link(config), "bench_link", "link_slow" if slow else "link", "icarus",
               env={"STALL": stall, "CREDITS": credits, "NUMBER_BITS": config.register_bits})
+
+
+@pytest.mark.rtl
+def test_fuzzed_frames():
+    """Some of what `python tests/rtl/fuzz_link.py` does a million times."""
+    counts = fuzz(12_000, bench.SEED, credits=2)
+    print(f"fuzzed link, seed {bench.SEED}: {counts}")
+    assert counts["frames"] >= 12_000 and min(counts[k] for k in ("bad", "lost", "refused", "executed")) > 100
 
 
 def test_software_model_and_residue():

@@ -148,7 +148,7 @@ def test_upload_verifies(sterna, folder):
     device = GoldenDevice(Model(folder).packed)
     with served(device) as url:
         code, _, err = sterna("upload", "-m", folder, "--device", url, "--verify")
-        assert code == 0 and "verified: every byte is as in the image" in err and device.program
+        assert code == 0 and "verified: every block is as in the image" in err and device.program
     code, _, err = sterna("upload", "-m", folder, "--device", "golden")
     assert code == 2 and "keeps no model between commands" in err
 
@@ -196,7 +196,7 @@ def test_devices_and_version(sterna):
     names = [line.split()[0] for line in out.splitlines()]
     assert code == 0 and {"golden", "sim", "sim:lanes40", "sim:up5k"} <= set(names)
     assert sterna("generate", "--list-devices")[1] == out
-    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 1, isa 1, numerics 1, image 1\)\n", sterna("version")[1])
+    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 2, isa 1, numerics 1, image 1\)\n", sterna("version")[1])
 
 
 @pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "eval", "gate",

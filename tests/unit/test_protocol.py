@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sterna.host import protocol
 from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError
+from sterna.hw.config import VERSIONS
 
 FRAMES = st.builds(
     lambda kind, sequence, address, data: Frame(kind, sequence, address, len(data), data),
@@ -96,11 +97,12 @@ def test_register_block_returns():
 def test_version_mismatch_names_both(what, byte):
     block = bytearray(INFO.pack())
     block[byte] = 9
-    text = f"tty7 has {what} version 9 and this software has 1: update this software"
+    ours = VERSIONS[what]
+    text = f"tty7 has {what} version 9 and this software has {ours}: update this software"
     with pytest.raises(ProtocolError, match=text):
         DeviceInfo.parse(bytes(block), "tty7")
     block[byte] = 0
-    with pytest.raises(ProtocolError, match=f"{what} version 0 .* 1: rebuild the bitstream"):
+    with pytest.raises(ProtocolError, match=f"{what} version 0 .* {ours}: rebuild the bitstream"):
         DeviceInfo.parse(bytes(block), "tty7")
 
 
