@@ -55,7 +55,7 @@ HELLO_BYTES = 0x28
 WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")  # bits 16 and 17 of the register lanes
 COUNTERS = 0x80
 COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens",
-                 "frames_bad", "frames_lost", "line_errors")
+                 "frames_bad", "frames_lost", "line_errors", "port_full", "port_empty")
 CONTROL_RUN = 1
 CONTROL_RESET = 2
 STATUS_RUNNING = 1

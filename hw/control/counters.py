@@ -4,8 +4,11 @@ from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-# In register order (docs/protocol.md): the first eight count cycles in which their event is high.
-EVENTS = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens")
+# Each counts the cycles in which its event is high. The first eight have their registers from 0x80 on, the others behind
+# those of the link (docs/protocol.md).
+EVENTS = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens",
+          "port_full", "port_empty")
+OFFSETS = (*range(0x80, 0xA0, 4), 0xAC, 0xB0)
 
 
 class Counters(wiring.Component):
@@ -13,9 +16,9 @@ class Counters(wiring.Component):
 
     Members
     -------
-    events : In(8)
+    events : In(10)
         Bit k counts EVENTS[k].
-    values : Out(ArrayLayout(32, 8))
+    values : Out(ArrayLayout(32, 10))
 
     Parameters
     ----------

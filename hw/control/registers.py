@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.config import VERSIONS
-from sterna.hw.control.counters import EVENTS
+from sterna.hw.control.counters import EVENTS, OFFSETS
 from sterna.hw.link.executor import Event, Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
 
@@ -24,7 +24,7 @@ class Registers(wiring.Component):
     host_bursts, host_words, host_write
         The arbiter's host side.
     program_write, scalar_write : Out
-    values : In(ArrayLayout(32, 8)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
+    values : In(ArrayLayout(32, 10)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
         Counters.
     running, halted, sample_done, fault : In; best : In(32)
         From the sequencer and the sampler.
@@ -53,7 +53,8 @@ class Registers(wiring.Component):
             "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
                                                    "data": words})),
             "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24)})),
-            "values": In(data.ArrayLayout(32, len(EVENTS))), "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
+            "values": In(data.ArrayLayout(32, len(EVENTS))),
+            "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
             "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
             "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "token": number, "token_valid": Out(1),
             "unwanted": Out(1), "at_start": Out(1), "greedy": Out(1), "position": number, "seed": words,
@@ -265,7 +266,7 @@ class Registers(wiring.Component):
         if cfg.counters:  # a build without them keeps to what a host needs
             registers |= {0x40: enabled, 0x4C: start, 0x50: limit, 0x54: prompt_end, 0x58: self.seed, 0x5C: flags,
                           0x60: stop}
-            registers |= {0x80 + 4 * k: self.values[k] for k in range(len(EVENTS))}
+            registers |= {offset: self.values[k] for k, offset in enumerate(OFFSETS)}
         return constants | registers
 
     def _write_registers(self, m, address, value, enabled, plain, inverted):

@@ -71,6 +71,8 @@ class Fetch(wiring.Component):
         Only in ``pairs``.
     idle : Out(1)
         Nothing is queued, under way or waiting in the FIFO.
+    full, empty : Out(1)
+        No burst can be commanded for want of room in the FIFO; nothing is left to be read. For counters.
     """
 
     def __init__(self, *, address_bits, port_bytes, fifo_words, pairs=False):
@@ -87,7 +89,7 @@ class Fetch(wiring.Component):
             "arriving": In(stream.Signature(8 * port_bytes)),
             "words": Out(stream.Signature(8 * port_bytes)),
             **({"second": Out(Second(port_bytes))} if pairs else {}),
-            "idle": Out(1),
+            "idle": Out(1), "full": Out(1), "empty": Out(1),
         })
 
     def elaborate(self, platform):
@@ -115,7 +117,9 @@ class Fetch(wiring.Component):
             self.bursts.valid.eq((left != 0) & (room >= burst)),
             issued.eq(self.bursts.valid & self.bursts.ready),
             self.arriving.ready.eq(1),
-            self.idle.eq((left == 0) & ~queue.r_rdy & (room == depth)),
+            self.full.eq((left != 0) & (room < burst)),
+            self.empty.eq((left == 0) & ~queue.r_rdy),
+            self.idle.eq(self.empty & (room == depth)),
         ]
         m.d.sync += room.eq(room - Mux(issued, length, 0) + taken)
         with m.If(issued):

@@ -47,7 +47,7 @@ class Pairs(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (16, 30, 0.3), (4, 3, 0.2)])
+@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (16, 30, 0.3), (8, 3, 0.2)])
 def test_fetch_of_pairs(depth, latency, stall):
     bench.run(Pairs(**SHAPE, fifo_words=depth), "bench_memory", f"fetch_pairs{depth}", testcase="pairs",
               env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, **ENVIRONMENT})
