@@ -19,7 +19,7 @@ from sterna.hw.synth import TARGETS
 
 CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
-BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, strip=32, port_bytes=4,
+BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, strip=32, port_bytes=8,
                            weight_code="bit2", row_words=64)
 WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, strip=32,
                            row_words=16)
