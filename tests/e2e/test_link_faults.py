@@ -1,5 +1,5 @@
-"""Whole sessions over a link that damages bytes and frames, with hosts and devices that vanish in between: the tokens are
-those of a clean link, or there is one clear error.
+"""Whole sessions over a link that damages bytes and frames, with hosts and devices that vanish in between: the tokens
+are those of a clean link, or there is one clear error.
 
 STERNA_FAULT_ROUNDS=20 makes the matrix 20 times as long, each round with random choices of its own.
 """
@@ -107,7 +107,8 @@ def test_host_killed_and_restarted_in_mid_token(name, number, rng, tmp_path):
             address, data = image.regions(CONFIG)[1]
             part = int(rng.integers(len(data) // 8)) * 4
             session.device.write(address, data[:part].tobytes())
-            session.device.transport.write(protocol.write(9, address + part, bytes(range(64))).encode()[:rng.integers(70)])
+            frame = protocol.write(9, address + part, bytes(range(64))).encode()
+            session.device.transport.write(frame[:rng.integers(70)])
             session.device.close()
             faulty_device(session, faults, 10 * number + attempt)
             sent += put(session, image)
@@ -169,9 +170,9 @@ def test_interrupted_upload_goes_on(rng, tmp_path, monkeypatch, capsys):
             monkeypatch.setattr(SerialTransport, "write", interrupted)
             assert cli.main(command) == 130 and capsys.readouterr().err.endswith("error: interrupted\n")
             monkeypatch.setattr(SerialTransport, "write", write)
-            with Device(open_transport(board.url)) as device:
+            with Device(open_transport(board.url)) as device:  # looks at the first word of each frame
                 missing = sum(device.read(address + k, min(4, len(data) - k)) != data[k:k + 4].tobytes()
-                              for address, data in regions for k in range(0, len(data), 224)) * 224  # a look at each frame
+                              for address, data in regions for k in range(0, len(data), 224)) * 224
             assert cli.main([*command, "--verify"]) == 0
             text = capsys.readouterr().err
             found = re.search(r"sent ([\d,]+)( of|) ([\d,]+) bytes", text)
