@@ -78,7 +78,7 @@ def test_generation_over_a_noisy_line(tmp_path):
     line = Line(baud=1_000_000, error_ppm=-20_000, noise_ppb=300_000, latency_us=1000)
     prompt, count, options = [1, 5, 2], 12, {"temperature": 0.8, "seed": 5}
     with SimulatedBoard(config, line=line, seed=seed()) as board:
-        with Device(open_transport(board.url), retry_s=3, poll_s=1, timeout_s=60) as device:
+        with Device(open_transport(board.url), retry_s=1, poll_s=1, timeout_s=60) as device:
             program = build_program(device.info, image.geometry)
             for address, data in image.regions(config):
                 device.write(address, data.tobytes() + bytes(-len(data) % 4))
