@@ -38,8 +38,8 @@ class UartReceiver(wiring.Component):
     The line is looked at eight times per bit (every cycle, where a bit has fewer than 16), and the majority of the
     last three looks counts: what is shorter than one look, an eighth of a bit, is never seen. A start bit that ends
     before its middle was none. Each bit is read in its middle, counted from the edge of its own start bit. The looks
-    move that place by up to an eighth of a bit or a cycle, whichever is more; clocks that are 2 % apart move it by 19 % of
-    a bit until the stop bit. That is less than half a bit, with room for jitter, from 6 cycles per bit on; at 4
+    move that place by up to an eighth of a bit or a cycle, whichever is more; clocks that are 2 % apart move it by 19
+    % of a bit until the stop bit. That is less than half a bit, with room for jitter, from 6 cycles per bit on; at 4
     cycles clocks may be 1.5 % apart.
 
     A byte without stop bit is dropped, and the line has to be high again before the next start bit. One that is all
