@@ -176,7 +176,7 @@ def test_interrupted_upload_goes_on(rng, tmp_path, monkeypatch, capsys):
             assert cli.main([*command, "--verify"]) == 0
             text = capsys.readouterr().err
             found = re.search(r"sent ([\d,]+)( of|) ([\d,]+) bytes", text)
-            sent = int(found[1].replace(",", ""))
+            sent = int(found[1].replace(",", "")) if found else 0  # the cut came behind the last byte of the model
             print(f"{size} bytes, {missing} missing, {sent} sent again")
             assert sent <= missing + 2 * BLOCK_BYTES and "verified: every block" in text
             again += sent
