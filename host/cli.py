@@ -33,6 +33,10 @@ class OutputClosed(Exception):
     """Whoever read the output has seen enough. Not a BrokenPipeError, which Typer would turn into exit code 1."""
 
 
+class Interrupted(Exception):
+    """Ctrl-C. Not a KeyboardInterrupt, which Typer would turn into an exit code without a word."""
+
+
 def _remember_verbose(value: bool):
     _settings["verbose"] |= value
 
@@ -43,13 +47,15 @@ _VERBOSE = introspection.Parameter(
 
 
 def _with_verbose(command):
-    """A command with the option -v added, and a closed output told apart."""
+    """A command with the option -v added, and a closed output and Ctrl-C told apart."""
     @functools.wraps(command)
     def wrapped(*, verbose=False, **values):
         try:
             return command(**values)
         except BrokenPipeError:
             raise OutputClosed from None
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
     signature = introspection.signature(command)
     wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _VERBOSE])
@@ -93,7 +99,7 @@ def main(arguments=None):
         # What is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, Interrupted, typer.Abort):
         print("error: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:

@@ -15,7 +15,7 @@ AHEAD = 2  # blocks whose hash is asked for before what differs has been sent: t
 
 @dataclass(frozen=True)
 class Block:
-    """``data`` belongs at byte ``address``; ``hashed`` is data and perhaps some bytes before it, a number of steps."""
+    """``data`` belongs at byte ``address``; ``hashed`` is data and perhaps some bytes before it: whole steps."""
 
     address: int
     data: memoryview
@@ -120,8 +120,8 @@ def differences(device, address, data, progress=None):
     Returns
     -------
     list of (int, int)
-        Begin and end within ``data`` in bytes, ascending, apart from each other. A block that differs is missed with a
-        chance of 2^-32.
+        Begin and end within ``data`` in bytes, ascending, apart from each other. A block that differs is missed
+        with a chance of 2^-32.
     """
     found = _run(device, [(address, data)], False, progress and (lambda e: progress(e.compared_bytes, e.total)))
     merged = []

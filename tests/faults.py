@@ -7,8 +7,8 @@ SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 class FaultyTransport:
-    """Wraps a transport; each direction suffers from bytes changed, lost and doubled, from bursts of lost bytes, and from
-    frames lost, doubled, cut short and sent in another order.
+    """Wraps a transport; each direction suffers from bytes changed, lost and doubled, from bursts of lost bytes, and
+    from frames lost, doubled, cut short and sent in another order.
 
     Parameters
     ----------

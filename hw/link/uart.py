@@ -14,8 +14,8 @@ FILTER_PARTS = 8  # the line is looked at about so often per bit, or every cycle
 class BitClock:
     """The rate of a line as an accumulator: ``step`` is added modulo 2 ** ``bits`` per cycle, a carry ends a bit.
 
-    Bits are a whole number of cycles long only on average, so any rate up to a quarter of the clock will do. It is met
-    within 2 ** -ACCURACY_BITS / 2, which is 0.05 %.
+    Bits are a whole number of cycles long only on average, so any rate up to a quarter of the clock will do. It is
+    met within 2 ** -ACCURACY_BITS / 2, which is 0.05 %.
 
     Raises
     ------
@@ -35,16 +35,17 @@ class BitClock:
 class UartReceiver(wiring.Component):
     """Line to bytes.
 
-    The line is looked at eight times per bit (every cycle, where a bit has fewer than 16), and of the last three looks
-    the majority counts: what is shorter than one look, an eighth of a bit, is never seen. A start bit that is over by
-    its middle was none. Each bit is read in its middle, counted from the edge of its own start bit, so clocks may
-    differ until the middle of the stop bit has moved by half a bit less what the looks cost: 12 cycles in a hundred of
-    a bit, or a cycle. 2 % of difference (19 % of a bit there) leave room down to 6 cycles per bit.
+    The line is looked at eight times per bit (every cycle, where a bit has fewer than 16), and the majority of the
+    last three looks counts: what is shorter than one look, an eighth of a bit, is never seen. A start bit that ends
+    before its middle was none. Each bit is read in its middle, counted from the edge of its own start bit. The looks
+    move that place by up to an eighth of a bit or a cycle, whichever is more; clocks that are 2 % apart move it by 19
+    % of a bit until the stop bit. That is less than half a bit, with room for jitter, from 6 cycles per bit on; at 4
+    cycles clocks may be 1.5 % apart.
 
     A byte without stop bit is dropped, and the line has to be high again before the next start bit. One that is all
     zero is a break, however long it lasts.
 
-    Latency: from the middle of the stop bit, 1 to 2 looks and 4 cycles. A byte that is complete before the one before it
+    Latency: from the middle of the stop bit, 1 to 2 looks and 4 cycles. A byte that is complete before the last one
     was taken is dropped, which counts as an error.
 
     Parameters

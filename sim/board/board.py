@@ -21,8 +21,8 @@ class BoardError(RuntimeError):
 class Line:
     """A serial line, modelled bit by bit in the clock of the board, behind a USB bridge as those of FTDI.
 
-    The bridge takes bytes from the host once per USB frame. Bytes from the device wait in it until they fill a packet or
-    its latency timer, which starts anew with each packet, has run off. The host itself takes no simulated time.
+    The bridge takes bytes from the host once per USB frame. Bytes from the device wait in it until they fill a packet
+    or its latency timer, which starts anew with each packet, has run off. The host itself takes no simulated time.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Line:
     noise_ppb : int
         Bits of a thousand million that the line inverts, in either direction.
     latency_us, frame_us : int
-        Latency timer (FTDI: 16000 unless it is set, as low as 1000) and USB frame (high speed: 125, full speed: 1000).
+        Latency timer (FTDI: 16000 unless it is set, down to 1000) and USB frame (high speed 125, full speed 1000).
     packet_bytes : int
         Bytes of a full packet to the host (high speed: 510, full speed: 62).
     log : path or None

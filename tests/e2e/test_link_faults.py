@@ -1,11 +1,12 @@
-"""Whole sessions over a link that damages bytes and frames, with hosts and devices that vanish in between: the tokens are
-those of a clean link, or there is one clear error.
+"""Whole sessions over a link that damages bytes and frames, with hosts and devices that vanish in between: the tokens
+are those of a clean link, or there is one clear error.
 
 STERNA_FAULT_ROUNDS=20 makes the matrix 20 times as long, each round with random choices of its own.
 """
 
 import itertools
 import os
+import re
 import time
 
 import numpy as np
@@ -13,12 +14,13 @@ import pytest
 from conftest import seed
 from faults import FaultyTransport
 from soc import Session, golden_outcome, random_image
-from sterna.host import protocol
+from sterna.host import cli, protocol
 from sterna.host.driver import Device
 from sterna.host.errors import HostError
-from sterna.host.transport import open_transport
-from sterna.host.upload import upload
+from sterna.host.transport import SerialTransport, open_transport
+from sterna.host.upload import BLOCK_BYTES, upload
 from sterna.hw.config import PRESETS
+from sterna.sim.board.board import SimulatedBoard
 
 CONFIG = PRESETS["lanes40"]
 ROUNDS = int(os.environ.get("STERNA_FAULT_ROUNDS", "1"))
@@ -105,7 +107,8 @@ def test_host_killed_and_restarted_in_mid_token(name, number, rng, tmp_path):
             address, data = image.regions(CONFIG)[1]
             part = int(rng.integers(len(data) // 8)) * 4
             session.device.write(address, data[:part].tobytes())
-            session.device.transport.write(protocol.write(9, address + part, bytes(range(64))).encode()[:rng.integers(70)])
+            frame = protocol.write(9, address + part, bytes(range(64))).encode()
+            session.device.transport.write(frame[:rng.integers(70)])
             session.device.close()
             faulty_device(session, faults, 10 * number + attempt)
             sent += put(session, image)
@@ -141,6 +144,43 @@ def test_device_reset_in_mid_token(name, number, rng, tmp_path):
             assert error is None or "the device was restarted or stopped at position" in error
             assert session.generate(PROMPT, 12, **TEXT) == wanted[:12]
     assert errors
+
+
+def test_interrupted_upload_goes_on(rng, tmp_path, monkeypatch, capsys):
+    """Ctrl-C at random bytes of `sterna upload`: the next one sends only what is missing."""
+    image = random_image(rng, CONFIG, (40, 60, 2, 150))
+    (tmp_path / "model.sterna").write_bytes(image.data.tobytes())
+    regions = image.regions(CONFIG)
+    size, write, left = sum(len(data) for _, data in regions), SerialTransport.write, [0]
+
+    def interrupted(transport, data):
+        write(transport, bytes(data)[:left[0]])
+        left[0] -= len(data)
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    with SimulatedBoard(CONFIG, seed=seed()) as board:
+        command = ["upload", "-m", str(tmp_path / "model.sterna"), "--device", board.url]
+        again = 0
+        for _ in range(4 * ROUNDS):
+            with Device(open_transport(board.url)) as device:
+                for address, data in regions:
+                    device.write(address, bytes(len(data)))
+            left[0] = int(rng.integers(100, size))
+            monkeypatch.setattr(SerialTransport, "write", interrupted)
+            assert cli.main(command) == 130 and capsys.readouterr().err.endswith("error: interrupted\n")
+            monkeypatch.setattr(SerialTransport, "write", write)
+            with Device(open_transport(board.url)) as device:  # looks at the first word of each frame
+                missing = sum(device.read(address + k, min(4, len(data) - k)) != data[k:k + 4].tobytes()
+                              for address, data in regions for k in range(0, len(data), 224)) * 224
+            assert cli.main([*command, "--verify"]) == 0
+            text = capsys.readouterr().err
+            found = re.search(r"sent ([\d,]+)( of|) ([\d,]+) bytes", text)
+            sent = int(found[1].replace(",", "")) if found else 0  # the cut came behind the last byte of the model
+            print(f"{size} bytes, {missing} missing, {sent} sent again")
+            assert sent <= missing + 2 * BLOCK_BYTES and "verified: every block" in text
+            again += sent
+        assert again < 4 * ROUNDS * size
 
 
 def test_board_that_is_switched_off(rng, tmp_path):

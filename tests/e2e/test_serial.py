@@ -1,4 +1,4 @@
-"""Whole sessions over a serial line that is simulated bit by bit, behind a USB bridge with its latency and packets."""
+"""Whole sessions over a serial line, simulated bit by bit, behind a USB bridge with its latency and packets."""
 
 import dataclasses
 
@@ -31,9 +31,9 @@ def frames(log, to_device):
 def share_of_line(log, config, baud):
     """Payload of an upload in bits of the line, over the line's bits in the time that the upload took.
 
-    The payload is the data of the WRITEs to the model memory, each byte ten bits. The time goes from the first byte of
-    the first HASH of the memory to the last ACK from it: the comparing, frame overhead, waiting and repeating are in it,
-    finding the device and loading program and constants are not.
+    The payload is the data of the WRITEs to the model memory, each byte ten bits. The time goes from the first byte
+    of the first HASH of the memory to the last ACK from it: comparing, frame overhead, waiting and repeating are in
+    it, finding the device and loading program and constants are not.
     """
     sent = [(cycle, frame) for cycle, frame in frames(log, 1) if frame.address < protocol.PROGRAM]
     begin = sent[0][0] - 13 * BITS_PER_BYTE * config.clock_hz / baud
@@ -42,9 +42,10 @@ def share_of_line(log, config, baud):
     return sum(acked.values()) * BITS_PER_BYTE / ((end - begin) / config.clock_hz * baud)
 
 
-# Preset, rate, geometry, latency timer in us: what a board with an FT2232H and its latency timer at 1 ms would do. The
-# clocks of the two ends are apart by as much as a UART has to bear.
-UPLOADS = {"up5k": (1_000_000, (30, 40, 2, 200), 1000, 20_000), "lanes40": (12_000_000, (40, 60, 2, 500), 1000, -20_000)}
+# Rate, geometry, latency timer in us, error of the clock in ppm: a board with an FT2232H and its latency timer at 1 ms.
+# The clocks of the two ends are apart by as much as a UART has to bear.
+UPLOADS = {"up5k": (1_000_000, (30, 40, 2, 200), 1000, 20_000),
+           "lanes40": (12_000_000, (40, 60, 2, 500), 1000, -20_000)}
 
 
 @pytest.mark.parametrize("name", UPLOADS)
@@ -77,7 +78,7 @@ def test_generation_over_a_noisy_line(tmp_path):
     line = Line(baud=1_000_000, error_ppm=-20_000, noise_ppb=300_000, latency_us=1000)
     prompt, count, options = [1, 5, 2], 12, {"temperature": 0.8, "seed": 5}
     with SimulatedBoard(config, line=line, seed=seed()) as board:
-        with Device(open_transport(board.url), retry_s=3, poll_s=1, timeout_s=60) as device:
+        with Device(open_transport(board.url), retry_s=1, poll_s=1, timeout_s=60) as device:
             program = build_program(device.info, image.geometry)
             for address, data in image.regions(config):
                 device.write(address, data.tobytes() + bytes(-len(data) % 4))

@@ -1,7 +1,7 @@
 """Fuzzes the link's gateware, compiled: python tests/rtl/fuzz_link.py [--frames N] [--seed N] [--credits N] [--slow].
 
-Every frame on the line, damaged or not, is executed by a model too; replies, writes and counters must be the same, and a
-valid READ is answered after every batch. Prints one line of counts.
+Every frame on the line, damaged or not, is executed by a model too; replies, writes and counters must be the same, and
+a valid READ is answered after every batch. Prints one line of counts.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def program(credits, slow):
             everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob("Vlink*.cpp")))
                                   + f'#include "{HARNESS}"\n')
             board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), "-DVM_TRACE=0", "-O2", everything,
-                            *board.runtime_objects(False), "-lpthread", "-o", folder / "fuzz"], "compiling the fuzzer")
+                            *board.runtime_objects(False), "-lpthread", "-o", folder / "fuzz"],
+                           "compiling the fuzzer")
     return folder / "fuzz"
 
 

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import Out
 from sterna.hw.link.uart import BitClock, Uart, UartReceiver, UartTransmitter
 
 # Clock, rate, bytes per test.
-RATES = [(8_000_000, 115_200, 2), (24_000_000, 1_000_000, 20), (80_000_000, 3_000_000, 20), (24_000_000, 3_000_000, 40),
-         (80_000_000, 12_000_000, 60), (48_000_000, 12_000_000, 60)]
+RATES = [(8_000_000, 115_200, 2), (24_000_000, 1_000_000, 20), (80_000_000, 3_000_000, 20),
+         (24_000_000, 3_000_000, 40), (80_000_000, 12_000_000, 60), (48_000_000, 12_000_000, 60)]
 
 
 class Watched(wiring.Component):

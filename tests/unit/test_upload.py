@@ -54,7 +54,7 @@ def test_differences_are_found_block_by_block(size):
     for _ in range(8):
         at = pick.randrange(size // 4) * 4
         fake.memory[ADDRESS + at] ^= 1 << pick.randrange(32)
-        ((begin, end),) = differences(device, ADDRESS, data)  # two blocks where the last one reaches into the one before
+        ((begin, end),) = differences(device, ADDRESS, data)  # two blocks, if the last reaches into the one before
         assert begin <= at < end and end - begin <= 2 * BLOCK_BYTES and begin % 256 == 0
         sent = upload(device, [(ADDRESS, data)])
         assert sent == Upload(size, end - begin) and contents(fake, data) == data
