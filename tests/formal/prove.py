@@ -14,6 +14,7 @@ component by their path. `planted` gives a module of the gateware with a bug in 
 proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other.
 """
 
+import ast
 import difflib
 import importlib
 import os
@@ -41,9 +42,22 @@ class Unproven(AssertionError):
     """Induction does not close: the claims are not strong enough."""
 
 
+class _OneByOne(ast.NodeTransformer):
+    """`a, b = Signal(), Signal()` in two statements, so that amaranth sees the names."""
+
+    def visit_Assign(self, node):
+        targets, values = node.targets[0], node.value
+        if not (isinstance(targets, ast.Tuple) and isinstance(values, ast.Tuple)
+                and all(isinstance(value, ast.Call) and ast.unparse(value.func) in ("Signal", "Signal.like")
+                        for value in values.elts)):
+            return node
+        return [ast.copy_location(ast.Assign([target], value), node)
+                for target, value in zip(targets.elts, values.elts, strict=True)]
+
+
 def planted(module, *changes):
     """The module of sterna.hw called `module` with other text: `changes` are pairs of a text, which the module has
-    exactly once, and what it is replaced by.
+    exactly once, and what it is replaced by. Signals that one statement makes have their names here (`Inside`).
     """
     name = f"sterna.hw.{module}"
     source = Path(importlib.import_module(name).__file__).read_text()
@@ -54,7 +68,8 @@ def planted(module, *changes):
     result.__package__ = name.rpartition(".")[0]
     sys.modules[name], original = result, sys.modules[name]  # while its classes are made they look their module up
     try:
-        exec(compile(source, f"{name} (planted bug)", "exec"), result.__dict__)
+        tree = ast.fix_missing_locations(_OneByOne().visit(ast.parse(source)))
+        exec(compile(tree, f"{name} (planted bug)", "exec"), result.__dict__)
     finally:
         sys.modules[name] = original
     return result
