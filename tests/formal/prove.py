@@ -11,7 +11,8 @@ break a claim. `check` returns in one of three ways:
 
 Induction needs invariants that name registers inside the component: `Proof.add` gives the signals of an elaborated
 component by their path. `planted` gives a module of the gateware with a bug in it: a proof that also accepts the bug
-proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other.
+proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other. A test
+expects that by ``with disproved(...)``.
 """
 
 import ast
@@ -23,8 +24,10 @@ import subprocess
 import sys
 import tempfile
 import types
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, ClockDomain, Fragment, Module, Shape, Signal, Value
 from amaranth.lib import wiring
@@ -40,6 +43,19 @@ class Disproved(AssertionError):
 
 class Unproven(AssertionError):
     """Induction does not close: the claims are not strong enough."""
+
+
+@contextmanager
+def disproved(match=None):
+    """The check inside must break a claim; `match` is a pattern for its name. No induction is tried: that would take
+    longer and only tell that there is no proof.
+    """
+    Proof.hunting = True
+    try:
+        with pytest.raises(Disproved, match=match):
+            yield
+    finally:
+        Proof.hunting = False
 
 
 class _OneByOne(ast.NodeTransformer):
@@ -137,6 +153,8 @@ class Proof:
     m : Module
         For logic of the proof itself.
     """
+
+    hunting = False  # for bugs only, see `disproved`
 
     def __init__(self):
         self.m = Module()
@@ -239,11 +257,11 @@ class Proof:
                   *(["setattr -unset init w:dut.*"] if any_state else []),
                   "sat {mode} -prove-asserts -set-assumes -show-public proof"]
         unproven = None
-        if induction:
+        if induction and not self.hunting:
             report = _run(text, script, f"-tempinduct -maxsteps {cycles}")
             if "proof failed" in report:
                 unproven = f"no proof by induction over {cycles} cycles, for example:\n{_trace(report)}"
-        if not induction or unproven:  # where induction does not close there may be a way to break a claim
+        if not induction or self.hunting or unproven:  # where induction does not close there may be a way to break a claim
             report = _run(text, script, f"-tempinduct-baseonly -maxsteps {search_cycles if induction else cycles}")
         if "model found for base case" in report:
             raise Disproved(_trace(report))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
-from prove import Disproved, Proof, planted
+from prove import Proof, disproved, planted
 from sterna.hw.memory import arbiter, fetch, router, store
 from tracked import Tracked, claim_fifo
 
@@ -53,7 +53,7 @@ def test_shift_queue(depth):
 
 def test_shift_queue_catches_planted_bug():
     bug = planted("memory.fetch", "with m.If(enters & ~leaves):", "with m.If(enters):")
-    with pytest.raises(Disproved, match="count"):
+    with disproved(match="count"):
         shift_queue(bug, 4)
 
 
@@ -123,7 +123,7 @@ def test_fetch_credit(depth, pairs):
     ("(leaves & ~second.take)", "leaves", "turns|share", True),
 ])
 def test_fetch_credit_catches_planted_bug(old, new, claim, pairs):
-    with pytest.raises(Disproved, match=claim):
+    with disproved(match=claim):
         fetch_credit(planted("memory.fetch", old, new), 16, pairs)
 
 
@@ -193,7 +193,7 @@ def test_fetch_order(depth, pairs):
     ("second.valid.eq(even.r_rdy & odd.r_rdy)", "second.valid.eq(even.r_rdy | odd.r_rdy)", "exists_1|second_", True),
 ])
 def test_fetch_order_catches_planted_bug(old, new, claim, pairs):
-    with pytest.raises(Disproved, match=claim):
+    with disproved(match=claim):
         fetch_order(planted("memory.fetch", old, new), 8, pairs)
 
 
@@ -247,7 +247,7 @@ def test_direct_fetch():
 @pytest.mark.parametrize("old, new", [("blocked = stays & (arrived | full[1])", "blocked = stays & full[1]"),
                                       ("Mux(full[1], places[1], self.arriving.payload)", "self.arriving.payload")])
 def test_direct_fetch_catches_planted_bug(old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         direct_fetch(planted("memory.fetch", old, new))
 
 
@@ -306,7 +306,7 @@ def test_gearbox(port, tile):
     ("Cat(arriving, second.payload)", "Cat(second.payload, arriving)", "byte_|kept"),
 ])
 def test_gearbox_catches_planted_bug(old, new, claim):
-    with pytest.raises(Disproved, match=claim):
+    with disproved(match=claim):
         gearbox_bytes(planted("memory.gearbox", old, new), 4, 5)
 
 
@@ -357,7 +357,7 @@ def test_router(sections, pairs):
     ("connect(m, flipped(self.second), flipped(self.array_second))", "m.d.comb += self.second.take.eq(1)", True),
 ])
 def test_router_catches_planted_bug(old, new, pairs):
-    with pytest.raises(Disproved, match="second|exactly_one" if pairs else "announced|exactly_one|none_before"):
+    with disproved(match="second|exactly_one" if pairs else "announced|exactly_one|none_before"):
         router_sections(planted("memory.router", old, new), 2, pairs)
 
 
@@ -401,7 +401,7 @@ def test_arbiter():
     ("owners.r_en.eq(arrived & (count == owner.length - 1))", "owners.r_en.eq(arrived)"),
 ])
 def test_arbiter_catches_planted_bug(old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         arbiter_words(planted("memory.arbiter", old, new))
 
 
@@ -436,5 +436,5 @@ def test_store():
 
 
 def test_store_catches_planted_bug():
-    with pytest.raises(Disproved, match="second_store_waits"):
+    with disproved(match="second_store_waits"):
         store_words(planted("memory.store", "self.command.ready.eq(~running)", "self.command.ready.eq(1)"))

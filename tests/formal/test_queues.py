@@ -5,7 +5,7 @@ from math import gcd, lcm
 
 import pytest
 from amaranth.hdl import Cat, Const, Mux, Signal, Value
-from prove import Disproved, Proof, planted
+from prove import Proof, disproved, planted
 from sterna.hw.config import PRESETS
 from sterna.hw.vector import operands, store
 from tracked import Tracked, claim_fifo
@@ -103,7 +103,7 @@ def test_row_queue(rows_, lanes):
     ((3, 4), "left.eq(self.groups)", "left.eq(self.groups_per_tile)"),
 ])
 def test_row_queue_catches_planted_bug(shape, old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         row_queue(planted("array.rows", old, new), *shape, 8)
 
 
@@ -203,7 +203,7 @@ def test_array_credit(rows_, lanes):
     ((2, 2), "self.command.ready.eq(~waiting)", "self.command.ready.eq(~waiting | self.done)"),
 ])
 def test_array_credit_catches_planted_bug(shape, old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         array_credit(planted("array.array", old, new), *shape)
 
 
@@ -252,7 +252,7 @@ def test_packer(lanes, port):
     ((1, 8), "m.d.comb += self.ready.eq(~words.valid | words.ready)", "m.d.comb += self.ready.eq(1)"),
 ])
 def test_packer_catches_planted_bug(shape, old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         packer_bytes(planted("vector.store", old, new), *shape)
 
 
@@ -312,5 +312,5 @@ def test_unpacker(lanes, port, size):
     ((2, 2, 4), "m.d.sync += have.eq(0)", "m.d.sync += have.eq(1)"),
 ])
 def test_unpacker_catches_planted_bug(shape, old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         unpacker_bytes(planted("vector.operands", old, new), *shape)
