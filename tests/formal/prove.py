@@ -11,9 +11,11 @@ break a claim. `check` returns in one of three ways:
 
 Induction needs invariants that name registers inside the component: `Proof.add` gives the signals of an elaborated
 component by their path. `planted` gives a module of the gateware with a bug in it: a proof that also accepts the bug
-proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other.
+proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other. A test
+expects that by ``with disproved(...)``.
 """
 
+import ast
 import difflib
 import importlib
 import os
@@ -22,8 +24,10 @@ import subprocess
 import sys
 import tempfile
 import types
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, ClockDomain, Fragment, Module, Shape, Signal, Value
 from amaranth.lib import wiring
@@ -41,9 +45,35 @@ class Unproven(AssertionError):
     """Induction does not close: the claims are not strong enough."""
 
 
+@contextmanager
+def disproved(match=None):
+    """The check inside must break a claim; `match` is a pattern for its name. No induction is tried: that would take
+    longer and only tell that there is no proof.
+    """
+    Proof.hunting = True
+    try:
+        with pytest.raises(Disproved, match=match):
+            yield
+    finally:
+        Proof.hunting = False
+
+
+class _OneByOne(ast.NodeTransformer):
+    """`a, b = Signal(), Signal()` in two statements, so that amaranth sees the names."""
+
+    def visit_Assign(self, node):
+        targets, values = node.targets[0], node.value
+        if not (isinstance(targets, ast.Tuple) and isinstance(values, ast.Tuple)
+                and all(isinstance(value, ast.Call) and ast.unparse(value.func) in ("Signal", "Signal.like")
+                        for value in values.elts)):
+            return node
+        return [ast.copy_location(ast.Assign([target], value), node)
+                for target, value in zip(targets.elts, values.elts, strict=True)]
+
+
 def planted(module, *changes):
     """The module of sterna.hw called `module` with other text: `changes` are pairs of a text, which the module has
-    exactly once, and what it is replaced by.
+    exactly once, and what it is replaced by. Signals that one statement makes have their names here (`Inside`).
     """
     name = f"sterna.hw.{module}"
     source = Path(importlib.import_module(name).__file__).read_text()
@@ -54,7 +84,8 @@ def planted(module, *changes):
     result.__package__ = name.rpartition(".")[0]
     sys.modules[name], original = result, sys.modules[name]  # while its classes are made they look their module up
     try:
-        exec(compile(source, f"{name} (planted bug)", "exec"), result.__dict__)
+        tree = ast.fix_missing_locations(_OneByOne().visit(ast.parse(source)))
+        exec(compile(tree, f"{name} (planted bug)", "exec"), result.__dict__)
     finally:
         sys.modules[name] = original
     return result
@@ -122,6 +153,8 @@ class Proof:
     m : Module
         For logic of the proof itself.
     """
+
+    hunting = False  # for bugs only, see `disproved`
 
     def __init__(self):
         self.m = Module()
@@ -224,11 +257,11 @@ class Proof:
                   *(["setattr -unset init w:dut.*"] if any_state else []),
                   "sat {mode} -prove-asserts -set-assumes -show-public proof"]
         unproven = None
-        if induction:
+        if induction and not self.hunting:
             report = _run(text, script, f"-tempinduct -maxsteps {cycles}")
             if "proof failed" in report:
                 unproven = f"no proof by induction over {cycles} cycles, for example:\n{_trace(report)}"
-        if not induction or unproven:  # where induction does not close there may be a way to break a claim
+        if not induction or self.hunting or unproven:  # where induction does not close there may be a way to break a claim
             report = _run(text, script, f"-tempinduct-baseonly -maxsteps {search_cycles if induction else cycles}")
         if "model found for base case" in report:
             raise Disproved(_trace(report))

@@ -1,9 +1,12 @@
 """Proofs about the memory side: fetch engines, gearbox, router, arbiter and store."""
 
+from math import gcd
+from types import SimpleNamespace
+
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
-from prove import Disproved, Proof, planted
-from sterna.hw.memory import arbiter, fetch, gearbox, router, store
+from prove import Proof, disproved, planted
+from sterna.hw.memory import arbiter, fetch, router, store
 from tracked import Tracked, claim_fifo
 
 pytestmark = pytest.mark.formal
@@ -50,27 +53,56 @@ def test_shift_queue(depth):
 
 def test_shift_queue_catches_planted_bug():
     bug = planted("memory.fetch", "with m.If(enters & ~leaves):", "with m.If(enters):")
-    with pytest.raises(Disproved, match="count"):
+    with disproved(match="count"):
         shift_queue(bug, 4)
 
 
-def fetch_credit(module, depth):
+def halves(inside, count):
+    """The two FIFOs of a Fetch in pairs that holds `count` words: name, whether it has the first word, words in it."""
+    for number, name in enumerate(("even", "odd")):
+        first = inside["read_odd"] == number
+        yield name, first, ((count + first) >> 1)[:len(count)]
+
+
+def take_pairs(proof, dut):
+    """What `gearbox_bytes` and `router_sections` promise of the consumer: it takes the second word with the first.
+
+    Returns the words that leave in this cycle.
+    """
+    leaves = dut.words.valid & dut.words.ready
+    proof.assume(~dut.second.take | (leaves & dut.second.valid))
+    return leaves + dut.second.take
+
+
+def fetch_credit(module, depth, pairs):
     """`room` + words under way + words in the FIFO = depth, so `room` is never negative and every word fits.
 
-    The memory answers in any cycle what was asked for; by induction.
+    In pairs it is the same with both halves, between which the words are shared out evenly. The memory answers in any
+    cycle what was asked for; by induction.
     """
     proof = Proof()
-    dut = module.Fetch(address_bits=6, port_bytes=1, fifo_words=depth)
+    dut = module.Fetch(address_bits=6, port_bytes=1, fifo_words=depth, pairs=pairs)
     inside = proof.add(dut)
     due = Signal(range(2 * depth + 1))
     issued = dut.bursts.valid & dut.bursts.ready
     proof.m.d.sync += due.eq(due + Mux(issued, dut.bursts.payload.length, 0) - dut.arriving.valid)
     proof.assume(~dut.arriving.valid | (due != 0))
-    room, level = inside["room"], inside["fifo.level"]
+    room = inside["room"]
+    if pairs:
+        take_pairs(proof, dut)
+        level = inside["even.level"] + inside["odd.level"]
+        proof.claim("turns", inside["write_odd"] == inside["read_odd"] ^ level[0])
+        for name, _, share in halves(inside, level):
+            proof.claim(f"{name}_share", inside[f"{name}.level"] == share)
+            proof.claim(f"{name}_level", inside[f"{name}.level"] == inside[f"{name}.inner_level"]
+                        + inside[f"{name}.r_rdy"])
+        has_room = Mux(inside["write_odd"], inside["odd.w_rdy"], inside["even.w_rdy"])
+    else:
+        level, has_room = inside["fifo.level"], inside["fifo.w_rdy"]
     proof.claim("room_in_range", room <= depth)
     proof.claim("due_in_range", due <= depth)
     proof.claim("conserved", room + due + level == depth)
-    proof.implies("arriving_word_has_room", dut.arriving.valid, inside["fifo.w_rdy"])
+    proof.implies("arriving_word_has_room", dut.arriving.valid, has_room)
     proof.implies("idle", dut.idle, (due == 0) & (level == 0))
     proof.implies("burst_length", dut.bursts.valid,
                   (dut.bursts.payload.length != 0) & (dut.bursts.payload.length <= max(1, depth // 4)))
@@ -78,28 +110,31 @@ def fetch_credit(module, depth):
     proof.check(3, induction=True)
 
 
-@pytest.mark.parametrize("depth", [4, 16, 64])
-def test_fetch_credit(depth):
-    fetch_credit(fetch, depth)
+@pytest.mark.parametrize("depth, pairs", [(4, False), (16, False), (64, False), (4, True), (16, True), (64, True)])
+def test_fetch_credit(depth, pairs):
+    fetch_credit(planted("memory.fetch"), depth, pairs)
 
 
-@pytest.mark.parametrize("old, new, claim", [
-    ("(room >= burst)", "(room != 0)", "room_in_range"),
-    ("+ taken)", "+ fifo.r_rdy)", "conserved"),
+@pytest.mark.parametrize("old, new, claim, pairs", [
+    ("(room >= burst)", "(room != 0)", "room_in_range", False),
+    ("(room >= burst)", "(room != 0)", "room_in_range", True),
+    ("return words.valid & words.ready", "return fifo.r_rdy", "conserved", False),
+    ("return leaves + second.take", "return leaves", "conserved", True),
+    ("(leaves & ~second.take)", "leaves", "turns|share", True),
 ])
-def test_fetch_credit_catches_planted_bug(old, new, claim):
-    with pytest.raises(Disproved, match=claim):
-        fetch_credit(planted("memory.fetch", old, new), 16)
+def test_fetch_credit_catches_planted_bug(old, new, claim, pairs):
+    with disproved(match=claim):
+        fetch_credit(planted("memory.fetch", old, new), 16, pairs)
 
 
-def fetch_order(module, depth):
+def fetch_order(module, depth, pairs):
     """Bursts cover the words of each command once, from its first to its last; returning words keep their order.
 
-    That commands keep theirs is `shift_queue`. By induction.
+    In pairs the second word is the one behind the first. That commands keep their order is `shift_queue`. By induction.
     """
     proof = Proof()
     m = proof.m
-    dut = module.Fetch(address_bits=4, port_bytes=1, fifo_words=depth)
+    dut = module.Fetch(address_bits=4, port_bytes=1, fifo_words=depth, pairs=pairs)
     inside = proof.add(dut)
     burst, issued = dut.bursts.payload, dut.bursts.valid & dut.bursts.ready
     loads, waiting = inside["queue.r_en"] & inside["queue.r_rdy"], inside["queue.r_data"]
@@ -117,24 +152,49 @@ def fetch_order(module, depth):
     item = Tracked(proof, "word", depth.bit_length() + 1, 4)
     proof.assume(~dut.arriving.valid | (item.count < depth))  # `fetch_credit`
     item.enter(dut.arriving.valid, dut.arriving.payload[:4])
-    item.leave(dut.words.valid & dut.words.ready, dut.words.payload[:4], offered=dut.words.valid)
-    claim_fifo(proof, inside, item, "fifo")
+    if pairs:
+        second = dut.second
+        leaves = take_pairs(proof, dut)
+        proof.implies("second_behind_first", second.valid, dut.words.valid)
+        item.leave(dut.words.valid & dut.words.ready, Cat(dut.words.payload[:4], second.payload[:4]), 2, leaves,
+                   offered=0)
+        for number, (valid, payload) in enumerate([(dut.words.valid, dut.words.payload), (second.valid, second.payload)]):
+            proof.implies(f"exists_{number}", valid, item.count > number)
+            proof.implies(f"right_{number}", valid & item.inside & (item.ahead == number), payload[:4] == item.value)
+        proof.claim("turns", inside["write_odd"] == inside["read_odd"] ^ item.count[0])
+        for name, first, share in halves(inside, item.count):
+            claim_fifo(proof, inside, SimpleNamespace(
+                name=name, count=share, inside=item.inside & (item.ahead[0] ^ first), ahead=item.ahead >> 1,
+                value=item.value, item_bits=4), name)
+        # A second word that is offered stays until it is taken, or is the next first word.
+        waits = proof.past(second.valid & ~second.take)
+        follows = proof.past(dut.words.ready)
+        proof.implies("second_stays", waits & ~follows, second.valid & (second.payload == proof.past(second.payload)))
+        proof.implies("second_follows", waits & follows,
+                      dut.words.valid & (dut.words.payload == proof.past(second.payload)))
+    else:
+        item.leave(dut.words.valid & dut.words.ready, dut.words.payload[:4], offered=dut.words.valid)
+        claim_fifo(proof, inside, item, "fifo")
     proof.offers_well(words=dut.words)
     proof.check(3, induction=True)
 
 
-@pytest.mark.parametrize("depth", [8, 16])
-def test_fetch_order(depth):
-    fetch_order(fetch, depth)
+@pytest.mark.parametrize("depth, pairs", [(8, False), (16, False), (8, True), (16, True)])
+def test_fetch_order(depth, pairs):
+    fetch_order(planted("memory.fetch"), depth, pairs)
 
 
-@pytest.mark.parametrize("old, new, claim", [
-    ("length.eq(Mux(left < burst, left, burst))", "length.eq(burst)", "burst_in_place"),
-    ("(left == 0) | (issued & (left == length))", "(left == 0) | issued", "command_complete"),
+@pytest.mark.parametrize("old, new, claim, pairs", [
+    ("length.eq(Mux(left < burst, left, burst))", "length.eq(burst)", "burst_in_place", False),
+    ("(left == 0) | (issued & (left == length))", "(left == 0) | issued", "command_complete", False),
+    ("write_odd.eq(write_odd ^ arriving.valid)", "write_odd.eq(~write_odd)", "turns|fifo_count", True),
+    ("second.payload.eq(Mux(read_odd, even.r_data, odd.r_data))", "second.payload.eq(odd.r_data)",
+     "right_1|second_", True),
+    ("second.valid.eq(even.r_rdy & odd.r_rdy)", "second.valid.eq(even.r_rdy | odd.r_rdy)", "exists_1|second_", True),
 ])
-def test_fetch_order_catches_planted_bug(old, new, claim):
-    with pytest.raises(Disproved, match=claim):
-        fetch_order(planted("memory.fetch", old, new), 8)
+def test_fetch_order_catches_planted_bug(old, new, claim, pairs):
+    with disproved(match=claim):
+        fetch_order(planted("memory.fetch", old, new), 8, pairs)
 
 
 def direct_fetch(module):
@@ -187,13 +247,15 @@ def test_direct_fetch():
 @pytest.mark.parametrize("old, new", [("blocked = stays & (arrived | full[1])", "blocked = stays & full[1]"),
                                       ("Mux(full[1], places[1], self.arriving.payload)", "self.arriving.payload")])
 def test_direct_fetch_catches_planted_bug(old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         direct_fetch(planted("memory.fetch", old, new))
 
 
 def gearbox_bytes(module, port, tile):
     """Tiles hold the bytes of the words in order; `drop` ends a section and nothing of the next one is taken before.
 
+    Where a tile is longer than a word, two words may enter, the second only with the first and only for the same tile;
+    then a gearbox that is always offered two has a tile in every cycle. What the second word is does not matter here.
     `drop` comes with a tile, as from the array; by induction.
     """
     proof = Proof()
@@ -203,42 +265,59 @@ def gearbox_bytes(module, port, tile):
     word, gives = dut.words.valid & dut.words.ready, dut.tiles.valid & dut.tiles.ready
     proof.assume(~dut.drop | gives)
     item = Tracked(proof, "byte", (port + 2 * tile).bit_length() + 1, 8)
-    item.enter(word, dut.words.payload, port)
+    after = item.count - Mux(gives, tile, 0)  # bytes that are left for the next tile
+    if tile > port:
+        second = dut.second
+        item.enter(word, Cat(dut.words.payload, second.payload), 2 * port, count=Mux(second.take, 2 * port, port))
+        proof.implies("second_with_first", second.take, word & second.valid)
+        proof.implies("second_for_the_same_tile", second.take, ~dut.drop & (after + port < tile))
+        if tile <= 2 * port:
+            proof.implies("keeps_up", proof.past(dut.words.valid & second.valid & ~dut.drop), dut.tiles.valid)
+    else:
+        item.enter(word, dut.words.payload, port)
     # With the last tile everything else of the last word leaves too.
     item.leave(gives, dut.tiles.payload, tile, offered=dut.tiles.valid & ~dut.drop)
     with proof.m.If(dut.drop):
         proof.m.d.sync += item.left.eq(item.entered)
     proof.implies("dropping_tile_right", dut.drop & (item.ahead < tile) & item.inside,
                   dut.tiles.payload.word_select(item.ahead[:max(1, (tile - 1).bit_length())], 8) == item.value)
-    proof.implies("takes_only_what_the_tile_needs", word, ~dut.drop & (item.count - Mux(gives, tile, 0) < tile))
+    proof.implies("takes_only_what_the_tile_needs", word, ~dut.drop & (after < tile))
     held = inside["held"]
     proof.claim("level", item.count == inside["level"])
     proof.claim("level_in_range", inside["level"] < port + tile)
+    proof.claim("level_in_steps", inside["level"] % gcd(port, tile) == 0)
     proof.implies("kept", item.inside,
                   held.word_select(item.ahead[:(port + tile - 1).bit_length()], 8) == item.value)
     proof.offers_well(tiles=dut.tiles)
     proof.check(2, induction=True)
 
 
-@pytest.mark.parametrize("port, tile", [(4, 5), (2, 5), (8, 3), (2, 1)])
+@pytest.mark.parametrize("port, tile", [(4, 5), (2, 3), (2, 4), (2, 5), (8, 3), (2, 1)])
 def test_gearbox(port, tile):
-    gearbox_bytes(gearbox, port, tile)
+    gearbox_bytes(planted("memory.gearbox"), port, tile)
 
 
-@pytest.mark.parametrize("old, new", [("(after < tile) & ~self.drop", "(after < tile)"),
-                                      ("level - tile, level", "level - tile + 1, level")])
-def test_gearbox_catches_planted_bug(old, new):
-    with pytest.raises(Disproved):
+@pytest.mark.parametrize("old, new, claim", [
+    ("(after < tile) & ~self.drop", "(after < tile)", "takes_only"),
+    ("level - tile, level", "level - tile + 1, level", "level|takes_only|byte_"),
+    ("takes & second.valid & (after < tile - port)", "second.valid & (after < tile - port)", "second_with_first"),
+    ("& (after < tile - port)", "& (after < tile)", "second_for_the_same_tile"),
+    ("& (after < tile - port)", "& (after < tile - port - 1)", "keeps_up"),
+    ("Cat(arriving, second.payload)", "Cat(second.payload, arriving)", "byte_|kept"),
+])
+def test_gearbox_catches_planted_bug(old, new, claim):
+    with disproved(match=claim):
         gearbox_bytes(planted("memory.gearbox", old, new), 4, 5)
 
 
-def router_sections(module, sections):
+def router_sections(module, sections, pairs):
     """Each word goes to one consumer, the one announced for its section, and none before an announcement.
 
-    A consumer ends its section while it is the present one; by induction.
+    A consumer ends its section while it is the present one; by induction. In pairs the array takes the second word only
+    with the first, which is what guarantees that it is the present consumer then (`gearbox_bytes`).
     """
     proof = Proof()
-    dut = module.Router(port_bytes=1, sections=sections)
+    dut = module.Router(port_bytes=1, sections=sections, pairs=pairs)
     inside = proof.add(dut)
     proof.offered_well(dut.words, dut.section)
     item = Tracked(proof, "section", sections.bit_length() + 1, 1)
@@ -253,21 +332,33 @@ def router_sections(module, sections):
         proof.implies(f"announced_{number}", consumer.valid & (item.number == item.left),
                       tracked & (item.value == number))
         proof.implies(f"same_word_{number}", consumer.valid, consumer.payload == dut.words.payload)
-    given = (dut.to_array.valid & dut.to_array.ready) + (dut.to_vector.valid & dut.to_vector.ready)
+    to_array = dut.to_array.valid & dut.to_array.ready
+    if pairs:
+        proof.assume(~dut.array_second.take | (to_array & dut.array_second.valid))
+        proof.implies("second_for_the_array", dut.second.take,
+                      present & kind & dut.second.valid & dut.words.valid & dut.words.ready)
+        proof.claim("same_second", (dut.second.take == dut.array_second.take)
+                    & (dut.second.valid == dut.array_second.valid)
+                    & (dut.second.payload == dut.array_second.payload))
+    given = to_array + (dut.to_vector.valid & dut.to_vector.ready)
     proof.claim("exactly_one", given == (dut.words.valid & dut.words.ready))
     proof.implies("none_before", item.count == 0, ~dut.words.ready)
     proof.check(2, induction=True)
 
 
-@pytest.mark.parametrize("sections", [2, 8])
-def test_router(sections):
-    router_sections(router, sections)
+@pytest.mark.parametrize("sections, pairs", [(2, False), (8, False), (8, True)])
+def test_router(sections, pairs):
+    router_sections(router, sections, pairs)
 
 
-def test_router_catches_planted_bug():
-    bug = planted("memory.router", "for_vector = queue.r_rdy & ~queue.r_data", "for_vector = ~queue.r_data")
-    with pytest.raises(Disproved):
-        router_sections(bug, 2)
+@pytest.mark.parametrize("old, new, pairs", [
+    ("for_vector = queue.r_rdy & ~queue.r_data", "for_vector = ~queue.r_data", False),
+    ("self.to_array.valid.eq(for_array & self.words.valid)", "self.to_array.valid.eq(self.words.valid)", True),
+    ("connect(m, flipped(self.second), flipped(self.array_second))", "m.d.comb += self.second.take.eq(1)", True),
+])
+def test_router_catches_planted_bug(old, new, pairs):
+    with disproved(match="second|exactly_one" if pairs else "announced|exactly_one|none_before"):
+        router_sections(planted("memory.router", old, new), 2, pairs)
 
 
 def arbiter_words(module):
@@ -310,7 +401,7 @@ def test_arbiter():
     ("owners.r_en.eq(arrived & (count == owner.length - 1))", "owners.r_en.eq(arrived)"),
 ])
 def test_arbiter_catches_planted_bug(old, new):
-    with pytest.raises(Disproved):
+    with disproved():
         arbiter_words(planted("memory.arbiter", old, new))
 
 
@@ -345,5 +436,5 @@ def test_store():
 
 
 def test_store_catches_planted_bug():
-    with pytest.raises(Disproved, match="second_store_waits"):
+    with disproved(match="second_store_waits"):
         store_words(planted("memory.store", "self.command.ready.eq(~running)", "self.command.ready.eq(1)"))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
-from prove import Disproved, Proof, planted, stub
+from prove import Proof, disproved, planted, stub
 from sterna.firmware import isa
 from sterna.hw.config import PRESETS
 from sterna.hw.vector import engine, float, lane, random
@@ -113,7 +113,7 @@ def sequencer(module, config=CONFIG):
 
     # Faults.
     condition = field(isa.JUMP, "condition")
-    illegal = issue_ & ((word[:4] >= isa.WALK) | (is_(isa.JUMP) & (condition > isa.AT_START)))
+    illegal = issue_ & ((word[:4] >= isa.WALK) | (is_(isa.JUMP) & (condition > isa.FRESH)))
     faulty = Signal()
     m.d.sync += faulty.eq(faulty | illegal)
     proof.claim("fault", dut.fault == faulty)
@@ -122,6 +122,9 @@ def sequencer(module, config=CONFIG):
 
     # The state of docs/isa.md. No strip is longer than a bank and no count beyond the memory (the same page).
     left, vl, offset, loop, pc = (Signal(32, name=f"isa_{name}") for name in ("left", "vl", "offset", "loop", "pc"))
+    no_token_yet = Signal(init=1)  # since the last reset, which starts the proof
+    m.d.sync += no_token_yet.eq(no_token_yet & ~dut.halted)
+    proof.claim("no_token_yet", inside["fresh"] == no_token_yet)
     widths = module.Widths.of(config)
     most, strip = 1 << widths.element_bits, field(isa.STRIP, "strip")
     proof.assume(~is_(isa.STRIP) | ((field(isa.STRIP, "elements") < most) & (strip < 1 << widths.length_bits)))
@@ -132,7 +135,8 @@ def sequencer(module, config=CONFIG):
     jumps = Signal()
     with m.Switch(condition):
         for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1), (isa.NOT_WANTED, dut.unwanted),
-                            (isa.GREEDY, dut.greedy), (isa.AT_START, dut.at_start)):
+                            (isa.GREEDY, dut.greedy), (isa.AT_START, dut.at_start),
+                            (isa.FRESH, no_token_yet)):
             with m.Case(code):
                 m.d.comb += jumps.eq(value)
     goes = more | (is_(isa.JUMP) & jumps) | (is_(isa.AGAIN) & (loop > 1))
@@ -158,9 +162,9 @@ def sequencer(module, config=CONFIG):
     proof.claim("left", (inside["left"] == left) & (left < most))
     proof.claim("offset", inside["offset"] == offset[:widths.offset_bits])
     proof.claim("loop", inside["loop"] == loop)
-    fresh = inside["vl_fresh"]
-    proof.claim("vl", Mux(fresh & (inside["vl"] > left), left, inside["vl"]) == vl)
-    proof.implies("fresh", fresh, ~issue_ & dut.running)
+    shortens = inside["vl_fresh"]
+    proof.claim("vl", Mux(shortens & (inside["vl"] > left), left, inside["vl"]) == vl)
+    proof.implies("shortens", shortens, ~issue_ & dut.running)
     proof.implies("count", dut.vector.valid, dut.vector.payload.count == vl)
     proof.check(3, induction=True, search_cycles=9)
 
@@ -175,12 +179,13 @@ def test_sequencer(config):
     ("m.d.sync += [announced.eq(0), vl_fresh.eq(0)]", "m.d.sync += [vl_fresh.eq(0)]", "announced"),
     ("done.eq(~self.vector_busy & self.store_idle)", "done.eq(~self.vector_busy)", "waitm"),
     ("with m.If(vl_fresh & rest[-1]):", "with m.If(vl_fresh & ~rest.any()):", "vl"),
-    ("(field(isa.JUMP, \"condition\") <= isa.AT_START)", "(field(isa.JUMP, \"condition\") <= 7)", "fault"),
+    ("done.eq(field(isa.JUMP, \"condition\") <= isa.FRESH)", "done.eq(field(isa.JUMP, \"condition\") <= 7)", "fault"),
+    ("[pc.eq(-1), fresh.eq(0)]", "pc.eq(-1)", "no_token_yet|next_instruction"),
     ("more.eq(~rest[-1] & rest[:-1].any())", "more.eq(~rest[-1])", "left|next_instruction|offset|vl"),
     ("jump.eq(loop[1:].any())", "jump.eq(loop != 0)", "next_instruction"),
 ])
 def test_sequencer_catches_planted_bug(old, new, claim):
-    with pytest.raises(Disproved, match=claim):
+    with disproved(match=claim):
         sequencer(planted("control.sequencer", old, new))
 
 
@@ -210,5 +215,5 @@ def test_codes_while_busy():
 
 def test_codes_while_busy_catches_planted_bug():
     bug = planted("vector.engine", "Cat(*valid[1:]).any()", "Cat(*valid[1:-1]).any()")
-    with pytest.raises(Disproved, match="codes|numbers"):
+    with disproved(match="codes|numbers"):
         codes_while_busy(bug)
