@@ -256,8 +256,8 @@ def test_direct_fetch_catches_planted_bug(old, new):
 def gearbox_bytes(module, port, tile):
     """Tiles hold the bytes of the words in order; `drop` ends a section and nothing of the next one is taken before.
 
-    Where a tile is longer than a word, two words may enter, the second only with the first and for the same tile; then
-    a gearbox that is always offered two has a tile in every cycle. What the second word is does not matter here.
+    Where a tile is longer than a word, two words may enter, the second only with the first and for the same tile;
+    then a gearbox that is always offered two has a tile in every cycle. What the second word is does not matter here.
     `drop` comes with a tile, as from the array; by induction.
     """
     proof = Proof()
