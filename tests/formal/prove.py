@@ -11,8 +11,8 @@ break a claim. `check` returns in one of three ways:
 
 Induction needs invariants that name registers inside the component: `Proof.add` gives the signals of an elaborated
 component by their path. `planted` gives a module of the gateware with a bug in it: a proof that also accepts the bug
-proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other. A test
-expects that by ``with disproved(...)``.
+proves nothing, and the planted bug fails under the same assumptions, so that these do not contradict each other. A
+test expects that by ``with disproved(...)``.
 """
 
 import ast
@@ -261,7 +261,7 @@ class Proof:
             report = _run(text, script, f"-tempinduct -maxsteps {cycles}")
             if "proof failed" in report:
                 unproven = f"no proof by induction over {cycles} cycles, for example:\n{_trace(report)}"
-        if not induction or self.hunting or unproven:  # where induction does not close there may be a way to break a claim
+        if not induction or self.hunting or unproven:  # there may be a way to break a claim
             report = _run(text, script, f"-tempinduct-baseonly -maxsteps {search_cycles if induction else cycles}")
         if "model found for base case" in report:
             raise Disproved(_trace(report))

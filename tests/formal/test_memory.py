@@ -58,7 +58,7 @@ def test_shift_queue_catches_planted_bug():
 
 
 def halves(inside, count):
-    """The two FIFOs of a Fetch in pairs that holds `count` words: name, whether it has the first word, words in it."""
+    """The two FIFOs of a Fetch in pairs that holds `count` words: name, whether it has the first, words in it."""
     for number, name in enumerate(("even", "odd")):
         first = inside["read_odd"] == number
         yield name, first, ((count + first) >> 1)[:len(count)]
@@ -130,7 +130,8 @@ def test_fetch_credit_catches_planted_bug(old, new, claim, pairs):
 def fetch_order(module, depth, pairs):
     """Bursts cover the words of each command once, from its first to its last; returning words keep their order.
 
-    In pairs the second word is the one behind the first. That commands keep their order is `shift_queue`. By induction.
+    In pairs the second word is the one behind the first. That commands keep their order is `shift_queue`. By
+    induction.
     """
     proof = Proof()
     m = proof.m
@@ -158,9 +159,10 @@ def fetch_order(module, depth, pairs):
         proof.implies("second_behind_first", second.valid, dut.words.valid)
         item.leave(dut.words.valid & dut.words.ready, Cat(dut.words.payload[:4], second.payload[:4]), 2, leaves,
                    offered=0)
-        for number, (valid, payload) in enumerate([(dut.words.valid, dut.words.payload), (second.valid, second.payload)]):
-            proof.implies(f"exists_{number}", valid, item.count > number)
-            proof.implies(f"right_{number}", valid & item.inside & (item.ahead == number), payload[:4] == item.value)
+        for number, word in enumerate((dut.words, second)):
+            proof.implies(f"exists_{number}", word.valid, item.count > number)
+            proof.implies(f"right_{number}", word.valid & item.inside & (item.ahead == number),
+                          word.payload[:4] == item.value)
         proof.claim("turns", inside["write_odd"] == inside["read_odd"] ^ item.count[0])
         for name, first, share in halves(inside, item.count):
             claim_fifo(proof, inside, SimpleNamespace(
@@ -254,7 +256,7 @@ def test_direct_fetch_catches_planted_bug(old, new):
 def gearbox_bytes(module, port, tile):
     """Tiles hold the bytes of the words in order; `drop` ends a section and nothing of the next one is taken before.
 
-    Where a tile is longer than a word, two words may enter, the second only with the first and only for the same tile;
+    Where a tile is longer than a word, two words may enter, the second only with the first and for the same tile;
     then a gearbox that is always offered two has a tile in every cycle. What the second word is does not matter here.
     `drop` comes with a tile, as from the array; by induction.
     """
@@ -313,8 +315,8 @@ def test_gearbox_catches_planted_bug(old, new, claim):
 def router_sections(module, sections, pairs):
     """Each word goes to one consumer, the one announced for its section, and none before an announcement.
 
-    A consumer ends its section while it is the present one; by induction. In pairs the array takes the second word only
-    with the first, which is what guarantees that it is the present consumer then (`gearbox_bytes`).
+    A consumer ends its section while it is the present one; by induction. In pairs the array takes the second word
+    only with the first, which is what guarantees that it is the present consumer then (`gearbox_bytes`).
     """
     proof = Proof()
     dut = module.Router(port_bytes=1, sections=sections, pairs=pairs)

@@ -17,8 +17,9 @@ BITS = 3  # of a row sum: what the queue does not look at
 def row_queue(module, rows_, lanes, depth):
     """Rows leave in the order in which tiles bring them, and a matrix ends with a whole word.
 
-    An item is a group of gcd(R, V) rows. What fills the last word of a matrix counts as items that enter with its last
-    tile and have any value. The producer leaves R / g cycles between tiles and owns a credit for each word. By induction.
+    An item is a group of gcd(R, V) rows. What fills the last word of a matrix counts as items that enter with its
+    last tile and have any value. The producer leaves R / g cycles between tiles and owns a credit for each word.
+    By induction.
     """
     proof = Proof()
     m = proof.m

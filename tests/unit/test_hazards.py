@@ -284,7 +284,7 @@ GEOMETRY = (18, 27, 2, 10)
 @pytest.mark.parametrize("name, geometry", [("up5k", (18, 35, 2, 19)), ("lanes40", (45, 75, 2, 45)),
                                             ("lanes160", (45, 85, 2, 45))])
 def test_missing_waits_are_caught(name, geometry):
-    """Every wait of a program is needed, and its lack is seen. The sizes take each strip loop round more than once."""
+    """Every wait of a program is needed, and its lack is seen. Each strip loop goes round more than once."""
     config = PRESETS[name]
     words = build_program(config, Geometry(*geometry)).words
     waits = [number for number, word in enumerate(words)
@@ -328,7 +328,8 @@ def moves_result(f):
      "FETCH behind|not taken|more rows|section"),
     ("sim", lambda op, f: op == isa.JUMP and f["condition"] == isa.FRESH and not f.update(condition=isa.AT_START),
      "no value since the reset|nothing has asked"),
-    ("sim", lambda op, f: op == isa.STORE and not f.update(words=f["words"] + 1), "STORE to words|STORE before|HALT with"),
+    ("sim", lambda op, f: op == isa.STORE and not f.update(words=f["words"] + 1),
+     "STORE to words|STORE before|HALT with"),
     ("up5k", lambda op, f: op == isa.FETCH and not f.update(words=f["words"] - 1), "nothing has asked|not taken"),
     ("lanes40", lambda op, f: op == isa.MATVEC and not f.update(rows=f["rows"] - 4), "rows"),
 ])
