@@ -116,10 +116,13 @@ class Device:
         self.write(protocol.REGISTERS + register, int(value).to_bytes(4, "little"))
 
     def load_program(self, words):
-        """Writes a program: ``words`` are its 96-bit instructions (sequence of int)."""
+        """Writes a program: ``words`` are its 96-bit instructions (sequence of int). Resets the engines, which may have
+        fetched for a token of another one.
+        """
         if len(words) > self.info.program_words:
             raise DeviceError(f"{self.name}: the program has {len(words)} instructions and the device holds "
                               f"{self.info.program_words}: use a bitstream with a larger program memory")
+        self.reset()
         self.write(protocol.PROGRAM, b"".join(int(word).to_bytes(16, "little") for word in words))
 
     def write_scalars(self, values):

@@ -110,6 +110,9 @@ class Session:
         if upload:
             for address, data in _regions(image, self.program.memory_map):
                 self.device.write(address, data.tobytes() + bytes(-len(data) % 4))
+        where = self.program.memory_map
+        # What lies there is loaded and not used; the interpreter's trace has zeros.
+        self.device.write_state(where.state_address, bytes(where.state_bytes))
         self.device.load_program(self.program.words)
         self.device.write_scalars(self.program.scalars)
 
