@@ -176,7 +176,7 @@ async def back_to_back(dut):
         expected += beats_of(trits, codes[1][:c.columns])
         tiles.items.extend(tiles_of(trits, 1))
     before = len(flags.taken)
-    await bench.cycles(dut, 3 * c.row_words * max(1, c.lanes // c.rows) + 60)
+    await bench.cycles(dut, 3 * c.row_words * (c.lanes // math.gcd(c.rows, c.lanes)) + 60)
     assert (len(flags.taken) - before) * c.rows <= c.row_words * c.lanes, "more tiles than the row queue can hold"
     assert (len(flags.taken) - before) * c.rows > (c.row_words - 1) * c.lanes - c.rows, "credits were lost"
     assert int(dut.stall_rows.value) and int(dut.busy.value)
