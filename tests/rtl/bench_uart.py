@@ -53,6 +53,7 @@ class Board:
         Clock(self.dut.clk, period_ps, unit="ps").start()
         await cycles(self.dut, 3)
         self.dut.rst.value = 0
+        self.items.clear()  # what random registers gave before the reset
         await cycles(self.dut, 6)
         await Timer(self.random.randrange(1, period_ps), "ps")
         self.period_ps = period_ps

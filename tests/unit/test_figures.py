@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
-from sterna.sim import figures, pages
+from sterna.sim import causes, figures, pages
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -82,11 +82,22 @@ def test_only_takes_whole_words_of_a_path():
         figures.chosen(names, ["spee"])
 
 
+def test_causes_of_the_ports_cycles(tmp_path):
+    after = {"lanes40": {cause: 1000.0 * k for k, cause in enumerate(causes.CAUSES)}}
+    before, now = causes.table(after).splitlines()[2:]
+    assert before.startswith("| lanes40 | before |") and now.endswith("| 2,000 | 3,000 | 4,000 | 5,000 | 15,000 |")
+    assert causes.BEFORE["lanes40"].keys() == causes.CAUSES.keys()
+    pytest.importorskip("matplotlib")
+    causes.draw(after, tmp_path / "a.svg")
+    causes.draw(after, tmp_path / "b.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
 def test_the_documentation_names_only_figures_that_exist():
     root = figures.ROOT
     options = argparse.Namespace(model=Path("m"), checkpoint=Path("c"), text=None, stories=0)
     steps = {*figures.steps(options), "demo"}
-    tables = {"table.presets", "table.speed", "table.quality", "table.lines",
+    tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
     used = [match[2] for text in texts for match in pages.MARK.finditer(text)]
