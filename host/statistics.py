@@ -48,13 +48,17 @@ class Usage:
         return self.counters["cycles"] / self.counters["tokens"] if self.counters["tokens"] else None
 
     @property
+    def useful_cycles(self):
+        """Cycles of the memory port that the useful bytes of a token take (float)."""
+        return useful_bytes(self.geometry, self.config.weight_code, self.output) / self.config.port_bytes
+
+    @property
     def share(self):
         """Useful bytes / (port bytes x cycles in which the memory could deliver)."""
         deliverable = self.counters["cycles"] - self.counters["refresh"]
         if not self.counters["tokens"] or deliverable <= 0:
             return None
-        useful = useful_bytes(self.geometry, self.config.weight_code, self.output) * self.counters["tokens"]
-        return useful / (self.config.port_bytes * deliverable)
+        return self.useful_cycles * self.counters["tokens"] / deliverable
 
     def stalls(self):
         """Share of the cycles per cause: dict of name -> float."""
@@ -72,8 +76,7 @@ class Usage:
             return {}
         found = {cause: self.counters[name] / tokens for cause, name in
                  (("words", "port_busy"), ("refresh", "refresh"), ("full", "port_full"), ("empty", "port_empty"))}
-        useful = useful_bytes(self.geometry, self.config.weight_code, self.output) / self.config.port_bytes
-        words = found.pop("words")
+        useful, words = self.useful_cycles, found.pop("words")
         return {"useful": useful, "other": words - useful, **found,
                 "wait": self.cycles_per_token - words - sum(found.values())}
 

@@ -1,7 +1,7 @@
 """The accelerator: everything between the byte link and the memory port, wired."""
 
 from amaranth import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.array import TernaryArray

@@ -1,13 +1,11 @@
 """Places and routes one unit for an ECP5 with nextpnr: the clock that it meets and the LUTs that it takes."""
 
 import json
-import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sterna.hw.synth import FAMILIES, TARGETS, SynthesisError, find_tool, yosys
+from sterna.hw.synth import FAMILIES, TARGETS, SynthesisError, failure, find_tool, run_tool, yosys
 
 DEVICE = ("--85k", "--speed", "6", "--package", "CABGA756")  # LFE5U-85F-6
 TARGET_HZ = 250_000_000  # above what a row meets, so that every run does its best
@@ -77,23 +75,19 @@ def place(component, seeds=range(1, 6), open_ends=True):
         (here / "unit.v").write_text(verilog.convert(component, name="unit", platform=TARGETS["ecp5"],
                                                      strip_internal_attrs=True, emit_src=False))
         (here / "ends.v").write_text(CARRY_ENDS)
-        # As in count_cells; both tools are of one kind.
-        root = "/unit" if Path(tools[0]).name.startswith("yowasp") else folder
 
-        def run(*command):
-            done = subprocess.run(command, capture_output=True, text=True,
-                                  env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
+        def run(tool, *arguments):
+            done = run_tool(tool, folder, arguments)
             if done.returncode:
-                detail = (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
-                raise SynthesisError(f"{Path(command[0]).name} failed: {detail}")
+                raise SynthesisError(f"{Path(tool).name} failed: {failure(done)}")
 
-        script = [f"read_verilog {root}/unit.v", FAMILIES["ecp5"][0], *[OPEN_ENDS.format(root=root)] * open_ends,
-                  f"write_json -selected {root}/unit.json"]
+        script = ["read_verilog {root}/unit.v", FAMILIES["ecp5"][0], *[OPEN_ENDS] * open_ends,
+                  "write_json -selected {root}/unit.json"]
         run(tools[0], "-q", "-p", "; ".join(script))
         out = []
         for seed in seeds:
-            run(tools[1], *DEVICE, "--json", f"{root}/unit.json", "--seed", str(seed), "--freq", str(TARGET_HZ / 1e6),
-                "--lpf-allow-unconstrained", "--timing-allow-fail", "--report", f"{root}/report.json")
+            run(tools[1], *DEVICE, "--json", "{root}/unit.json", "--seed", str(seed), "--freq", str(TARGET_HZ / 1e6),
+                "--lpf-allow-unconstrained", "--timing-allow-fail", "--report", "{root}/report.json")
             report = json.loads((here / "report.json").read_text())
             used = {name: kind["used"] for name, kind in report["utilization"].items()}
             [clock] = report["fmax"].values()

@@ -179,6 +179,35 @@ def yosys():
     return find_tool("yosys", "synth")
 
 
+def run_tool(tool, folder, arguments, **options):
+    """Runs a tool of the open flow on the files of a folder.
+
+    Parameters
+    ----------
+    tool : str
+        Path, as ``find_tool`` gives it.
+    folder : str or Path
+    arguments : sequence of str
+        In each of them ``{root}`` is what the tool calls the folder. The WebAssembly builds have a /tmp of their own, which
+        hides the real one: they see the folder as /unit.
+    options
+        For ``subprocess.run``.
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        With its output as text, whatever its exit status is.
+    """
+    root = "/unit" if Path(tool).name.startswith("yowasp") else str(folder)
+    return subprocess.run([tool, *(argument.replace("{root}", root) for argument in arguments)], capture_output=True,
+                          text=True, env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"}, **options)
+
+
+def failure(done):
+    """What a tool that failed (CompletedProcess) had to say, its last 500 characters at most."""
+    return (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
+
+
 def count_cells(component, family, unit="", preset=""):
     """Synthesises an Amaranth component and counts its cells.
 
@@ -209,17 +238,12 @@ def count_cells(component, family, unit="", preset=""):
         text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True,
                                emit_src=False)
         (Path(folder) / "unit.v").write_text(text)
-        # The WebAssembly build of yosys keeps a /tmp of its own, which hides the real one: it sees the
-        # folder as /unit.
-        root = "/unit" if Path(tool).name.startswith("yowasp") else folder
-        script = f"read_verilog {root}/unit.v; {command}; tee -q -o {root}/cells.json stat -json"
+        script = f"read_verilog {{root}}/unit.v; {command}; tee -q -o {{root}}/cells.json stat -json"
         if family == "ice40":
-            script += f"; write_json -selected {root}/netlist.json"
-        done = subprocess.run([tool, "-q", "-p", script], capture_output=True, text=True,
-                              env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
+            script += "; write_json -selected {root}/netlist.json"
+        done = run_tool(tool, folder, ("-q", "-p", script))
         if done.returncode:
-            detail = (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
-            raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {detail}")
+            raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {failure(done)}")
         report = json.loads((Path(folder) / "cells.json").read_text())
         counts = {}
         if family == "ice40":

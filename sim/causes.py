@@ -1,4 +1,4 @@
-"""Where the cycles of the memory port go, before the issue "to the limit" and now: the table and the plot of docs/performance.md."""
+"""Where the cycles of the memory port go, before the changes of docs/performance.md and now: its table and its plot."""
 
 import json
 from pathlib import Path

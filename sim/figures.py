@@ -85,12 +85,11 @@ def versions(*packages):
 
 
 def large_image(tokenizer_json, name):
-    """Path of the image of a random model for a preset, made once."""
-    path = RESULTS.parent / f"large-{name}-{PRESETS[name].digest[:8]}.sterna"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        packed = random_model(np.random.default_rng(SEED), LARGE)
-        write_file(path, build_image(packed, PRESETS[name], tokenizer_json, "large", 0))
+    """Path of the image of a random model for a preset, made by the present sources."""
+    path = RESULTS.parent / f"large-{name}.sterna"
+    path.parent.mkdir(exist_ok=True)
+    packed = random_model(np.random.default_rng(SEED), LARGE)
+    write_file(path, build_image(packed, PRESETS[name], tokenizer_json, "large", 0))
     return path
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from sterna.host.commands.options import Baud, DeviceOption, Latency, Refresh, RefreshEvery, simulation
+from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, simulation
 from sterna.host.console import progress_bar, table_console, tell
 from sterna.host.devices import is_hardware, open_runtime
 from sterna.host.errors import HostError, UsageError

@@ -91,7 +91,6 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        address_bits = cfg.word_address_bits
         # The program is never written while it runs, so synthesis need not care about a read of the word
         # being written.
         words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]

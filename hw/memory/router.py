@@ -1,6 +1,6 @@
 """Who takes the next section of the stream: the array or the vector engine, in program order."""
 
-from amaranth import Module, Signal
+from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 

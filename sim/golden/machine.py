@@ -63,26 +63,15 @@ class Machine:
         self.position = self.limit = self.prompt_end = self.seed = self.flags = self.fault = 0
         self.start = self.stop = 0xFFFFFFFF
         self._beat, self._sums = 0, isa.PARTIAL_SUMS // config.lanes  # first beat of what is computed at once
-        self._reset_pending()
-        self._clear_engines()
-
-    def reset(self):
-        """The soft reset: what was fetched ahead is forgotten. Due before the host changes the memory."""
-        self.fault = 0
-        self._clear_engines()
-
-    def _clear_engines(self):
-        self.fresh = True
+        self._operation = 0  # number of the present vector operation; what follows tells which one wrote
+        self._pending = np.full((3, config.vector_words), -AGES, np.int64)
+        self._pending_beat = np.zeros((3, config.vector_words), np.int32)
+        self._pending_scalars, self._pending_codes, self._pending_rows = {}, {}, -AGES
+        self._fresh = True  # no token has ended yet
         self.address = [0] * 4
         self._fetched = deque()  # [first word, words left]
         self._stores = deque()
         self._products = deque()
-
-    def _reset_pending(self):
-        self._operation = 0  # number of the present vector operation; what follows tells which one wrote
-        self._pending = np.full((3, self.config.vector_words), -AGES, np.int64)
-        self._pending_beat = np.zeros((3, self.config.vector_words), np.int32)
-        self._pending_scalars, self._pending_codes, self._pending_rows = {}, {}, -AGES
 
     def load(self, program):
         """Write the program memory and the constant registers of a ``firmware.program.Program``."""
@@ -128,7 +117,7 @@ class Machine:
                 if self._products or self._stores:
                     self._fail("the token ends with products or announced words left")
                 self.position += 1
-                self.fresh = False
+                self._fresh = False
                 return reported
             elif opcode == isa.FETCH:
                 if len(self._fetched) >= FETCHES[self.config.memory]:
@@ -164,7 +153,7 @@ class Machine:
                     following = f["target"]
             elif opcode == isa.JUMP and f["condition"] <= isa.FRESH:
                 if (True, self._loop == 1, self.position + 1 < self.prompt_end, not self.flags & 1,
-                        self.position == self.start, self.fresh)[f["condition"]]:
+                        self.position == self.start, self._fresh)[f["condition"]]:
                     following = f["target"]
             elif opcode == isa.STORE:
                 if self._stores:
@@ -308,8 +297,7 @@ class Machine:
             self._fail("vector length 0")
         if f["table"] > 6 or f["peak"] > 2 or f["c_kind"] > 4 or f["d_kind"] > isa.D_SAMPLE:
             self._fail("reserved code in a vector operation")
-        sums = any(isa.unpack(f[name])[2] for name in "abc" if f[f"{name}_kind"] < 3)
-        if sums and not one and beats > self._sums:
+        if beats > self._sums and any(isa.unpack(f[name])[2] for name in "abc" if f[f"{name}_kind"] < 3):
             # It comes back to its partial sums: the beats pause until a round of them has been written.
             rounds = []
             for self._beat in range(0, beats, self._sums):

@@ -1,6 +1,5 @@
 """The quantised model, independent of any tiling: checkpoint folders to trits, codes and fp24 constants."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -18,9 +18,7 @@ test expects that by ``with disproved(...)``.
 import ast
 import difflib
 import importlib
-import os
 import re
-import subprocess
 import sys
 import tempfile
 import types
@@ -31,7 +29,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, ClockDomain, Fragment, Module, Shape, Signal, Value
 from amaranth.lib import wiring
-from sterna.hw.synth import yosys
+from sterna.hw.synth import run_tool, yosys
 
 TIMEOUT_SECONDS = 900  # against a proof that never ends
 SEARCH_CYCLES = 16
@@ -272,13 +270,10 @@ class Proof:
 
 
 def _run(text, script, mode):
-    tool = yosys()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "proof.il").write_text(text)
-        root = "/unit" if Path(tool).name.startswith("yowasp") else folder
-        commands = "; ".join(script).format(root=root, mode=mode)
-        done = subprocess.run([tool, "-p", commands], capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
-                              env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
+        commands = "; ".join(script).replace("{mode}", mode)
+        done = run_tool(yosys(), folder, ("-p", commands), timeout=TIMEOUT_SECONDS)
     if done.returncode:
         raise RuntimeError(f"yosys failed: {(done.stderr or done.stdout)[-2000:]}")
     return done.stdout

@@ -369,7 +369,6 @@ def arbiter_words(module):
     Three outstanding bursts of up to three words from a memory that answers in any cycle; bounded.
     """
     proof = Proof()
-    m = proof.m
     dut = module.Arbiter(address_bits=3, port_bytes=1, outstanding=3)
     inside = proof.add(dut)
     proof.offered_well(dut.fetch_bursts, dut.host_bursts, dut.store, dut.host_write)

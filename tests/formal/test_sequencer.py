@@ -13,7 +13,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 from prove import Proof, disproved, planted, stub
 from sterna.firmware import isa
 from sterna.hw.config import PRESETS
-from sterna.hw.vector import engine, float, lane, random
+from sterna.hw.vector import float, lane, random
 
 pytestmark = pytest.mark.formal
 CONFIG = replace(PRESETS["lanes40"], program_words=16, memory_bytes=512, vector_words=32, register_bits=16)

@@ -1,8 +1,6 @@
 """Read off the netlist: no stream's valid depends on its ready within a cycle."""
 
 import json
-import os
-import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +23,9 @@ def netlist(component):
     """Cells of the flattened component: dictionaries of yosys' JSON, and its ports."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "unit.il").write_text(rtlil.convert(component, name="unit", emit_src=False))
-        tool = synth.yosys()
-        root = "/unit" if Path(tool).name.startswith("yowasp") else folder
-        done = subprocess.run([tool, "-q", "-p", f"read_rtlil {root}/unit.il; proc; flatten; opt_clean; "
-                               f"memory_collect; check -assert; write_json {root}/unit.json"], capture_output=True, text=True,
-                              env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"})
+        done = synth.run_tool(synth.yosys(), folder, (
+            "-q", "-p", "read_rtlil {root}/unit.il; proc; flatten; opt_clean; memory_collect; check -assert; "
+            "write_json {root}/unit.json"))
         assert done.returncode == 0, done.stderr or done.stdout
         module = json.loads((Path(folder) / "unit.json").read_text())["modules"]["unit"]
     return module["cells"].values(), {name: port["bits"] for name, port in module["ports"].items()}

@@ -167,7 +167,7 @@ async def arbiter(dut):
     fetched, answers = StreamMonitor(dut, "fetch_words"), StreamMonitor(dut, "host_words")
     bursts = StreamMonitor(dut, "port__read_command", BURST, STALL)
     writes = StreamMonitor(dut, "port__write", WRITE, STALL)
-    memory = ModelMemory(dut, bursts, "port__read_data", int(os.environ["LATENCY"]), writes)
+    ModelMemory(dut, bursts, "port__read_data", int(os.environ["LATENCY"]), writes)
     await bench.start(dut)
     half = (MASK + 1) // 2  # reads below, writes above: what a read sees is then certain
     expected = {"fetch": [], "host": []}

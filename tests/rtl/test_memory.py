@@ -31,7 +31,6 @@ class Pairs(wiring.Component):
     def __init__(self, *, address_bits, port_bytes, fifo_words):
         shape = {"address_bits": address_bits, "port_bytes": port_bytes}
         self._fetch = Fetch(**shape, fifo_words=fifo_words, pairs=True)
-        self._port_bytes = port_bytes
         members = self._fetch.signature.members
         super().__init__({**{name: members[name] for name in ("command", "bursts", "arriving", "words", "idle")},
                           "second": Out(stream.Signature(8 * port_bytes)), "both": In(1)})

@@ -1,8 +1,5 @@
 """The forms of the row accumulator against the portable one, proven by yosys on its own models of the cells."""
 
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
 from amaranth.back import verilog
@@ -70,18 +67,15 @@ def yosys(folder, script, cells, gold, gate, before="", **options):
 
     The commands `before` see the cells as black boxes.
     """
-    tool = synth.yosys()
     for name, form in (("gold", gold), ("gate", gate)):
         unit = RowAccumulator(form=form, **options)
         (folder / f"{name}.v").write_text(verilog.convert(unit, name=name, strip_internal_attrs=True, emit_src=False))
     columns, bits = options["columns"], len(unit.sum)
     (folder / "top.v").write_text(TOP.format(activations=8 * columns - 1, top=columns - 1, bits=bits - 1,
                                              trits=2 * columns - 1, unregistered=int(not unit.pipelined)))
-    root = "/forms" if Path(tool).name.startswith("yowasp") else folder
-    script = (f"read_verilog {root}/gold.v {root}/gate.v {root}/top.v; {before} read_verilog -overwrite {cells}; "
+    script = (f"read_verilog {{root}}/gold.v {{root}}/gate.v {{root}}/top.v; {before} read_verilog -overwrite {cells}; "
               f"hierarchy -top top; proc; {script}")
-    return subprocess.run([tool, "-q", "-p", script], capture_output=True, text=True,
-                          env=os.environ | {"YOWASP_MOUNT": f"/forms={folder}"})
+    return synth.run_tool(synth.yosys(), folder, ("-q", "-p", script))
 
 
 def proof(folder, form, **options):
@@ -125,9 +119,8 @@ def test_a_wrong_table_is_found(form, module, name, value, tmp_path, monkeypatch
 def test_open_ends_of_carry_chains(tmp_path):
     """Every chain loses its carry in, which may then be 1, and its carry out, and the row is the same."""
     (tmp_path / "ends.v").write_text(CARRY_ENDS.replace("CIN(1'bx)", "CIN(1'b1)").replace(".COUT(1'bx)", ".COUT()"))
-    root = "/forms" if Path(synth.yosys()).name.startswith("yowasp") else tmp_path
     # Two chains, the pair's adder of 5 cells and the accumulator of 12.
-    before = (f"read_verilog -lib {CELLS['ecp5']}; hierarchy -top top; proc; opt_clean; {OPEN_ENDS.format(root=root)}; "
+    before = (f"read_verilog -lib {CELLS['ecp5']}; hierarchy -top top; proc; opt_clean; {OPEN_ENDS}; "
               "select -assert-count 2 @unread; select -assert-count 15 @inside; select -assert-count 17 t:CCU2C; ")
     done = proof(tmp_path, "ecp5", columns=2, before=before)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

@@ -1,4 +1,4 @@
-"""Random checkpoints and the seed of the unit tests."""
+"""Random checkpoints, the command line and the seed of the unit tests."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from sterna.host import cli
 from sterna.sim.golden.packed import Geometry, random_tensors
 
 
@@ -15,6 +16,16 @@ def rng():
     seed = int(os.environ.get("STERNA_SEED", "1"))
     print(f"STERNA_SEED={seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def sterna(capsys):
+    """Runs a command line; gives (exit code, standard output, standard error)."""
+    def run(*arguments):
+        code = cli.main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+    return run
 
 
 def write_safetensors(path, tensors, kind="F32"):

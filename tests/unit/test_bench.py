@@ -9,7 +9,7 @@ import statistics
 
 import pytest
 from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, GoldenDevice, served, write_folder
-from sterna.host import bench, cli
+from sterna.host import bench
 from sterna.host.bench import Sample, Workload
 from sterna.host.commands.options import TIMING
 from sterna.host.driver import Device
@@ -25,16 +25,6 @@ GREEDY = Sampling()
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return Model(write_folder(tmp_path_factory.mktemp("bench") / "model"))
-
-
-@pytest.fixture
-def sterna(capsys):
-    """Runs a command line; gives (exit code, standard output, standard error)."""
-    def run(*arguments):
-        code = cli.main([str(a) for a in arguments])
-        out = capsys.readouterr()
-        return code, out.out, out.err
-    return run
 
 
 def on_device(model, **options):

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 from small_model import DEVICE, GEOMETRY, GoldenDevice, served, write_folder
-from sterna.host import cli
 from sterna.host.model import Model
 from sterna.host.runtime import GoldenRuntime, Sampling
 
@@ -23,16 +22,6 @@ def stories(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "stories.txt"
     path.write_text("A cat sat.\n<|endoftext|>\nThe dog ran home.\n<|endoftext|>\nOne day.\n")
     return path
-
-
-@pytest.fixture
-def sterna(capsys):
-    """Runs a command line; gives (exit code, standard output, standard error)."""
-    def run(*arguments):
-        code = cli.main([str(a) for a in arguments])
-        out = capsys.readouterr()
-        return code, out.out, out.err
-    return run
 
 
 def text_of(model, prompt, n, sampling):

@@ -6,7 +6,6 @@ import random
 
 import pytest
 from fake_device import INFO, FakeDevice
-from faults import SEED
 from hostile import ERRORS, Memory, damaged_bytes, examples, outcome
 from hypothesis import given
 from hypothesis import strategies as st
