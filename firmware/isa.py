@@ -11,9 +11,9 @@ SCALARS = 32
 BEST_SCALAR = 31  # holds the score of the best row during a sampling
 PARTIAL_SUMS = 64
 
-HALT, VOP, FETCH, SETA, ROWA, MATVEC, STRIP, NEXT, LOOP, AGAIN, JUMP, WAITM, STORE, SAMPLE, WALK = range(15)
+HALT, VOP, FETCH, SETA, ROWA, MATVEC, STRIP, NEXT, LOOP, AGAIN, JUMP, WAITM, STORE, SAMPLE, WALK, SLOT = range(16)
 OPCODE_NAMES = ("HALT", "VOP", "FETCH", "SETA", "ROWA", "MATVEC", "STRIP", "NEXT", "LOOP", "AGAIN", "JUMP", "WAITM",
-                "STORE", "SAMPLE", "WALK")
+                "STORE", "SAMPLE", "WALK", "SLOT")
 
 FIELDS = {
     HALT: {},
@@ -34,20 +34,23 @@ FIELDS = {
     STORE: {"areg": (4, 2), "words": (32, 24)},
     SAMPLE: {"end": (4, 1)},
     WALK: {},
+    SLOT: {"again": (4, 1), "which": (5, 2), "prior": (7, 1), "target": (32, 10)},
 }
 OPCODE_FIELD = (0, 4)
 
 TABLES = ("NONE", "SIGMOID", "RECIP", "RSQRT", "LOG2", "LOG1M", "EXPONENT")
 TABLE = {name: code for code, name in enumerate(TABLES)}
 PEAK_NONE, PEAK_MAX, PEAK_MIN = range(3)
-ALWAYS, LAST_LAYER, NOT_WANTED, GREEDY, AT_START, FRESH = range(6)
-CONDITIONS = ("always", "last", "unwanted", "greedy", "start", "fresh")
+ALWAYS, LAST_LAYER, NOT_WANTED, GREEDY, AT_START, FRESH, CHAINED = range(7)
+CONDITIONS = ("always", "last", "unwanted", "greedy", "start", "fresh", "chained")
+ACTIVE, READS, WRITES, FIRST = range(4)  # which slots a slot loop is for
+WHICH = ("active", "reads", "writes", "first")
 
 # Operand kinds. Banks are 0..2 in A, B and C alike, and 3 is a scalar register.
 KIND_SCALAR = 3
 A_ROW, A_STREAM32, A_STREAM8, A_RANDOM = 4, 5, 6, 7
 C_RANDOM = 4
-D_NONE, D_VECTOR, D_SCALAR, D_ACTIVATION0, D_ACTIVATION1, D_MEM, D_SAMPLE = range(7)
+D_NONE, D_VECTOR, D_SCALAR, D_ACTIVATION0, D_ACTIVATION1, D_MEM, D_SAMPLE, D_LIST = range(8)
 
 FLAG_PLUS = 1 << 15
 FLAG_MOD = 1 << 14
@@ -108,6 +111,11 @@ def to_banks(mask, address, *, plus=False, mod=False, words=None):
     return Operand(D_VECTOR, address, plus, mod, banks=mask, words=words)
 
 
+def to_list(mask, address, *, plus=False, mod=False, words=None):
+    """Destination: as ``to_banks``, and the keys of the list of the best rows."""
+    return Operand(D_LIST, address, plus, mod, banks=mask, words=words)
+
+
 def to_scalar(number):
     """Destination: scalar register ``number``."""
     return Operand(D_SCALAR, number)
@@ -127,7 +135,7 @@ ZERO, ONE = scalar(0), scalar(1)
 def encode(opcode, **values):
     """96-bit word of an instruction; fields left out are zero. IsaError: unknown field or value out of range."""
     if opcode not in FIELDS:
-        raise IsaError(f"opcode {opcode}: use 0 to {WALK}")
+        raise IsaError(f"opcode {opcode}: use 0 to {SLOT}")
     word = opcode
     for name, value in values.items():
         if name not in FIELDS[opcode]:
@@ -143,7 +151,7 @@ def decode(word):
     """``(opcode, {field: value})`` of a 96-bit word. IsaError: unknown opcode or a bit set outside every field."""
     opcode = word & 15
     if opcode not in FIELDS:
-        raise IsaError(f"opcode {opcode}: use 0 to {WALK}")
+        raise IsaError(f"opcode {opcode}: use 0 to {SLOT}")
     values = {name: word >> lsb & (1 << width) - 1 for name, (lsb, width) in FIELDS[opcode].items()}
     if encode(opcode, **values) != word:
         raise IsaError(f"{OPCODE_NAMES[opcode]} {word:#026x}: bits set outside every field")

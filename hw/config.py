@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 
-VERSIONS = {"protocol": 2, "isa": 2, "numerics": 1, "image": 1}
+VERSIONS = {"protocol": 3, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
+BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
 
@@ -39,7 +40,9 @@ class Config:
     lanes : int
         V, vector lanes of fp24 arithmetic; a power of two.
     batch : int
-        B, sequences per weight fetch. Version 1 builds B = 1.
+        B, sequences per weight fetch: 1, 2, 4 or 8. B > 1 needs memory outside of the chip.
+    top_k : int
+        Most rows of the list of the best rows, for top-k and top-p sampling; 0: no list.
     port_bytes : int
         Bytes per memory word and cycle, a power of two.
     weight_code : str
@@ -83,6 +86,7 @@ class Config:
     strip: int
     clock_hz: int
     batch: int = 1
+    top_k: int = 0
     weight_code: str = "trit5"
     memory: str = "external"
     program_words: int = 512
@@ -98,7 +102,9 @@ class Config:
             if not condition:
                 raise ConfigError(f"configuration {self.name!r}: {text}")
 
-        need(self.batch == 1, f"batch {self.batch}: this version builds batch 1")
+        need(self.batch in BATCHES, f"batch {self.batch}: use one of {', '.join(map(str, BATCHES))}")
+        need(self.batch == 1 or self.memory == "external", f"batch {self.batch}: needs memory outside of the chip")
+        need(0 <= self.top_k <= 64, f"top_k {self.top_k}: use 0 to 64")
         need(self.weight_code in ("trit5", "bit2"), f"weight_code {self.weight_code!r}: use trit5 or bit2")
         need(self.memory in ("external", "onchip"), f"memory {self.memory!r}: use external or onchip")
         need(self.columns > 0 and self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
@@ -153,6 +159,11 @@ class Config:
         return min(ACCUMULATOR_BITS, (127 * self.columns * self.activation_words).bit_length() + 1)
 
     @property
+    def queued_fetches(self):
+        """Reads that the fetch engine queues behind the running one: with slots, a row and a state for each of them."""
+        return 4 if self.batch == 1 else 4 + 2 * self.batch
+
+    @property
     def frame_counter_bits(self):
         """Bits of the two counters of frames that were not executed."""
         return 32 if self.counters else 8
@@ -192,7 +203,24 @@ PRESETS = {c.name: c for c in (
 
 
 def preset(name):
-    """The preset called ``name``; ConfigError lists the known ones otherwise."""
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}: use one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    """The preset called ``name``, with other parameters if they follow: "lanes40,batch=4,top_k=16".
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset or no such parameter of integers, or the value does not fit.
+    """
+    base, *changes = name.split(",")
+    if base not in PRESETS:
+        raise ConfigError(f"unknown preset {base!r}: use one of {', '.join(PRESETS)}")
+    config = PRESETS[base]
+    values = {field: value for field, value in asdict(config).items() if type(value) is int}
+    for change in changes:
+        field, equals, text = change.partition("=")
+        if field not in values or not equals:
+            raise ConfigError(f"preset {name!r}: {change!r} changes nothing: use PARAMETER=NUMBER with one of "
+                              f"{', '.join(values)}")
+        if not (text.isascii() and text.isdigit()):
+            raise ConfigError(f"preset {name!r}: {field} is {text!r}: use a number")
+        values[field] = int(text)
+    return replace(config, name=name, **values) if changes else config
