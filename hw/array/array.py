@@ -20,7 +20,7 @@ class Product(data.Struct):
 
 
 class TernaryArray(wiring.Component):
-    """acc[i] = sum over j of code[j] * trit[i][j] for the rows i of a matrix, in order.
+    """acc[s][i] = sum over j of code[s][j] * trit[i][j] for the rows i of a matrix, in order, and all B slots s at once.
 
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed
     with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / gcd(R, V)) cycles when tiles arrive every
@@ -28,8 +28,12 @@ class TernaryArray(wiring.Component):
     entered it never stalls: a tile starts only when the row queue can take it. Accumulators hold 16512 columns;
     models stay below 2^21 (docs/numerics.md, section 4).
 
+    Slots are width: buffers and row queue are B times as wide, and B sets of accumulators take the same trits in the
+    same cycle, so no count of cycles depends on B. What a set keeps of the trits is equal in all sets, and synthesis
+    merges it. Codes and rows stand one slot after the other.
+
         tiles --> decoder --+
-                            +--> R x (C terms, adder tree, accumulator) --> row queue --> rows
+                            +--> B x R x (C terms, adder tree, accumulator) --> row queue --> rows
         codes --> buffers --+
 
     Parameters
@@ -41,8 +45,8 @@ class TernaryArray(wiring.Component):
     command : In(stream of Product)
     tiles : In(stream of 8 * T)
         Weight tiles in image order.
-    activation : In(activation_signature(V))
-    rows : Out(stream of ArrayLayout(signed(24), V))
+    activation : In(activation_signature(V, B))
+    rows : Out(stream of ArrayLayout(signed(24), V * B))
     done : Out(1)
         High in the cycle in which the last tile of a product is taken.
     busy, stall_stream, stall_rows : Out(1)
@@ -54,8 +58,8 @@ class TernaryArray(wiring.Component):
         super().__init__({
             "command": In(stream.Signature(Product)),
             "tiles": In(stream.Signature(8 * config.tile_bytes)),
-            "activation": In(activation_signature(config.lanes)),
-            "rows": Out(stream.Signature(data.ArrayLayout(signed(ROW_BITS), config.lanes))),
+            "activation": In(activation_signature(config.lanes, config.batch)),
+            "rows": Out(stream.Signature(data.ArrayLayout(signed(ROW_BITS), config.lanes * config.batch))),
             "done": Out(1),
             "busy": Out(1),
             "stall_stream": Out(1),
@@ -65,13 +69,13 @@ class TernaryArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        rows, columns, lanes = cfg.rows, cfg.columns, cfg.lanes
+        rows, columns, lanes, batch = cfg.rows, cfg.columns, cfg.lanes, cfg.batch
         bits = cfg.row_bits
         m.submodules.decoder = decoder = TritDecoder(trits=rows * columns, code=cfg.weight_code,
                                                      pipelined=not cfg.slow)
         m.submodules.buffers = buffers = ActivationBuffers(columns=columns, lanes=lanes, words=cfg.activation_words,
-                                                          registered=not cfg.slow)
-        m.submodules.queue = queue = RowQueue(rows=rows, lanes=lanes, depth=cfg.row_words, bits=bits)
+                                                          batch=batch, registered=not cfg.slow)
+        m.submodules.queue = queue = RowQueue(rows=rows, lanes=lanes, depth=cfg.row_words, bits=bits, batch=batch)
         connect(m, flipped(self.activation), buffers.write)
         connect(m, flipped(self.rows), queue.rows)
 
@@ -146,13 +150,16 @@ class TernaryArray(wiring.Component):
         at_tree = _delay(m, mark, meet, "mark")
         finish = Signal(2 + len(groups))
         m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (groups << 2))
-        for r in range(rows):
-            row = RowAccumulator(columns=columns, bits=bits, pipelined=not cfg.slow)
-            m.submodules[f"row{r}"] = row
-            m.d.comb += [row.activations.eq(buffers.word), row.last.eq(at_tree[1]), row.enable.eq(at_tree[0]),
-                         queue.tile[r].eq(row.sum)]
-            for c in range(columns):
-                m.d.comb += row.trits[c].eq(trits[r * columns + c])
+        word_bits = 8 * columns  # of a slot
+        for slot in range(batch):
+            codes = buffers.word.as_value().word_select(slot, word_bits)
+            for r in range(rows):
+                row = RowAccumulator(columns=columns, bits=bits, pipelined=not cfg.slow)
+                m.submodules[f"row{r}_{slot}" if slot else f"row{r}"] = row
+                m.d.comb += [row.activations.eq(codes), row.last.eq(at_tree[1]), row.enable.eq(at_tree[0]),
+                             queue.tile[slot * rows + r].eq(row.sum)]
+                for c in range(columns):
+                    m.d.comb += row.trits[c].eq(trits[r * columns + c])
         finished = _delay(m, finish, meet + row.latency, "finish")
         m.d.comb += [queue.tile_valid.eq(finished[0]), queue.last.eq(finished[1]), queue.groups.eq(finished[2:])]
         return m

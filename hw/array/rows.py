@@ -11,9 +11,9 @@ ROW_BITS = 24  # what the vector engine converts to fp24
 
 
 class RowQueue(wiring.Component):
-    """Regroups tiles of R sums into words of V and queues them.
+    """Regroups tiles of R rows into words of V and queues them; a row has a sum for each of B slots.
 
-    Rows keep their order. They move in groups of g = gcd(R, V), one group per cycle: a tile of R > g rows is held
+    Rows keep their order, and the sums of a row stay together. They move in groups of g = gcd(R, V), one group per cycle: a tile of R > g rows is held
     while its groups leave, a word of V > g lanes is collected. A matrix ends with a tile marked ``last``, which may hold
     fewer groups; the words hold ceil(rows / V) beats for it, the lanes behind its last row are undefined. The producer
     must leave ``groups_per_tile`` cycles between tiles and must own a credit for every word: those that a tile
@@ -27,28 +27,32 @@ class RowQueue(wiring.Component):
         Words of the queue.
     bits : int
         Bits of a sum that are kept, at most 24; the others are copies of its sign.
+    batch : int
+        B.
 
     Members
     -------
-    tile : In(ArrayLayout(signed(24), R))
+    tile : In(ArrayLayout(signed(24), R * B))
+        One slot after the other: row r of slot s at s * R + r.
     tile_valid, last : In(1)
     groups : In
         Groups to keep of this tile, R / g or, in the last one, fewer.
-    rows : Out(stream of ArrayLayout(signed(24), V))
+    rows : Out(stream of ArrayLayout(signed(24), V * B))
+        One slot after the other as well.
     """
 
-    def __init__(self, *, rows, lanes, depth, bits=ROW_BITS):
-        self._rows, self._lanes, self._depth, self._bits = rows, lanes, depth, bits
+    def __init__(self, *, rows, lanes, depth, bits=ROW_BITS, batch=1):
+        self._rows, self._lanes, self._depth, self._bits, self._batch = rows, lanes, depth, bits, batch
         self.group_rows = gcd(rows, lanes)
         self.groups_per_tile = rows // self.group_rows
         self.groups_per_word = lanes // self.group_rows
         sums = signed(ROW_BITS)
         super().__init__({
-            "tile": In(data.ArrayLayout(sums, rows)),
+            "tile": In(data.ArrayLayout(sums, rows * batch)),
             "tile_valid": In(1),
             "last": In(1),
             "groups": In(range(self.groups_per_tile + 1)),
-            "rows": Out(stream.Signature(data.ArrayLayout(sums, lanes))),
+            "rows": Out(stream.Signature(data.ArrayLayout(sums, lanes * batch))),
         })
 
     def words_begun(self, phase, groups):
@@ -57,15 +61,20 @@ class RowQueue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits, group_bits = self._bits, self._bits * self.group_rows
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=bits * self._lanes, depth=self._depth)
+        bits, batch = self._bits, self._batch
+        row_bits = bits * batch  # a row inside: its sums, by slot
+        group_bits = row_bits * self.group_rows
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=row_bits * self._lanes, depth=self._depth)
         m.d.comb += [
-            *(self.rows.payload[lane].eq(fifo.r_data.word_select(lane, bits).as_signed())
-              for lane in range(self._lanes)),
+            *(self.rows.payload[slot * self._lanes + lane].eq(
+                fifo.r_data.word_select(lane * batch + slot, bits).as_signed())
+              for slot in range(batch) for lane in range(self._lanes)),
             self.rows.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.rows.ready),
         ]
-        group, valid, last = Cat(*(self.tile[row][:bits] for row in range(self._rows))), self.tile_valid, self.last
+        group = Cat(*(self.tile[slot * self._rows + row][:bits]
+                      for row in range(self._rows) for slot in range(batch)))
+        valid, last = self.tile_valid, self.last
         if self.groups_per_tile > 1:
             held, left, ends = Signal.like(group), Signal.like(self.groups), Signal()
             with m.If(left != 0):
@@ -74,7 +83,7 @@ class RowQueue(wiring.Component):
                 m.d.sync += [held.eq(group), left.eq(self.groups), ends.eq(self.last)]
             group, valid, last = held[:group_bits], left != 0, ends & (left == 1)
         if self.groups_per_word > 1:
-            word, count, push = Signal(bits * self._lanes), Signal(range(self.groups_per_word)), Signal()
+            word, count, push = Signal(row_bits * self._lanes), Signal(range(self.groups_per_word)), Signal()
             full = (count == self.groups_per_word - 1) | last
             m.d.sync += push.eq(valid & full)
             with m.If(valid):
