@@ -18,10 +18,10 @@ def activation_signature(lanes, batch=1):
 class ActivationBuffers(wiring.Component):
     """Two buffers of ``words`` words of C codes for each of B slots, all in one memory.
 
-    Writing: one beat of V codes per slot and cycle into consecutive places. Reading: the word ``address`` of ``buffer``
-    appears as ``word`` ``latency`` cycles later: two (the second is the output register that fast block RAM needs),
-    or one without it. Slots share addresses and enables; in beats and words their codes stand one slot after the
-    other, so code c of slot s is ``word[s * C + c]``.
+    Writing: one beat of V codes per slot and cycle into consecutive places. Reading: the word ``address`` of
+    ``buffer`` appears as ``word`` ``latency`` cycles later: two (the second is the output register that fast block
+    RAM needs), or one without it. Slots share addresses and enables; in beats and words their codes stand one slot
+    after the other, so code c of slot s is ``word[s * C + c]``.
 
     Members
     -------

@@ -20,7 +20,7 @@ class Product(data.Struct):
 
 
 class TernaryArray(wiring.Component):
-    """acc[s][i] = sum over j of code[s][j] * trit[i][j] for the rows i of a matrix, in order, and all B slots s at once.
+    """acc[s][i] = sum over j of code[s][j] * trit[i][j] for the rows i of a matrix, in order, and all slots s at once.
 
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed
     with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / gcd(R, V)) cycles when tiles arrive every

@@ -13,11 +13,11 @@ ROW_BITS = 24  # what the vector engine converts to fp24
 class RowQueue(wiring.Component):
     """Regroups tiles of R rows into words of V and queues them; a row has a sum for each of B slots.
 
-    Rows keep their order, and the sums of a row stay together. They move in groups of g = gcd(R, V), one group per cycle: a tile of R > g rows is held
-    while its groups leave, a word of V > g lanes is collected. A matrix ends with a tile marked ``last``, which may hold
-    fewer groups; the words hold ceil(rows / V) beats for it, the lanes behind its last row are undefined. The producer
-    must leave ``groups_per_tile`` cycles between tiles and must own a credit for every word: those that a tile
-    begins are taken at its start, one returns with each word that leaves.
+    Rows keep their order, and the sums of a row stay together. Rows move in groups of g = gcd(R, V), one group per
+    cycle: a tile of R > g rows is held while its groups leave, a word of V > g lanes is collected. A matrix ends with
+    a tile marked ``last``, which may hold fewer groups; the words hold ceil(rows / V) beats for it, the lanes behind
+    its last row are undefined. The producer must leave ``groups_per_tile`` cycles between tiles and must own a credit
+    for every word: those that a tile begins are taken at its start, one returns with each word that leaves.
 
     Parameters
     ----------

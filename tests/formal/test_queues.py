@@ -14,25 +14,29 @@ pytestmark = pytest.mark.formal
 BITS = 3  # of a row sum: what the queue does not look at
 
 
-def row_queue(module, rows_, lanes, depth):
+def row_queue(module, rows_, lanes, depth, batch=1):
     """Rows leave in the order in which tiles bring them, and a matrix ends with a whole word.
 
-    An item is a group of gcd(R, V) rows. What fills the last word of a matrix counts as items that enter with its
-    last tile and have any value. The producer leaves R / g cycles between tiles and owns a credit for each word.
-    By induction.
+    An item is a group of gcd(R, V) rows with the sums of all slots. What fills the last word of a matrix counts as
+    items that enter with its last tile and have any value. The producer leaves R / g cycles between tiles and owns a
+    credit for each word. By induction.
     """
     proof = Proof()
     m = proof.m
-    dut = module.RowQueue(rows=rows_, lanes=lanes, depth=depth, bits=BITS)
+    dut = module.RowQueue(rows=rows_, lanes=lanes, depth=depth, bits=BITS, batch=batch)
     inside = proof.add(dut)
     group = gcd(rows_, lanes)
-    per_tile, per_word, group_bits = rows_ // group, lanes // group, group * BITS
+    per_tile, per_word, group_bits = rows_ // group, lanes // group, group * batch * BITS
     place_bits = (per_word - 1).bit_length()  # lanes are a power of two
-    tile = Cat(*(Value.cast(dut.tile[row])[:BITS] for row in range(rows_)))
-    shown = Cat(*(Value.cast(dut.rows.payload[lane])[:BITS] for lane in range(lanes)))
+
+    def by_row(sums, count):
+        """The sums of `count` rows with those of a row side by side; they come and go one slot after the other."""
+        return Cat(*(Value.cast(sums[slot * count + row])[:BITS] for row in range(count) for slot in range(batch)))
+
+    tile, shown = by_row(dut.tile, rows_), by_row(dut.rows.payload, lanes)
     takes = dut.rows.valid & dut.rows.ready
     item = Tracked(proof, "group", (per_word * (depth + 2) + per_tile).bit_length() + 1, group_bits)
-    words = Tracked(proof, "word", depth.bit_length() + 1, lanes * BITS)  # from the registers to the way out
+    words = Tracked(proof, "word", depth.bit_length() + 1, lanes * batch * BITS)  # from the registers to the way out
     words.leave(takes, shown, offered=dut.rows.valid)
     claim_fifo(proof, inside, words, "fifo")
     words.enter(inside["fifo.w_en"], inside["fifo.w_data"])
@@ -91,9 +95,9 @@ def row_queue(module, rows_, lanes, depth):
 SHAPES = [(4, 2), (2, 2), (1, 2), (1, 4), (3, 2), (3, 4)]
 
 
-@pytest.mark.parametrize("rows_, lanes", SHAPES)
-def test_row_queue(rows_, lanes):
-    row_queue(planted("array.rows"), rows_, lanes, 8)
+@pytest.mark.parametrize("rows_, lanes, batch", [*((*shape, 1) for shape in SHAPES), (2, 2, 2), (3, 2, 2), (1, 2, 4)])
+def test_row_queue(rows_, lanes, batch):
+    row_queue(planted("array.rows"), rows_, lanes, 8, batch)
 
 
 @pytest.mark.parametrize("shape, old, new", [
@@ -108,13 +112,23 @@ def test_row_queue_catches_planted_bug(shape, old, new):
         row_queue(planted("array.rows", old, new), *shape, 8)
 
 
-def array_credit(module, rows_, lanes):
+@pytest.mark.parametrize("shape, old, new", [
+    ((2, 2), "word_select(lane * batch + slot, bits)", "word_select(lane * batch + (batch - 1 - slot), bits)"),
+    ((3, 2), "word_select(lane * batch + slot, bits)", "word_select(slot * self._lanes + lane, bits)"),
+    ((2, 2), "self.tile[slot * self._rows + row][:bits]", "self.tile[row][:bits]"),
+])
+def test_row_queue_catches_mixed_slots(shape, old, new):
+    with disproved():
+        row_queue(planted("array.rows", old, new), *shape, 8, 2)
+
+
+def array_credit(module, rows_, lanes, batch=1):
     """`credit` is the room of the row queue less what is on its way: never negative, and the queue takes every row.
 
     Products of any shape, tiles and the consumer of the rows in any cycle; by induction.
     """
     config = replace(PRESETS["lanes10"], rows=rows_, lanes=lanes, columns=5 * lanes, strip=lcm(rows_, lanes),
-                     row_words=8, activation_words=4, memory_bytes=64, port_bytes=16)
+                     batch=batch, row_words=8, activation_words=4, memory_bytes=64, port_bytes=16)
     proof = Proof()
     m = proof.m
     module.RowQueue = planted("array.rows").RowQueue
@@ -190,9 +204,9 @@ def array_credit(module, rows_, lanes):
     proof.check(3, induction=True)
 
 
-@pytest.mark.parametrize("rows_, lanes", SHAPES)
-def test_array_credit(rows_, lanes):
-    array_credit(planted("array.array"), rows_, lanes)
+@pytest.mark.parametrize("rows_, lanes, batch", [*((*shape, 1) for shape in SHAPES), (3, 2, 2)])
+def test_array_credit(rows_, lanes, batch):
+    array_credit(planted("array.array"), rows_, lanes, batch)
 
 
 @pytest.mark.parametrize("shape, old, new", [

@@ -1,4 +1,7 @@
-"""Bench of the whole ternary array behind its gearbox: products of random matrices against NumPy."""
+"""Bench of the whole ternary array behind its gearbox: products of random matrices against NumPy.
+
+Codes are arrays of B rows, one for each slot, with codes of its own.
+"""
 
 import math
 import os
@@ -19,21 +22,22 @@ STALL = float(os.environ.get("STALL", "0"))
 
 
 async def fill(dut, buffer, codes):
-    """Writes codes into an activation buffer."""
+    """Writes the codes of all slots into an activation buffer."""
     lanes = CONFIG.lanes
-    for first in range(0, len(codes), lanes):
+    for first in range(0, codes.shape[1], lanes):
         dut.activation__valid.value, dut.activation__first.value = 1, int(first == 0)
         dut.activation__buffer.value = buffer
-        part = [int(c) for c in codes[first:first + lanes]]
-        dut.activation__codes.value = pack(data.ArrayLayout(signed(8), lanes), part)
+        part = [int(c) for c in codes[:, first:first + lanes].reshape(-1)]
+        dut.activation__codes.value = pack(data.ArrayLayout(signed(8), len(part)), part)
         await bench.cycles(dut)
     dut.activation__valid.value = 0
 
 
 def codes_of(count):
-    """Random int8 codes, the ends often."""
-    ends, inner = generator.choice([-127, 127, 0], count), generator.integers(-127, 128, count)
-    return np.where(generator.random(count) < 0.3, ends, inner)
+    """Random int8 codes of `count` places of each slot, the ends often."""
+    shape = CONFIG.batch, count
+    ends, inner = generator.choice([-127, 127, 0], shape), generator.integers(-127, 128, shape)
+    return np.where(generator.random(shape) < 0.3, ends, inner)
 
 
 def tiles_of(trits, chunks):
@@ -46,16 +50,24 @@ def tiles_of(trits, chunks):
 
 
 def beats_of(trits, codes):
-    """Rows of a product as beats of up to V."""
-    sums = trits.astype(np.int64) @ codes
-    return [[int(v) for v in sums[k:k + CONFIG.lanes]] for k in range(0, len(sums), CONFIG.lanes)]
+    """Rows of a product as beats: for each slot up to V."""
+    sums = codes @ trits.T.astype(np.int64)
+    return [sums[:, k:k + CONFIG.lanes].tolist() for k in range(0, len(trits), CONFIG.lanes)]
+
+
+def rows_of(dut, stall=0.0):
+    """A monitor of the rows."""
+    return StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), CONFIG.lanes * CONFIG.batch), stall)
 
 
 def compare(items, expected):
     """Received beats against expected ones, which may be shorter."""
+    lanes = CONFIG.lanes
     assert len(items) == len(expected)
     for number, (got, want) in enumerate(zip(items, expected, strict=True)):
-        assert got[:len(want)] == want, (number, got, want)
+        for slot, part in enumerate(want):
+            first = slot * lanes
+            assert got[first:first + len(part)] == part, (number, slot, got, want)
 
 
 class Flags:
@@ -91,7 +103,7 @@ async def products(dut):
     dut.activation__valid.value = 0
     command = StreamDriver(dut, "command", Product, STALL)
     tiles = StreamDriver(dut, "tiles", None, STALL)
-    rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), c.lanes), STALL)
+    rows = rows_of(dut, STALL)
     await bench.start(dut)
     flags = Flags(dut)
     expected, products = [], 0
@@ -123,7 +135,7 @@ async def fed(dut):
     random = bench.rng("fed")
     dut.activation__valid.value = 0
     command, words = StreamDriver(dut, "command", Product, STALL), StreamDriver(dut, "words", None, STALL)
-    rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), c.lanes), STALL)
+    rows = rows_of(dut, STALL)
     await bench.start(dut)
     codes = [codes_of(3 * c.columns) for _ in range(2)]
     for buffer in range(2):
@@ -136,7 +148,7 @@ async def fed(dut):
         run += generator.bytes(-len(run) % c.port_bytes)
         words.send(*(int.from_bytes(run[k:k + c.port_bytes], "little") for k in range(0, len(run), c.port_bytes)))
         command.send({"buffer": buffer, "rows": count, "chunks": chunks})
-        expected += beats_of(trits, codes[buffer][:chunks * c.columns])
+        expected += beats_of(trits, codes[buffer][:, :chunks * c.columns])
     await rows.receive(len(expected))
     await words.drain(20)
     compare(rows.items, expected)
@@ -149,7 +161,7 @@ async def back_to_back(dut):
     dut.activation__valid.value = 0
     command = StreamDriver(dut, "command", Product)
     tiles = StreamDriver(dut, "tiles")
-    rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), c.lanes))
+    rows = rows_of(dut)
     await bench.start(dut)
     flags = Flags(dut)
     chunks = max(2, c.rows // math.gcd(c.rows, c.lanes))
@@ -173,7 +185,7 @@ async def back_to_back(dut):
     trits = generator.integers(-1, 2, (count, c.columns)).astype(np.int8)
     for _ in range(2):
         command.send({"buffer": 1, "rows": count, "chunks": 1})
-        expected += beats_of(trits, codes[1][:c.columns])
+        expected += beats_of(trits, codes[1][:, :c.columns])
         tiles.items.extend(tiles_of(trits, 1))
     before = len(flags.taken)
     await bench.cycles(dut, 3 * c.row_words * (c.lanes // math.gcd(c.rows, c.lanes)) + 60)

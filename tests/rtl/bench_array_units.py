@@ -12,8 +12,9 @@ from sterna.host import tiling
 from streams import StreamMonitor, pack, unpack
 
 generator = np.random.default_rng(bench.SEED)
-TRITS, LATENCY, COLUMNS, ROWS, LANES, DEPTH, WORDS = (
-    int(os.environ.get(name, "0")) for name in ("TRITS", "LATENCY", "COLUMNS", "ROWS", "LANES", "DEPTH", "WORDS"))
+TRITS, LATENCY, COLUMNS, ROWS, LANES, DEPTH, WORDS, BATCH = (
+    int(os.environ.get(name, "0")) for name in ("TRITS", "LATENCY", "COLUMNS", "ROWS", "LANES", "DEPTH", "WORDS",
+                                                "BATCH"))
 
 
 def codes_of(*shape):
@@ -94,18 +95,18 @@ UNKNOWN = 999  # a code that has not been written
 @cocotb.test()
 async def activation_buffers(dut):
     """Writes to one buffer while the other (and finished words of the same) are read; gaps between beats."""
-    model = np.full((2, WORDS, COLUMNS), UNKNOWN, np.int64)
-    shape = data.ArrayLayout(signed(8), LANES)
+    model = np.full((2, BATCH, WORDS, COLUMNS), UNKNOWN, np.int64)
+    shape = data.ArrayLayout(signed(8), BATCH * LANES)
     random = bench.rng("buffers")
     await bench.start(dut)
     pending = []  # expected words, two cycles later
 
     async def cycle(buffer, address):
         dut.buffer.value, dut.address.value = buffer, address
-        pending.append(model[buffer, address].copy())
+        pending.append(model[buffer, :, address].flatten())
         await bench.settled(dut)
         if len(pending) > 2:
-            got = unpack(data.ArrayLayout(signed(8), COLUMNS), int(dut.word.value))
+            got = unpack(data.ArrayLayout(signed(8), BATCH * COLUMNS), int(dut.word.value))
             assert all(c in (g, UNKNOWN) for g, c in zip(got, pending[-3], strict=True)), (buffer, address)
         await bench.cycles(dut)
 
@@ -117,11 +118,11 @@ async def activation_buffers(dut):
                 dut.write__valid.value = 0
                 dut.write__first.value, dut.write__buffer.value = random.randrange(2), random.randrange(2)
                 await cycle(1 - target, random.randrange(WORDS))
-            codes = codes_of(LANES)
+            codes = codes_of(BATCH, LANES)
             dut.write__valid.value, dut.write__first.value, dut.write__buffer.value = 1, int(beat == 0), target
-            dut.write__codes.value = pack(shape, [int(c) for c in codes])
+            dut.write__codes.value = pack(shape, [int(c) for c in codes.reshape(-1)])
             await cycle(1 - target, random.randrange(WORDS))
-            model[target].reshape(-1)[beat * LANES:(beat + 1) * LANES] = codes
+            model[target].reshape(BATCH, -1)[:, beat * LANES:(beat + 1) * LANES] = codes
         dut.write__valid.value = 0
         for address in range(WORDS):
             await cycle(target, address)
@@ -134,14 +135,14 @@ async def row_queue(dut):
     group = math.gcd(ROWS, LANES)
     per_tile = ROWS // group
     dut.tile_valid.value = 0
-    rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), LANES), stall=float(os.environ["STALL"]))
+    rows = StreamMonitor(dut, "rows", data.ArrayLayout(signed(24), BATCH * LANES), stall=float(os.environ["STALL"]))
     await bench.start(dut)
     expected = []
     promised = 0
     for _ in range(30):
         count = random.randint(1, 6 * max(ROWS, LANES))
-        matrix = generator.integers(-(1 << 23), 1 << 23, count)
-        beats = [matrix[k:k + LANES] for k in range(0, count, LANES)]
+        matrix = generator.integers(-(1 << 23), 1 << 23, (BATCH, count))
+        beats = [matrix[:, k:k + LANES] for k in range(0, count, LANES)]
         expected += beats
         for first in range(0, count, ROWS):
             end = min(count, first + ROWS)
@@ -149,8 +150,8 @@ async def row_queue(dut):
             while promised + words - len(rows.items) > DEPTH:
                 await bench.cycles(dut)
             promised += words
-            tile = np.resize(matrix[first:first + ROWS], ROWS)
-            dut.tile.value = pack(data.ArrayLayout(signed(24), ROWS), [int(v) for v in tile])
+            tile = np.pad(matrix[:, first:end], ((0, 0), (0, ROWS - (end - first))), "wrap").reshape(-1)
+            dut.tile.value = pack(data.ArrayLayout(signed(24), BATCH * ROWS), [int(v) for v in tile])
             dut.tile_valid.value, dut.last.value, dut.groups.value = 1, int(end == count), -(-(end - first) // group)
             await bench.cycles(dut)
             dut.tile_valid.value = 0
@@ -159,4 +160,4 @@ async def row_queue(dut):
     await bench.cycles(dut, 20)
     assert len(rows.items) == len(expected)
     for got, beat in zip(rows.items, expected, strict=True):
-        assert got[:len(beat)] == [int(v) for v in beat]
+        assert np.array_equal(np.reshape(got, (BATCH, LANES))[:, :beat.shape[1]], beat)

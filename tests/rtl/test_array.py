@@ -23,7 +23,9 @@ BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, l
                            weight_code="bit2", row_words=64)
 WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, strip=32,
                            row_words=16)
-CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40", "lanes320")), BIT2, WIDE)}
+SLOTS = (preset("lanes40,batch=2"), preset("lanes10,batch=4"),
+         *(dataclasses.replace(c, name=f"{c.name},batch=2", batch=2) for c in (BIT2, WIDE)))
+CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40", "lanes320")), BIT2, WIDE, *SLOTS)}
 
 
 @pytest.mark.rtl
@@ -55,20 +57,29 @@ def test_row_accumulator_of_a_fabric(form, columns):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("columns, lanes, words", [(10, 1, 16), (20, 4, 7), (40, 8, 5), (5, 5, 1)])
-def test_activation_buffers(columns, lanes, words):
-    bench.run(ActivationBuffers(columns=columns, lanes=lanes, words=words), "bench_array_units",
-              f"activations{columns}_{lanes}", testcase="activation_buffers",
-              env={"COLUMNS": columns, "LANES": lanes, "WORDS": words})
+@pytest.mark.parametrize("columns, lanes, words, batch", [
+    (10, 1, 16, 1), (20, 4, 7, 1), (40, 8, 5, 1), (5, 5, 1, 1), (20, 4, 7, 2), (10, 1, 16, 4), (5, 5, 1, 2)])
+def test_activation_buffers(columns, lanes, words, batch):
+    bench.run(ActivationBuffers(columns=columns, lanes=lanes, words=words, batch=batch), "bench_array_units",
+              f"activations{columns}_{lanes}_{batch}", testcase="activation_buffers",
+              env={"COLUMNS": columns, "LANES": lanes, "WORDS": words, "BATCH": batch})
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("rows, lanes", [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1), (3, 4), (10, 4), (5, 2)])
+@pytest.mark.parametrize("rows, lanes, batch", [
+    *((*shape, 1) for shape in [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1), (3, 4), (10, 4), (5, 2)]),
+    (1, 1, 2), (2, 8, 2), (6, 1, 2), (3, 4, 4)])
 @pytest.mark.parametrize("stall", [0.0, 0.8])
-def test_row_queue(rows, lanes, stall):
-    bench.run(RowQueue(rows=rows, lanes=lanes, depth=16), "bench_array_units", f"rows{rows}_{lanes}",
-              testcase="row_queue", env={"ROWS": rows, "LANES": lanes, "DEPTH": 16, "STALL": stall})
+def test_row_queue(rows, lanes, batch, stall):
+    bench.run(RowQueue(rows=rows, lanes=lanes, depth=16, batch=batch), "bench_array_units",
+              f"rows{rows}_{lanes}_{batch}", testcase="row_queue",
+              env={"ROWS": rows, "LANES": lanes, "BATCH": batch, "DEPTH": 16, "STALL": stall})
+
+
+def top(*words):
+    """Name of a top module."""
+    return "_".join(words).replace(",", "_").replace("=", "")
 
 
 def parameters(config):
@@ -81,24 +92,32 @@ def parameters(config):
 @pytest.mark.parametrize("stall, name", [*((0.0, name) for name in CONFIGS if name != "lanes320"),
                                          *((0.4, name) for name in CONFIGS)])
 def test_products(stall, name):
-    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="products",
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), testcase="products",
               env={"STALL": stall, "PAIRS": 3 if name == "lanes320" else 8, **parameters(CONFIGS[name])})
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("family, name", [("ecp5", "lanes40"), ("ecp5", "up5k"), ("xcup", "bit2")])
+@pytest.mark.parametrize("family, name", [("ecp5", "lanes40"), ("ecp5", "up5k"), ("xcup", "bit2"),
+                                          ("ecp5", "lanes40,batch=2")])
 def test_products_in_a_fabric(family, name):
     """The array as a fabric gets it, in step with the cycles that the other tests count."""
-    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{family}_{name}", "icarus", [CARRY_CELLS],
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", family, name), "icarus", [CARRY_CELLS],
               "products", {"STALL": 0.4, "PAIRS": 4, **parameters(CONFIGS[name])}, platform=TARGETS[family])
+
+
+@pytest.mark.rtl
+def test_products_in_the_other_simulator():
+    config = CONFIGS["lanes40,batch=2"]
+    bench.run(TernaryArray(config), "bench_array", top("array", config.name), "verilator", testcase="products",
+              env={"STALL": 0.4, "PAIRS": 8, **parameters(config)})
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
 @pytest.mark.parametrize("name", [n for n in CONFIGS if n != "lanes320"])
 def test_back_to_back(name):
-    bench.run(TernaryArray(CONFIGS[name]), "bench_array", f"array_{name}", testcase="back_to_back",
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), testcase="back_to_back",
               env=parameters(CONFIGS[name]))
 
 
@@ -125,10 +144,10 @@ class Fed(wiring.Component):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("name", ["up5k", "bit2", "wide"])
+@pytest.mark.parametrize("name", ["up5k", "bit2", "wide", "wide,batch=2"])
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 def test_behind_gearbox(name, stall):
-    bench.run(Fed(CONFIGS[name]), "bench_array", f"fed_{name}", testcase="fed",
+    bench.run(Fed(CONFIGS[name]), "bench_array", top("fed", name), testcase="fed",
               env={"STALL": stall, **parameters(CONFIGS[name])})
 
 
