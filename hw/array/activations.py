@@ -6,10 +6,11 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 
-def activation_signature(lanes):
+def activation_signature(lanes, batch=1):
     """Beats of int8 codes for one buffer, in element order; ``first`` restarts at element 0. Always accepted."""
     return wiring.Signature({
-        "valid": Out(1), "first": Out(1), "buffer": Out(1), "codes": Out(data.ArrayLayout(signed(8), lanes))})
+        "valid": Out(1), "first": Out(1), "buffer": Out(1),
+        "codes": Out(data.ArrayLayout(signed(8), lanes * batch))})
 
 
 class ActivationBuffers(wiring.Component):
