@@ -13,12 +13,19 @@ PASSED_STAGE = 7      # a first beat here reaches the write stage before the nex
 
 
 class Command(data.Struct):
-    """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling."""
+    """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling.
+
+    ``slots``: the slots whose banks and scalar registers are written, bit by bit; ``slot``: the one whose numbers go to
+    MEM; ``prior``: an operand C in a bank is that of the slot before, for every slot but 0.
+    """
 
     word: unsigned(96)
     count: unsigned(16)
     offset: unsigned(16)
     start: unsigned(1)
+    slots: unsigned(8)
+    slot: unsigned(3)
+    prior: unsigned(1)
 
 
 class Fields(data.Struct):
@@ -36,6 +43,9 @@ class Fields(data.Struct):
     d_kind: 3
     d_banks: 3
     rotate: 3
+    slots: 8
+    slot: 3
+    prior: 1
 
 
 class Issue(wiring.Component):
@@ -193,6 +203,8 @@ class Issue(wiring.Component):
                         self.fields.peak.eq(vop.peak), self.fields.scalar.eq(vop.peak_scalar),
                         self.fields.d_kind.eq(vop.d_kind), self.fields.d_banks.eq(vop.d_banks),
                         self.fields.rotate.eq(Mux(vop.one, vop.c_address[11:14], 0)),
+                        self.fields.slots.eq(command.slots), self.fields.slot.eq(command.slot),
+                        self.fields.prior.eq(command.prior & (vop.c_kind < SCALAR)),
                         left.eq(Mux(vop.one, 0, (command.count - 1)[lane_bits:16])),
                         pulled_all.eq(0), fresh.eq(1), young.eq(1),
                     ]

@@ -16,7 +16,7 @@ class A(enum.Enum, shape=3):
 class D(enum.Enum, shape=3):
     """Destinations."""
 
-    NONE, VECTOR, SCALAR, ACTIVATION0, ACTIVATION1, MEM, SAMPLE, RESERVED = range(8)
+    NONE, VECTOR, SCALAR, ACTIVATION0, ACTIVATION1, MEM, SAMPLE, LIST = range(8)
 
 
 class Vop(data.Struct):
