@@ -32,7 +32,8 @@ class Choice(wiring.Component):
     come before it. Both compute q[j] = weight(fix(t[0]) - fix(t[j])), an entry per cycle: the significand is shifted to
     units of 2^-10, subtracted, looked up in two halves of one ROM, and the two factors are multiplied. The first pass
     sums all weights, which are at most 65534, and 16 steps multiply the sum by P; the second counts the entries with
-    2^16 (q[0] + ... + q[j-1]) < P total. ``done`` is set n + 3 cycles after ``run``, with ``p`` 3 n + 36 cycles.
+    2^16 (q[0] + ... + q[j-1]) < P total. ``done`` is set n + 2 cycles after ``run``,
+    with ``p`` 2 n + m + 34 cycles after it if m entries take part.
 
     Parameters
     ----------

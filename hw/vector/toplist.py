@@ -90,9 +90,9 @@ class TopList(wiring.Component):
     made again behind them.
 
     Throughput: an element per cycle, and s + 1 cycles more for one that goes s places in front of the end. So N rows
-    take at most N (k + 1) cycles, in ascending order. Latency: an element enters the list 4 cycles behind its
-    score at the earliest; the choice of n entries takes n + 3 cycles, with ``p`` 3 n + 36. Back-pressure: none, but keys
-    may only be offered while ``pending`` is 0, and then at most ``beats`` beats. Range: any fp24 numbers.
+    take at most N (k + 1) cycles, in ascending order. Latency: an element is compared 3 cycles behind its score at the
+    earliest; the choice of n entries takes n + 2 cycles, with ``p`` at most 3 n + 34. Back-pressure: none, but a strip
+    may only begin while ``pending`` is 0, and has at most ``beats`` beats. Range: any fp24 numbers.
 
     Parameters
     ----------
