@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.sim.golden import toplist
 
-WEIGHT_STAGES = 8  # from the address of an entry to its weight at the sum
+ENTRY_STAGES = 2  # from the address of an entry to the entry
+WEIGHT_STAGES = ENTRY_STAGES + 7  # from the address of an entry to its weight at the sum
 _FIX_BITS = 20
 _TOP_EXPONENT = 127 + _FIX_BITS - 1 - toplist.STEP_BITS  # of the numbers whose fix() begins with its highest bit
 
@@ -32,8 +33,8 @@ class Choice(wiring.Component):
     come before it. Both compute q[j] = weight(fix(t[0]) - fix(t[j])), an entry per cycle: the significand is shifted to
     units of 2^-10, subtracted, looked up in two halves of one ROM, and the two factors are multiplied. The first pass
     sums all weights, which are at most 65534, and 16 steps multiply the sum by P; the second counts the entries with
-    2^16 (q[0] + ... + q[j-1]) < P total. ``done`` is set n + 2 cycles after ``run``,
-    with ``p`` 2 n + m + 34 cycles after it if m entries take part.
+    2^16 (q[0] + ... + q[j-1]) < P total. ``done`` is set n + 3 cycles after ``run``,
+    with ``p`` 2 n + m + 37 cycles after it if m entries take part.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Choice(wiring.Component):
     p : In(16)
         P in units of 2^-16; 0: all entries take part.
     address : Out(range(depth))
-        The entry whose ``key``, ``score`` (unsigned, in the order of the numbers) and ``row`` come in the next cycle.
+        The entry whose ``key``, ``score`` (unsigned, in the order of the numbers) and ``row`` come two cycles later.
     key : In(24), score : In(24), row : In(row_bits)
     done : Out(1), best : Out(row_bits)
         Row of the winner, once ``done``.
@@ -112,11 +113,11 @@ class Choice(wiring.Component):
                 with m.If(ends):
                     m.d.sync += [state.eq(State.CHOOSE), issues.eq(1), limit.eq(parts + part)]
             with m.Case(State.CHOOSE):
-                with m.If(valid[1]):
+                with m.If(valid[ENTRY_STAGES]):
                     m.d.sync += chosen.eq(1)
                     with m.If(~chosen | (self.score > best_score)):
                         m.d.sync += [best_score.eq(self.score), self.best.eq(self.row)]
-                    with m.If(last[1]):
+                    with m.If(last[ENTRY_STAGES]):
                         m.d.sync += state.eq(State.DONE)
         with m.If(~self.run):
             m.d.sync += [state.eq(State.REST), issues.eq(0), self.address.eq(0), *(bit.eq(0) for bit in valid[1:])]
@@ -124,7 +125,7 @@ class Choice(wiring.Component):
 
     def _weight(self, m, valid):
         """The weight of each entry, 16 bits, WEIGHT_STAGES cycles behind its address."""
-        # Stage 1, the entry: its significand and by how much 2^10 |t| is to the right of the highest bit of fix.
+        # The entry: its significand and by how much 2^10 |t| is to the right of the highest bit of fix.
         negative, magnitude = ~self.key[23], self.key[:23] ^ (~self.key[23]).replicate(23)
         exponent = magnitude[15:]
         number = Signal(_FIX_BITS)
@@ -137,23 +138,23 @@ class Choice(wiring.Component):
             m.d.sync += [number.eq(~0), places.eq(0)]
         with m.If(exponent <= _TOP_EXPONENT - _FIX_BITS):
             m.d.sync += number.eq(0)
-        # Stage 2: |fix(t)|. Stage 3: the difference to the first entry, both with their signs. Of two negative
-        # numbers the first has the smaller magnitude.
-        negative_2, negative_3 = Signal(), Signal()
+        # Then |fix(t)|, and the difference to the first entry, both with their signs. Of two negative numbers the first
+        # has the smaller magnitude.
+        number_negative, fixed_negative = Signal(), Signal()
         fixed = Signal(_FIX_BITS)
         first, first_negative, has_first = Signal(_FIX_BITS), Signal(), Signal()
         difference = Signal(_FIX_BITS + 1)
         m.d.sync += [
-            negative_2.eq(negative), negative_3.eq(negative_2), fixed.eq(number >> places),
+            number_negative.eq(negative), fixed_negative.eq(number_negative), fixed.eq(number >> places),
             difference.eq((Cat(first, Const(0, 1)) ^ first_negative.replicate(_FIX_BITS + 1))
-                          + (Cat(fixed, Const(0, 1)) ^ (~negative_3).replicate(_FIX_BITS + 1))
-                          + (first_negative == negative_3)),
+                          + (Cat(fixed, Const(0, 1)) ^ (~fixed_negative).replicate(_FIX_BITS + 1))
+                          + (first_negative == fixed_negative)),
         ]
         with m.If(~has_first):
-            m.d.sync += [first.eq(fixed), first_negative.eq(negative_3), has_first.eq(valid[3]), difference.eq(0)]
+            m.d.sync += [first.eq(fixed), first_negative.eq(fixed_negative), has_first.eq(valid[ENTRY_STAGES + 2]), difference.eq(0)]
         with m.If(~self.run):
             m.d.sync += has_first.eq(0)
-        # Stages 4 to 7: ROM, its output registers, the product, and 0 for what is too far away.
+        # ROM, its output registers, the product, and 0 for what is too far away.
         words = toplist.weight_words()
         m.submodules.rom = rom = Memory(shape=16, depth=len(words), init=words)
         index_bits = toplist.INDEX_BITS
@@ -166,7 +167,7 @@ class Choice(wiring.Component):
             factors.append(factor)
         product = Signal(32)
         far = [difference[2 * index_bits:].any()]
-        for stage in range(5, WEIGHT_STAGES):
+        for stage in range(WEIGHT_STAGES - 3, WEIGHT_STAGES):
             bit = Signal(name=f"far_{stage}")
             m.d.sync += bit.eq(far[-1])
             far.append(bit)

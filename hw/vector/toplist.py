@@ -89,9 +89,9 @@ class TopList(wiring.Component):
     one has its place. Whenever all beats have been taken the choice is made (`Choice`); new beats end it, and it is
     made again behind them.
 
-    Throughput: an element per cycle, and s + 1 cycles more for one that goes s places in front of the end. So N rows
-    take at most N (k + 1) cycles, in ascending order. Latency: an element is compared 3 cycles behind its score at the
-    earliest; the choice of n entries takes n + 2 cycles, with ``p`` at most 3 n + 34. Back-pressure: none, but a strip
+    Throughput: an element per cycle, and s + 2 cycles more for one that goes s places in front of the end. So N rows
+    take at most N (k + 2) cycles, in ascending order. Latency: an element is compared 3 cycles behind its score at the
+    earliest; the choice of n entries takes n + 3 cycles, with ``p`` at most 3 n + 37. Back-pressure: none, but a strip
     may only begin while ``pending`` is 0, and has at most ``beats`` beats. Range: any fp24 numbers.
 
     Parameters
@@ -153,29 +153,35 @@ class TopList(wiring.Component):
         worst = Signal(24)  # key of the last entry of a full list
         # The element that comes next, and the one that is being inserted into the hole that moves up.
         valid, key, score, row = Signal(), Signal(24), Signal(24), Signal(self.row_bits)
-        inserts, hole, new = Signal(), Signal(choice.address_bits), Signal(entry)
-        moves = Signal()  # the entry above the hole into the hole
+        free, inserts, hole, new = Signal(), Signal(), Signal(choice.address_bits), Signal(entry)
+        # `above` is the entry above the hole, and what is read next is the one above that: the memory has time. Both are
+        # there two cycles after an insertion or a choice.
+        above, settled, loaded = Signal(entry), Signal(), Signal()
+        moves, next_at = Signal(), Signal(choice.address_bits)  # `above` into the hole; what is read
         m.d.comb += [
             elements.clear.eq(self.start), elements.keys.eq(self.keys & active), elements.scores.eq(self.scores),
-            elements.mask.eq(self.mask), elements.values.eq(self.values), elements.take.eq(~inserts),
+            elements.mask.eq(self.mask), elements.values.eq(self.values), elements.take.eq(free),
             self.pending.eq(elements.pending), self.holds.eq(full | bottom.any()),
             choice.run.eq(self.holds & ~(elements.pending | valid | inserts)),
             choice.last.eq(bottom - ~full), choice.p.eq(p),
-            choice.key.eq(read.data.key), choice.score.eq(read.data.score), choice.row.eq(read.data.row),
+            choice.key.eq(above.key), choice.score.eq(above.score), choice.row.eq(above.row),
             self.best.eq(choice.best),
             self.busy.eq(elements.pending | valid | inserts | (self.holds & ~choice.done)),
-            # The entry above the hole is read a cycle ahead.
-            read.addr.eq(Mux(choice.run, choice.address, Mux(inserts, hole - 2, bottom - 1))),
-            moves.eq(hole.any() & (read.data.key < new.key)),
-            write.addr.eq(hole), write.data.eq(Mux(moves, read.data, new)), write.en.eq(inserts),
+            free.eq(~inserts & settled), next_at.eq(Mux(inserts, hole - 3, Mux(settled, bottom - 2, bottom - 1))),
+            read.addr.eq(Mux(choice.run, choice.address, next_at)),
+            moves.eq(hole.any() & (above.key < new.key)),
+            write.addr.eq(hole), write.data.eq(Mux(moves, above, new)), write.en.eq(inserts),
         ]
-        with m.If(~inserts):
+        m.d.sync += [settled.eq(~(inserts | choice.run)), loaded.eq(~(inserts | choice.run) & settled)]
+        with m.If(~loaded | inserts):
+            m.d.sync += above.eq(read.data)
+        with m.If(free):
             m.d.sync += [
                 valid.eq(elements.valid), key.eq(ordered(elements.key)), score.eq(ordered(elements.score)),
                 new.key.eq(key), new.score.eq(score), new.row.eq(row), row.eq(row + valid), hole.eq(bottom),
                 inserts.eq(valid & (~full | (key > worst))),
             ]
-        with m.Else():
+        with m.If(inserts):
             m.d.sync += [hole.eq(hole - 1), inserts.eq(moves)]
             with m.If(hole == limit):
                 m.d.sync += worst.eq(write.data.key)

@@ -131,10 +131,11 @@ class Unit:
 
 def cost(keys, k):
     """Cycles that the elements of a strip take, on a list that was empty."""
-    held, cycles = [], 0
+    held, cycles, settles = [], 0, 0
     for key in (float(number) for number in fp24.from_bits(keys)):
-        cycles += 1
-        if len(held) < k or key > held[-1]:
+        cycles += 1 + settles
+        settles = len(held) < k or key > held[-1]  # a cycle before the next element is compared
+        if settles:
             place = sum(other >= key for other in held)
             cycles += min(len(held), k - 1) - place + 1
             held = [*held[:place], key, *held[place:]][:k]
@@ -161,12 +162,33 @@ async def samplings(dut):
                     await unit.cycle()
         if part % 4:
             await unit.check()
-        elif part % 8:  # the next start comes at any moment, also between keys and scores
+        elif part % 8:  # the next start comes between keys and scores
             await unit.until("pending")
             await unit.offer("keys", unit.rows(STRIP)[0])
-        else:
-            for _ in range(unit.random.randint(0, 60)):
-                await unit.cycle()
+
+
+@cocotb.test()
+async def cut_off(dut):
+    """A start at every moment of a strip's insertions, and a beat at every moment of a choice."""
+    unit = Unit(dut)
+    await bench.start(dut)
+    for wait in range(6 * LANES + 12):
+        await unit.start(DEPTH, 0)
+        keys = bits_of(unit.numbers, "ascending", STRIP)
+        await unit.strip(keys, keys)
+        for _ in range(wait):
+            await unit.cycle()
+        await unit.start(*unit.settings())
+        await unit.strip(*unit.rows(LANES + 1 if BEATS > 1 else 1))
+        await unit.check()
+    for wait in range(3 * min(DEPTH, STRIP) + 40):
+        await unit.start(DEPTH, 50000)
+        await unit.strip(*unit.rows(STRIP, noise=True))
+        await unit.until("pending")
+        for _ in range(wait + STRIP // 2):
+            await unit.cycle()
+        await unit.strip(*unit.rows(1))
+        await unit.check()
 
 
 @cocotb.test()
@@ -194,7 +216,7 @@ async def times(dut):
             await unit.strip(keys, keys)
             n = min(unit.k, STRIP)
             listed = fp24.from_bits(keys)[toplist.best_rows(fp24.from_bits(keys), unit.k)]
-            passes = n + 2 if not p else 2 * n + toplist.taking_part(listed, p) + 34
+            passes = n + 3 if not p else 2 * n + toplist.taking_part(listed, p) + 37
             waited = await unit.check()
             assert BEATS + waited == FILL + cost(keys, unit.k) + passes, (kind, k, p, waited)
 
