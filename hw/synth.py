@@ -24,6 +24,7 @@ class Unit:
     path: str
     arguments: object
     memory: str = ""  # the kind of memory that the unit belongs to, if not to both
+    option: str = ""  # the parameter of the configuration without which (0) there is no such unit
 
     def create(self, config):
         """The component for `config`."""
@@ -57,6 +58,8 @@ UNITS = {
     "multiplier": Unit("vector.float:Multiplier", _none),
     "adder": Unit("vector.float:Adder", lambda c: ((c.compact,), {})),
     "tables": Unit("vector.tables:TableUnit", _none),
+    "toplist": Unit("vector.toplist:TopList",
+                    lambda c: ((c.lanes, min(24, c.register_bits), c.top_k, c.strip // c.lanes), {}), option="top_k"),
     "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
     "fetch": Unit("memory.fetch:Fetch",
                   lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
@@ -148,13 +151,18 @@ class Cells:
 
 def units_of(config):
     """Names of the units that `config` has."""
-    return [name for name, unit in UNITS.items() if unit.memory in ("", config.memory)]
+    return [name for name, unit in UNITS.items()
+            if unit.memory in ("", config.memory) and (not unit.option or getattr(config, unit.option))]
 
 
 def check(unit, config):
     """SynthesisError unless `config` has a unit called `unit`; it lists those that there are."""
     if unit not in UNITS:
         raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
+    option = UNITS[unit].option
+    if option and not getattr(config, option):
+        raise SynthesisError(f"unit {unit!r}: the preset {config.name} has none, as its {option} is 0; "
+                             f"add one: --preset {config.name},{option}=NUMBER")
     if unit not in units_of(config):
         raise SynthesisError(f"unit {unit!r}: the preset {config.name} with {config.memory} memory has none; "
                              f"use one of {', '.join(units_of(config))}")

@@ -11,7 +11,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from sterna.hw import __main__ as command
 from sterna.hw import synth
-from sterna.hw.config import PRESETS
+from sterna.hw.config import PRESETS, preset
 from sterna.hw.place import place
 
 
@@ -59,6 +59,8 @@ def test_json_of_a_unit(capsys):
     (["synth", "nothing"], "error: unknown unit 'nothing': use one of array, "),
     (["synth", "onchip", "--preset", "lanes10"],
      "error: unit 'onchip': the preset lanes10 with external memory has none; use one of array, "),
+    (["synth", "toplist", "--preset", "up5k"],
+     "error: unit 'toplist': the preset up5k has none, as its top_k is 0; add one: --preset up5k,top_k=NUMBER"),
     (["synth", "tree", "--preset", "huge"], "error: unknown preset 'huge': use one of up5k, "),
     (["synth", "tree", "--family", "virtex"], "error: unknown family 'virtex': use one of ecp5, ice40, xc7, xcup"),
     (["verilog", "--preset", "up5k", "--unit", "tree", "-o", "/nowhere/tree.v"],
@@ -99,10 +101,11 @@ def test_verilog_is_written(tmp_path):
 
 @pytest.mark.parametrize("unit", synth.UNITS)
 def test_every_unit_can_be_created(unit):
+    configs = [*PRESETS.values(), preset("lanes40,top_k=64")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)  # creating is all that is asked here
-        for config in PRESETS.values():
+        for config in configs:
             if unit in synth.units_of(config):
                 assert isinstance(synth.create(unit, config), wiring.Component)
         gc.collect()
-    assert any(unit in synth.units_of(config) for config in PRESETS.values())
+    assert any(unit in synth.units_of(config) for config in configs)
