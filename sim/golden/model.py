@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sterna.sim.golden import rng, tables
+from sterna.sim.golden import rng, tables, toplist
 from sterna.sim.golden.fp24 import LN2, mac, mul, round24, round24_into
 from sterna.sim.golden.packed import PackError
 
@@ -71,11 +71,12 @@ def codes(u, qm):
 
 
 def sample_scores(logits, keys, inverse_temperature):
-    """Scores of section 8: fp24 logits [B, V] and keys [B] -> scores [B, V], 1/T as fp24."""
+    """(t, scores) of section 8, both [B, V]: fp24 logits [B, V] and keys [B], 1/T as fp24."""
     v, n = rng.row_random(np.asarray(keys)[:, None], np.arange(logits.shape[-1]))
     x = mac(v, tables.log1m(v), mul(n, LN2))
     log = round24(tables.exponent(x) + tables.log2(x))
-    return mac(-log, LN2, mul(logits, inverse_temperature))
+    t = mul(logits, inverse_temperature)
+    return t, mac(-log, LN2, t)
 
 
 class Rows(NamedTuple):
@@ -180,18 +181,28 @@ class GoldenModel:
         return _mul(head.rows, head.scale[:, None])
 
     @staticmethod
-    def sample(head, seed=0, position=0, temperature=0.0):
+    def sample(head, seed=0, position=0, temperature=0.0, top_k=0, top_p=1.0):
         """Next tokens (int64 [B]) of Rows; temperature 0 is greedy, ties go to the lowest row.
 
-        ``seed`` and ``position`` (that of the token just read) are numbers or arrays [B].
+        ``seed`` and ``position`` (that of the token just read) are numbers or arrays [B]. ``top_k`` 0: no list, and
+        then no ``top_p`` either; ``top_p`` 1: the whole list. Greedy needs neither.
         """
-        logits = _mul(head.rows, head.scale[:, None])
+        if top_k < 0:
+            raise ValueError(f"top-k {top_k}: use 0 or more")
+        p_code = 0 if top_p == 1 else toplist.p_code_of(top_p)
+        if p_code and not top_k:
+            raise ValueError(f"top-p {top_p}: works on a list, so give top-k as well")
+        scores = _mul(head.rows, head.scale[:, None])
         if temperature > 0:
             keys = np.broadcast_to(rng.key(seed, position), head.scale.shape)
-            logits = sample_scores(logits, keys, round24(1 / temperature))
-        return np.argmax(logits, -1)
+            t, scores = sample_scores(scores, keys, round24(1 / temperature))
+            if top_k:
+                return np.array([toplist.choose(one, score, top_k, p_code)
+                                 for one, score in zip(t, scores, strict=True)], np.int64)
+        return np.argmax(scores, -1)
 
-    def generate(self, prompt_ids, n, seed=0, temperature=0.0, start_state=None, start_position=0, stop=None):
+    def generate(self, prompt_ids, n, seed=0, temperature=0.0, start_state=None, start_position=0, stop=None,
+                 top_k=0, top_p=1.0):
         """n next tokens (list of int) after a prompt.
 
         Parameters
@@ -202,6 +213,8 @@ class GoldenModel:
             Advanced in place. The last token returned has not been read yet.
         stop : int, optional
             A token that ends the text; it is returned as the last one.
+        top_k, top_p
+            As for ``sample``.
         """
         if not len(prompt_ids):
             raise ValueError("the prompt is empty: give at least the start token")
@@ -211,7 +224,7 @@ class GoldenModel:
             at = position - start_position
             head = self.step([prompt_ids[at] if at < len(prompt_ids) else out[-1]], state)
             if at + 1 >= len(prompt_ids):
-                out.append(int(self.sample(head, seed, position, temperature)[0]))
+                out.append(int(self.sample(head, seed, position, temperature, top_k, top_p)[0]))
                 if out[-1] == stop:
                     break
         return out
