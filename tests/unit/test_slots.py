@@ -281,6 +281,12 @@ def test_trace_names_the_slots_that_count():
     states = [(f["a_kind"], slots) for f, _, slots in seen if f["d_kind"] == isa.D_VECTOR and f["d"] == h
               and f["d_banks"] == 4 and f["b_kind"] == 3]
     assert states == [(isa.A_STREAM32, [2]), (isa.KIND_SCALAR, [1])] * 3
+    # Of chained tokens of the prompt only the last one's state is kept.
+    seen.clear()
+    board.machine.slots[1].enabled = board.machine.slots[2].enabled = False
+    board.begin(0, prompt=[1, 2, 3], count=1, chained=True)
+    board.machine.step()
+    assert [slots for f, _, slots in seen if f["d_kind"] == isa.D_MEM] == [[2]] * 3
 
 
 def slot_loop(*body, which=isa.ACTIVE):
