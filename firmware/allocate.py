@@ -7,7 +7,7 @@ fold can read them at two addresses.
 
 from dataclasses import dataclass
 
-from sterna.firmware.isa import PARTIAL_SUMS, ROTATE_LSB, bank, to_banks
+from sterna.firmware.isa import PARTIAL_SUMS, ROTATE_LSB, bank, to_banks, to_list
 
 
 class AllocationError(ValueError):
@@ -30,7 +30,16 @@ class Vector:
 
     def write(self, *, plus=False, mod=False):
         """Destination operand: every bank of the vector."""
-        return to_banks(sum(1 << n for n in self.banks), self.address, plus=plus, mod=mod, words=self.words)
+        return to_banks(self.mask, self.address, plus=plus, mod=mod, words=self.words)
+
+    def offer(self):
+        """Destination operand: every bank of the vector, and the list of the best rows."""
+        return to_list(self.mask, self.address, words=self.words)
+
+    @property
+    def mask(self):
+        """The banks as the bits of a destination."""
+        return sum(1 << n for n in self.banks)
 
 
 class Banks:

@@ -5,6 +5,7 @@ from itertools import combinations
 
 from sterna.firmware import isa
 from sterna.firmware.isa import IsaError, Operand
+from sterna.firmware.waits import waiting_operations
 
 
 class AssemblerError(IsaError):
@@ -27,6 +28,8 @@ class Assembler:
         self.program_words = program_words
         self.labels = {}
         self._code = []  # (opcode, fields, operands of a VOP or None)
+        self._loop = None  # number of the SLOT that has begun the present slot loop
+        self._ends = {}    # {SLOT that begins a slot loop: SLOT that ends it}
 
     def __len__(self):
         return len(self._code)
@@ -38,15 +41,44 @@ class Assembler:
         self.labels[name] = len(self._code)
 
     def emit(self, opcode, **fields):
-        """Append any instruction but a VOP; ``target`` may be a label defined later."""
+        """Append any instruction but a VOP; ``target`` may be a label defined later.
+
+        AssemblerError: a slot loop in another, an end of one that has not begun, or fields of the other form of SLOT.
+        """
         isa.encode(opcode, **{k: v for k, v in fields.items() if not isinstance(v, str)})
+        if opcode == isa.SLOT:
+            self._slot(fields)
         self._code.append((opcode, fields, None))
+
+    def _slot(self, fields):
+        where = f"instruction {len(self._code)}: SLOT"
+        if not fields.get("again", 0):
+            if self._loop is not None:
+                raise AssemblerError(f"{where} in the slot loop of instruction {self._loop}: end that one first")
+            if fields.get("target", 0):
+                raise AssemblerError(f"{where} begins a loop, which takes no target")
+            self._loop = len(self._code)
+        else:
+            if self._loop is None:
+                raise AssemblerError(f"{where} ends no slot loop")
+            if fields.get("which", 0) or fields.get("prior", 0):
+                raise AssemblerError(f"{where} ends a loop: which and prior belong to its begin")
+            self._ends[self._loop] = len(self._code)
+            self._loop = None
+
+    def slots(self, which, body, prior=False):
+        """Append a slot loop over the slots ``which``; ``body()`` appends what it repeats."""
+        self.emit(isa.SLOT, which=which, prior=int(prior))
+        first = len(self._code)
+        body()
+        self.emit(isa.SLOT, again=1, target=first)
 
     def vop(self, d=isa.NOWHERE, a=isa.ZERO, b=isa.ONE, c=isa.ZERO, *, one=False, wait=False, negp=False, negc=False,
             table="NONE", maximum=None, minimum=None):
         """Append r = (+-) a * b + (+-) c to d; ``maximum`` or ``minimum`` is the scalar register of the peak.
 
-        AssemblerError: two reads of one bank at different addresses, or a value that its field cannot hold.
+        AssemblerError: two reads of one bank at different addresses, a value that its field cannot hold, or an
+        operand that a slot loop does not allow.
         """
         where = f"instruction {len(self._code)}: VOP"
         for x, y in combinations([o for o in (a, b, c) if o.kind < 3], 2):
@@ -60,7 +92,12 @@ class Assembler:
             if not 0 <= operand.rotate < self.lanes or operand.rotate and not (one and name == "c"):
                 raise AssemblerError(f"{where} {name} rotate {operand.rotate}: only c of a one-element "
                                      "operation, below V")
-        if d.kind == isa.D_VECTOR and not d.banks:
+        if self._loop is not None:
+            peaked = maximum is not None or minimum is not None
+            found = [text for text, kinds, operand in isa.NOT_IN_SLOT_LOOPS if {"a": a, "c": c, "d": d}[operand].kind in kinds]
+            if found or peaked:
+                raise AssemblerError(f"{where} in a slot loop has {(found or ['a peak'])[0]}: use it outside")
+        if d.kind in (isa.D_VECTOR, isa.D_LIST) and not d.banks:
             raise AssemblerError(f"{where} writes a vector to no bank")
         if d.kind == isa.D_SCALAR and d.address < 2:
             raise AssemblerError(f"{where} writes s{d.address}, which is constant")
@@ -86,113 +123,35 @@ class Assembler:
             raise AssemblerError(f"target {target}: the program has {len(self._code)} instructions")
         return target
 
-    def _accesses(self, index):
-        """``(reads, writes, late)`` of a VOP as sets of (space, first, end, beats): the analysis compares these.
-        ``late`` are those of the writes that take longer.
-
-        Two accesses with equal ``beats``, unless that is None, touch a common word in the same beat.
-        """
-        _, fields, operands = self._code[index]
-        reads, writes, late = set(), set(), set()
-
-        def span(operand):
-            first, end = operand.address, operand.address + 1
-            plus, mod = operand.plus, operand.mod
-            if fields["one"]:
-                plus = mod = False
-            elif operand.words is None:
-                first, end = 0, 1 << 14
-            else:
-                end = first + operand.words
-            return first, end, None if mod else (operand.address, plus)
-
-        table = 1 <= fields["table"] <= 5
-        for position, operand in enumerate(operands[:1] if table else operands[:3]):
-            if operand.kind < 3:
-                reads.add((operand.kind, *span(operand)))
-            elif operand.kind == isa.KIND_SCALAR and operand.address > 1:
-                reads.add(("s", operand.address, operand.address + 1, None))
-            elif operand.kind == (isa.C_RANDOM if position == 2 else isa.A_RANDOM):
-                reads.add(("row counter", 0, 1, None))
-        d = operands[3]
-        if d.kind == isa.D_VECTOR:
-            writes.update((number, *span(d)) for number in range(3) if d.banks >> number & 1)
-        elif d.kind == isa.D_SCALAR:
-            writes.add(("s", d.address, d.address + 1, None))
-        elif d.kind in (isa.D_ACTIVATION0, isa.D_ACTIVATION1):
-            writes.add(("q", d.kind, d.kind + 1, None))
-        elif d.kind == isa.D_SAMPLE:
-            late.add(("row counter", 0, 1, None))  # comparisons among themselves stay in order
-        if fields["peak"]:
-            late.add(("s", fields["k"], fields["k"] + 1, None))
-        return reads, writes | late, late
-
     def _successors(self, index):
         opcode, fields, _ = self._code[index]
         if opcode == isa.HALT:
             return (0,)  # the next token's program starts while the last results are still under way
         following = (index + 1,) if index + 1 < len(self._code) else ()
+        if opcode == isa.SLOT:
+            # A slot that is not meant executes no VOP, as if the way led from one end of the loop to the other.
+            if not fields.get("again", 0):
+                return (*following, self._ends[index])
+            return (*following, self._target(fields), index)
         if opcode == isa.JUMP and fields.get("condition", 0) == isa.ALWAYS:
             return (self._target(fields),)
         return (*following, self._target(fields)) if "target" in fields else following
 
     def waits(self):
-        """Set of the VOPs (instruction numbers) that must wait.
-
-        A VOP waits when the one before it, on any path, has a result that it reads or writes, or the one before
-        that a peak or a row count: these may still be under way, unless a VOP in between waited. Only results
-        matter: operands are read in program order. A result that is met in the beat that wrote it is no longer
-        under way (docs/isa.md).
-        """
-        count = len(self._code)
-        vops = [i for i in range(count) if self._code[i][0] == isa.VOP]
-        accesses = {i: self._accesses(i) for i in vops}
-
-        def clashes(which):
-            """{VOP i: bits j}: VOP j writes what VOP i touches."""
-            found = dict.fromkeys(vops, 0)
-            for i in vops:
-                touched = accesses[i][0] | {w for w in accesses[i][1] if w[0] != "row counter"}
-                for j in vops:
-                    if any(s == t and a < d and c < b and (k is None or k != n)
-                           for s, a, b, k in accesses[j][which] for t, c, d, n in touched):
-                        found[i] |= 1 << j
-            return found
-
-        clash = clashes(1), clashes(2)
-        successors = [self._successors(i) for i in range(count)]
-        asked = {i for i in vops if self._code[i][1]["wait"]}
-
-        def late(waiting):
-            """First VOP that meets a result under way although it does not wait, or None."""
-            entry = [(0, 0)] * count  # the VOPs that may have come last, and those that may have come before them
-            todo = list(range(count))
-            while todo:
-                i = todo.pop()
-                leaving = entry[i]
-                if i in accesses:
-                    leaving = 1 << i, 0 if i in waiting else leaving[0]
-                for j in successors[i]:
-                    merged = entry[j][0] | leaving[0], entry[j][1] | leaving[1]
-                    if merged != entry[j]:
-                        entry[j] = merged
-                        todo.append(j)
-            return next((i for i in vops if i not in waiting
-                         and any(bits & c[i] for bits, c in zip(entry[i], clash, strict=True))), None)
-
-        waiting = set(asked)
-        while (found := late(waiting)) is not None:
-            waiting.add(found)
-        # A wait that was chosen first may be covered by one chosen later, round a loop: drop what is not needed.
-        for i in sorted(waiting - asked):
-            if late(waiting - {i}) is None:
-                waiting.remove(i)
-        return waiting
+        """Set of the VOPs (instruction numbers) that must wait; see ``sterna.firmware.waits``."""
+        vops = {i: (fields, operands) for i, (opcode, fields, operands) in enumerate(self._code) if opcode == isa.VOP}
+        return waiting_operations(vops, [self._successors(i) for i in range(len(self._code))])
 
     def words(self, auto_wait=True):
-        """The program as 96-bit integers. AssemblerError: a label is missing or the program is too long."""
+        """The program as 96-bit integers. AssemblerError: a label or the end of a slot loop is missing, or it is too long."""
         if len(self._code) > self.program_words:
             raise AssemblerError(f"program of {len(self._code)} instructions: the device holds {self.program_words}")
+        if self._loop is not None:
+            raise AssemblerError(f"the slot loop of instruction {self._loop} has no end")
+        for begin, end in self._ends.items():
+            if self._target(self._code[end][1]) != begin + 1:
+                raise AssemblerError(f"instruction {end}: SLOT goes back to the instruction behind the begin of its "
+                                     f"loop, which is {begin + 1}")
         waiting = self.waits() if auto_wait else ()
         result = []
         for index, (opcode, fields, _) in enumerate(self._code):
@@ -205,7 +164,7 @@ class Assembler:
         return result
 
 
-_VECTOR = re.compile(r"b([0-2]+)\[(\d+)(\+?)(%?)(?:>(\d+))?\]$")
+_VECTOR = re.compile(r"(b|list)([0-2]+)\[(\d+)(\+?)(%?)(?:>(\d+))?\]$")
 _KEYWORDS = {"a": {"row": isa.ROW, "stream32": isa.STREAM32, "stream8": isa.STREAM8, "random": isa.RANDOM}, "b": {},
              "c": {"random": isa.RANDOM_LN2},
              "d": {"none": isa.NOWHERE, "q0": isa.to_activation(0), "q1": isa.to_activation(1), "mem": isa.MEM,
@@ -218,12 +177,14 @@ def _operand(name, text):
     if re.fullmatch(r"s\d+", text):
         return isa.to_scalar(int(text[1:])) if name == "d" else isa.scalar(int(text[1:]))
     match = _VECTOR.match(text)
-    if not match or name != "d" and len(match[1]) > 1:
+    if not match or name != "d" and (match[1] != "b" or len(match[2]) > 1):
         raise AssemblerError(f"operand {name}={text}: not a bank, scalar register or source")
-    flags = {"plus": bool(match[3]), "mod": bool(match[4]), "rotate": int(match[5] or 0)}
+    _, banks, address, plus, mod, rotate = match.groups()
+    flags = {"plus": bool(plus), "mod": bool(mod), "rotate": int(rotate or 0)}
     if name == "d":
-        return Operand(isa.D_VECTOR, int(match[2]), banks=sum(1 << int(n) for n in set(match[1])), **flags)
-    return Operand(int(match[1]), int(match[2]), **flags)
+        kind = isa.D_VECTOR if match[1] == "b" else isa.D_LIST
+        return Operand(kind, int(address), banks=sum(1 << int(n) for n in set(banks)), **flags)
+    return Operand(int(banks), int(address), **flags)
 
 
 def parse(text, lanes, program_words=1024):
@@ -270,6 +231,8 @@ def _parse_line(result, line):
     for key, value in pairs.items():
         if key == "condition" and value in isa.CONDITIONS:
             fields[key] = isa.CONDITIONS.index(value)
+        elif key == "which" and value in isa.WHICH:
+            fields[key] = isa.WHICH.index(value)
         elif value is None:
             raise AssemblerError(f"field {key!r} has no value")
         else:

@@ -6,23 +6,24 @@ _SOURCES = {isa.A_ROW: "row", isa.A_STREAM32: "stream32", isa.A_STREAM8: "stream
 _DESTINATIONS = {isa.D_ACTIVATION0: "q0", isa.D_ACTIVATION1: "q1", isa.D_MEM: "mem", isa.D_SAMPLE: "sample"}
 
 
-def _vector(banks, code, one=False, kind_c=False):
+def _vector(banks, code, one=False, kind_c=False, space="b"):
     address, plus, mod, rotate = isa.unpack(code, one, kind_c)
-    return f"b{banks}[{address}{'+' * plus}{'%' * mod}{f'>{rotate}' if rotate else ''}]"
+    return f"{space}{banks}[{address}{'+' * plus}{'%' * mod}{f'>{rotate}' if rotate else ''}]"
 
 
 def _vop(f):
     parts = [name for name in ("one", "wait", "negp", "negc") if f[name]]
     for name, last in (("table", len(isa.TABLES) - 1), ("peak", isa.PEAK_MIN), ("c_kind", isa.C_RANDOM),
-                       ("d_kind", isa.D_SAMPLE)):
+                       ("d_kind", isa.D_LIST)):
         if f[name] > last:
             raise isa.IsaError(f"VOP {name} {f[name]}: reserved code, use 0 to {last}")
     if f["table"]:
         parts.append(f"table={isa.TABLES[f['table']]}")
     if f["peak"]:
         parts.append(f"{('', 'maximum', 'minimum')[f['peak']]}=s{f['k']}")
-    if f["d_kind"] == isa.D_VECTOR:
-        parts.append("d=" + _vector("".join(str(n) for n in range(3) if f["d_banks"] >> n & 1), f["d"]))
+    if f["d_kind"] in (isa.D_VECTOR, isa.D_LIST):
+        banks = "".join(str(n) for n in range(3) if f["d_banks"] >> n & 1)
+        parts.append("d=" + _vector(banks, f["d"], space="b" if f["d_kind"] == isa.D_VECTOR else "list"))
     elif f["d_kind"] == isa.D_SCALAR:
         parts.append(f"d=s{f['d']}")
     elif f["d_kind"]:
@@ -47,6 +48,10 @@ def line(word):
         return " ".join([name, *_vop(fields)])
     if opcode == isa.JUMP and fields["condition"] < len(isa.CONDITIONS):
         fields["condition"] = isa.CONDITIONS[fields["condition"]]
+    if opcode == isa.SLOT:  # the fields of one of its two forms
+        if not fields["again"]:
+            fields["which"] = isa.WHICH[fields["which"]]
+        fields = {key: value for key, value in fields.items() if value}
     return " ".join([name, *(f"{key}={value}" for key, value in fields.items())])
 
 

@@ -52,6 +52,12 @@ A_ROW, A_STREAM32, A_STREAM8, A_RANDOM = 4, 5, 6, 7
 C_RANDOM = 4
 D_NONE, D_VECTOR, D_SCALAR, D_ACTIVATION0, D_ACTIVATION1, D_MEM, D_SAMPLE, D_LIST = range(8)
 
+# What a slot loop does not allow: (name, kinds, operand). Peaks are not allowed there either.
+NOT_IN_SLOT_LOOPS = (
+    ("operand ROW", (A_ROW,), "a"), ("operand RANDOM", (A_RANDOM,), "a"), ("operand RANDOM", (C_RANDOM,), "c"),
+    ("destination ACTIVATION", (D_ACTIVATION0, D_ACTIVATION1), "d"), ("destination SAMPLE", (D_SAMPLE,), "d"),
+    ("destination LIST", (D_LIST,), "d"))
+
 FLAG_PLUS = 1 << 15
 FLAG_MOD = 1 << 14
 ADDRESS_MASK = FLAG_MOD - 1

@@ -7,6 +7,7 @@ from sterna.firmware.allocate import AllocationError
 from sterna.firmware.assembler import AssemblerError
 from sterna.firmware.disassembler import disassemble
 from sterna.firmware.pieces import CONSTANTS, ProgramError
+from sterna.firmware.slot_program import SlotProgram
 from sterna.firmware.token_program import TokenProgram
 from sterna.host.image import ALIGN, ImageError, MemoryMap, layout, memory_map
 from sterna.sim.golden import fp24
@@ -22,7 +23,7 @@ class Program:
     words : list of int
         96-bit instructions.
     scalars : dict of int to int
-        fp24 bits of the scalar registers that the host writes before the first token.
+        fp24 bits of the scalar registers that the host writes, in every slot, before the first token.
     listing : str
         Disassembly.
     memory_map : MemoryMap
@@ -87,7 +88,7 @@ def build_program(config, geometry, addresses=None):
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
         if ALIGN % config.port_bytes:
             raise ProgramError(f"port_bytes {config.port_bytes}: at most {ALIGN}")
-        writer = TokenProgram(config, geometry, addresses)
+        writer = (TokenProgram if config.batch == 1 else SlotProgram)(config, geometry, addresses)
         writer.emit_all()
         words = writer.asm.words()
     except (AllocationError, ImageError, AssemblerError) as error:

@@ -36,8 +36,16 @@ class TokenProgram(Pieces):
         self.load_layer()
         if not self.ahead:
             self.fetch(ROW_AREG, where.row_bytes)
+        self.load_row()
+        self.first_norm()
+
+    def load_row(self):
+        """x from the embedding row."""
         self.load(X1)
         self.vop(self.v["x"].write(), STREAM8, scalar(X1))
+
+    def first_norm(self):
+        """The first norm's sums and vectors, and the way into the tail."""
         self.clear(3)
         self.loop("first norm", self.h)
         self.norm_strip(3)
@@ -52,7 +60,10 @@ class TokenProgram(Pieces):
             self.emit(isa.SETA, areg=areg, value=address // self.port)
         self.fetch_stream("norm", "gates")
         if self.ahead:
-            self.fetch(STATE_IN_AREG, self.map.layer_state_bytes)
+            self.fetch_state()
+
+    def fetch_state(self):
+        self.fetch(STATE_IN_AREG, self.map.layer_state_bytes)
 
     def next_token(self):
         """What can be fetched for the next token; it may be what this one has stored."""
@@ -64,7 +75,7 @@ class TokenProgram(Pieces):
         """The vectors of a layer's mixer and its state."""
         self.load("keep", "w_g", "w_o")
         if not self.ahead:
-            self.fetch(STATE_IN_AREG, self.map.layer_state_bytes)
+            self.fetch_state()
         self.load("h")
 
     def tail(self):
@@ -92,7 +103,7 @@ class TokenProgram(Pieces):
         self.vop(s1.write(), s0.read(), table="LOG2")
         self.vop(t0.write(), ROW, s(S[0]))
         self.vop(s1.write(), s0.read(), ONE, s1.read(), table="EXPONENT")
-        self.vop(t0.write(), t0.read(), s(INVERSE_TEMPERATURE))
+        self.vop(t0.offer() if self.config.top_k else t0.write(), t0.read(), s(INVERSE_TEMPERATURE))
         self.vop(TO_SAMPLE, s1.read(), s(LN2), t0.read(), negp=True)
         self.again("sampled", step=False)
         self.jump(isa.ALWAYS, "chosen")
@@ -115,7 +126,7 @@ class TokenProgram(Pieces):
         """Everything up to the middle of the next layer, or the rest of the token in the last one."""
         self.jump(isa.LAST_LAYER, "fetch end")
         self.fetch_stream("norm", "down", "gates")
-        self.fetch(STATE_IN_AREG, self.map.layer_state_bytes)
+        self.fetch_state()
         self.fetch_stream("mixer", "out", "glu")
         self.jump(isa.ALWAYS, "fetched")
         self.asm.label("fetch end")
@@ -126,14 +137,13 @@ class TokenProgram(Pieces):
 
     def mixer(self):
         v, s, vop = self.v, scalar, self.vop
-        keep, h, t1, s0, s1 = (v[name] for name in ("keep", "h", "t1", "s0", "s1"))
+        keep, t1, s1 = (v[name] for name in ("keep", "t1", "s1"))
         self.asm.label("layer")
         self.strip(self.h)
         self.load_layer()
         self.asm.label("loaded")
         self.strip(self.h)
-        self.jump(isa.AT_START, "zero state")
-        self.asm.label("state")
+        self.first_state()
         vop(isa.to_activation(0), v["u0"].read(), s(Q[0]))
         self.fetch_stream_now("mixer", "out", "glu")
         self.product(0, self.h, self.h)
@@ -150,14 +160,7 @@ class TokenProgram(Pieces):
         self.quantise("u2", 0, 2, self.h)
         self.product(0, self.h, self.h)
         self.clear(1)
-        self.loop("i", self.h)
-        vop(t1.write(), ROW, s(S[1]))
-        vop(s0.write(), t1.read(), table="SIGMOID")
-        vop(s1.write(), t1.read(), s0.read(), h.read(plus=True), negc=True)
-        vop(h.write(plus=True), keep.read(plus=True), s1.read(), h.read(plus=True))
-        vop(t1.write(), h.read(plus=True), table="SIGMOID")
-        vop(keep.write(plus=True), h.read(plus=True), t1.read())
-        self.again("i")
+        self.new_state()
         w_g, w_o = v["w_g"], v["w_o"]
         self.loop("g", self.h)
         vop(t1.write(), ROW, s(S[2]))
@@ -172,7 +175,38 @@ class TokenProgram(Pieces):
         self.enter_fold(1)
         self.jump(isa.ALWAYS, "tail")
 
-    def zero_state(self):
+    def first_state(self):
+        """The state of the start position."""
+        self.jump(isa.AT_START, "zero state")
+        self.asm.label("state")
+
+    def new_state(self):
+        """The i rows: the new state, and what its gate lets through in place of keep."""
+        self.loop("i", self.h)
+        self.input()
+        self.advance()
+        self.gated()
+        self.again("i")
+
+    def input(self):
+        """t and s of a strip of i rows."""
+        t1, s0 = self.v["t1"], self.v["s0"]
+        self.vop(t1.write(), ROW, scalar(S[1]))
+        self.vop(s0.write(), t1.read(), table="SIGMOID")
+
+    def advance(self):
+        """d and the new h of a strip; every C operand is the state before."""
+        keep, h, t1, s0, s1 = (self.v[name] for name in ("keep", "h", "t1", "s0", "s1"))
+        self.vop(s1.write(), t1.read(), s0.read(), h.read(plus=True), negc=True)
+        self.vop(h.write(plus=True), keep.read(plus=True), s1.read(), h.read(plus=True))
+
+    def gated(self):
+        keep, h, t1 = (self.v[name] for name in ("keep", "h", "t1"))
+        self.vop(t1.write(), h.read(plus=True), table="SIGMOID")
+        self.vop(keep.write(plus=True), h.read(plus=True), t1.read())
+
+    def aside(self):
+        """What the mixer jumps to."""
         self.asm.label("zero state")
         self.vop(self.v["h"].write(), ZERO)
         self.jump(isa.ALWAYS, "state")
@@ -186,9 +220,7 @@ class TokenProgram(Pieces):
         self.quantise("w_o", 0, 0, self.h)
         self.product(0, self.h, self.h)
         # The state leaves while the array works and no rows wait.
-        self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.map.layer_state_bytes // self.port)
-        self.strip(self.h)
-        self.vop(MEM, self.v["h"].read())
+        self.store_state()
         self.clear(1)
         self.loop("o", self.h)
         self.accumulate_x()
@@ -199,6 +231,11 @@ class TokenProgram(Pieces):
         self.load("w_d")
         self.enter_fold(2)
         self.jump(isa.ALWAYS, "tail")
+
+    def store_state(self):
+        self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.map.layer_state_bytes // self.port)
+        self.strip(self.h)
+        self.vop(MEM, self.v["h"].read())
 
     def glu(self):
         v, s, vop = self.v, scalar, self.vop
@@ -241,5 +278,5 @@ class TokenProgram(Pieces):
 
     def emit_all(self):
         """Every part, in the order of the program."""
-        for part in (self.start, self.tail, self.head, self.mixer, self.zero_state, self.out, self.glu, self.down):
+        for part in (self.start, self.tail, self.head, self.mixer, self.aside, self.out, self.glu, self.down):
             part()

@@ -133,15 +133,18 @@ def layout(config, geometry):
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """Byte addresses and sizes of the regions in device memory."""
+    """Byte addresses and sizes of the regions in device memory.
+
+    The state of slot s in layer l is at ``state_address`` + (l B + s) ``layer_state_bytes``.
+    """
 
     embedding_address: int
     embedding_bytes: int
     stream_address: int
     stream_bytes: int
     state_address: int
-    state_bytes: int  # of all layers
-    layer_state_bytes: int
+    state_bytes: int  # of all layers and slots
+    layer_state_bytes: int  # of one layer and slot
     row_bytes: int
     end: int
 
@@ -154,12 +157,12 @@ def memory_map(config, geometry, check=True):
     stream = shape.stream_bytes
     state_address = _up(stream_address + stream, ALIGN)
     layer_state = shape.vector_bytes(geometry.hidden_size)
-    end = _up(state_address + geometry.num_hidden_layers * layer_state, ALIGN)
+    states = geometry.num_hidden_layers * config.batch * layer_state
+    end = _up(state_address + states, ALIGN)
     if check and end > config.memory_bytes:
         raise ImageError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
                          "use a larger memory or a smaller model")
-    return MemoryMap(0, embedding, stream_address, stream, state_address, geometry.num_hidden_layers * layer_state,
-                     layer_state, shape.row_bytes, end)
+    return MemoryMap(0, embedding, stream_address, stream, state_address, states, layer_state, shape.row_bytes, end)
 
 
 def _vector(shape, values, n):

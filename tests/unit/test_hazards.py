@@ -1,10 +1,11 @@
 """What docs/isa.md leaves to the program, checked by running generated programs against it.
 
 The checker is independent of the assembler's analysis: it executes the control instructions of tokens with concrete
-values and follows, operation by operation, which words are under way, which products still read which codes, how
-many rows and words have been asked for, and which parts of the memory are fetched and stored.
+values and follows, operation by operation and slot by slot, which words are under way, which products still read which codes,
+how many rows and words have been asked for, and which parts of the memory are fetched and stored.
 """
 
+import itertools
 import os
 from collections import deque
 
@@ -12,14 +13,13 @@ import numpy as np
 import pytest
 from sterna.firmware import isa
 from sterna.firmware.program import build_program
-from sterna.hw.config import PRESETS
+from sterna.hw.config import PRESETS, preset
 from sterna.sim.golden.packed import Geometry
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 SIZES = {"up5k": (50, 70), "lanes10": (50, 70), "lanes40": (150, 300), "sim": (150, 300), "lanes160": (150, 300),
          "lanes320": (300, 600)}
 THERE, LATE = 2, 3  # a result is there for the second operation behind, that of peak or SAMPLE for the third
-FETCHES = 4         # descriptors that the queue holds
 
 
 class Hazard(AssertionError):
@@ -32,7 +32,8 @@ class Checker:
     def __init__(self, config, words):
         self.config = config
         self.program = [isa.decode(word) for word in words]
-        self.under_way = {}     # (space, address) -> operation and beat of the last write, age at which it is there
+        self.queue = 4 + (2 * config.batch if config.batch > 1 else 0)  # descriptors that it holds
+        self.under_way = {}     # (slot, space, address) -> operation and beat of the last write, age when it is there
         self.products = []      # [buffer, beats of rows that no operation has taken]
         self.areg = [None] * 4
         self.fetched = deque()  # [first word, words] asked for and not taken
@@ -41,14 +42,29 @@ class Checker:
         self.store_words = 0    # words announced by STORE and not written
         self.operation = 0
         self.fresh, self.sampling = True, False
+        self.offered = 0        # keys of the list whose scores have not come
 
     def need(self, condition, text):
         if not condition:
             raise Hazard(f"instruction {self.pc}: {text}")
 
-    def token(self, *, row, at_start, wanted, greedy):
-        """One token's program from pc 0 to HALT; returns how many words it leaves fetched."""
+    def meant(self, which):
+        """The slots that a slot loop is for."""
+        everyone, starting, source, chained, drafts = self.active, self.starting, self.source, self.chained, self.drafts
+        if chained:
+            return (everyone, {source} - ({source} if 0 in starting else set()), everyone if drafts else {len(everyone) - 1},
+                    starting & {0})[which]
+        return (everyone, everyone - starting, everyone, everyone & starting)[which]
+
+    def token(self, *, row, wanted, greedy, starting, active=frozenset({0}), chained=False, source=0, drafts=False):
+        """One run of the program from pc 0 to HALT; returns how many words it leaves fetched.
+
+        ``starting`` are the slots at their start; chained, ``drafts`` tells that not all tokens belong to the prompt.
+        """
+        self.active, self.starting, self.source = active, starting, source
+        self.chained, self.drafts = chained, drafts
         self.pc = offset = vl = left = loop = steps = 0
+        self.slot = self.begin = None
         while True:
             opcode, f = self.program[self.pc]
             following = self.pc + 1
@@ -56,20 +72,34 @@ class Checker:
             self.need(steps < 100_000, "the program does not end")
             if opcode == isa.HALT:
                 self.need(not self.products and not self.store_words and not self.owed, "HALT with work left")
+                self.need(self.begin is None, "HALT in a slot loop")
+                self.stored.clear()  # the end of a run waits for the stores
                 self.fresh = False
                 return sum(words for _, words in self.fetched)
-            if opcode == isa.VOP:
-                self.vop(f, vl, offset)
+            used = self.begin is None or self.slot in self.meant(self.begin["which"])
+            if not used and opcode in (isa.FETCH, isa.STORE):
+                self.block(f)
+            elif opcode == isa.VOP:
+                if used:
+                    self.vop(f, vl, offset)
             elif opcode == isa.MATVEC:
                 self.need(len(self.products) < 2, "a third product would wait for ever")
                 self.products.append([f["buffer"], -(-f["rows"] // self.config.lanes)])
                 # Interlock: every operation before has written its codes.
-                self.under_way = {key: value for key, value in self.under_way.items() if key[0] != "code"}
+                self.under_way = {key: value for key, value in self.under_way.items() if key[1] != "code"}
                 self.take(-(-self.tiles(f) * self.config.tile_bytes // self.config.port_bytes))
             elif opcode == isa.SETA:
                 self.areg[f["areg"]] = f["value"]
             elif opcode == isa.ROWA:
-                self.areg[f["areg"]] = f["base"] + row * f["stride"]
+                self.areg[f["areg"]] = f["base"] + (row + (self.slot or 0)) * f["stride"]
+            elif opcode == isa.SLOT:
+                self.need(self.config.batch > 1 and f["again"] == (self.begin is not None), "slot loops that are not apart")
+                if not f["again"]:
+                    self.begin, self.slot = f, 0
+                elif self.slot + 1 < self.config.batch:
+                    self.slot, following = self.slot + 1, f["target"]
+                else:
+                    self.begin = self.slot = None
             elif opcode == isa.FETCH:
                 self.fetch(*self.block(f))
             elif opcode == isa.STORE:
@@ -102,7 +132,7 @@ class Checker:
                 if loop > 0:
                     following = f["target"]
             elif opcode == isa.JUMP:
-                conditions = (True, loop == 1, not wanted, greedy, at_start, self.fresh)
+                conditions = (True, loop == 1, not wanted, greedy, 0 in starting, self.fresh, chained)
                 if conditions[f["condition"]]:
                     following = f["target"]
             self.pc = following
@@ -120,7 +150,7 @@ class Checker:
         self.need(all(end <= a or b <= first for a, b in self.stored),
                   f"FETCH of words from {first} on, whose store may not be in memory")
         waiting = sum(words for _, words in self.fetched)
-        self.need(waiting <= 2 if self.config.memory == "onchip" else len(self.fetched) < FETCHES,
+        self.need(waiting <= 2 if self.config.memory == "onchip" else len(self.fetched) < self.queue,
                   f"FETCH behind {len(self.fetched)} of which {waiting} words have not been taken")
         late = min(self.owed, end - first)
         self.owed -= late
@@ -169,32 +199,43 @@ class Checker:
         for kind in range(3):
             self.need(len({code for k, code, _ in operands if k == kind}) <= 1, f"reads bank {kind} at two addresses")
         self.sources(f, beats)
+        slots = self.active
+        if self.begin is not None:
+            self.need(f["a_kind"] not in (isa.A_ROW, isa.A_RANDOM) and (table or f["c_kind"] != isa.C_RANDOM)
+                      and f["d_kind"] not in (isa.D_ACTIVATION0, isa.D_ACTIVATION1, isa.D_SAMPLE, isa.D_LIST)
+                      and not f["peak"], "what a slot loop does not allow")
+            if not (self.chained and self.begin["which"] == isa.READS):
+                slots = {self.slot}
+        prior = self.chained and self.begin is not None and self.begin["prior"]
         d, writes = f["d_kind"], {}
         for beat in range(beats):
             for kind, code, is_c in operands:
                 if kind < 3:
                     word = self.words(code, beat, offset, one, is_c)
                     self.need(word < self.config.vector_words, f"word {word} of bank {kind}")
-                    self.touch((kind, word), beat, "reads")
+                    for slot in slots:
+                        self.touch((max(slot - 1, 0) if prior and is_c else slot, kind, word), beat, "reads")
                     # A partial sum comes back after 64 / V beats: the engine waits for it.
-                    self.need(writes.get((kind, word), (0, beat))[1] == beat or isa.unpack(code, one, is_c)[2],
+                    self.need(all(writes.get((slot, kind, word), (0, beat))[1] == beat for slot in slots)
+                              or isa.unpack(code, one, is_c)[2],
                               f"reads word {word} of bank {kind}, which an earlier beat writes")
-            if d == isa.D_VECTOR:
+            if d in (isa.D_VECTOR, isa.D_LIST):
                 word = self.words(f["d"], beat, offset, one)
                 self.need(word < self.config.vector_words, f"word {word}")
-                for bank in range(3):
+                for slot, bank in itertools.product(slots, range(3)):
                     if f["d_banks"] >> bank & 1:
-                        self.touch((bank, word), beat, "writes")
-                        writes[bank, word] = self.operation, beat, THERE
+                        self.touch((slot, bank, word), beat, "writes")
+                        writes[slot, bank, word] = self.operation, beat, THERE
         for kind, code, _ in operands:
             if kind == isa.KIND_SCALAR and code > 1:
-                self.touch(("scalar", code), None, "reads")
+                for slot in slots:
+                    self.touch((slot, "scalar", code), None, "reads")
         if f["a_kind"] == isa.A_RANDOM or not table and f["c_kind"] == isa.C_RANDOM:
-            self.touch(("row counter", 0), None, "reads")
+            self.touch((0, "row counter", 0), None, "reads")
         scalars = [(f["d"], THERE)] * (d == isa.D_SCALAR) + [(f["k"], LATE)] * bool(f["peak"])
-        for number, age in scalars:
-            self.touch(("scalar", number), None, "writes")
-            writes["scalar", number] = self.operation, None, age
+        for slot, (number, age) in itertools.product(slots, scalars):
+            self.touch((slot, "scalar", number), None, "writes")
+            writes[slot, "scalar", number] = self.operation, None, age
         used = {number for number, _ in scalars} | {code for kind, code, _ in operands if kind == isa.KIND_SCALAR}
         self.need(not self.sampling or isa.BEST_SCALAR not in used, f"s{isa.BEST_SCALAR} is used in a sampling")
         if d in (isa.D_ACTIVATION0, isa.D_ACTIVATION1):
@@ -202,16 +243,23 @@ class Checker:
             # A product whose rows have all been taken has read all its codes.
             self.need(all(b != buffer or not rows for b, rows in self.products),
                       f"codes for buffer {buffer}, which a product still reads")
-            self.touch(("code", buffer), None, "writes")
-            writes["code", buffer] = self.operation, None, THERE
+            self.touch((0, "code", buffer), None, "writes")
+            writes[0, "code", buffer] = self.operation, None, THERE
             self.need(beats * lanes <= self.config.activation_words * self.config.columns, f"{vl} codes")
         elif d == isa.D_MEM:
+            self.need(self.config.batch == 1 or self.begin is not None, "numbers of no slot for memory")
             words = -(-4 * lanes * beats // self.config.port_bytes)
             self.need(words <= self.store_words, f"{words} words for memory, {self.store_words} announced")
             self.store_words -= words
+        elif d == isa.D_LIST:
+            self.need(self.config.top_k and self.sampling and not self.offered, "keys of the list that no score follows")
+            self.offered = 1 if one else vl
         elif d == isa.D_SAMPLE:
             self.need(self.sampling, "a score outside of a sampling")
-            writes["row counter", 0] = self.operation, None, LATE
+            count = 1 if one else vl
+            self.need(self.offered in (0, count), f"scores of {count} rows behind keys of {self.offered}")
+            self.offered = 0
+            writes[0, "row counter", 0] = self.operation, None, LATE
         self.under_way |= writes
 
     def sources(self, f, beats):
@@ -229,20 +277,34 @@ class Checker:
             self.need(not self.owed, "words that nothing has asked for")
 
 
+def ways(config):
+    """Kinds of runs that follow each other: {slots with a token, at their start, chained and so on} of every one."""
+    for at_start in (True, False):
+        first = frozenset({0} if at_start else ())
+        if config.batch == 1:
+            yield [{"starting": first}, {"starting": frozenset()}, {"starting": frozenset()}]
+            continue
+        last = config.batch - 1
+        some, rest = frozenset({last}), frozenset(range(config.batch))
+        yield [{"active": some, "starting": some if at_start else first}, {"active": rest, "starting": first | {1}},
+               {"active": rest, "starting": frozenset()}]
+        yield [{"active": rest, "starting": first, "chained": True, "source": last},
+               {"active": frozenset({0, 1}), "starting": frozenset(), "chained": True, "source": last, "drafts": True},
+               {"active": frozenset({0}), "starting": frozenset(), "chained": True, "source": 1}]
+
+
 def run(config, geometry, words):
     """Every way through the program: first tokens and later ones, outputs wanted or not, sampled and greedy.
 
-    A token may leave words fetched for the next one, always the same number. Returns it.
+    A run may leave words fetched for the next one, always the same number. Returns it.
     """
     left = set()
-    for at_start in (True, False):
-        for greedy in (False, True):
-            for wanted in (False, True):
-                checker = Checker(config, words)
-                # Results of one token may be under way when the next one starts, whatever that one is.
-                for row, output in enumerate((wanted, wanted, not wanted)):
-                    left.add(checker.token(row=row % geometry[3], at_start=at_start and not row, wanted=output,
-                                           greedy=greedy))
+    for way, greedy, wanted in itertools.product(ways(config), (False, True), (False, True)):
+        checker = Checker(config, words)
+        # Results of one run may be under way when the next one starts, whatever that one is.
+        for row, (kind, output) in enumerate(zip(way, (wanted, wanted, not wanted), strict=True)):
+            left.add(checker.token(row=row % geometry[3], wanted=output, greedy=greedy,
+                                   **kind | {"drafts": kind.get("drafts", False) and output}))
     assert len(left) == 1, f"{sorted(left)} words asked for and not taken"
     return left.pop()
 
@@ -257,14 +319,15 @@ def test_every_preset_is_checked():
     assert SIZES.keys() == PRESETS.keys()
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIZES, "up5k,top_k=4", "lanes10,batch=8", "lanes40,batch=2", "lanes40,batch=4,top_k=16",
+                                  "sim,batch=8", "lanes160,batch=2,top_k=64"])
 def test_random_programs_keep_the_rules(name):
-    rng = np.random.default_rng([SEED, *name.encode()])
-    for _ in range(2):
-        geometry = random_geometry(rng, name)
+    rng, config = np.random.default_rng([SEED, *name.encode()]), preset(name)
+    for _ in range(2 if config.batch == 1 else 1):
+        geometry = random_geometry(rng, name.split(",")[0])
         print(f"geometry {geometry}")
-        left = run(PRESETS[name], geometry, build_program(PRESETS[name], Geometry(*geometry)).words)
-        assert bool(left) == (PRESETS[name].memory == "external"), f"{left} words are fetched ahead"
+        left = run(config, geometry, build_program(config, Geometry(*geometry)).words)
+        assert bool(left) == (config.memory == "external"), f"{left} words are fetched ahead"
 
 
 def changed(words, change):
@@ -279,13 +342,14 @@ def changed(words, change):
 
 
 GEOMETRY = (18, 27, 2, 10)
+SLOTS = "lanes40,batch=4,top_k=16"
 
 
 @pytest.mark.parametrize("name, geometry", [("up5k", (18, 35, 2, 19)), ("lanes40", (45, 75, 2, 45)),
-                                            ("lanes160", (45, 85, 2, 45))])
+                                            ("lanes160", (45, 85, 2, 45)), ("lanes40,batch=2,top_k=4", (45, 75, 2, 45))])
 def test_missing_waits_are_caught(name, geometry):
     """Every wait of a program is needed, and its lack is seen. Each strip loop goes round more than once."""
-    config = PRESETS[name]
+    config = preset(name)
     words = build_program(config, Geometry(*geometry)).words
     waits = [number for number, word in enumerate(words)
              if isa.decode(word)[0] == isa.VOP and isa.decode(word)[1]["wait"]]
@@ -332,12 +396,23 @@ def moves_result(f):
      "STORE to words|STORE before|HALT with"),
     ("up5k", lambda op, f: op == isa.FETCH and not f.update(words=f["words"] - 1), "nothing has asked|not taken"),
     ("lanes40", lambda op, f: op == isa.MATVEC and not f.update(rows=f["rows"] - 4), "rows"),
+    (SLOTS, lambda op, f: op == isa.SLOT and f["which"] == isa.READS and not f.update(which=isa.ACTIVE),
+     "FETCH|not taken|section"),
+    (SLOTS, lambda op, f: op == isa.STORE and not f.update(words=f["words"] + 1), "STORE to words|STORE before|HALT with"),
+    (SLOTS, lambda op, f: op == isa.VOP and f["a_kind"] == isa.A_STREAM8 and not f.update(wait=0), "s.*27.*under way"),
+    (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_MEM and not f.update(peak=1, k=9), "does not allow"),
+    (SLOTS, lambda op, f: op == isa.SLOT and not f.update(again=1), "slot loops that are not apart"),
+    (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_LIST and not f.update(one=1),
+     "scores of .* rows behind keys of 1"),
+    (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_SAMPLE and f["negp"] and not f.update(d_kind=isa.D_NONE),
+     "keys of the list"),
 ])
 def test_broken_programs_are_caught(name, change, message):
-    words = build_program(PRESETS[name], Geometry(*GEOMETRY)).words
-    run(PRESETS[name], GEOMETRY, words)
+    config = preset(name)
+    words = build_program(config, Geometry(*GEOMETRY)).words
+    run(config, GEOMETRY, words)
     with pytest.raises(AssertionError, match=message):
-        run(PRESETS[name], GEOMETRY, changed(words, change))
+        run(config, GEOMETRY, changed(words, change))
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["no output", "output"])

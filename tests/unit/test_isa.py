@@ -30,11 +30,11 @@ def vops(draw):
 
     plain = not 1 <= isa.TABLE[table] <= 5
     sources = [source("a")] + ([source("b"), source("c")] if plain else [isa.ONE, isa.ZERO])
-    kind = draw(st.integers(0, 6))
-    if kind == isa.D_VECTOR:
+    kind = draw(st.integers(0, 7))
+    if kind in (isa.D_VECTOR, isa.D_LIST):
         flags, address = vectors(draw, False, False)
         flags.pop("rotate")
-        d = isa.to_banks(draw(st.integers(1, 7)), address, **flags)
+        d = (isa.to_banks if kind == isa.D_VECTOR else isa.to_list)(draw(st.integers(1, 7)), address, **flags)
     else:
         d = isa.to_scalar(draw(st.integers(2, 31))) if kind == isa.D_SCALAR else isa.Operand(kind)
     options = {"one": one, "table": table, "wait": draw(st.booleans())}
@@ -48,20 +48,33 @@ def vops(draw):
 
 @st.composite
 def programs(draw):
-    asm = Assembler(LANES)
+    asm, begun = Assembler(LANES), None
     for _ in range(draw(st.integers(1, 12))):
         if draw(st.booleans()):
             d, sources, options = draw(vops())
             try:
                 asm.vop(d, *sources, **options)
             except AssemblerError as error:
-                assert "reads bank" in str(error)
+                assert "reads bank" in str(error) or begun is not None and "in a slot loop" in str(error)
                 asm.emit(isa.WAITM)
+            continue
+        if draw(st.booleans()):
+            begun = slot(asm, begun, draw)
         else:
-            opcode = draw(st.sampled_from([o for o in isa.FIELDS if o != isa.VOP]))
+            opcode = draw(st.sampled_from([o for o in isa.FIELDS if o not in (isa.VOP, isa.SLOT)]))
             limits = {name: (1 << width) - 1 for name, (_, width) in isa.FIELDS[opcode].items()} | {"target": 0}
             asm.emit(opcode, **{name: draw(st.integers(0, limits[name])) for name in isa.FIELDS[opcode]})
+    if begun is not None:
+        slot(asm, begun, draw)
     return asm.words(auto_wait=False)
+
+
+def slot(asm, begun, draw):
+    """Begins a slot loop, or ends the one that begins in instruction ``begun``; returns what is open then."""
+    if begun is not None:
+        return asm.emit(isa.SLOT, again=1, target=begun + 1)
+    asm.emit(isa.SLOT, which=draw(st.integers(0, 3)), prior=draw(st.integers(0, 1)))
+    return len(asm) - 1
 
 
 @given(programs())
@@ -102,6 +115,20 @@ def test_encoding_of_the_document():
     (lambda a: a.emit(isa.FETCH, areg=4), "FETCH areg 4: use 0 to 3"),
     (lambda a: a.emit(isa.STRIP, elements=1 << 24), "use 0 to 16777215"),
     (lambda a: (a.emit(isa.JUMP, target="x"), a.words()), "label 'x' is not defined"),
+    (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT)], "SLOT in the slot loop of instruction 0"),
+    (lambda a: a.emit(isa.SLOT, target=3), "begins a loop, which takes no target"),
+    (lambda a: a.emit(isa.SLOT, again=1), "ends no slot loop"),
+    (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT, again=1, which=2, target=1)], "which and prior belong to its begin"),
+    (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT, again=1, target=0), a.words()], "which is 1"),
+    (lambda a: [a.emit(isa.SLOT), a.words()], "the slot loop of instruction 0 has no end"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(a=isa.ROW)], "in a slot loop has operand ROW"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(a=isa.RANDOM)], "in a slot loop has operand RANDOM"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(c=isa.RANDOM_LN2)], "in a slot loop has operand RANDOM"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(isa.to_activation(1))], "in a slot loop has destination ACTIVATION"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(isa.TO_SAMPLE)], "in a slot loop has destination SAMPLE"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(isa.to_list(1, 0))], "in a slot loop has destination LIST"),
+    (lambda a: [a.emit(isa.SLOT), a.vop(maximum=9)], "in a slot loop has a peak"),
+    (lambda a: a.vop(isa.to_list(0, 3)), "writes a vector to no bank"),
     (lambda a: ([a.emit(isa.WAITM) for _ in range(5)], a.words()), "program of 5 instructions: the device holds 4"),
 ])
 def test_refusals(build, message):
@@ -184,6 +211,37 @@ def test_wait_across_the_back_edge_of_a_loop():
     assert waits(loop) == [1]
 
 
+def test_waits_see_slot_loops():
+    def body(first, *, inside=0):
+        """VOP 0, a slot loop with ``inside`` other operations and then one that touches s5, and one behind it that does."""
+        def program(asm):
+            first(asm)
+            asm.slots(isa.READS, lambda: [asm.vop(isa.to_scalar(9 + k), one=True) for k in range(inside)]
+                      + [asm.vop(isa.to_scalar(5), isa.scalar(5), one=True)])
+            asm.vop(b=isa.scalar(5), one=True)
+        return waits(program)
+
+    def writes(asm):
+        asm.vop(isa.to_scalar(5), one=True)
+
+    def other(asm):
+        asm.vop(isa.to_scalar(20), one=True)
+
+    # Without another operation the next slot meets what the one before wrote.
+    assert body(other) == [2, 4]
+    assert body(writes) == [2, 4]
+    # With one in between it does not, but what is behind does.
+    assert body(other, inside=1) == [5]
+    assert body(writes, inside=1) == [5]
+
+    def skipped(asm):
+        """What was written before the loop is met behind it if no slot is meant."""
+        writes(asm)
+        asm.slots(isa.READS, lambda: [asm.vop(isa.to_scalar(9 + k), one=True) for k in range(2)])
+        asm.vop(b=isa.scalar(5), one=True)
+    assert waits(skipped) == [5]
+
+
 def test_jump_joins_both_paths():
     def diamond(asm):
         asm.emit(isa.JUMP, condition=isa.GREEDY, target="skip")
@@ -199,6 +257,10 @@ def test_parse_names_the_line():
         parse("HALT\nFROB", 1)
     with pytest.raises(AssemblerError, match="line 1: operand a=b9"):
         parse("VOP a=b9", 1)
+    with pytest.raises(AssemblerError, match="line 1: operand a=list0"):
+        parse("VOP a=list0[3]", 1)
+    with pytest.raises(AssemblerError, match="line 1: field which 'all': not a number"):
+        parse("SLOT which=all", 1)
     labelled = parse("top:\nVOP d=s4 a=row  # comment\nJUMP condition=greedy target=top", 1)
     assert disassemble(labelled.words(auto_wait=False)).splitlines()[1] == "JUMP condition=greedy target=0"
     with pytest.raises(isa.IsaError, match="bits set outside every field"):

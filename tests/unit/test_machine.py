@@ -69,7 +69,7 @@ def test_equals_golden(case, temperature):
     begin(machine, prompt, temperature, 77, 6)
     state = GoldenModel(packed).start(1)
     want = GoldenModel(packed).generate(prompt, 6, 77, temperature, state)
-    assert machine.run() == [(len(prompt) + k, t) for k, t in enumerate(want)]
+    assert machine.run() == [(0, len(prompt) + k, t) for k, t in enumerate(want)]
     assert machine.position == len(prompt) + 5
     program = build_program(config, packed.geometry)
     for layer in range(packed.geometry.num_hidden_layers):
@@ -94,7 +94,7 @@ def test_state_saved_and_restored():
     other, _ = board(config, packed)
     begin(other, [1, 2, 3], 0.0, 0, 8)
     other.memory[region] = saved
-    other.ring[3], other.position, other.prompt_end, other.start = first[0][1], 3, 0, 0xFFFFFFFF
+    other.ring[3], other.position, other.prompt_end, other.start = first[0].token, 3, 0, 0xFFFFFFFF
     assert other.run() == first[1:]
 
 
@@ -102,24 +102,24 @@ def test_stop_token_ends_the_run():
     config, packed = make(CASES[3])
     machine, _ = board(config, packed)
     begin(machine, [1, 2], 0.7, 5, 12)
-    tokens = [t for _, t in machine.run()]
+    tokens = [report.token for report in machine.run()]
     again, _ = board(config, packed)
     begin(again, [1, 2], 0.7, 5, 12)
     again.stop = tokens[2]
-    assert [t for _, t in again.run()] == tokens[:tokens.index(tokens[2]) + 1]
+    assert [report.token for report in again.run()] == tokens[:tokens.index(tokens[2]) + 1]
     assert again.position == again.limit == 2 + tokens.index(tokens[2])
 
 
 def test_trace_sees_every_code_and_result():
     config, packed = make(CASES[1])
     seen = []
-    machine, program = board(config, packed, lambda pc, f, r, codes: seen.append((pc, r.shape, codes)))
+    machine, program = board(config, packed, lambda pc, f, r, codes, slots: seen.append((r.shape, codes, slots)))
     begin(machine, [0, 1], 0.0, 0, 1)
     machine.run()
-    counts = [len(codes) for _, _, codes in seen if codes is not None]
+    counts = [codes.shape[1] for _, codes, _ in seen if codes is not None]
     h, i = packed.geometry.hidden_size, packed.geometry.intermediate_size
     assert counts == [h, h, h, h, h, i] * 2 + [h]
-    assert all(shape[1] == config.lanes for _, shape, _ in seen)
+    assert all(shape[1:] == (1, config.lanes) and slots == [0] for shape, _, slots in seen)
 
 
 def needed_waits(program):

@@ -7,6 +7,7 @@ import pytest
 from sterna.firmware import isa
 from sterna.firmware.assembler import parse
 from sterna.firmware.program import ProgramError, build_program, constants, inverse_temperature
+from sterna.host.image import memory_map
 from sterna.hw.config import PRESETS, preset
 from sterna.sim.golden.fp24 import from_bits
 from sterna.sim.golden.packed import Geometry
@@ -25,6 +26,30 @@ def test_fits_the_presets(name, shape):
     assert program.memory_map.end <= config.memory_bytes
     assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
     assert len(program.data) == 16 * len(program.words)
+
+
+@pytest.mark.parametrize("changes", ["batch=2", "batch=4,top_k=16", "batch=8,top_k=64", "top_k=64"])
+@pytest.mark.parametrize("name, shape", [one for one in SIZES if one[0] != "up5k"])
+def test_slots_fit_the_presets(name, shape, changes):
+    config = preset(f"{name},{changes}")
+    plain, program = build_program(preset(name), Geometry(*shape)), build_program(config, Geometry(*shape))
+    assert len(program.words) <= 300 < config.program_words
+    assert program.vectors == plain.vectors
+    assert (isa.SLOT in [isa.decode(word)[0] for word in program.words]) == (config.batch > 1)
+    assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
+    where = program.memory_map
+    assert where.state_bytes == shape[2] * config.batch * where.layer_state_bytes and where.end <= config.memory_bytes
+
+
+def test_states_of_slots_lie_side_by_side():
+    geometry = Geometry(80, 160, 4, 100)
+    config = preset("lanes40,batch=4")
+    where = memory_map(config, geometry)
+    assert where.layer_state_bytes == 320 and where.state_bytes == 4 * 4 * 320
+    assert where.end == -(-(where.state_address + where.state_bytes) // 64) * 64
+    assert where.state_address == memory_map(preset("lanes40"), geometry).state_address
+    loops = [f for op, f in map(isa.decode, build_program(config, geometry).words) if op == isa.STORE]
+    assert [f["words"] * config.port_bytes for f in loops] == [where.layer_state_bytes]
 
 
 def test_every_preset_is_covered():
