@@ -113,6 +113,7 @@ class Run:
         self.next = self.prompt_end  # next token to yield
         self.newest = None  # the token before that, once one has arrived
         self.proposed = {}  # drafts in the ring, by position
+        self._granted = (start, 0)  # the limit last written, and how many requests had been repeated before
         self.ended = not n
         self.moved_at = time.monotonic()  # the device has moved, or the host has kept it waiting
 
@@ -157,9 +158,19 @@ class Run:
         if limit <= self.limit or (sampling and self.next != self.limit + 1):
             return
         if self.draft:
+            if self._raised_again():
+                return
             limit = min(limit, self._propose() if self.newest is not None else self.prompt_end)
         if limit > self.limit:
             self._grant(limit)
+
+    def _raised_again(self):
+        """Whether the device, which had lowered its limit at a wrong draft, got our raise a second time: it goes on."""
+        limit, repeated = self._granted
+        if self.limit < limit and self.device.requests_repeated != repeated:
+            # Whatever was sent before this request has been executed when its answer comes.
+            self.limit = max(self.limit, self.device.read_register(Register.LIMIT, self.slot))
+        return self.limit >= self.next
 
     def _propose(self):
         """Writes drafts behind the newest token; returns the limit that lets the device read them."""
@@ -172,7 +183,7 @@ class Run:
         return at + 1 + len(drafts)
 
     def _grant(self, limit):
-        self.limit = limit
+        self.limit, self._granted = limit, (limit, self.device.requests_repeated)
         self.device.write_register(Register.LIMIT, limit, self.slot)
 
     def arrived(self, event):
@@ -180,8 +191,8 @@ class Run:
         items = self._ask() if event is None else self._take(event)
         for k, (position, token) in enumerate(items):
             self.newest = token
-            if self.proposed.get(position, token) != token:
-                self.limit = position  # the draft was wrong: the device waits here
+            wrong = self.proposed.get(position, token) != token  # then the device waits here
+            self.limit = position if wrong else max(self.limit, position)
             if token == self.stop or position + 1 == self.end:
                 self.ended = True
                 return items[:k + 1]
