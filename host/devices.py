@@ -3,6 +3,7 @@
 from serial.tools import list_ports
 
 from sterna.host.errors import UsageError
+from sterna.host.sampling import Demands
 from sterna.hw.config import PRESETS, preset
 
 DEFAULT_SIMULATION = "sim"
@@ -16,6 +17,7 @@ def device_lines():
         lines.append(f"{name:<15} simulated board: {config.rows} x {config.columns} trits a cycle, "
                      f"{config.lanes} lanes, {config.memory_bytes >> 10} KiB of memory, "
                      f"projected at {config.clock_hz / 1e6:g} MHz")
+    lines.append("sim:P,NAME=N    a preset with other parameters, for instance sim:lanes40,batch=4,top_k=40")
     ports = sorted(list_ports.comports())
     lines += [f"{port.device:<15} serial port: {port.description}" for port in ports]
     return lines if ports else [*lines, "(no serial ports; socket://HOST:PORT works too)"]
@@ -32,13 +34,14 @@ def is_hardware(device):
     return device not in ("golden", "float", "torch")
 
 
-def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None):
+def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None,
+                 demands=Demands()):  # noqa: B008 (frozen)
     """The Runtime of a --device value, with the model loaded.
 
     Parameters
     ----------
     device : str
-        golden, sim, sim:PRESET, or a serial port or URL.
+        golden, sim, sim:PRESET, sim:PRESET,PARAMETER=NUMBER, or a serial port or URL.
     model : Model
     tell : callable(str)
         Takes lines of information.
@@ -50,13 +53,16 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         A simulation starts with the model in memory; None: if it writes waveforms and its memory can be filled.
     timing : dict or None
         Memory timing of a simulation, as ``SimulatedBoard`` takes it.
+    demands : Demands
+        What the build must have; looked at before anything is compiled or sent.
 
     Raises
     ------
     HostError
-        Nothing there, another version, or the model does not fit.
+        Nothing there, another version, a demand is not met, or the model does not fit.
     """
     if device == "golden":
+        demands.check(None)
         from sterna.host.runtime import GoldenRuntime
         return GoldenRuntime(model)
     if not device:
@@ -65,7 +71,7 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         raise UsageError(f"--baud {baud}: use the bits per second of the board, for instance 1000000")
     config = simulated_config(device)
     # Imported late: a golden run needs neither the link nor the simulator.
-    from sterna.host.hardware import open_port, open_simulation
+    from sterna.host.opening import open_port, open_simulation
     if config:
-        return open_simulation(config, model, tell, waves=waves, preload=preload, timing=timing)
-    return open_port(device, baud, model, tell)
+        return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing)
+    return open_port(device, baud, model, tell, demands)

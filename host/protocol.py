@@ -1,21 +1,17 @@
-"""Frames of the link and the register block (docs/protocol.md). No input or output happens here."""
+"""Addresses, registers and the register block of a device (docs/protocol.md), and all names of ``sterna.host.frames``.
+
+No input or output happens here.
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum
 
-import crc32c
-from cobs import cobs
-
 from sterna.host.errors import HostError
+from sterna.host.frames import (DELIMITER, HASH_UNIT_BYTES, MAX_DATA_BYTES, MAX_FRAME_BYTES,  # noqa: F401
+                                MAX_HASH_BYTES, OVERHEAD_BYTES, Frame, FrameDecoder, FrameError, hash_, read, write)
 from sterna.host.tiling import check_tiling
-from sterna.hw.config import VERSIONS, Kind
+from sterna.hw.config import BATCHES, VERSIONS, Kind  # noqa: F401
 
-MAX_FRAME_BYTES = 240
-MAX_DATA_BYTES = 224
-OVERHEAD_BYTES = 11  # header and checksum
-HASH_UNIT_BYTES = 64  # bytes that a HASH covers for each one of its length
-MAX_HASH_BYTES = HASH_UNIT_BYTES * MAX_DATA_BYTES
-DELIMITER = b"\0"
 NAK_REASONS = {1: "unknown type or length", 2: "address"}
 
 MEMORY = 0x00000000
@@ -40,6 +36,7 @@ class Register(IntEnum):
     ACTIVATION_WORDS = 0x1C
     CLOCK_HZ = 0x20
     BUILD = 0x24
+    LIST = 0x28
     CONTROL = 0x40
     STATUS = 0x44
     POSITION = 0x48
@@ -49,116 +46,43 @@ class Register(IntEnum):
     SEED = 0x58
     FLAGS = 0x5C
     STOP = 0x60
+    TOP = 0x64
+    DRAFT_END = 0x68
+    SOURCE = 0x6C
 
 
-HELLO_BYTES = 0x28
+HELLO_BYTES = 0x2C
+REGISTERS_PER_SLOT, SCALARS_PER_SLOT = 0x100, 0x80  # bytes
+MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
 WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")  # bits 16 and 17 of the register lanes
 COUNTERS = 0x80
-COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "tokens",
+COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "runs",
                  "frames_bad", "frames_lost", "line_errors", "port_full", "port_empty")
 CONTROL_RUN = 1
 CONTROL_RESET = 2
 STATUS_RUNNING = 1
+FLAG_SAMPLE = 1
+FLAG_CHAINED = 2
 FAULTS = {1: "instruction"}
+
+
+def register_address(register, slot=0):
+    """Address of a register of a slot by its offset."""
+    return REGISTERS + REGISTERS_PER_SLOT * slot + register
+
+
+def scalar_address(number, slot=0):
+    """Address of a scalar register of a slot."""
+    return SCALARS + SCALARS_PER_SLOT * slot + 4 * number
+
+
+def ring_address(position, ring, slot=0):
+    """Address of the token of a position in a slot's ring of ``ring`` entries."""
+    return RING + 4 * (slot * ring + position % ring)
 
 
 class ProtocolError(HostError):
     """The device speaks another protocol, or is no Sterna device."""
-
-
-class FrameError(ValueError):
-    """A frame with a broken code, a wrong length or a wrong checksum."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame; ``length`` counts the bytes of ``data``, or for READ and ACK the bytes asked for and written; for
-    HASH, units of 64 bytes.
-    """
-
-    kind: int
-    sequence: int
-    address: int
-    length: int
-    data: bytes = b""
-
-    def encode(self):
-        """The frame as it is sent: checksum, COBS code and delimiter added (bytes)."""
-        header = bytes((self.kind, self.sequence)) + self.address.to_bytes(4, "little") + bytes((self.length,))
-        body = header + self.data
-        return cobs.encode(body + crc32c.crc32c(body).to_bytes(4, "little")) + DELIMITER
-
-    @classmethod
-    def decode(cls, code):
-        """The frame in ``code``, COBS bytes without the delimiter; FrameError if it is damaged."""
-        try:
-            decoded = cobs.decode(code)
-        except cobs.DecodeError as error:
-            raise FrameError(f"broken code: {error}") from None
-        if not OVERHEAD_BYTES <= len(decoded) <= MAX_FRAME_BYTES:
-            raise FrameError(f"{len(decoded)} bytes: a frame has {OVERHEAD_BYTES} to {MAX_FRAME_BYTES}")
-        body, checksum = decoded[:-4], int.from_bytes(decoded[-4:], "little")
-        if crc32c.crc32c(body) != checksum:
-            raise FrameError(f"checksum {checksum:08x} instead of {crc32c.crc32c(body):08x}")
-        return cls(body[0], body[1], int.from_bytes(body[2:6], "little"), body[6], body[7:])
-
-    @property
-    def word(self):
-        """The data as one little-endian number."""
-        return int.from_bytes(self.data, "little")
-
-
-def read(sequence, address, length):
-    """READ of ``length`` bytes, a multiple of 4 from 4 to 224."""
-    return Frame(Kind.READ, sequence, address, length)
-
-
-def write(sequence, address, data):
-    """WRITE of ``data``, a multiple of 4 from 4 to 224 bytes."""
-    return Frame(Kind.WRITE, sequence, address, len(data), bytes(data))
-
-
-def hash_(sequence, address, n_bytes):
-    """HASH of ``n_bytes``, a multiple of 256 from 256 to 14336."""
-    return Frame(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
-
-
-class FrameDecoder:
-    """Cuts a byte stream into frames.
-
-    Attributes
-    ----------
-    frames_bad : int
-        Damaged frames dropped so far.
-    """
-
-    def __init__(self):
-        self._part = bytearray()
-        self._overlong = False
-        self.frames_bad = 0
-
-    def feed(self, received):
-        """The undamaged frames that ``received`` (bytes) completes, in order (list of Frame)."""
-        frames = []
-        *complete, rest = bytes(received).split(DELIMITER)
-        for piece in complete:
-            self._take(piece)
-            if self._part:
-                try:
-                    if self._overlong:
-                        raise FrameError("overlong")
-                    frames.append(Frame.decode(bytes(self._part)))
-                except FrameError:
-                    self.frames_bad += 1
-            self._part.clear()
-            self._overlong = False
-        self._take(rest)
-        return frames
-
-    def _take(self, piece):
-        room = 2 * MAX_FRAME_BYTES - len(self._part)  # a line that sends no delimiter must not fill the memory
-        self._overlong |= len(piece) > room
-        self._part += piece[:max(room, 0)]
 
 
 @dataclass(frozen=True)
@@ -185,10 +109,11 @@ class DeviceInfo:
     clock_hz: int
     build: int
     memory: str = "external"
+    top_k: int = 0
 
     @classmethod
     def parse(cls, block, name="the device"):
-        """From the first 0x28 bytes of the register block; ProtocolError if magic or versions differ."""
+        """From the first 0x2C bytes of the register block; ProtocolError if magic or versions differ."""
         if len(block) < HELLO_BYTES:
             raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of {HELLO_BYTES}")
         value = {r: int.from_bytes(block[r:r + 4], "little") for r in Register if r < HELLO_BYTES}
@@ -210,6 +135,10 @@ class DeviceInfo:
             raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
                                 f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
                                 "rebuild the bitstream")
+        rows = value[Register.LIST] & 0xFF
+        if batch not in BATCHES or rows > MOST_ROWS:
+            raise ProtocolError(f"{name} reports {batch} slots and a list of {rows} rows: use a build with "
+                                f"{', '.join(map(str, BATCHES))} slots and at most {MOST_ROWS} rows")
         info = cls(
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
             weight_code=WEIGHT_CODES[code & 1], memory=MEMORIES[code >> 1], credits=credits,
@@ -217,7 +146,7 @@ class DeviceInfo:
             memory_bytes=value[Register.MEMORY_BYTES],
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
-            clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD])
+            clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows)
         try:
             check_tiling(info.to_tiling())
         except ValueError as error:
@@ -225,13 +154,13 @@ class DeviceInfo:
         return info
 
     def pack(self):
-        """The first 0x28 bytes of the register block of such a device (bytes)."""
+        """The first 0x2C bytes of the register block of such a device (bytes)."""
         versions = sum(VERSIONS[name] << 8 * k for k, name in enumerate(("protocol", "isa", "numerics", "image")))
         code = WEIGHT_CODES.index(self.weight_code) | MEMORIES.index(self.memory) << 1
         words = (MAGIC, versions, self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
                  self.memory_bytes, self.vector_words | self.program_words << 16,
-                 self.activation_words | self.ring << 16, self.clock_hz, self.build)
+                 self.activation_words | self.ring << 16, self.clock_hz, self.build, self.top_k)
         return b"".join(word.to_bytes(4, "little") for word in words)
 
     def to_tiling(self):

@@ -2,14 +2,15 @@
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sterna.host.errors import HostError
+from sterna.host.protocol import MOST_ROWS
+from sterna.host.sampling import Sampling
 from sterna.host.state import State
 from sterna.host.statistics import Statistics
-from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
 
 
@@ -17,17 +18,31 @@ class RunError(HostError):
     """A run that cannot be done."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is picked: ``temperature`` 0 takes the best, above 0 samples with ``seed`` (32 bits)."""
+@dataclass(eq=False)
+class Sequence:
+    """One text of several, from its start to its end.
 
-    temperature: float = 0.0
-    seed: int = 0
+    Attributes
+    ----------
+    ids : list of int
+        Tokens to read first.
+    n : int
+        Tokens to make at most.
+    sampling : Sampling
+    stop : int or None
+        Token after which the text ends.
+    tokens : list of int
+        What has been made.
+    closed : bool
+        Set by whoever has seen enough of it.
+    """
 
-    @property
-    def inverse_temperature_bits(self):
-        """fp24 bits of 1/temperature (int)."""
-        return int(fp24.to_bits(fp24.round24(1 / self.temperature))) if self.temperature > 0 else 0
+    ids: list
+    n: int
+    sampling: Sampling
+    stop: int | None = None
+    tokens: list = field(default_factory=list)
+    closed: bool = False
 
 
 class Runtime:
@@ -43,13 +58,17 @@ class Runtime:
         What computes, for people.
     model_bytes : int
         Size of the image that runs; without one, of the files of the model.
+    rows : int
+        Most tokens of the list behind top-k and top-p.
+    draft : int
+        Tokens to propose behind each one; only devices with slots take any.
 
     Subclasses give four methods: ``_read(tokens, cancelled)`` reads tokens and yields how many it has read so far,
     ``_make(token, n, sampling, stop, cancelled)`` reads one token and yields up to n new ones, ``_values()`` and
     ``_set_values(values)`` get and set the recurrent state, fp24 values [L, H].
     """
 
-    label = ""
+    label, rows, draft = "", MOST_ROWS, 0
 
     def __init__(self, model):
         self.model, self.tokens = model, []
@@ -85,12 +104,13 @@ class Runtime:
         ------
         RunError
             Nothing to read, or an id that the model does not have.
+        UsageError
+            The device's list is shorter than the sampling wants it.
         """
+        sampling = sampling.within(self.rows)
         if not self.tokens and not ids:
             raise RunError("there is no text to go on with: give a prompt")
-        bad = [k for k in ids if not 0 <= k < self.model.geometry.vocab_size]
-        if bad:
-            raise RunError(f"token {bad[0]} is not among the model's {self.model.geometry.vocab_size}")
+        self.check(ids)
         # The last token of a text is read only when its successor is made, so that a run can go on at any point.
         waiting = [*self.tokens[-1:], *ids]
         if not self.tokens:
@@ -117,6 +137,40 @@ class Runtime:
         finally:
             self.statistics.seconds += time.monotonic() - started
 
+    def check(self, ids):
+        """RunError for an id that the model does not have."""
+        bad = [k for k in ids if not 0 <= k < self.model.geometry.vocab_size]
+        if bad:
+            raise RunError(f"token {bad[0]} is not among the model's {self.model.geometry.vocab_size}")
+
+    def generate_all(self, sequences, cancelled=lambda: False):
+        """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.
+
+        Parameters
+        ----------
+        sequences : list of Sequence
+        cancelled : callable() -> bool
+            Asked between tokens; True ends all.
+
+        Yields
+        ------
+        (sequence, token) : (Sequence, int or None)
+            None when a sequence has ended.
+        """
+        for sequence in sequences:
+            self.clear()
+            if sequence.n and not sequence.closed and not cancelled():
+                made = self.generate(sequence.ids, sequence.n, sequence.sampling, sequence.stop,
+                                     lambda s=sequence: s.closed or cancelled())
+                with closing(made):
+                    for token in made:
+                        sequence.tokens.append(token)
+                        yield sequence, token
+                        if sequence.closed:
+                            break
+            yield sequence, None
+        self.clear()
+
     @property
     def position(self):
         """Position of the next token to read, the last of the text."""
@@ -132,10 +186,14 @@ class Runtime:
     def model_bytes(self):
         return self.model.size_bytes
 
-    def restart(self):
-        """Forget the text and its figures: the next run begins a new one, from an empty state."""
-        old = self.statistics
+    def clear(self):
+        """Forget the text: the next run begins a new one, from an empty state."""
         self.tokens = []
+
+    def restart(self):
+        """Forget the text and its figures."""
+        self.clear()
+        old = self.statistics
         self.statistics = Statistics(config=old.config, geometry=old.geometry, simulated=old.simulated)
 
     def restore(self, state):
@@ -154,8 +212,8 @@ class GoldenRuntime(Runtime):
         self._golden = GoldenModel(model.packed)
         self._state = self._golden.start(1)
 
-    def restart(self):
-        super().restart()
+    def clear(self):
+        super().clear()
         self._state = self._golden.start(1)
 
     def _read(self, tokens, cancelled):
@@ -172,7 +230,8 @@ class GoldenRuntime(Runtime):
             if cancelled():
                 return
             head = self._golden.step([token], self._state)
-            token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature)[0])
+            token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature,
+                                            **sampling.limits)[0])
             yield token
             if token == stop:
                 return

@@ -8,55 +8,68 @@ WEIGHT_BITS = {"trit5": 1.6, "bit2": 2.0}
 STALLS = {"stall_stream": "stream", "stall_rows": "rows", "stall_idle": "idle", "refresh": "refresh"}
 
 
-def useful_bytes(geometry, weight_code, output=True):
-    """Bytes (float) that one token cannot do without.
+def useful_bytes(geometry, weight_code, output=True, tokens=1):
+    """Bytes (float) that one run of the program cannot do without.
 
-    All matrices at the code's bits per weight, the norm vectors and scales at 3 bytes a number, and one embedding
-    row with its scale; with ``output`` also the head with its norm, which a token inside a prompt does not need.
-    Padding, the state and bytes read twice do not count.
+    All matrices at the code's bits per weight, the norm vectors and scales at 3 bytes a number, once for all tokens
+    of the run; an embedding row with its scale for each of its ``tokens``; with ``output`` also the head with its norm,
+    which tokens inside a prompt do not need. Padding, the state and bytes read twice do not count.
     """
     hidden, inner, vocab = geometry.hidden_size, geometry.intermediate_size, geometry.vocab_size
     count = geometry.num_hidden_layers
     weights = count * (4 * hidden * hidden + 3 * hidden * inner) + output * vocab * hidden
     # Per layer: outer, W_f, W_i, W_g, keep, w_g, w_o, outer, W_gate; w_d; six scales. End: outer, W_head, a scale.
     numbers = count * (9 * hidden + inner + 6) + output * (2 * hidden + 1)
-    return weights * WEIGHT_BITS[weight_code] / 8 + numbers * FP24_BYTES + hidden + FP24_BYTES
+    return weights * WEIGHT_BITS[weight_code] / 8 + numbers * FP24_BYTES + tokens * (hidden + FP24_BYTES)
 
 
 @dataclass(frozen=True)
 class Usage:
     """What the counters say about tokens of one kind; every figure is None (``stalls`` empty) without counters.
 
+    A run of the program reads the weights once, for the tokens of up to ``batch`` slots.
+
     Attributes
     ----------
     counters : Counter
-        Sums of the device's counters over these tokens.
+        Sums of the device's counters over these tokens; and "tokens", which the host counts by the positions that the
+        device has processed. With one slot these are as many as the runs.
     config : Config or DeviceInfo or None
     geometry : Geometry or None
-    output : bool
-        The tokens had an output: False inside a prompt.
+    output : bool or None
+        The tokens had an output: False inside a prompt; None: some had, so that what their runs needed is not known.
     """
 
     counters: Counter
     config: object
     geometry: object
-    output: bool = True
+    output: bool | None = True
 
     @property
     def cycles_per_token(self):
         """Mean cycles of a token (float)."""
-        return self.counters["cycles"] / self.counters["tokens"] if self.counters["tokens"] else None
+        return self.counters["cycles"] / self.counters["tokens"] if self._counted else None
+
+    @property
+    def tokens_per_run(self):
+        """Mean tokens of a run of the program (float)."""
+        return self.counters["tokens"] / self.counters["runs"] if self._counted else None
+
+    @property
+    def _counted(self):
+        return self.counters["runs"] and self.counters["tokens"]
 
     @property
     def useful_cycles(self):
-        """Cycles of the memory port that the useful bytes of a token take (float)."""
-        return useful_bytes(self.geometry, self.config.weight_code, self.output) / self.config.port_bytes
+        """Cycles of the memory port that the useful bytes of a run take, divided by its tokens (float)."""
+        per_run = useful_bytes(self.geometry, self.config.weight_code, self.output, self.tokens_per_run)
+        return per_run / self.config.port_bytes / self.tokens_per_run
 
     @property
     def share(self):
-        """Useful bytes / (port bytes x cycles in which the memory could deliver)."""
+        """Useful bytes / (port bytes x cycles in which the memory could deliver); the weights count once per run."""
         deliverable = self.counters["cycles"] - self.counters["refresh"]
-        if not self.counters["tokens"] or deliverable <= 0:
+        if not self._counted or self.output is None or deliverable <= 0:
             return None
         return self.useful_cycles * self.counters["tokens"] / deliverable
 
@@ -68,12 +81,12 @@ class Usage:
     def port_cycles(self):
         """Where the memory port's cycles per token go: dict of cause -> float.
 
-        "useful": words' worth of useful bytes; "other": padding, the upper byte of stored numbers, the state; "refresh";
-        "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency and writes.
+        "useful": words' worth of useful bytes; "other": padding, the upper byte of stored numbers, the state;
+        "refresh"; "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency and writes.
         """
-        tokens = self.counters["tokens"]
-        if not tokens:
+        if not self._counted or self.output is None:
             return {}
+        tokens = self.counters["tokens"]
         found = {cause: self.counters[name] / tokens for cause, name in
                  (("words", "port_busy"), ("refresh", "refresh"), ("full", "port_full"), ("empty", "port_empty"))}
         useful, words = self.useful_cycles, found.pop("words")
@@ -91,6 +104,8 @@ class Statistics:
         Tokens read before the first output began, and the wall time that took.
     tokens, seconds : int, float
         Tokens made, and their wall time.
+    together : int
+        Texts that were made side by side: their prompts are read among the tokens made, and in their time.
     counters : Counter
         Sums of the device's counters over the tokens made; empty where there is no device.
     prompt_counters : Counter
@@ -106,6 +121,7 @@ class Statistics:
     prompt_seconds: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
+    together: int = 0
     counters: Counter = field(default_factory=Counter)
     prompt_counters: Counter = field(default_factory=Counter)
     config: object = None
@@ -114,8 +130,9 @@ class Statistics:
 
     @property
     def usage(self):
-        """Usage over the tokens made."""
-        return Usage(self.counters, self.config, self.geometry)
+        """Usage over the tokens made; side by side also over those that were read."""
+        mixed = self.together and self.prompt_tokens
+        return Usage(self.counters, self.config, self.geometry, output=None if mixed else True)
 
     @property
     def prompt_usage(self):
@@ -124,7 +141,7 @@ class Statistics:
 
     @property
     def cycles_per_token(self):
-        """Mean cycles of a token made (float), None without counters."""
+        """Mean cycles of a token (float) as in ``usage``, None without counters."""
         return self.usage.cycles_per_token
 
     @property
@@ -139,12 +156,14 @@ class Statistics:
     def to_json(self):
         """The figures as a dictionary for --json outputs."""
         out = {"prompt_tokens": self.prompt_tokens, "prompt_seconds": self.prompt_seconds, "tokens": self.tokens,
-               "seconds": self.seconds}
+               "seconds": self.seconds, "together": self.together}
         if self.cycles_per_token is not None:
-            out |= {"cycles_per_token": self.cycles_per_token, "share": self.share, "stalls": self.stalls(),
+            out |= {"cycles_per_token": self.cycles_per_token, "tokens_per_run": self.usage.tokens_per_run,
+                    "share": self.share, "stalls": self.stalls(),
                     "clock_hz": self.config.clock_hz, "simulated": self.simulated, "counters": dict(self.counters)}
         if self.prompt_usage.cycles_per_token is not None:
-            out["prompt_cycles_per_token"] = self.prompt_usage.cycles_per_token
+            out |= {"prompt_cycles_per_token": self.prompt_usage.cycles_per_token,
+                    "prompt_tokens_per_run": self.prompt_usage.tokens_per_run}
         return out
 
     def lines(self):
@@ -155,13 +174,20 @@ class Statistics:
 
         out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
                f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
+        if self.together:
+            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens read, "
+                   f"{speed(self.tokens, self.seconds)} made (wall clock)"]
         if self.cycles_per_token is not None:
             mhz = f"{self.config.clock_hz / 1e6:g} MHz"
             label = f"projected at {mhz} from simulated cycles" if self.simulated else f"device time at {mhz}"
             out.append(f"cycles:     {self.cycles_per_token:.0f} per token; "
                        f"{self.config.clock_hz / self.cycles_per_token:.1f} tokens/s {label}")
+        for name, usage in (("prompt", self.prompt_usage), ("generation", self.usage)):
+            if usage.tokens_per_run and usage.tokens_per_run != 1:
+                out.append(f"slots:      {usage.tokens_per_run:.2f} tokens per run of the program, {name}")
         if self.share is not None:
             out.append(f"memory:     {self.share:.1%} of what it can deliver went into weights, norms and embedding")
+        if self.stalls():
             causes = ", ".join(f"{name} {value:.1%}" for name, value in self.stalls().items())
             out.append(f"stalls:     {causes} of the cycles")
         lost = {"frames_bad": "damaged", "frames_lost": "lost"}

@@ -3,9 +3,12 @@
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
 from crc32c import crc32c
 
 from sterna.host import protocol
+from sterna.host.console import progress_bar
+from sterna.host.errors import DeviceError
 from sterna.host.protocol import Kind
 
 BLOCK_BYTES = 16 * protocol.MAX_DATA_BYTES  # compared as a whole; a cut or a damaged word costs the sending of one
@@ -178,3 +181,26 @@ def upload(device, regions, *, compare=True, bars=None):
             bars.update(task, completed=state.compared_bytes - state.found_bytes + state.sent_bytes)
 
     return Upload(total, _run(device, regions, True, progress, compare).found_bytes)
+
+
+def verify(device, regions):
+    """Compare the hashes of pairs (address, uint8 array); DeviceError, which names a byte, at the first difference."""
+    with progress_bar() as bars:
+        for address, data in regions:
+            task = bars.add_task("verifying", total=len(data))
+            parts = differences(device, address, data,
+                                lambda done, total, task=task: bars.update(task, completed=done))
+            if parts:
+                begin, end = parts[0]
+                _wrong_byte(device, address + begin, data[begin:min(end, begin + BLOCK_BYTES)])
+
+
+def _wrong_byte(device, address, wanted):
+    """Name the first byte that differs, in a block whose hash does."""
+    found = np.frombuffer(device.read(address, len(wanted)), np.uint8)
+    wrong = np.flatnonzero(found != wanted).tolist()
+    what = f"the hash of {len(wanted)} bytes from 0x{address:08x} is wrong, but they read back right"
+    if wrong:
+        what = (f"byte 0x{address + wrong[0]:08x} of the memory is 0x{found[wrong[0]]:02x} instead of "
+                f"0x{wanted[wrong[0]]:02x}")
+    raise DeviceError(f"{device.name}: {what}: upload again, then check the memory's timing")

@@ -9,9 +9,7 @@ from sterna.host import protocol
 from sterna.host.errors import DeviceError
 from sterna.host.protocol import Kind
 
-MOST_TOKENS = 1 << 16  # TOKEN frames that are kept until somebody asks for them
-
-
+MOST_TOKENS = 1 << 14  # TOKEN frames of a slot that are kept until somebody asks for them
 SOCKET_RETRY_S = 2.0
 
 
@@ -47,6 +45,8 @@ class RequestWindow:
     ----------
     size : int
         Requests that may be unanswered at once: 1 until the device has told its credits.
+    chained : bool
+        All TOKEN frames belong to slot 0.
     requests_repeated : int
     """
 
@@ -56,9 +56,11 @@ class RequestWindow:
         self.timeout_s = timeout_s
         self.fixed_retry_s = retry_s
         self.size = 1
+        self.chained = False
         self.requests_repeated = 0
         self._decoder = protocol.FrameDecoder()
-        self._tokens = deque(maxlen=MOST_TOKENS)  # the oldest go first: they can be read from the ring again
+        # Of each slot; the oldest go first: they can be read from the ring again.
+        self._tokens = [deque(maxlen=MOST_TOKENS) for _ in range(protocol.MOST_SLOTS)]
         self._sequence = 0
         self._sent = 0
         self._last_frame_at = time.monotonic()
@@ -79,7 +81,9 @@ class RequestWindow:
         for frame in self._decoder.feed(self.transport.read(max(wait_s, 0.0))):
             self._last_frame_at = time.monotonic()
             if frame.kind == Kind.TOKEN:
-                self._tokens.append((frame.address, frame.word))
+                slot = 0 if self.chained else frame.sequence
+                if slot < len(self._tokens):
+                    self._tokens[slot].append((frame.address, frame.word))
             else:
                 replies.append(frame)
         return replies
@@ -169,16 +173,23 @@ class RequestWindow:
         raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({n_bytes} bytes): {reason}; "
                           "check that the model and the program fit this device (`sterna devices` shows its sizes)")
 
-    def wait_token(self, wait_s):
-        """The next TOKEN frame as (position, token), waiting up to ``wait_s``; None if none came."""
+    def wait_token(self, wait_s, slot=0):
+        """The next TOKEN frame of a slot as (position, token), waiting up to ``wait_s``; None if none came."""
+        return self._tokens[slot].popleft() if self._await(wait_s, lambda: self._tokens[slot]) else None
+
+    def wait_any(self, wait_s, slots):
+        """Waits up to ``wait_s`` for a TOKEN frame of one of the slots, which it leaves there."""
+        self._await(wait_s, lambda: any(self._tokens[slot] for slot in slots))
+
+    def _await(self, wait_s, there):
         deadline = time.monotonic() + wait_s
-        while not self._tokens:
+        while not there():
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                return None
+                return False
             self._receive(left_s)
-        return self._tokens.popleft()
+        return True
 
-    def forget_tokens(self):
-        """Drops TOKEN frames of earlier runs."""
-        self._tokens.clear()
+    def forget_tokens(self, slot=0):
+        """Drops TOKEN frames of earlier runs of a slot."""
+        self._tokens[slot].clear()

@@ -12,7 +12,11 @@ INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", cre
 def next_token(token, state, seed):
     """The 'model': a token and the new state from the token before, the state and the seed."""
     state = (state * 31 + token + 7) & 0xFFFFFFFF
-    return (state ^ seed * 0x9E3779B1) >> 3 & 0x3FF, state
+    return next_token_of(state, seed), state
+
+
+def next_token_of(state, seed):
+    return (state ^ seed * 0x9E3779B1) >> 3 & 0x3FF
 
 
 def expected(prompt, n, seed=0, state=0):
@@ -27,10 +31,11 @@ def expected(prompt, n, seed=0, state=0):
 
 
 class FakeDevice:
-    """Answers frames; processes ``tokens_per_call`` tokens per call of ``read``.
+    """Answers frames; runs its program ``tokens_per_call`` times per call of ``read``.
 
-    ``replies`` collects the bytes for the host. ``silent`` makes it vanish, ``hang_at`` stops it inside that
-    position.
+    ``replies`` collects the bytes for the host. ``silent`` makes it vanish, ``hang_at`` stops it inside the run that
+    reads this position of slot 0, ``fault_at`` lets that run fail. ``blocks``, ``scalars_of`` and ``rings`` are per
+    slot; ``block``, ``scalars`` and ``ring`` those of slot 0. ``reads_per_run`` lists the tokens of every run.
     """
 
     name = "fake"
@@ -39,12 +44,14 @@ class FakeDevice:
     def __init__(self, info=INFO, tokens_per_call=1):
         self.info = info
         self.tokens_per_call = tokens_per_call
-        self.block = {r: 0 for r in range(0x40, 0x100, 4)}
+        self.blocks = [{r: 0 for r in range(0x40, 0x100, 4)} for _ in range(info.batch)]
         self.hello = bytearray(info.pack())
         self.memory = {}
-        self.program, self.scalars = {}, {}
-        self.ring = [None] * info.ring  # pairs (position, token)
-        self.state = 0
+        self.program = {}
+        self.scalars_of = [{} for _ in self.blocks]
+        self.rings = [[None] * info.ring for _ in self.blocks]  # pairs (position, token)
+        self.block, self.scalars, self.ring = self.blocks[0], self.scalars_of[0], self.rings[0]
+        self.states = [0] * info.batch
         self.replies = bytearray()
         self.silent = False
         self.hang_at = None
@@ -52,6 +59,7 @@ class FakeDevice:
         self.max_position = 0
         self.writes = 0
         self.hashed_bytes = 0
+        self.reads_per_run = []
         self.closed = False
         self._decoder = protocol.FrameDecoder()
 
@@ -102,9 +110,21 @@ class FakeDevice:
         except KeyError:
             self._nak(frame, 2)
 
-    def _running(self):
-        return bool(self.block[Register.CONTROL] & 1 and self.block[Register.POSITION] < self.block[Register.LIMIT]
-                    and not self.block[Register.STATUS] >> 8)
+    @property
+    def chained(self):
+        return self.info.batch > 1 and bool(self.block[Register.FLAGS] & protocol.FLAG_CHAINED)
+
+    def _running(self, slot=0):
+        block = self.blocks[slot]
+        return bool(block[Register.CONTROL] & 1 and block[Register.POSITION] < block[Register.LIMIT]
+                    and not self.block[Register.STATUS] >> 8 and not (self.chained and slot))
+
+    def _slot(self, offset, size):
+        """(slot, offset inside of it); KeyError behind the last slot."""
+        slot, offset = divmod(offset, size)
+        if slot >= self.info.batch:
+            raise KeyError(slot)
+        return slot, offset
 
     def _store(self, address, value):
         page, offset = address & 0xF0000000, address & 0x0FFFFFFF
@@ -112,20 +132,32 @@ class FakeDevice:
             self.memory[address] = value
         elif page == protocol.PROGRAM and offset < 16 * self.info.program_words:
             self.program[offset] = value
-        elif page == protocol.REGISTERS and 0x40 <= offset < 0x80:
-            if offset == Register.POSITION and self._running():
-                raise AssertionError("position was written while running")
-            if offset == Register.CONTROL and value & 2:
-                self.block[Register.STATUS] = 0
-                value = 0
-            if offset != Register.STATUS:
-                self.block[offset] = value
-        elif page == protocol.SCALARS and offset < 4 * 32:
-            self.scalars[offset // 4] = value
-        elif page == protocol.RING and offset < 4 * self.info.ring:
-            self.ring[offset // 4] = (None, value)
+        elif page == protocol.REGISTERS:
+            self._set_register(*self._slot(offset, 0x100), value)
+        elif page == protocol.SCALARS:
+            slot, offset = self._slot(offset, 0x80)
+            if self._running(slot) or (self.chained and self._running()):
+                raise AssertionError("scalars were written while running")
+            self.scalars_of[slot][offset // 4] = value
+        elif page == protocol.RING:
+            slot, offset = self._slot(offset, 4 * self.info.ring)
+            self.rings[slot][offset // 4] = (None, value)
         else:
             raise KeyError(address)
+
+    def _set_register(self, slot, offset, value):
+        if not 0x40 <= offset < 0x80 or (slot and offset > Register.TOP):
+            raise KeyError(offset)
+        if offset == Register.POSITION and self._running(slot):
+            raise AssertionError("position was written while running")
+        if offset == Register.FLAGS and self.info.batch > 1 and not slot and \
+                (value ^ self.block[offset]) & protocol.FLAG_CHAINED and any(map(self._running, range(self.info.batch))):
+            raise AssertionError("chained while running")
+        if offset == Register.CONTROL and value & 2 and not slot:
+            for block in self.blocks:
+                block[Register.STATUS] = block[Register.CONTROL] = 0
+        elif offset != Register.STATUS:
+            self.blocks[slot][offset] = value
 
     def _load(self, address):
         page, offset = address & 0xF0000000, address & 0x0FFFFFFF
@@ -133,34 +165,97 @@ class FakeDevice:
             return self.memory.get(address, 0)
         if page == protocol.REGISTERS and offset < protocol.HELLO_BYTES:
             return int.from_bytes(self.hello[offset:offset + 4], "little")
-        if page == protocol.REGISTERS and offset == Register.STATUS:
-            return self.block[offset] | self._running() | (self.block[Register.CONTROL] & 1) << 1
-        if page == protocol.REGISTERS and offset in self.block:
-            return self.block[offset]
-        if page == protocol.RING and offset < 4 * self.info.ring:
-            return self.ring[offset // 4][1]
+        if page == protocol.REGISTERS:
+            slot, offset = self._slot(offset, 0x100)
+            if offset == Register.STATUS:
+                block = self.blocks[slot]
+                return block[offset] | self._running(slot) | (block[Register.CONTROL] & 1) << 1
+            return self.blocks[slot][offset]
+        if page == protocol.RING:
+            slot, offset = self._slot(offset, 4 * self.info.ring)
+            return self.rings[slot][offset // 4][1]
         raise KeyError(address)
 
-    # One token
+    # One run of the program
 
     def _token(self):
-        position = self.block[Register.POSITION]
-        if not self._running() or position == self.hang_at:
+        active = [slot for slot in range(self.info.batch) if self._running(slot)]
+        if not active:
             return
-        if position == self.fault_at:
+        begin = self.block[Register.POSITION]
+        jobs = [(slot, slot, self.blocks[slot][Register.POSITION]) for slot in active]
+        if self.chained:
+            n = max(1, min(self.info.batch, self.block[Register.LIMIT] - begin,
+                           max(self.block[Register.PROMPT_END], self.block[Register.DRAFT_END]) - begin))
+            jobs = [(k, 0, begin + k) for k in range(n)]
+        positions = [position for _, slot, position in jobs if slot == 0]
+        if self.hang_at in positions:
+            return
+        if self.fault_at in positions:
             self.block[Register.STATUS] = 1 << 8
             return
-        owner, token = self.ring[position % self.info.ring]
-        if owner not in (None, position):
-            raise AssertionError(f"position {position} found the token of position {owner} in the ring")
-        if position == self.block[Register.START]:
-            self.state = 0
-        sampled, self.state = next_token(token, self.state, self.block[Register.SEED])
-        if position + 1 >= self.block[Register.PROMPT_END]:
-            self.ring[(position + 1) % self.info.ring] = (position + 1, sampled)
-            if sampled == self.block[Register.STOP]:
-                self.block[Register.LIMIT] = position + 1
-            self._send(Kind.TOKEN, 0, position + 1, 4, sampled.to_bytes(4, "little"))
-        self.block[Register.POSITION] = position + 1
-        self.max_position = max(self.max_position, position + 1)
+        heads, states, state = [], [], None
+        for k, slot, position in jobs:
+            owner, token = self.rings[slot][position % self.info.ring]
+            if owner not in (None, position):
+                raise AssertionError(f"position {position} found the token of position {owner} in the ring")
+            if position == self.blocks[slot][Register.START]:
+                state = self.zero_state()
+            elif not (self.chained and k):
+                state = self.load_state(self.block[Register.SOURCE] if self.chained else slot)
+            head, state = self.step(token, state)
+            heads.append(head)
+            states.append(state)
+        self._finish(jobs, heads, states)
         self.block[0x9C] += 1
+        self.reads_per_run.append(len(jobs))
+        self.count()
+
+    def _finish(self, jobs, heads, states):
+        """Keeps the states, samples, and moves on."""
+        n, reading = len(jobs), self.chained and jobs[-1][2] + 1 <= self.block[Register.PROMPT_END]
+        for (k, slot, position), head, state in zip(jobs, heads, states, strict=True):
+            if not reading or k == n - 1:
+                self.store_state(k, state)
+        for (k, slot, position), head in zip(jobs, heads, strict=True):
+            block, ring = self.blocks[slot], self.rings[slot]
+            last = not self.chained or k == n - 1
+            if position + 1 >= block[Register.PROMPT_END]:
+                token = self.sample(head, position, slot)
+                place = (position + 1) % self.info.ring
+                wrong = not last and ring[place][1] != token
+                ring[place] = (position + 1, token)
+                if wrong or token == block[Register.STOP]:
+                    last = True
+                    self.lower_limit(slot, position + 1)
+                self._send(Kind.TOKEN, slot, position + 1, 4, token.to_bytes(4, "little"))
+            if last:
+                block[Register.POSITION] = position + 1
+                self.max_position = max(self.max_position, position + 1)
+                if self.chained:
+                    self.block[Register.SOURCE] = k
+                    return
+
+    def lower_limit(self, slot, limit):
+        self.blocks[slot][Register.LIMIT] = limit
+
+    # The model
+
+    def zero_state(self):
+        return 0
+
+    def load_state(self, slot):
+        return self.states[slot]
+
+    def store_state(self, slot, state):
+        self.states[slot] = state
+
+    def step(self, token, state):
+        """(what ``sample`` needs, new state) of a token."""
+        return next_token(token, state, 0)[1], next_token(token, state, 0)[1]
+
+    def sample(self, head, position, slot):
+        return next_token_of(head, self.blocks[slot][Register.SEED])
+
+    def count(self):
+        """Moves the other counters."""

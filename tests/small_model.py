@@ -13,6 +13,7 @@ from fake_device import INFO, FakeDevice
 from safetensors.numpy import save_file
 from sterna.host.image import memory_map
 from sterna.host.protocol import Register
+from sterna.host.run import LN2_BITS
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_tensors
@@ -21,7 +22,8 @@ GEOMETRY = Geometry(40, 48, 2, 264)
 DEVICE = dataclasses.replace(INFO, rows=2, columns=20, lanes=4, port_bytes=8, strip=32, memory_bytes=1 << 18,
                              vector_words=2048, activation_words=512, program_words=512, ring=64, clock_hz=80_000_000,
                              credits=4)
-CYCLES_PER_TOKEN, REFRESH_PER_TOKEN = 2500, 100
+SLOTS = dataclasses.replace(DEVICE, batch=4, top_k=16)
+CYCLES_PER_TOKEN, REFRESH_PER_TOKEN = 2500, 100  # of a run of the program
 
 
 def byte_tokenizer():
@@ -52,32 +54,41 @@ class GoldenDevice(FakeDevice):
         self.golden = GoldenModel(packed)
         self.map = memory_map(info, packed.geometry, check=False)
 
-    def _layers(self):
-        geometry = self.golden.geometry
-        base = [self.map.state_address + k * self.map.layer_state_bytes for k in range(geometry.num_hidden_layers)]
+    def _layers(self, slot):
+        geometry, size, batch = self.golden.geometry, self.map.layer_state_bytes, self.info.batch
+        base = [self.map.state_address + (k * batch + slot) * size for k in range(geometry.num_hidden_layers)]
         return [[at + 4 * j for j in range(geometry.hidden_size)] for at in base]
 
-    def _token(self):
-        position = self.block[Register.POSITION]
-        if not self._running() or position == self.hang_at:
-            return
-        _, token = self.ring[position % self.info.ring]
-        zero = position == self.block[Register.START]
-        bits = np.array([[0 if zero else self.memory[at] for at in layer] for layer in self._layers()], np.uint32)
-        state = fp24.from_bits(bits)[:, None]
-        head = self.golden.step([token], state)
-        for addresses, values in zip(self._layers(), fp24.to_bits(state[:, 0]).tolist(), strict=True):
+    def zero_state(self):
+        return self.golden.start(1)
+
+    def load_state(self, slot):
+        bits = np.array([[self.memory[at] for at in layer] for layer in self._layers(slot)], np.uint32)
+        return fp24.from_bits(bits)[:, None]
+
+    def store_state(self, slot, state):
+        for addresses, values in zip(self._layers(slot), fp24.to_bits(state[:, 0]).tolist(), strict=True):
             self.memory.update(zip(addresses, values, strict=True))
-        if position + 1 >= self.block[Register.PROMPT_END]:
-            scale = float(fp24.from_bits(np.array([self.scalars.get(2, 0)], np.uint32))[0])
-            temperature = 1 / scale if self.block[Register.FLAGS] & 1 else 0.0
-            sampled = int(self.golden.sample(head, self.block[Register.SEED], position, temperature)[0])
-            self.ring[(position + 1) % self.info.ring] = (position + 1, sampled)
-            if sampled == self.block[Register.STOP]:
-                self.block[Register.LIMIT] = position + 1
-            self._send(0x90, 0, position + 1, 4, sampled.to_bytes(4, "little"))
-        self.block[Register.POSITION] = position + 1
-        for offset, step in ((0x80, CYCLES_PER_TOKEN), (0x98, REFRESH_PER_TOKEN), (0x8C, 50), (0x9C, 1)):
+
+    def step(self, token, state):
+        state = state.copy()
+        return self.golden.step([token], state), state
+
+    def sample(self, head, position, slot):
+        block = self.blocks[slot]
+        lane = (position - self.block[Register.POSITION]) if self.chained else slot
+        scalars = self.scalars_of[lane]
+        scale = float(fp24.from_bits(np.array([scalars[2]], np.uint32))[0])
+        sampled = block[Register.FLAGS] & 1
+        # The program of several slots takes a greedy one as a sampled one whose noise counts nothing.
+        assert scalars[13] == (LN2_BITS if sampled else 0) and (sampled or scale == 1), scalars
+        k, p = block[Register.TOP] & 0xFF, block[Register.TOP] >> 16
+        assert k <= self.info.top_k
+        limits = {"top_k": k, "top_p": p / 65536 or 1.0} if k else {}
+        return int(self.golden.sample(head, block[Register.SEED], position, 1 / scale if sampled else 0.0, **limits)[0])
+
+    def count(self):
+        for offset, step in ((0x80, CYCLES_PER_TOKEN), (0x98, REFRESH_PER_TOKEN), (0x8C, 50)):
             self.block[offset] = self.block[offset] + step & 0xFFFFFFFF
 
 

@@ -57,7 +57,7 @@ def test_counters_of_a_prompt_are_its_own(model):
     runtime = on_device(model)
     list(runtime.generate(bench.prompt_of(model, 41, 1), 5, GREEDY))
     figures = runtime.statistics
-    assert (figures.prompt_counters["tokens"], figures.counters["tokens"]) == (40, 5)
+    assert (figures.prompt_counters["runs"], figures.counters["runs"]) == (40, 5)
     assert figures.prompt_usage.cycles_per_token == figures.usage.cycles_per_token == CYCLES_PER_TOKEN
     # The head is not read inside a prompt: 264 x 40 trits, 2 x 40 + 1 numbers.
     without = useful_bytes(GEOMETRY, "trit5", output=False)

@@ -195,7 +195,7 @@ def test_fault_and_reset():
 def test_wrong_version_and_magic():
     fake = FakeDevice()
     fake.hello[4] = 1
-    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 2: rebuild the bitst"):
+    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 3: rebuild the bitst"):
         connect(fake)
     fake = FakeDevice()
     fake.hello[0] = 0
@@ -215,7 +215,7 @@ def test_program_scalars_registers_and_counters():
     assert device.read_register(Register.SEED) == 77
     list(device.run(PROMPT, 4, inverse_temperature_bits=0x400000, sample=True, seed=5))
     assert fake.scalars[2] == 0x400000 and fake.block[Register.FLAGS] == 1 and fake.block[Register.SEED] == 5
-    assert device.counters()["tokens"] == 6 and len(device.counters()) == 13
+    assert device.counters()["runs"] == 6 and len(device.counters()) == 13
 
 
 def test_state_returns():

@@ -154,5 +154,5 @@ def test_flood_of_tokens_is_bounded():
     device = Device(fake)
     for _ in range(60):
         device.read_register(Register.BUILD)
-    assert len(device._window._tokens) == MOST_TOKENS < 60 * 2000
+    assert len(device._window._tokens[0]) == MOST_TOKENS < 60 * 2000
     assert device.info == INFO and issubclass(ImageError, ERRORS)

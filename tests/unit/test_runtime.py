@@ -123,7 +123,7 @@ def test_statistics_of_a_device(model):
     list(runtime.generate(PROMPT, 10, SAMPLING))
     figures = runtime.statistics
     assert (figures.prompt_tokens, figures.tokens) == (len(PROMPT) - 1, 10)
-    assert figures.counters["tokens"] == 10 and figures.cycles_per_token == CYCLES_PER_TOKEN
+    assert figures.counters["tokens"] == figures.counters["runs"] == 10 and figures.cycles_per_token == CYCLES_PER_TOKEN
     useful = useful_bytes(GEOMETRY, "trit5")
     assert figures.share == pytest.approx(useful / (8 * (CYCLES_PER_TOKEN - REFRESH_PER_TOKEN)))
     report = "\n".join(figures.lines())
