@@ -13,12 +13,19 @@ PASSED_STAGE = 7      # a first beat here reaches the write stage before the nex
 
 
 class Command(data.Struct):
-    """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling."""
+    """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling.
+
+    ``slots``: the slots whose banks and scalar registers are written, bit by bit; ``slot``: the one whose numbers go to
+    MEM; ``prior``: an operand C in a bank is that of the slot before, for every slot but 0.
+    """
 
     word: unsigned(96)
     count: unsigned(16)
     offset: unsigned(16)
     start: unsigned(1)
+    slots: unsigned(8)
+    slot: unsigned(3)
+    prior: unsigned(1)
 
 
 class Fields(data.Struct):
