@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from sterna.firmware import isa
 from sterna.hw.array.array import TernaryArray
 from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
@@ -22,7 +23,9 @@ RESET_CYCLES = 32
 
 
 class Trace(wiring.Signature):
-    """What the vector engine writes back, beat by beat, for simulation; synthesis removes it."""
+    """What the vector engine writes back, beat by beat, for simulation; synthesis removes it. Of several slots the
+    lanes follow each other, slot by slot.
+    """
 
     def __init__(self, lanes):
         super().__init__({"valid": Out(1), "last": Out(1), "is_code": Out(1), "values": Out(24 * lanes),
@@ -60,7 +63,7 @@ class Accelerator(wiring.Component):
         self._config = config
         members = {
             "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)), "idle": Out(1),
-            "line_errors": In(config.frame_counter_bits), "trace": Out(Trace(config.lanes)),
+            "line_errors": In(config.frame_counter_bits), "trace": Out(Trace(config.batch * config.lanes)),
         }
         if config.memory == "external":
             members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
@@ -88,7 +91,8 @@ class Accelerator(wiring.Component):
         engines = ResetInserter(resetting != 0)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
-            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs) if external else DirectFetch(**shape))
+            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches) if external
+            else DirectFetch(**shape))
         m.submodules.router = router = engines(
             Router(port_bytes=cfg.port_bytes, sections=QUEUED_SECTIONS if external else 2, pairs=cfg.pairs))
         m.submodules.gearbox = gearbox = engines(Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes))
@@ -135,14 +139,15 @@ class Accelerator(wiring.Component):
         connect(m, registers.scalar_write, vector.scalar_write)
 
         m.d.comb += [
+            registers.scalar_ready.eq(vector.scalar_ready),
             router.array_done.eq(array.done),
             router.vector_done.eq(vector.stream_done),
             gearbox.drop.eq(array.done),
             sequencer.vector_busy.eq(vector.busy),
             sequencer.array_busy.eq(array.busy),
             sequencer.store_idle.eq(store.idle),
-            vector.seed.eq(registers.seed),
-            vector.position.eq(registers.position),
+            vector.seed.eq(registers.seeds),
+            vector.position.eq(registers.positions),
             registers.best.eq(vector.best),
             registers.values.eq(counters.values),
             registers.frames_bad.eq(link.frames_bad),
@@ -156,12 +161,18 @@ class Accelerator(wiring.Component):
             sequencer.go.eq(registers.go & (resetting == 0)),
         ]
         running = sequencer.running
-        for name in ("token", "token_valid", "unwanted", "at_start", "greedy"):
+        conditions = ["token", "token_valid", "unwanted", "at_start", "greedy"]
+        if cfg.batch > 1:
+            conditions += [*isa.WHICH, "chained"]
+            m.d.comb += registers.sequencer_slot.eq(sequencer.slot)
+        if cfg.top_k:
+            m.d.comb += vector.top.eq(registers.tops)
+        for name in conditions:
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
 
         # The link has stages of its own, so quiet has to last a while before it counts as idle.
         quiet_cycles = Signal(8)
-        active = (running | registers.go | registers.active | (resetting != 0) | self.rx.valid | self.tx.valid
+        active = (running | registers.go | registers.busy | (resetting != 0) | self.rx.valid | self.tx.valid
                   | link.request.valid | link.event.valid)
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
         refreshing = self.memory.refreshing if external else 0

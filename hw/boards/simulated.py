@@ -35,7 +35,7 @@ class SimulatedBoard(wiring.Component):
     Parameters
     ----------
     config : sterna.hw.config.Config
-        Configuration of the accelerator; P = port_bytes, V = lanes, A = word_address_bits.
+        Configuration of the accelerator; P = port_bytes, V = lanes, B = batch, A = word_address_bits.
     device : str
         "module:Class" of the accelerator, constructed with `config` and having the members of
         sterna.hw.accelerator.Accelerator.
@@ -52,7 +52,7 @@ class SimulatedBoard(wiring.Component):
     write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; bit k = byte k
     refreshing : input, the memory cannot deliver in this cycle
     idle : output, the device waits for received bytes
-    trace_valid, trace_last, trace_is_code, trace_values [24 V], trace_codes [8 V] : every intermediate vector
+    trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
     """
 
     def __init__(self, config, device=ACCELERATOR, baud=None):
@@ -65,7 +65,8 @@ class SimulatedBoard(wiring.Component):
             ports = {"rx_line": In(1), "tx_line": Out(1)}
         ports |= {"idle": Out(1),
                  "trace_valid": Out(1), "trace_last": Out(1), "trace_is_code": Out(1),
-                 "trace_values": Out(24 * config.lanes), "trace_codes": Out(8 * config.lanes)}
+                 "trace_values": Out(24 * config.batch * config.lanes),
+                 "trace_codes": Out(8 * config.batch * config.lanes)}
         if self._external:
             word_bits = 8 * config.port_bytes
             ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),

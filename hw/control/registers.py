@@ -1,41 +1,38 @@
-"""What the host sees: the address map of docs/protocol.md, the run control and the token ring."""
+"""What the host sees: the address map of docs/protocol.md, in front of the run control."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
+from sterna.firmware import isa
 from sterna.hw.config import VERSIONS
 from sterna.hw.control.counters import EVENTS, OFFSETS
-from sterna.hw.link.executor import Event, Request, Response
+from sterna.hw.control.run import RunControl, RunSignature
+from sterna.hw.control.slots import SlotControl
+from sterna.hw.link.executor import Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
 
 MAGIC = 0x4E525453
-NEVER = 0xFFFFFFFF
+HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read", "ring_ready",
+        "ring_answer")  # members of the run control that are for the host
 
 
 class Registers(wiring.Component):
-    """Executes the link's 32-bit requests one at a time, each with one response, and paces the sequencer
-    token by token.
+    """Executes the link's 32-bit requests one at a time, each with one response, and paces the sequencer.
 
     Members
     -------
     request : In(stream of Request); response : Out(stream of Response); event : Out(stream of Event)
     host_bursts, host_words, host_write
         The arbiter's host side.
-    program_write, scalar_write : Out
+    program_write, scalar_write : Out; scalar_ready : In(1)
+        A write of a scalar register stays until a cycle with ``scalar_ready``.
     values : In(ArrayLayout(32, 10)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
         Counters.
-    running, halted, sample_done, fault : In; best : In(32)
-        From the sequencer and the sampler.
-    go, sample_taken, soft_reset : Out(1)
-    token : Out(register_bits); token_valid : Out(1)
-        The ring's entry of the present position; valid but in the cycle behind an access of the host to the ring.
-    unwanted, at_start, greedy : Out(1)
-        Conditions of the sequencer: position + 1 < prompt_end; position = start; flags.
-    position : Out(register_bits); seed : Out(32)
-    active : Out(1)
-        A request is under way or an event waits.
+    running .. tops, and with B > 1 active, reads, writes, first, chained, sequencer_slot
+        Those of `RunSignature` and `SlotControl`.
+    busy : Out(1)
+        A request is under way, an event waits, or the run control is doing something.
     """
 
     def __init__(self, config):
@@ -43,90 +40,53 @@ class Registers(wiring.Component):
         address, port = config.word_address_bits, config.port_bytes
         if port < 2:
             raise ValueError(f"port_bytes {port}: at least 2")
-        words, number, frames = Out(32), Out(config.register_bits), In(config.frame_counter_bits)
+        frames = In(config.frame_counter_bits)
+        self._run = RunControl(config) if config.batch == 1 else SlotControl(config)
+        names = [name for name in RunSignature(config).members if name not in HOST]
+        if config.batch > 1:
+            names += [*isa.WHICH, "chained", "sequencer_slot"]
+        self._paced = {name: self._run.signature.members[name] for name in names}
         super().__init__({
             "request": In(stream.Signature(Request)), "response": Out(stream.Signature(Response)),
-            "event": Out(stream.Signature(Event)),
             "host_bursts": Out(stream.Signature(burst_layout(address))),
             "host_words": In(stream.Signature(8 * port)),
             "host_write": Out(stream.Signature(write_layout(address, port))),
             "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
-                                                   "data": words})),
-            "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24)})),
+                                                   "data": Out(32)})),
+            "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24),
+                                                  "slot": Out(3)})),
+            "scalar_ready": In(1),
             "values": In(data.ArrayLayout(32, len(EVENTS))),
             "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
-            "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(32),
-            "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "token": number, "token_valid": Out(1),
-            "unwanted": Out(1), "at_start": Out(1), "greedy": Out(1), "position": number, "seed": words,
-            "active": Out(1),
+            "busy": Out(1), **self._paced,
         })
 
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
+        many = cfg.batch > 1
+        m.submodules.run = run = self._run
+        for name in self._paced:
+            if name == "event":
+                connect(m, run.event, flipped(self.event))
+            elif self._paced[name].flow is Out:
+                m.d.comb += getattr(self, name).eq(getattr(run, name))
+            else:
+                m.d.comb += getattr(run, name).eq(getattr(self, name))
+
         request = self.request.payload
         address = Signal(32)
         value = Signal(32)
         is_write = Signal()
-        m.d.comb += [address.eq(request.address), value.eq(request.data), is_write.eq(request.write)]
-
-        enabled = Signal()
-        bits = cfg.register_bits
-        never = NEVER & ((1 << bits) - 1)
-        start, stop, flags = Signal(bits), Signal(bits, init=never), Signal(1)
-        # Bounds are kept inverted, as the carry chains that compare with them want them.
-        limit_n, prompt_end_n = Signal(bits, init=never), Signal(bits, init=never)
-        limit = Signal(bits)
-        ring_bits = (cfg.ring - 1).bit_length()
-        # What is read in the cycle of its write is read again before anybody uses it.
-        m.submodules.ring = ring = Memory(shape=bits, depth=cfg.ring, init=[], attrs={"no_rw_check": 1})
-        ring_read, ring_write = ring.read_port(), ring.write_port()
-
-        following = Signal(bits)
         m.d.comb += [
-            following.eq(self.position + 1),
-            limit.eq(~limit_n),
-            self.greedy.eq(~flags[0]),
-            self.at_start.eq(self.position == start),
-            self.unwanted.eq(following < ~prompt_end_n),
+            address.eq(request.address), value.eq(request.data), is_write.eq(request.write),
+            run.offset.eq(address[2:8]), run.value.eq(value), run.entry.eq(address[2:]),
         ]
-        with m.If(self.halted):
-            m.d.sync += self.position.eq(following)
-
-        # Pacing: whenever the host does not read the ring, its output is the token of the present position.
-        moved = Signal()  # a reset or another position: what was decided before is worthless
-        m.d.comb += self.token.eq(ring_read.data)
-        m.d.sync += self.go.eq(enabled & ~self.running & ~self.halted & (self.position < limit) & (self.fault == 0)
-                               & ~moved)
-
-        # Recording a sample: event, ring entry, stop token.
-        best = self.best[:bits]
-        m.d.comb += ring_read.en.eq(1)
-        if cfg.slow:
-            # The sequencer waits until the link has taken the event; that takes every frame, heard or not.
-            m.d.comb += [
-                self.event.valid.eq(self.sample_done),
-                self.event.payload.position.eq(following), self.event.payload.token.eq(best),
-                self.sample_taken.eq(self.sample_done & self.event.ready),
-            ]
-        else:
-            event_waits, event_position, event_token = Signal(), Signal(bits), Signal(bits)
-            m.d.comb += [
-                self.event.valid.eq(event_waits),
-                self.event.payload.position.eq(event_position), self.event.payload.token.eq(event_token),
-                self.sample_taken.eq(self.sample_done & ~event_waits),
-            ]
-            with m.If(self.event.ready):
-                m.d.sync += event_waits.eq(0)
-            with m.If(self.sample_taken):
-                m.d.sync += [event_waits.eq(1), event_position.eq(following), event_token.eq(best)]
-        with m.If(self.sample_taken & (best == stop)):
-            m.d.sync += limit_n.eq(~following)
-
-        readable = self._readable(start, limit, ~prompt_end_n, stop, flags, enabled)
+        if many:
+            m.d.comb += run.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
         selected = Signal(32)
         with m.Switch(address[2:8]):
-            for offset, source in readable.items():
+            for offset, source in self._readable().items():
                 with m.Case(offset // 4):
                     m.d.comb += selected.eq(source)
 
@@ -151,6 +111,8 @@ class Registers(wiring.Component):
             self.program_write.address.eq(address[4:14]), self.program_write.lane.eq(address[2:4]),
             self.program_write.data.eq(value),
             self.scalar_write.address.eq(address[2:7]), self.scalar_write.data.eq(value),
+            self.scalar_write.slot.eq(address[7:10]),
+            self.busy.eq(self.request.valid | answered | self.event.valid | (run.busy if many else 0)),
         ]
         if parts == 1:
             lane = address[2:2 + lane_bits]
@@ -162,17 +124,8 @@ class Registers(wiring.Component):
             m.d.comb += [self.host_write.payload.data.eq(value.word_select(part, 8 * port)),
                          self.host_write.payload.mask.eq(~0)]
 
-        host_ring, host_reads_ring = Signal(), Signal()  # the host writes the ring, or reads it
-        m.d.comb += [
-            ring_read.addr.eq(Mux(host_reads_ring, address[2:2 + ring_bits], self.position[:ring_bits])),
-            ring_write.addr.eq(Mux(self.sample_taken, following[:ring_bits], address[2:2 + ring_bits])),
-            ring_write.data.eq(Mux(self.sample_taken, self.best, value)),
-            ring_write.en.eq(self.sample_taken | host_ring),
-            self.active.eq(self.request.valid | answered | self.event.valid),
-        ]
         in_memory = ~address[31] & (address < cfg.memory_bytes)
         finish = Signal()
-        idle_write = Signal()  # a register is written in this cycle
         with m.If(answered & self.response.ready):
             m.d.sync += answered.eq(0)
         m.d.comb += self.request.ready.eq(finish)
@@ -187,21 +140,27 @@ class Registers(wiring.Component):
                         with m.Case(0b1000_1):
                             m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
                         with m.Case(0b1001_1):
-                            self._write_registers(m, address, value, enabled,
-                                                  {0x4C: start, 0x50: limit_n, 0x54: prompt_end_n, 0x58: self.seed,
-                                                   0x5C: flags, 0x60: stop}, (limit_n, prompt_end_n))
-                            m.d.comb += [finish.eq(1), idle_write.eq(1)]
+                            m.d.comb += [run.write.eq(run.ready), finish.eq(run.ready)]
                         with m.Case(0b1010_1):
-                            m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(1)]
+                            m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(self.scalar_ready)]
                         with m.Case(0b1011_1):
-                            with m.If(~self.sample_taken):
-                                m.d.comb += [host_ring.eq(1), finish.eq(1)]
+                            with m.If(run.ring_ready):
+                                m.d.comb += [run.ring_write.eq(1), finish.eq(1)]
                         with m.Case(0b1001_0):
                             m.d.sync += answer.eq(selected)
-                            m.d.comb += finish.eq(1)
+                            if many:
+                                with m.If(address[6:8] == 1):
+                                    m.d.comb += run.read.eq(run.ready)
+                                    with m.If(run.ready):
+                                        m.next = "REGISTER"
+                                with m.Else():
+                                    m.d.comb += finish.eq(1)
+                            else:
+                                m.d.comb += finish.eq(1)
                         with m.Case(0b1011_0):
-                            m.d.comb += host_reads_ring.eq(1)
-                            m.next = "RING"
+                            m.d.comb += run.ring_read.eq(run.ring_ready if many else 1)
+                            with m.If(run.ring_read):
+                                m.next = "RING"
                         with m.Default():
                             with m.If(~in_memory):
                                 m.d.sync += failed.eq(1)
@@ -211,9 +170,14 @@ class Registers(wiring.Component):
                             with m.Else():
                                 m.next = "COMMAND"
             with m.State("RING"):
-                m.d.sync += answer.eq(ring_read.data)
+                m.d.sync += answer.eq(run.ring_answer)
                 m.d.comb += finish.eq(1)
                 m.next = "IDLE"
+            if many:
+                with m.State("REGISTER"):
+                    m.d.sync += answer.eq(run.answer)
+                    m.d.comb += finish.eq(1)
+                    m.next = "IDLE"
             with m.State("WRITE"):
                 with m.If(self.host_write.ready):
                     m.d.sync += part.eq(part + 1)
@@ -234,17 +198,14 @@ class Registers(wiring.Component):
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
+        if not many:
+            m.d.comb += run.ring_answers.eq(fsm.ongoing("RING"))
         m.d.comb += [self.host_write.valid.eq(fsm.ongoing("WRITE")),
                      self.host_bursts.valid.eq(fsm.ongoing("COMMAND"))]
-
-        m.d.comb += [
-            self.token_valid.eq(~fsm.ongoing("RING")),
-            moved.eq(self.soft_reset | (idle_write & (address[2:8] == 0x48 // 4))),
-        ]
         return m
 
-    def _readable(self, start, limit, prompt_end, stop, flags, enabled):
-        """Register offset -> value."""
+    def _readable(self):
+        """Register offset -> value, of those that a run control for B > 1 does not answer for itself."""
         cfg = self._config
         code = (cfg.weight_code == "bit2") | (cfg.memory == "onchip") << 1
         constants = {
@@ -259,25 +220,10 @@ class Registers(wiring.Component):
             0x20: cfg.clock_hz,
             0x24: int(cfg.digest[:8], 16),
         }
-        registers = {
-            0x44: Cat(self.running, enabled, Const(0, 6), self.fault),
-            0x48: self.position, 0xA0: self.frames_bad, 0xA4: self.frames_lost, 0xA8: self.line_errors,
-        }
-        if cfg.counters:  # a build without them keeps to what a host needs
-            registers |= {0x40: enabled, 0x4C: start, 0x50: limit, 0x54: prompt_end, 0x58: self.seed, 0x5C: flags,
-                          0x60: stop}
+        if cfg.top_k:
+            constants[0x28] = cfg.top_k
+        registers = self._run.readable() if cfg.batch == 1 else {}
+        registers |= {0xA0: self.frames_bad, 0xA4: self.frames_lost, 0xA8: self.line_errors}
+        if cfg.counters:
             registers |= {offset: self.values[k] for k, offset in enumerate(OFFSETS)}
         return constants | registers
-
-    def _write_registers(self, m, address, value, enabled, plain, inverted):
-        """Writes ``value`` to the register at ``address``; ``plain`` by offset, ``inverted`` kept inverted."""
-        with m.Switch(address[2:8]):
-            with m.Case(0x40 // 4):
-                m.d.sync += enabled.eq(value[0])
-                m.d.comb += self.soft_reset.eq(value[1])
-            with m.Case(0x48 // 4):
-                with m.If(~self.running):
-                    m.d.sync += self.position.eq(value)
-            for offset, register in plain.items():
-                with m.Case(offset // 4):
-                    m.d.sync += register.eq(~value if any(register is one for one in inverted) else value)

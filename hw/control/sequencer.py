@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -11,6 +11,7 @@ from sterna.firmware import isa
 from sterna.hw.array.array import Product
 from sterna.hw.config import PARTIAL_SUMS
 from sterna.hw.control.addresses import AddressRegisters
+from sterna.hw.control.loop import SlotLoop
 from sterna.hw.vector.issue import Command
 
 FAULT_INSTRUCTION = 1
@@ -42,7 +43,7 @@ class Widths:
 
 
 class Sequencer(wiring.Component):
-    """Runs the microprogram once per token.
+    """Runs the microprogram, with B = 1 once per token.
 
     Two cycles per instruction and as many more as the engine it addresses, or ``AddressRegisters``, makes it wait.
     In order: an instruction that cannot be accepted holds all behind it. HALT waits until the engines are idle.
@@ -56,15 +57,20 @@ class Sequencer(wiring.Component):
     program_write : In({valid, address, lane, data})
         Host writes to the program memory: 32-bit part ``lane`` (0..2) of instruction ``address``.
     go : In(1)
-        A token may start; sampled while ``running`` is low.
+        A run may start; sampled while ``running`` is low.
     token : In(register_bits); token_valid : In(1)
-        The token at the present position; not valid in the cycle behind an access of the host to the ring.
+        The token at the present position, of the slot ``slot``; not valid in the cycle behind an access of the host to
+        the ring.
     unwanted, at_start, greedy : In(1)
         Conditions of JUMP.
+    slot : Out(3)
+        The slot of a slot loop. This and the next line: only with B > 1.
+    active, reads, writes, first : In(B); chained : In(1)
+        The slots that a loop may be for, as docs/isa.md has them; stable while ``running``.
     running, halted : Out(1)
-        A token is under way; it ends in this cycle.
+        A run is under way; it ends in this cycle.
     sample_done : Out(1); sample_taken : In(1)
-        The best row is to be recorded; it has been.
+        The best rows of all slots are to be recorded; they have been.
     fault : Out(8)
     vector, product, fetch, store, section : Out(stream)
     vector_busy, array_busy, store_idle : In(1)
@@ -74,11 +80,13 @@ class Sequencer(wiring.Component):
         self._config = config
         address = config.word_address_bits
         block = data.StructLayout({"address": address, "words": 24})
+        masks = {name: In(config.batch) for name in isa.WHICH}
         super().__init__({
             "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
                                                   "data": Out(32)})),
             "go": In(1), "token": In(config.register_bits), "token_valid": In(1),
             "unwanted": In(1), "at_start": In(1), "greedy": In(1),
+            **({"slot": Out(3), **masks, "chained": In(1)} if config.batch > 1 else {}),
             "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
             "vector": Out(stream.Signature(Command)),
             "product": Out(stream.Signature(Product)),
@@ -156,9 +164,11 @@ class Sequencer(wiring.Component):
         ]
         for port in (self.fetch, self.store):
             m.d.comb += [port.payload.address.eq(addresses.address), port.payload.words.eq(words_field)]
+        conditions = [1, loop == 1, self.unwanted, self.greedy, self.at_start, fresh]
+        if cfg.batch > 1:
+            conditions.append(self.chained)
         with m.Switch(field(isa.JUMP, "condition")):
-            for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1), (isa.NOT_WANTED, self.unwanted),
-                                (isa.GREEDY, self.greedy), (isa.AT_START, self.at_start), (isa.FRESH, fresh)):
+            for code, value in enumerate(conditions):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
@@ -171,6 +181,24 @@ class Sequencer(wiring.Component):
             rest.eq(left - Mux(issue, strip[:width.length_bits], vl)),
             more.eq(~rest[-1] & rest[:-1].any()),
         ]
+
+        acts = issue  # an instruction is issued that acts on an engine
+        if cfg.batch == 1:
+            m.d.comb += self.vector.payload.slots.eq(~0)
+        else:
+            passes = Signal()  # a slot loop is not for the present slot
+            acts = issue & ~passes
+            m.submodules.slots = slots = SlotLoop(cfg.batch)
+            turns = issue & is_op[isa.SLOT]
+            m.d.comb += [
+                slots.begin.eq(turns & ~field(isa.SLOT, "again")), slots.again.eq(turns & field(isa.SLOT, "again")),
+                slots.which.eq(field(isa.SLOT, "which")), slots.prior.eq(field(isa.SLOT, "prior")),
+                passes.eq(slots.skip & (is_op[isa.VOP] | is_op[isa.FETCH] | is_op[isa.STORE])),
+                self.slot.eq(slots.slot), slots.chained.eq(self.chained),
+                self.vector.payload.slots.eq(Cat(slots.slots, Const(255 >> cfg.batch, 8 - cfg.batch))),
+                self.vector.payload.slot.eq(slots.slot), self.vector.payload.prior.eq(slots.chains),
+                *(getattr(slots, name).eq(getattr(self, name)) for name in isa.WHICH),
+            ]
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -217,7 +245,7 @@ class Sequencer(wiring.Component):
                         m.d.comb += [done.eq(1), jump.eq(loop[1:].any())]
                         m.d.sync += loop.eq(loop - 1)
                     with m.Case(isa.JUMP):
-                        m.d.comb += [done.eq(field(isa.JUMP, "condition") <= isa.FRESH), jump.eq(condition)]
+                        m.d.comb += [done.eq(field(isa.JUMP, "condition") <= len(conditions) - 1), jump.eq(condition)]
                         with m.If(~done):
                             m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
                             m.next = "FAULT"
@@ -225,9 +253,15 @@ class Sequencer(wiring.Component):
                         m.d.comb += done.eq(~self.vector_busy & self.store_idle)
                     with m.Case(isa.SAMPLE):
                         m.d.comb += done.eq(Mux(sample_end, self.sample_taken, self.vector.ready))
+                    if cfg.batch > 1:
+                        with m.Case(isa.SLOT):
+                            m.d.comb += [done.eq(1), jump.eq(slots.again & slots.repeat)]
                     with m.Default():
                         m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
                         m.next = "FAULT"
+                if cfg.batch > 1:
+                    with m.If(passes):
+                        m.d.comb += [done.eq(is_op[isa.VOP] | addresses.ready), addresses.taken.eq(~is_op[isa.VOP])]
                 with m.If(self.section.valid & self.section.ready):
                     m.d.sync += announced.eq(1)
                 with m.If(done):
@@ -242,12 +276,12 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             self.running.eq(fsm.ongoing("LOAD") | issue),
             addresses.valid.eq(issue & (addresses.set | is_op[isa.FETCH] | is_op[isa.STORE])),
-            self.section.valid.eq(issue & section_first),
-            self.vector.valid.eq(issue & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))),
+            self.section.valid.eq(acts & section_first),
+            self.vector.valid.eq(acts & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))),
             # Codes still on their way through the vector engine would miss the product.
             self.product.valid.eq(issue & is_op[isa.MATVEC] & announced & ~self.vector_busy),
-            self.fetch.valid.eq(issue & is_op[isa.FETCH] & addresses.ready),
-            self.store.valid.eq(issue & is_op[isa.STORE] & addresses.ready),
+            self.fetch.valid.eq(acts & is_op[isa.FETCH] & addresses.ready),
+            self.store.valid.eq(acts & is_op[isa.STORE] & addresses.ready),
             self.halted.eq(issue & is_op[isa.HALT] & ~self.vector_busy & ~self.array_busy & self.store_idle),
             self.sample_done.eq(issue & is_op[isa.SAMPLE] & sample_end & ~self.vector_busy),
         ]

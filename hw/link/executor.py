@@ -28,10 +28,11 @@ class Response(data.Struct):
 
 
 class Event(data.Struct):
-    """A token that the device sampled, and the position it belongs to."""
+    """A token that the device sampled, the position it belongs to, and the slot of its sequence."""
 
     position: unsigned(32)
     token: unsigned(32)
+    slot: unsigned(3)
 
 
 class FrameExecutor(wiring.Component):
@@ -67,10 +68,12 @@ class FrameExecutor(wiring.Component):
     ----------
     number_bits : int
         Bits of an event's position and token; the others are 0.
+    slot_bits : int
+        The same for its slot.
     """
 
-    def __init__(self, number_bits=32):
-        self._number_bits = number_bits
+    def __init__(self, number_bits=32, slot_bits=0):
+        self._number_bits, self._slot_bits = number_bits, slot_bits
         super().__init__({
             "available": In(1), "bytes": In(stream.Signature(8)), "rewind": Out(1), "release": Out(1),
             "body": Out(stream.Signature(8)), "restart": Out(1), "finish": Out(1), "finished": In(1),
@@ -150,7 +153,8 @@ class FrameExecutor(wiring.Component):
                             m.d.comb += self.body.payload.eq(byte | 0x80)
                     with m.Case(2):
                         with m.If(is_event):
-                            m.d.comb += self.body.payload.eq(0)
+                            m.d.comb += self.body.payload.eq(self.event.payload.slot[:self._slot_bits]
+                                                             if self._slot_bits else 0)
                     with m.Case(3, 4, 5, 6):
                         with m.If(is_event):
                             m.d.comb += self.body.payload.eq(

@@ -2,12 +2,12 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout
 
-QUEUED_FETCHES = 4
+SHIFTED_FETCHES = 4  # most places for which shifting takes fewer cells than a memory
 
 
 class ShiftQueue(wiring.Component):
@@ -58,11 +58,13 @@ class Fetch(wiring.Component):
     address_bits, port_bytes, fifo_words : int
     pairs : bool
         The FIFO has two halves, which take turns, so that two words can leave in a cycle: its depth must be even.
+    queued : int
+        Commands that can wait.
 
     Members
     -------
     command : In(stream of {address, words})
-        Up to QUEUED_FETCHES wait behind the running one; a length of 0 words is not allowed.
+        Up to ``queued`` wait behind the running one; a length of 0 words is not allowed.
     bursts : Out(stream of burst_layout)
     arriving : In(stream of 8 * P)
         Words of the bursts, always accepted.
@@ -75,13 +77,13 @@ class Fetch(wiring.Component):
         No burst can be commanded for want of room in the FIFO; nothing is left to be read. For counters.
     """
 
-    def __init__(self, *, address_bits, port_bytes, fifo_words, pairs=False):
+    def __init__(self, *, address_bits, port_bytes, fifo_words, pairs=False, queued=SHIFTED_FETCHES):
         if fifo_words < 4:
             raise ValueError(f"fifo_words {fifo_words}: at least 4")
         if pairs and fifo_words % 2:
             raise ValueError(f"fifo_words {fifo_words}: must be even to give pairs of words")
         self._address_bits, self._port_bytes, self._fifo_words = address_bits, port_bytes, fifo_words
-        self._pairs = pairs
+        self._pairs, self._queued = pairs, queued
         self._command = data.StructLayout({"address": address_bits, "words": 24})
         super().__init__({
             "command": In(stream.Signature(self._command)),
@@ -99,7 +101,8 @@ class Fetch(wiring.Component):
         # No read is longer than the memory, so the counter needs one bit more than an address.
         words_bits = min(24, self._address_bits + 1)
         held = data.StructLayout({"address": self._address_bits, "words": words_bits})
-        m.submodules.queue = queue = ShiftQueue(held.size, QUEUED_FETCHES)
+        m.submodules.queue = queue = (ShiftQueue(held.size, self._queued) if self._queued <= SHIFTED_FETCHES
+                                      else SyncFIFO(width=held.size, depth=self._queued))
         waiting, asked = data.View(held, queue.r_data), data.View(held, queue.w_data)
         address = Signal(self._address_bits)
         left = Signal(words_bits)

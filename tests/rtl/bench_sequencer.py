@@ -22,7 +22,7 @@ OUTPUTS = {"vector": Command, "product": Product, "fetch": BLOCK, "store": BLOCK
 def quiet_inputs(dut):
     """A token that is not offered, engines at rest and no write to the program."""
     for name in ("token", "token_valid", "unwanted", "at_start", "greedy", "go", "sample_taken", "array_busy",
-                 "vector_busy", "program_write__valid"):
+                 "vector_busy", "program_write__valid", *((*isa.WHICH, "chained") if CONFIG.batch > 1 else ())):
         getattr(dut, name).value = 0
     dut.store_idle.value = 1
 
@@ -41,11 +41,12 @@ class Engines:
     """Drives the token and the busy inputs at random, answers samples, and checks what a busy engine must hold up."""
 
     def __init__(self, dut):
-        self.dut, self.samples, self.halts, self.token, self.random = dut, 0, 0, 0, bench.rng("engines")
+        self.dut, self.samples, self.halts, self.random = dut, 0, 0, bench.rng("engines")
+        self.tokens = [0] * CONFIG.batch
         cocotb.start_soon(self._run())
 
     async def _run(self):
-        d = self.dut
+        d, slot = self.dut, 0
         while True:
             await bench.cycles(d)
             # An idle vector engine stays idle while it is sent nothing, as behind a product that is offered.
@@ -54,9 +55,11 @@ class Engines:
             d.store_idle.value = int(self.random.random() >= STALL)
             here = self.random.random() >= STALL
             d.token_valid.value = int(here)
-            d.token.value = self.token if here else self.random.getrandbits(NUMBER_BITS)
+            # As a memory gives it: that of the slot in the cycle before.
+            d.token.value = self.tokens[slot] if here else self.random.getrandbits(NUMBER_BITS)
             d.sample_taken.value = 0
             await bench.settled(d)
+            slot = int(d.slot.value) if CONFIG.batch > 1 else 0
             if int(d.sample_done.value):
                 assert not busy
             if int(d.halted.value):
@@ -85,13 +88,19 @@ async def sequencer(dut):
             state = {name: random.randrange(2) for name in ("unwanted", "at_start", "greedy")}
             for name, value in state.items():
                 getattr(dut, name).value = value
-            engines.token = random.choice([0, 1, random.getrandbits(NUMBER_BITS)])
+            engines.tokens = [random.choice([0, 1, random.getrandbits(NUMBER_BITS)]) for _ in range(CONFIG.batch)]
+            if CONFIG.batch > 1:
+                masks = {name: random.getrandbits(CONFIG.batch) for name in isa.WHICH}
+                for name, value in masks.items():
+                    getattr(dut, name).value = value
+                dut.chained.value = state["chained"] = random.randrange(2)
+                state["masks"] = masks
             halts = engines.halts
             dut.go.value = 1
             await bench.cycles(dut, 2)
             dut.go.value = 0
             await bench.until(dut, lambda seen=halts: engines.halts > seen, 30_000, "HALT")
-            assert model.run(program, engines.token, **state)
+            assert model.run(program, engines.tokens, **state)
             for name, monitor in monitors.items():
                 assert monitor.items == model.sent[name], (name, state)
             assert engines.samples == model.samples and engines.halts == halts + 1
@@ -150,11 +159,13 @@ async def memory_waits(dut):
 
 @cocotb.test()
 async def faults(dut):
-    """WALK, the undefined opcode and undefined conditions stop the sequencer for good and are reported."""
+    """WALK, SLOT with B = 1, and undefined conditions stop the sequencer for good and are reported."""
     quiet_inputs(dut)
     fetch = StreamMonitor(dut, "fetch", BLOCK)
     await bench.start(dut)
-    for word in (isa.encode(isa.WALK), 15, isa.encode(isa.JUMP, condition=6), isa.encode(isa.JUMP, condition=15)):
+    condition = isa.CHAINED + (CONFIG.batch > 1)
+    for word in (isa.encode(isa.WALK), *([isa.encode(isa.SLOT)] if CONFIG.batch == 1 else ()),
+                 isa.encode(isa.JUMP, condition=condition), isa.encode(isa.JUMP, condition=15)):
         dut.rst.value = 1
         await bench.cycles(dut, 2)
         dut.rst.value = 0

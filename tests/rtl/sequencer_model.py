@@ -6,8 +6,8 @@ from sterna.hw.control.sequencer import Widths
 
 
 def random_program(random, config):
-    """Instructions (list of int): every opcode, jumps of every condition, a strip and a layer loop; ends
-    with HALT.
+    """Instructions (list of int): every opcode, jumps of every condition, a strip, a layer and with B > 1 several slot
+    loops; ends with HALT.
     """
     asm = Assembler(config.lanes, config.program_words)
     bits = config.word_address_bits
@@ -15,9 +15,9 @@ def random_program(random, config):
     most = {"elements": 1 << width.element_bits - 1, "loop": 1 << width.loop_bits - 1,
             "strip": min(65535, config.vector_words * config.lanes)}
 
-    def straight(count):
+    def straight(count, slots=False):
         for _ in range(count):
-            pick = random.randrange(11)
+            pick = random.choice([0, 1, 2, 6, 8, 10]) if slots else random.randrange(11)
             areg = random.randrange(4)
             if pick == 0:
                 asm.emit(isa.FETCH, areg=areg, words=random.randint(1, 5000))
@@ -39,15 +39,28 @@ def random_program(random, config):
                 asm.emit(isa.SAMPLE, end=0)
             elif pick == 8:
                 label = f"after {len(asm)}"
-                asm.emit(isa.JUMP, condition=random.randrange(6), target=label)
-                straight(random.randint(1, 2))
+                asm.emit(isa.JUMP, condition=random.randrange(6 + (config.batch > 1)), target=label)
+                straight(random.randint(1, 2), slots)
                 asm.label(label)
             else:
                 a = random.choice([isa.ZERO, isa.ROW, isa.STREAM32, isa.STREAM8, isa.bank(1, 7, plus=True)])
                 d = random.choice([isa.MEM, isa.to_scalar(5), isa.to_banks(3, 9, plus=True), isa.to_activation(1)])
                 asm.vop(d, a, one=random.random() < 0.3)
 
+    def slot_loop(which, prior):
+        asm.emit(isa.SLOT, which=which, prior=prior)
+        asm.label(f"slots {len(asm)}")
+        target = f"slots {len(asm)}"
+        straight(random.randint(0, 5), slots=True)
+        if random.random() < 0.3:
+            asm.emit(isa.MATVEC, buffer=1, rows=7, chunks=3)  # executed for every slot
+        asm.emit(isa.SLOT, again=1, target=target, which=random.randrange(4), prior=random.randrange(2))
+
     straight(6)
+    if config.batch > 1:
+        for which in random.sample(range(4), 4):
+            slot_loop(which, random.randrange(2))
+            straight(random.randint(0, 2))
     asm.emit(isa.LOOP, count=most["loop"])
     asm.emit(isa.AGAIN, target="many layers left")
     asm.emit(isa.WAITM)
@@ -63,6 +76,8 @@ def random_program(random, config):
     asm.emit(isa.NEXT, target="strip", strip=strip,
              step=random.choice([random.randint(1, 9), random.getrandbits(14)]))
     asm.vop(isa.MEM, isa.STREAM32)
+    if config.batch > 1:
+        slot_loop(random.randrange(4), 1)
     asm.emit(isa.NEXT, target="strip", strip=strip, step=1)  # nothing is left: falls through
     asm.emit(isa.AGAIN, target="layer")
     straight(4)
@@ -73,45 +88,64 @@ def random_program(random, config):
 
 
 class Model:
-    """What docs/isa.md says that a program sends to each output."""
+    """What docs/isa.md says that a program sends to each output.
+
+    ``masks`` of a run: the slots of each kind, bit by bit. ``tokens``: that of each slot.
+    """
 
     def __init__(self, config):
+        self.batch = config.batch
         self.mask = (1 << config.word_address_bits) - 1
         self.offset_mask = (1 << Widths.of(config).offset_bits) - 1
         self.sent = {name: [] for name in ("vector", "product", "fetch", "store", "section")}
         self.fresh = True  # no token has ended yet
         self.a, self.off, self.left, self.vl, self.loop, self.samples = [0] * 4, 0, 0, 0, 0, 0
 
-    def _vector(self, word, start):
-        self.sent["vector"].append({"word": word, "count": self.vl, "offset": self.off, "start": start})
+    def _vector(self, word, start, looping, spreads, slot, chains):
+        self.sent["vector"].append({
+            "word": word, "count": self.vl, "offset": self.off, "start": start,
+            "slots": 1 << slot | 256 - (1 << self.batch) if looping and not spreads else 255, "slot": slot,
+            "prior": chains})
 
-    def run(self, program, token, unwanted, at_start, greedy):
-        """One token; returns True if it ends with HALT, False with a fault."""
-        pc = 0
+    def run(self, program, tokens, unwanted, at_start, greedy, chained=0, masks=None):
+        """One run; returns True if it ends with HALT, False with a fault."""
+        pc = slot = looping = chosen = spreads = chains = 0
         while True:
             try:
                 opcode, f = isa.decode(program[pc])
             except isa.IsaError:
                 return False
             pc += 1
+            skips = looping and not chosen >> slot & 1
             if opcode == isa.HALT:
                 self.fresh = False
                 return True
-            if opcode == isa.VOP:
+            if opcode == isa.SLOT and self.batch > 1:
+                if not f["again"]:
+                    slot, looping, chosen = 0, 1, masks[isa.WHICH[f["which"]]]
+                    spreads, chains = chained and f["which"] == isa.READS, chained & f["prior"]
+                elif looping and slot + 1 < self.batch:
+                    slot, pc = slot + 1, f["target"]
+                else:
+                    slot = looping = chains = 0
+            elif opcode == isa.VOP:
+                if skips:
+                    continue
                 if f["a_kind"] in (isa.A_STREAM32, isa.A_STREAM8):
                     self.sent["section"].append(0)
-                self._vector(program[pc - 1], 0)
+                self._vector(program[pc - 1], 0, looping, spreads, slot, chains)
             elif opcode == isa.MATVEC:
                 self.sent["section"].append(1)
                 self.sent["product"].append(f)
             elif opcode in (isa.FETCH, isa.STORE):
                 name = "fetch" if opcode == isa.FETCH else "store"
-                self.sent[name].append({"address": self.a[f["areg"]], "words": f["words"]})
+                if not skips:
+                    self.sent[name].append({"address": self.a[f["areg"]], "words": f["words"]})
                 self.a[f["areg"]] = self.a[f["areg"]] + f["words"] & self.mask
             elif opcode == isa.SETA:
                 self.a[f["areg"]] = f["value"] & self.mask
             elif opcode == isa.ROWA:
-                self.a[f["areg"]] = f["base"] + token * f["stride"] & self.mask
+                self.a[f["areg"]] = f["base"] + tokens[slot] * f["stride"] & self.mask
             elif opcode == isa.STRIP:
                 self.left, self.off, self.vl = f["elements"], 0, min(f["elements"], f["strip"])
             elif opcode == isa.NEXT:
@@ -125,13 +159,13 @@ class Model:
                 self.loop -= 1
                 pc = f["target"] if self.loop > 0 else pc
             elif opcode == isa.JUMP:
-                if f["condition"] > isa.FRESH:
+                if f["condition"] > (isa.CHAINED if self.batch > 1 else isa.FRESH):
                     return False
-                taken = (True, self.loop == 1, unwanted, greedy, at_start, self.fresh)[f["condition"]]
+                taken = (True, self.loop == 1, unwanted, greedy, at_start, self.fresh, chained)[f["condition"]]
                 pc = f["target"] if taken else pc
             elif opcode == isa.SAMPLE and f["end"]:
                 self.samples += 1
             elif opcode == isa.SAMPLE:
-                self._vector(program[pc - 1], 1)
-            elif opcode == isa.WALK:
+                self._vector(program[pc - 1], 1, looping, spreads, slot, chains)
+            elif opcode in (isa.WALK, isa.SLOT):
                 return False

@@ -9,7 +9,9 @@ from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
 
 pytestmark = [pytest.mark.rtl, pytest.mark.icarus]
-CONFIGS = {c.name: c for c in map(preset, ("up5k", "lanes40", "lanes320"))}
+CONFIGS = {c.name: c for c in map(preset, ("up5k", "lanes40", "lanes320", "lanes40,batch=2",
+                                             "lanes10,batch=8", "lanes160,batch=4,top_k=16"))}
+BATCHES = [name for name, config in CONFIGS.items() if config.batch > 1]
 
 
 def parameters(name, **others):
@@ -17,16 +19,22 @@ def parameters(name, **others):
     return {"CONFIG": repr(dataclasses.asdict(CONFIGS[name])), **others}
 
 
-@pytest.mark.parametrize("name", ["up5k", "lanes40"])
+def top(unit, name):
+    """Name of a bench's top module."""
+    return f"{unit}_{name.partition(',')[0]}_{CONFIGS[name].batch}"
+
+
+@pytest.mark.parametrize("name", ["up5k", "lanes40", *BATCHES])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_sequencer(name, stall):
-    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", f"sequencer_{name}", testcase="sequencer",
+    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase="sequencer",
               env=parameters(name, STALL=stall))
 
 
-@pytest.mark.parametrize("case", ["faults", "matvec_waits", "memory_waits"])
-def test_sequencer_special(case):
-    bench.run(Sequencer(CONFIGS["up5k"]), "bench_sequencer", "sequencer_up5k", testcase=case, env=parameters("up5k"))
+@pytest.mark.parametrize("name, case", [("up5k", "faults"), ("up5k", "matvec_waits"), ("up5k", "memory_waits"),
+                                        ("lanes40,batch=2", "faults")])
+def test_sequencer_special(name, case):
+    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase=case, env=parameters(name))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,0 +1,290 @@
+"""Run control of a build for several sequences: which slots have a token in a run, and what becomes of their samples."""
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sterna.firmware import isa
+from sterna.hw.control.run import (CONTROL, DRAFT_END, FLAGS, LIMIT, NEVER, POSITION, PROMPT_END, SEED, SOURCE, START,
+                                   STATUS, STOP, TOP, RunSignature, ring_bits)
+
+SLOT_WORDS = 16  # registers from 0x40 to 0x7C of one slot
+
+
+class SlotControl(wiring.Component):
+    """Paces the sequencer run by run, for B > 1 (docs/protocol.md, "Running").
+
+    The registers of all slots lie in one memory, and one state machine goes through them slot by slot, so a slot takes
+    little more than what the engines want to see of it in every cycle. What a run is about (slots, positions, bounds,
+    seeds, the list) is read when it begins and stays. The registers are read anew after each run and each write of a
+    register, in at most 8 B + 1 cycles, in which the host's accesses to registers wait; a run begins in the cycle
+    behind that. A write of a register in any cycle before the sequencer has started puts the start off.
+
+    Sampled tokens are recorded in three or four cycles per slot when the link has taken the event before. A reset or a
+    fault leaves the position as it was; a slot whose token is being recorded is finished. So what a reset leaves are
+    whole records of some slots, in the ring and as `limit`, and the run that is repeated makes the same ones again.
+
+    Members
+    -------
+    Those of `RunSignature`, and
+    active, reads, writes, first : Out(B); chained : Out(1)
+        The slots of the present run, as docs/isa.md has them.
+    sequencer_slot : In(3)
+        ``token`` is that of this slot, from two cycles after a change on.
+    busy : Out(1)
+        Something is being done without the sequencer.
+    """
+
+    def __init__(self, config):
+        self._config = config
+        masks = {name: Out(config.batch) for name in isa.WHICH}
+        super().__init__(wiring.Signature({
+            **RunSignature(config).members, **masks, "chained": Out(1), "sequencer_slot": In(3), "busy": Out(1),
+        }))
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self._config
+        batch, bits = cfg.batch, cfg.register_bits
+        slot_bits = (batch - 1).bit_length()
+        never = NEVER & ((1 << bits) - 1)
+        # Nobody uses what is read in the cycle of its write.
+        m.submodules.file = file = Memory(shape=32, depth=SLOT_WORDS * batch, init=[], attrs={"no_rw_check": 1})
+        m.submodules.ring = ring = Memory(shape=bits, depth=batch * cfg.ring, init=[], attrs={"no_rw_check": 1})
+        file_read, file_write = file.read_port(), file.write_port()
+        ring_read, ring_write = ring.read_port(), ring.write_port()
+
+        # Of every slot: registers that act at once, and what the present run is about.
+        enabled, sampling = Signal(batch), Signal(batch)
+        chains, source = Signal(), Signal(slot_bits)
+        at = Array(Signal(bits, name=f"at{k}") for k in range(batch))
+        wanted, random = Signal(batch), Signal(batch)
+        last = Signal(slot_bits)     # the last slot that counts
+        in_prompt = Signal()         # the token of the last active slot is of the prompt
+        ended = Signal()             # chained: no further sample counts
+
+        k = Signal(slot_bits)
+        owner = Signal(slot_bits)    # whose registers and ring count for slot k
+        scanning, in_run = Signal(), Signal()
+        here, following = Signal(bits), Signal(bits)
+        position = Signal(bits)      # of slot k, while the registers are read
+        final = k == batch - 1
+        m.d.comb += [
+            owner.eq(Mux(self.chained, 0, k)),
+            here.eq(Mux(scanning, position, at[k])), following.eq(here + 1),
+            self.unwanted.eq(~wanted.any()), self.greedy.eq(~random.any()), self.at_start.eq(self.first[0]),
+            *(self.positions[n].eq(at[n]) for n in range(batch)),
+        ]
+        one_hot = Array(Const(1 << n, batch) for n in range(batch))
+        m.d.comb += [
+            self.reads.eq(Mux(self.chained, Mux(self.first[0] | ~self.active[0], 0, one_hot[source]),
+                              self.active & ~self.first)),
+            self.writes.eq(Mux(self.chained & in_prompt, one_hot[last], self.active)),
+        ]
+
+        # Accesses of the host: when the state machine has no use for the memory.
+        reading, writing = Signal(), Signal()
+        own_read, own_write, own_value = (Signal(slot_bits + 4, name="own_read"),
+                                          Signal(slot_bits + 4, name="own_write"), Signal(32))
+        kept = Signal(32)  # bits of the value that the register has
+        asked = Cat(self.offset[:4], self.slot[:slot_bits])
+        is_register = self.offset[4:] == 1
+        host_write = Signal()
+        moves = Signal()  # a position that is in use now must stay
+        m.d.comb += [
+            self.ready.eq(~reading & ~writing),
+            host_write.eq(self.write & is_register),
+            moves.eq((self.offset == POSITION // 4) & in_run & self.active.bit_select(self.slot[:slot_bits], 1)),
+            file_read.en.eq(1), file_read.addr.eq(Mux(reading, own_read, asked)),
+            file_write.en.eq(writing | (host_write & ~moves)),
+            file_write.addr.eq(Mux(writing, own_write, asked)), file_write.data.eq(Mux(writing, own_value, kept)),
+        ]
+        with m.Switch(self.offset):
+            with m.Case(SEED // 4):
+                m.d.comb += kept.eq(self.value)
+            with m.Case(TOP // 4):
+                m.d.comb += kept.eq(self.value & (0xFFFF00FF if cfg.top_k else 0))
+            with m.Default():
+                m.d.comb += kept.eq(self.value[:bits])
+        first_slot = self.slot[:slot_bits] == 0
+        slot_index = self.slot[:slot_bits]
+        with m.If(host_write), m.Switch(self.offset):
+            with m.Case(CONTROL // 4):
+                m.d.sync += enabled.bit_select(slot_index, 1).eq(self.value[0])
+                m.d.comb += self.soft_reset.eq(self.value[1] & first_slot)
+            with m.Case(FLAGS // 4):
+                m.d.sync += sampling.bit_select(slot_index, 1).eq(self.value[0])
+                with m.If(first_slot):
+                    m.d.sync += chains.eq(self.value[1])
+            with m.Case(SOURCE // 4):
+                with m.If(first_slot):
+                    m.d.sync += source.eq(self.value)
+        with m.Switch(self.offset):
+            with m.Case(CONTROL // 4):
+                m.d.comb += self.answer.eq(enabled.bit_select(slot_index, 1))
+            with m.Case(STATUS // 4):
+                m.d.comb += self.answer.eq(Cat(in_run & self.active.bit_select(slot_index, 1),
+                                               enabled.bit_select(slot_index, 1), Const(0, 6), self.fault))
+            with m.Case(FLAGS // 4):
+                m.d.comb += self.answer.eq(Cat(sampling.bit_select(slot_index, 1), chains & first_slot))
+            with m.Case(DRAFT_END // 4):
+                m.d.comb += self.answer.eq(Mux(first_slot, file_read.data, 0))
+            with m.Case(SOURCE // 4):
+                m.d.comb += self.answer.eq(Mux(first_slot, source, 0))
+            with m.Case(*(offset // 4 for offset in (POSITION, START, LIMIT, PROMPT_END, SEED, STOP, TOP))):
+                m.d.comb += self.answer.eq(file_read.data)
+
+        # The rings: a read that is neither the host's nor a draft's is that of the sequencer's slot.
+        reads_draft, records = Signal(), Signal()
+        token = Signal(bits)
+        sequencer_slot = self.sequencer_slot[:slot_bits]
+        entry_bits = ring_bits(cfg) - slot_bits
+        other_read = Signal()
+
+        def entry(slot, number):
+            return Cat(number[:entry_bits], Mux(self.chained, 0, slot))
+
+        m.d.comb += [
+            self.ring_ready.eq(~reads_draft & ~records),
+            ring_read.en.eq(1),
+            ring_read.addr.eq(Mux(reads_draft, entry(k, following),
+                                  Mux(self.ring_read, self.entry, entry(sequencer_slot, at[sequencer_slot])))),
+            ring_write.en.eq(records | self.ring_write),
+            ring_write.addr.eq(Mux(records, entry(k, following), self.entry)),
+            ring_write.data.eq(Mux(records, token, self.value)),
+            self.ring_answer.eq(ring_read.data), self.token.eq(ring_read.data), self.token_valid.eq(~other_read),
+        ]
+        m.d.sync += other_read.eq(reads_draft | self.ring_read)
+
+        event_waits = Signal()
+        m.d.comb += self.event.valid.eq(event_waits)
+        with m.If(self.event.ready):
+            m.d.sync += event_waits.eq(0)
+
+        # Reading the registers: in cycle s of a slot that of `fields[s]` is asked for and that of `fields[s - 1]` here.
+        fields = [POSITION, LIMIT, START, PROMPT_END, DRAFT_END, SEED, *([TOP] if cfg.top_k else [])]
+        step = Signal(range(len(fields) + 1))
+        number = file_read.data[:bits]
+        below, equal, ahead = here < number, here == number, following == number
+        allowed, starts, prompt, drafted, sampled = (Signal(name=name) for name in (
+            "allowed", "starts", "prompt", "drafted", "sampled"))
+        before = Signal()  # the slot before is active
+        takes = Signal()   # slot k has a token
+        m.d.comb += takes.eq(allowed & enabled.bit_select(owner, 1)
+                             & (~self.chained | (k == 0) | (before & (prompt | drafted) & ~starts)))
+        clear = Signal(slot_bits + 4)
+
+        with m.FSM() as fsm:
+            with m.State("CLEAR"):  # behind a reset of the whole device
+                m.d.comb += [own_write.eq(clear), own_value.eq(Mux(clear[:4] == STOP // 4 - 16, never, 0))]
+                m.d.sync += clear.eq(clear + 1)
+                with m.If(clear.all()):
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.sync += [self.chained.eq(chains), k.eq(0), step.eq(0), before.eq(0), ended.eq(0)]
+                m.next = "SCAN"
+            with m.State("SCAN"):
+                m.d.sync += step.eq(step + 1)
+                with m.Switch(step):
+                    for s, field in enumerate(fields):
+                        with m.Case(s):
+                            m.d.comb += own_read.eq(Cat(Const(field // 4 - 16, 4), owner))
+                with m.Switch(step):
+                    with m.Case(1):
+                        m.d.sync += position.eq(number + Mux(self.chained, k, 0))
+                    with m.Case(2):
+                        m.d.sync += allowed.eq(below)
+                    with m.Case(3):
+                        m.d.sync += starts.eq(equal)
+                    with m.Case(4):
+                        m.d.sync += [prompt.eq(below), sampled.eq(~below | ahead)]
+                    with m.Case(5):
+                        m.d.sync += drafted.eq(below)
+                    with m.Case(6):
+                        with m.Switch(k):
+                            for n in range(batch):
+                                with m.Case(n):
+                                    m.d.sync += self.seeds[n].eq(file_read.data)
+                with m.If(step == len(fields)):
+                    with m.Switch(k):
+                        for n in range(batch):
+                            with m.Case(n):
+                                m.d.sync += [
+                                    at[n].eq(position), self.active[n].eq(takes),
+                                    self.first[n].eq(takes & starts), wanted[n].eq(takes & sampled),
+                                    random[n].eq(takes & sampling.bit_select(owner, 1)),
+                                ]
+                                if cfg.top_k:
+                                    m.d.sync += [self.tops[n].k.eq(file_read.data[:8]),
+                                                 self.tops[n].p.eq(file_read.data[16:])]
+                    with m.If(takes):
+                        m.d.sync += [last.eq(k), in_prompt.eq(prompt)]
+                    m.d.sync += [before.eq(takes), k.eq(k + 1), step.eq(0)]
+                    with m.If(final):
+                        m.next = "READY"
+            with m.State("READY"):
+                with m.If(self.running):
+                    m.next = "RUN"
+                with m.Elif(host_write):
+                    m.next = "BEGIN"
+            with m.State("RUN"):
+                m.d.sync += k.eq(0)
+                with m.If(self.halted):
+                    m.next = "FINISH"
+                with m.Elif(self.sample_done):
+                    m.next = "RECORD"
+                with m.Elif(~self.running):
+                    m.next = "BEGIN"
+            with m.State("RECORD"):
+                with m.If(~self.sample_done):  # a reset
+                    m.next = "BEGIN"
+                with m.Elif(~wanted.bit_select(k, 1) | ended):
+                    m.d.sync += k.eq(k + 1)
+                    with m.If(final):
+                        m.next = "TAKEN"
+                with m.Elif(~event_waits):
+                    m.d.comb += [reads_draft.eq(1), own_read.eq(Cat(Const(STOP // 4 - 16, 4), owner))]
+                    m.d.sync += token.eq(Array(self.best)[k][:bits])
+                    m.next = "COMPARE"
+            with m.State("COMPARE"):
+                m.d.comb += records.eq(1)
+                m.d.sync += [event_waits.eq(1), self.event.payload.slot.eq(owner),
+                             self.event.payload.position.eq(following), self.event.payload.token.eq(token)]
+                wrong = self.chained & (k != last) & (ring_read.data != token)
+                with m.If((token == number) | wrong):
+                    m.next = "CUT"
+                with m.Else():
+                    m.d.sync += k.eq(k + 1)
+                    m.next = "RECORD"
+                    with m.If(final):
+                        m.next = "TAKEN"
+            with m.State("CUT"):
+                m.d.comb += [own_write.eq(Cat(Const(LIMIT // 4 - 16, 4), owner)), own_value.eq(following)]
+                with m.If(self.chained):
+                    m.d.sync += [ended.eq(1), last.eq(k)]
+                m.d.sync += k.eq(k + 1)
+                m.next = "RECORD"
+                with m.If(final):
+                    m.next = "TAKEN"
+            with m.State("TAKEN"):
+                m.next = "RUN"
+            with m.State("FINISH"):
+                m.d.comb += [own_write.eq(Cat(Const(POSITION // 4 - 16, 4), owner)), own_value.eq(following)]
+                m.d.sync += k.eq(k + 1)
+                with m.If(self.chained):
+                    m.d.sync += source.eq(last)
+                with m.If(final):
+                    m.next = "BEGIN"
+
+        advances = self.active.bit_select(k, 1) & (~self.chained | (k == last))
+        m.d.comb += [
+            scanning.eq(fsm.ongoing("SCAN")),
+            in_run.eq(self.running | fsm.ongoing("FINISH")),
+            reading.eq(fsm.ongoing("BEGIN") | scanning | reads_draft),
+            writing.eq(fsm.ongoing("CLEAR") | fsm.ongoing("CUT") | (fsm.ongoing("FINISH") & advances)),
+            self.go.eq(fsm.ongoing("READY") & self.active.any() & (self.fault == 0) & ~self.running & ~host_write),
+            self.sample_taken.eq(fsm.ongoing("TAKEN") & self.sample_done),
+            self.busy.eq(~(fsm.ongoing("READY") | fsm.ongoing("RUN")) | self.go),
+        ]
+        return m
