@@ -10,15 +10,17 @@ from amaranth.lib import data
 from streams import StreamDriver, StreamMonitor, pack, unpack
 from sterna.firmware.isa import BEST_SCALAR
 from sterna.hw.vector.issue import Command
+from sterna.hw.vector.slot import Top
 from sterna.sim.golden import fp24
-from vop_model import (CODES0, CODES1, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR, Model,
-                       Vop)
+from vop_model import (CODES0, CODES1, LIST, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR,
+                       Model, Vop)
 
-LANES, PORT, WORDS, ROW_BITS, BATCH = (int(os.environ[name])
-                                       for name in ("LANES", "PORT", "WORDS", "ROW_BITS", "BATCH"))
+LANES, PORT, WORDS, ROW_BITS, BATCH, TOP_K, STRIP = (
+    int(os.environ[name]) for name in ("LANES", "PORT", "WORDS", "ROW_BITS", "BATCH", "TOP_K", "STRIP"))
 SUMS = 64 // LANES
 NUMBERS, CODES = data.ArrayLayout(24, LANES * BATCH), data.ArrayLayout(signed(8), LANES * BATCH)
 PER_SLOT = data.ArrayLayout(32, BATCH)
+TOPS = data.ArrayLayout(Top, BATCH)
 SPAN = 40  # words of a bank that a vector operand may begin in; lengths and offsets stay below WORDS - SPAN
 
 
@@ -79,13 +81,15 @@ class Engine:
             self.model.states[slot].scalars[k] = value
         return waited
 
-    def key(self, seeds, positions):
-        """Drives seed and position of each slot."""
-        self.seeds, self.positions = seeds, positions
+    def key(self, seeds, positions, tops=((0, 0),) * BATCH):
+        """Drives seed, position, k and p of each slot."""
+        self.seeds, self.positions, self.tops = seeds, positions, tops
+        if TOP_K:
+            self.dut.top.value = pack(TOPS, [{"k": k, "p": p} for k, p in tops])
         self.dut.seed.value, self.dut.position.value = pack(PER_SLOT, seeds), pack(PER_SLOT, positions)
 
     def begin(self):
-        self.model.start(self.seeds, self.positions)
+        self.model.start(self.seeds, self.positions, self.tops)
         self.command.send({"word": self.random.getrandbits(96), "count": 7, "offset": 3, "start": 1,
                            "slots": 255, "slot": 0, "prior": 0})
 
@@ -138,7 +142,7 @@ class Engine:
                 assert x == y, f"{name} {k}: {x} instead of {y}" + (f", {self.sources[k]}" if name == "beat" else "")
             assert len(got) == len(expected), f"{name}: {len(got)} instead of {len(expected)}"
         if self.model.row:
-            assert self.best() == [state.best for state in self.model.states], self.best()
+            assert self.best() == [state.chosen() for state in self.model.states], self.best()
         assert not self.rows.items and not self.stream.items
         self.trace.clear(), self.codes.clear(), self.store.items.clear(), self.sources.clear()
         self.model.trace.clear(), self.model.codes.clear(), self.model.store.clear()
@@ -358,5 +362,33 @@ async def host_writes(dut):
         await bench.until(dut, lambda: not engine.command.items, 2_000, "operations")
     await task
     assert max(waits) > 0 or not BATCH > 1, "no write of the host met one of an operation"
+    engine.show()
+    await engine.finish()
+
+
+@cocotb.test()
+async def lists(dut):
+    """Keys and scores of strips, one straight after the other, with another k and p in each slot."""
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    random = engine.random
+    for _ in range(int(os.environ["PARTS"])):
+        engine.key(*([random.getrandbits(32) for _ in range(BATCH)] for _ in range(2)),
+                   [(random.choice((0, 1, 2, TOP_K)), random.choice((0, 0, random.randrange(1 << 16))))
+                    for _ in range(BATCH)])
+        engine.begin()
+        for _ in range(random.randrange(1, 6)):
+            count = random.choice((1, LANES, STRIP, random.randrange(1, STRIP)))
+            one = int(count == 1 and random.random() < 0.5)
+            # As a program has them: a strip's keys may be at the engine before its scores and those of the last.
+            engine.send(Vop(one=one, a=random.choice((0, ROW)), aa=random.randrange(SPAN), ba=1, d=LIST,
+                            banks=random.choice((2, 4, 6)), da=random.randrange(SPAN), wait=0), count)
+            for _ in range(random.choice((0, 0, 3))):
+                engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, wait=0), count)
+            engine.send(Vop(one=one, a=random.choice((0, RANDOM)), aa=random.randrange(SPAN), ba=1, d=SAMPLE, wait=0),
+                        count)
+        await engine.finish()
+        engine.key([0] * BATCH, [0] * BATCH, [(0, 0)] * BATCH)
     engine.show()
     await engine.finish()

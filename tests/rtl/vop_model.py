@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from sterna.sim.golden import fp24, rng, tables
+from sterna.sim.golden import fp24, rng, tables, toplist
 
 FUNCTIONS = (None, tables.sigmoid, tables.recip, tables.rsqrt, tables.log2, tables.log1m, tables.exponent)
-NONE, VECTOR, SCALAR, CODES0, CODES1, MEM, SAMPLE = range(7)
+NONE, VECTOR, SCALAR, CODES0, CODES1, MEM, SAMPLE, LIST = range(8)
 ROW, STREAM32, STREAM8, RANDOM = 4, 5, 6, 7
 PLUS, MOD = 1 << 15, 1 << 14
 
@@ -50,13 +50,24 @@ class Vop:
 
 @dataclass
 class SlotState:
-    """What each slot has: ``banks`` [3, words, V], ``scalars`` [32], the key of its random numbers, its best row."""
+    """What each slot has: ``banks`` [3, words, V], ``scalars`` [32], the key of its random numbers, its best row, and the
+    keys and scores of its list (k rows, p).
+    """
 
     banks: np.ndarray
     scalars: np.ndarray = field(default_factory=lambda: np.array([0.0, 1.0, *[0.0] * 30]))
     key: int = 0
+    top: tuple = (0, 0)
     best: int = 0
     best_score: float | None = None
+    keys: list = field(default_factory=list)
+    scores: list = field(default_factory=list)
+
+    def chosen(self):
+        """The row that wins."""
+        if not self.top[0] or not self.keys:
+            return self.best
+        return toplist.choose(np.array(self.keys), np.array(self.scores), *self.top)
 
 
 class Model:
@@ -71,13 +82,14 @@ class Model:
         self.states = [SlotState(np.zeros((3, words, lanes))) for _ in range(batch)]
         self.rows, self.stream = [], bytearray()
         self.trace, self.codes, self.store = [], [], []
-        self.start([0] * batch, [0] * batch)
+        self.start([0] * batch, [0] * batch, [(0, 0)] * batch)
 
-    def start(self, seeds, positions):
+    def start(self, seeds, positions, tops):
         """Start a new sampling."""
         self.row = 0
-        for state, seed, position in zip(self.states, seeds, positions, strict=True):
-            state.key, state.best, state.best_score = rng.key(seed, position), 0, None
+        for state, seed, position, top in zip(self.states, seeds, positions, tops, strict=True):
+            state.key, state.top, state.best, state.best_score = rng.key(seed, position), top, 0, None
+            state.keys, state.scores = [], []
 
     def _address(self, field, vop, beat, offset):
         base = field & 0x3FFF
@@ -175,7 +187,11 @@ class Model:
         """Writes a beat's results of slot ``k``."""
         state = self.states[k]
         written = vop.slots >> k & 1 or len(self.states) == 1
-        if vop.d == VECTOR and written:
+        if vop.d == LIST:
+            state.keys += list(r[taken])
+        elif vop.d == SAMPLE:
+            state.scores += list(r[taken])
+        if vop.d in (VECTOR, LIST) and written:
             for bank in range(3):
                 if vop.banks >> bank & 1:
                     state.banks[bank, self._address(vop.da, vop, beat, offset)] = r
