@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.array.activations import activation_signature
 from sterna.hw.vector.issue import WRITE_STAGE, Command, Issue
 from sterna.hw.vector.operands import A, D, Unpacker
-from sterna.hw.vector.slot import Slot, SlotControl
+from sterna.hw.vector.slot import Slot, SlotControl, Top
 from sterna.hw.vector.store import Packer
 from sterna.hw.vector.writeback import WriteBack
 
@@ -34,7 +34,8 @@ def _members(config):
     """Members of the engine with and without its store."""
     numbers, word = config.lanes * config.batch, 8 * config.port_bytes
     per_slot = data.ArrayLayout(32, config.batch)
-    return {
+    top = {"top": In(data.ArrayLayout(Top, config.batch))} if config.top_k else {}
+    return top | {
         "command": In(stream.Signature(Command)),
         "rows": In(stream.Signature(data.ArrayLayout(signed(24), numbers))), "stream": In(stream.Signature(word)),
         "activation": Out(activation_signature(config.lanes, config.batch)), "trace": Out(Trace(numbers)),
@@ -57,7 +58,7 @@ class _Core(wiring.Component):
         lanes = cfg.lanes
         address_bits = max(1, (cfg.vector_words - 1).bit_length())
         row_bits = min(ROW_BITS, cfg.register_bits)  # a row that is sampled is a token
-        m.submodules.issue = issue = Issue(lanes, address_bits)
+        m.submodules.issue = issue = Issue(lanes, address_bits, lists=cfg.top_k > 0)
         m.submodules.unpacker = unpacker = Unpacker(lanes, cfg.port_bytes)
         m.submodules.write_back = write_back = WriteBack(lanes, address_bits)
         slots = [Slot(cfg, row_bits, follows=k > 0) for k in range(cfg.batch)]
@@ -80,7 +81,8 @@ class _Core(wiring.Component):
             drained.eq(~(Cat(*valid[1:]).any() | Cat(*(slot.sampler_busy for slot in slots)).any())),
             issue.drained.eq(drained), issue.key_busy.eq(slots[0].key_busy),
             issue.scalar_taken.eq(slots[0].sampler_reads),
-            self.busy.eq(self.command.valid | ~issue.idle | ~drained),
+            issue.list_pending.eq(Cat(*(slot.list_pending for slot in slots)).any()),
+            self.busy.eq(self.command.valid | ~issue.idle | ~drained | Cat(*(slot.list_busy for slot in slots)).any()),
             write_back.valid.eq(Cat(*valid)), write_back.last.eq(Cat(*last)), write_back.wrap.eq(Cat(*wrap)),
             issue.first_passed.eq(write_back.first_passed),
             control.read.eq(valid[1]), control.read_last.eq(last[1]),
@@ -99,6 +101,8 @@ class _Core(wiring.Component):
                 slot.stream.eq(unpacker.beat), slot.prior_c.eq(before.c),
                 slot.seed.eq(self.seed[k]), slot.position.eq(self.position[k]), self.best[k].eq(slot.best),
             ]
+            if cfg.top_k:
+                m.d.comb += slot.top.eq(self.top[k])
         self._write(m, write_back, valid[-1], last[-1], slots, control)
         return m
 
@@ -137,6 +141,7 @@ class _Core(wiring.Component):
     def _write(self, m, write_back, valid, last, slots, control):
         """Destinations."""
         kind = write_back.kind
+        to_banks = (kind == D.VECTOR) | (kind == D.LIST) if self.config.top_k else kind == D.VECTOR
         is_code = (kind == D.ACTIVATION0) | (kind == D.ACTIVATION1)
         values, codes = (Cat(*(getattr(slot, name).as_value() for slot in slots)) for name in ("values", "codes"))
         host = self.scalar_write
@@ -155,7 +160,8 @@ class _Core(wiring.Component):
         for slot in slots:
             m.d.comb += [slot.host_address.eq(host.address), slot.host_data.eq(host.data)]
         m.d.comb += [
-            control.banks.eq(write_back.banks & (valid & (kind == D.VECTOR)).replicate(3)),
+            control.keys.eq(valid & (kind == D.LIST)), control.scores.eq(valid & (kind == D.SAMPLE)),
+            control.banks.eq(write_back.banks & (valid & to_banks).replicate(3)),
             control.scalar.eq(valid & last & (kind == D.SCALAR)),
             self.mem_valid.eq(valid & (kind == D.MEM)), self.last.eq(last),
             self.activation.valid.eq(valid & is_code), self.activation.first.eq(write_back.first),
@@ -185,7 +191,7 @@ class VectorEngine(wiring.Component):
     Parameters
     ----------
     config : sterna.hw.config.Config
-        lanes, batch, vector_words, port_bytes, register_bits and compact are used.
+        lanes, batch, top_k, strip, vector_words, port_bytes, register_bits and compact are used.
 
     Members
     -------
@@ -203,6 +209,8 @@ class VectorEngine(wiring.Component):
         Codes; always accepted. Codes of lanes beyond the end are 0.
     best : Out(ArrayLayout(32, B))
         Index of each slot's best row, when not ``busy``.
+    top : In(ArrayLayout(Top, B))
+        Only if the configuration has `top_k`; of each slot, as ``TopList`` has them, when a sampling starts.
     seed, position : In(ArrayLayout(32, B))
         Stable while a sampling starts and until its key is done (10 cycles).
     scalar_write : In(ScalarWrite()), scalar_ready : Out(1)
@@ -234,6 +242,8 @@ class VectorEngine(wiring.Component):
             self.scalar_ready.eq(core.scalar_ready & move if self.config.batch > 1 else 1),
             self.busy.eq(core.busy | packer.words.valid), self.stream_done.eq(core.stream_done & move),
         ]
+        if self.config.top_k:
+            m.d.comb += core.top.eq(self.top)
         for name in ("command", "rows", "stream"):
             inner, outer = getattr(core, name), getattr(self, name)
             m.d.comb += [inner.payload.eq(outer.payload), inner.valid.eq(outer.valid),

@@ -61,6 +61,8 @@ class Issue(wiring.Component):
     ----------
     lanes, address_bits : int
         V; width of a bank address.
+    lists : bool
+        There are lists of the best rows, and operations with destination LIST wait for them.
 
     Members
     -------
@@ -84,10 +86,12 @@ class Issue(wiring.Component):
         Rows begin at the row counter; a new sampling begins.
     first_passed : In(1)
         The first beat of the present operation has reached ``PASSED_STAGE``.
+    list_pending : In(1)
+        A list has not taken all keys and scores that have been written.
     """
 
-    def __init__(self, lanes, address_bits):
-        self.lanes = lanes
+    def __init__(self, lanes, address_bits, lists=False):
+        self.lanes, self._lists = lanes, lists
         self.address_bits = address_bits
         address = unsigned(address_bits)
         super().__init__({
@@ -97,6 +101,7 @@ class Issue(wiring.Component):
             "issue": Out(1), "issue_last": Out(1), "wrap": Out(1),
             "addresses": Out(data.ArrayLayout(address, 3)), "scalar_address": Out(5), "loads": Out(3),
             "restart_random": Out(1), "start": Out(1), "first_passed": In(1),
+            "list_pending": In(1),
         })
 
     def elaborate(self, platform):
@@ -158,6 +163,7 @@ class Issue(wiring.Component):
         fresh = Signal()
         step = Signal()
         begin = Signal()
+        list_waits = Signal()  # for keys and scores that a list has not taken or that are on their way to it
         m.d.comb += [
             uses_random.eq((vop.a_kind == A.RANDOM.value) | (vop.c_kind == 4)),
             uses_fields.eq((vop.table == NONE) | (vop.table >= EXPONENT)),
@@ -176,7 +182,8 @@ class Issue(wiring.Component):
                     self.idle.eq(1), operand.eq(vop.a_address), self.scalar_address.eq(vop.a_address),
                     begin.eq(self.command.valid & ~young & (hold == 0) & ~self.scalar_taken
                              & (self.drained | ~(vop.wait | uses_random | command.start))
-                             & ~(self.key_busy & uses_random)),
+                             & ~(self.key_busy & uses_random)
+                             & ~(list_waits & (vop.d_kind == D.LIST.value))),
                 ]
                 m.d.sync += sum_index.eq(Mux(vop.one, 0, command.offset))
                 with m.If(begin & command.start):
@@ -243,6 +250,14 @@ class Issue(wiring.Component):
                     m.d.sync += hold.eq(distance)
                     m.next = "A"
         m.d.sync += [pulled.eq(self.pull), pulled_last.eq(self.pull_last)]
+
+        if self._lists:
+            under_way = Signal(range(WRITE_STAGE + 1))
+            m.d.comb += list_waits.eq(self.list_pending | (under_way != 0))
+            with m.If(under_way != 0):
+                m.d.sync += under_way.eq(under_way - 1)
+            with m.If(self.issue & self.issue_last & (self.fields.d_kind >= D.SAMPLE.value)):
+                m.d.sync += under_way.eq(WRITE_STAGE)
 
         if sums <= WRITE_STAGE:
             # A partial sum is written WRITE_STAGE cycles after it was read, and can be read in the cycle after that.

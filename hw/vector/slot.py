@@ -12,10 +12,18 @@ from sterna.hw.vector.operands import SCALAR, A, D
 from sterna.hw.vector.random import RandomUnit
 from sterna.hw.vector.sampler import Sampler
 from sterna.hw.vector.serial import SerialFromInt
+from sterna.hw.vector.toplist import TopList
 from sterna.sim.golden import fp24, rng
 
 ONE = 127 << 15
 ZEROS_LN2 = Const(sum(int(bits) << 24 * n for n, bits in enumerate(fp24.to_bits(rng.ZEROS_LN2))), 16 * 24)
+
+
+class Top(data.Struct):
+    """Which rows a sampling is restricted to: the ``k`` best, 0 for all; of these P, in units of 2^-16, 0 for all."""
+
+    k: 8
+    p: 16
 
 
 class SlotControl(wiring.Signature):
@@ -33,6 +41,8 @@ class SlotControl(wiring.Signature):
         For the sampler: a first beat comes in ``PRELUDE_CYCLES``.
     write, write_last : Out(1), mask : Out(V), count : Out(range(V + 1))
         Results of a beat are there; its lanes within the operation, and their number.
+    keys, scores : Out(1)
+        They are for the list of the best rows.
     banks : Out(3), address : Out, scalar : Out(1)
         The results go to this word of these banks; the result of lane 0 goes to the scalar register ``address``.
     """
@@ -40,7 +50,7 @@ class SlotControl(wiring.Signature):
     def __init__(self, lanes, address_bits):
         address = unsigned(address_bits)
         bits = ("start", "restart_random", "offered", "pull", "takes_random", "read", "read_last", "begin", "write",
-                "write_last", "scalar")
+                "write_last", "scalar", "keys", "scores")
         super().__init__({name: Out(1) for name in bits} | {
             "fields": Out(Fields), "tail": Out(lanes), "addresses": Out(data.ArrayLayout(address, 3)),
             "scalar_address": Out(5), "loads": Out(3), "mask": Out(lanes), "count": Out(range(lanes + 1)),
@@ -78,7 +88,9 @@ class Slot(wiring.Component):
     values : Out(ArrayLayout(24, V)), codes : Out(ArrayLayout(signed(8), V))
         Results at the write stage; the codes of lanes beyond the end are 0.
     row, best : Out(row_bits)
-        Row counter; index of the best row.
+        Row counter; index of the best row, or, if the list has rows, of its choice.
+    list_pending, list_busy : Out(1)
+        As those of ``TopList``.
     sampler_reads, sampler_writes, sampler_busy : Out(1)
         The sampler reads or writes a scalar register in this cycle, or is at work.
     writes : In(1)
@@ -86,6 +98,8 @@ class Slot(wiring.Component):
     host_valid : In(1), host_address : In(5), host_data : In(24)
         Write of a scalar register; goes behind every other one.
     seed, position : In(32)
+    top : In(Top)
+        With `top_k` only.
     """
 
     def __init__(self, config, row_bits, follows=False):
@@ -93,13 +107,14 @@ class Slot(wiring.Component):
         lanes = config.lanes
         numbers = data.ArrayLayout(24, lanes)
         address_bits = max(1, (config.vector_words - 1).bit_length())
-        super().__init__({
+        super().__init__(({"top": In(Top)} if config.top_k else {}) | {
             "control": In(SlotControl(lanes, address_bits)),
             "rows": In(data.ArrayLayout(signed(24), lanes)), "stream": In(numbers),
             "c": Out(numbers), "prior_c": In(numbers), "random_valid": Out(1), "key_busy": Out(1),
             "takes": Out(1), "free": Out(1), "number_valid": Out(1),
             "values": Out(numbers), "codes": Out(data.ArrayLayout(signed(8), lanes)),
             "row": Out(row_bits), "best": Out(row_bits),
+            "list_pending": Out(1), "list_busy": Out(1),
             "sampler_reads": Out(1), "sampler_writes": Out(1), "sampler_busy": Out(1),
             "writes": In(1), "host_valid": In(1), "host_address": In(5), "host_data": In(24),
             "seed": In(32), "position": In(32),
@@ -254,3 +269,13 @@ class Slot(wiring.Component):
             sampler.sample.eq(fields.d_kind == D.SAMPLE.value),
             self.row.eq(sampler.row), self.best.eq(sampler.best), self.sampler_busy.eq(sampler.busy),
         ]
+        if self._config.top_k:
+            m.submodules.list = top = TopList(self._config.lanes, self._row_bits, self._config.top_k,
+                                              self._config.strip // self._config.lanes)
+            m.d.comb += [
+                top.start.eq(control.start), top.k.eq(self.top.k), top.p.eq(self.top.p), top.keys.eq(control.keys),
+                top.scores.eq(control.scores), top.mask.eq(control.mask), top.values.eq(self.values),
+                self.list_pending.eq(top.pending), self.list_busy.eq(top.busy),
+            ]
+            with m.If(top.holds):
+                m.d.comb += self.best.eq(top.best)

@@ -7,15 +7,20 @@ import cocotb
 import numpy as np
 from amaranth.hdl import signed
 from amaranth.lib import data
-from streams import StreamDriver, StreamMonitor, unpack
+from streams import StreamDriver, StreamMonitor, pack, unpack
 from sterna.firmware.isa import BEST_SCALAR
 from sterna.hw.vector.issue import Command
+from sterna.hw.vector.slot import Top
 from sterna.sim.golden import fp24
-from vop_model import (CODES0, CODES1, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR, Model,
-                       Vop)
+from vop_model import (CODES0, CODES1, LIST, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR,
+                       Model, Vop)
 
-LANES, PORT, WORDS, ROW_BITS = (int(os.environ[name]) for name in ("LANES", "PORT", "WORDS", "ROW_BITS"))
+LANES, PORT, WORDS, ROW_BITS, BATCH, TOP_K, STRIP = (
+    int(os.environ[name]) for name in ("LANES", "PORT", "WORDS", "ROW_BITS", "BATCH", "TOP_K", "STRIP"))
 SUMS = 64 // LANES
+NUMBERS, CODES = data.ArrayLayout(24, LANES * BATCH), data.ArrayLayout(signed(8), LANES * BATCH)
+PER_SLOT = data.ArrayLayout(32, BATCH)
+TOPS = data.ArrayLayout(Top, BATCH)
 SPAN = 40  # words of a bank that a vector operand may begin in; lengths and offsets stay below WORDS - SPAN
 
 
@@ -27,14 +32,15 @@ class Engine:
         self.random = bench.rng(f"vector/{stall}")
         self.numbers = np.random.default_rng(bench.SEED)
         dut.scalar_write__valid.value = 0
-        dut.seed.value, dut.position.value = 0, 0
+        self.key([0] * BATCH, [0] * BATCH)
         self.command = StreamDriver(dut, "command", Command.as_shape(), stall=stall)
-        self.rows = StreamDriver(dut, "rows", data.ArrayLayout(signed(24), LANES), stall=stall)
+        self.rows = StreamDriver(dut, "rows", data.ArrayLayout(signed(24), LANES * BATCH), stall=stall)
         self.stream = StreamDriver(dut, "stream", stall=stall)
         self.store = StreamMonitor(dut, "store", stall=stall)
-        self.model = Model(LANES, PORT, WORDS)
+        self.model = Model(LANES, PORT, WORDS, BATCH)
         self.trace, self.codes, self.issues, self.sources = [], [], [], []
         self.cycle = 0
+        self.wild = 0.05  # chance of a number of any size
 
     async def start(self):
         await bench.start(self.dut)
@@ -49,33 +55,53 @@ class Engine:
                 self.issues.append(self.cycle)
             if int(dut.trace__valid.value):
                 if int(dut.trace__is_code.value):
-                    self.trace.append(unpack(data.ArrayLayout(signed(8), LANES), int(dut.trace__codes.value)))
+                    self.trace.append(unpack(CODES, int(dut.trace__codes.value)))
                 else:
-                    self.trace.append(unpack(data.ArrayLayout(24, LANES), int(dut.trace__values.value)))
+                    self.trace.append(unpack(NUMBERS, int(dut.trace__values.value)))
             if int(dut.activation__valid.value):
                 self.codes.append((int(dut.activation__first.value), int(dut.activation__buffer.value),
-                                   unpack(data.ArrayLayout(signed(8), LANES), int(dut.activation__codes.value))))
+                                   unpack(CODES, int(dut.activation__codes.value))))
             await bench.cycles(dut)
 
-    async def scalar(self, k, value):
-        """Host write."""
-        dut = self.dut
-        dut.scalar_write__valid.value, dut.scalar_write__address.value = 1, k
+    async def scalar(self, k, value, slot=0):
+        """Host write. Returns how many cycles it waited."""
+        dut, waited = self.dut, 0
+        dut.scalar_write__valid.value, dut.scalar_write__address.value, dut.scalar_write__slot.value = 1, k, slot
         dut.scalar_write__data.value = int(fp24.to_bits(np.array(value)))
+        await bench.settled(dut)
+        while not int(dut.scalar_ready.value):
+            waited += 1
+            await bench.cycles(dut)
+            await bench.settled(dut)
         await bench.cycles(dut)
         dut.scalar_write__valid.value = 0
+        for name in ("address", "slot", "data"):
+            getattr(dut, f"scalar_write__{name}").value = self.random.getrandbits(3)
         if k > 1:
-            self.model.scalars[k] = value
+            self.model.states[slot].scalars[k] = value
+        return waited
+
+    def key(self, seeds, positions, tops=((0, 0),) * BATCH):
+        """Drives seed, position, k and p of each slot."""
+        self.seeds, self.positions, self.tops = seeds, positions, tops
+        if TOP_K:
+            self.dut.top.value = pack(TOPS, [{"k": k, "p": p} for k, p in tops])
+        self.dut.seed.value, self.dut.position.value = pack(PER_SLOT, seeds), pack(PER_SLOT, positions)
 
     def begin(self):
-        self.model.start(int(self.dut.seed.value), int(self.dut.position.value))
-        self.command.send({"word": self.random.getrandbits(96), "count": 7, "offset": 3, "start": 1})
+        self.model.start(self.seeds, self.positions, self.tops)
+        self.command.send({"word": self.random.getrandbits(96), "count": 7, "offset": 3, "start": 1,
+                           "slots": 255, "slot": 0, "prior": 0})
+
+    def best(self):
+        """Best row of each slot."""
+        return unpack(PER_SLOT, int(self.dut.best.value))
 
     def number(self, low=120, high=135):
         """One fp24 value as float."""
         if self.random.random() < 0.05:
             return 0.0
-        exponent = self.random.randint(low, high) if self.random.random() < 0.95 else self.random.randint(1, 255)
+        exponent = self.random.randint(low, high) if self.random.random() >= self.wild else self.random.randint(1, 255)
         bits = self.random.getrandbits(1) << 23 | exponent << 15 | self.random.getrandbits(15)
         return float(fp24.from_bits(np.array(bits)))
 
@@ -85,7 +111,7 @@ class Engine:
         if vop.a == ROW:
             for _ in range(beats):
                 limit = 1 << min(ROW_BITS - 1, self.random.choice((0, 4, 12, 17, 23)))
-                beat = [self.random.randrange(-limit, limit) for _ in range(LANES)]
+                beat = [self.random.randrange(-limit, limit) for _ in range(LANES * BATCH)]
                 self.model.rows.append(beat)
                 self.rows.send(beat)
         elif vop.a in (STREAM32, STREAM8):
@@ -101,7 +127,8 @@ class Engine:
     def send(self, vop, count=1, offset=0):
         """Queue an operation for the device and run it in the model."""
         self.feed(vop, count)
-        self.command.send({"word": vop.word(), "count": count, "offset": offset, "start": 0})
+        self.command.send({"word": vop.word(), "count": count, "offset": offset, "start": 0,
+                           "slots": vop.slots, "slot": vop.slot, "prior": vop.prior})
         self.model.run(vop, count, offset)
         self.sources += [(vop, count, offset)] * (len(self.model.trace) - len(self.sources))
 
@@ -114,19 +141,28 @@ class Engine:
             for k, (x, y) in enumerate(zip(got, expected)):
                 assert x == y, f"{name} {k}: {x} instead of {y}" + (f", {self.sources[k]}" if name == "beat" else "")
             assert len(got) == len(expected), f"{name}: {len(got)} instead of {len(expected)}"
-        if self.model.best_score is not None:
-            assert int(self.dut.best.value) == self.model.best, (int(self.dut.best.value), self.model.best)
+        if self.model.row:
+            assert self.best() == [state.chosen() for state in self.model.states], self.best()
         assert not self.rows.items and not self.stream.items
         self.trace.clear(), self.codes.clear(), self.store.items.clear(), self.sources.clear()
         self.model.trace.clear(), self.model.codes.clear(), self.model.store.clear()
 
     async def fill(self):
-        """Fill the banks through the stream, and the scalar registers."""
+        """Fill the banks through the stream, slot by slot, and the scalar registers."""
         for bank in range(3):
-            self.send(Vop(a=STREAM32, ba=1, d=VECTOR, banks=1 << bank, wait=0), WORDS * LANES)
-        for k in range(32):
-            await self.scalar(k, self.number())
+            for slot in range(BATCH):
+                self.send(Vop(a=STREAM32, ba=1, d=VECTOR, banks=1 << bank, wait=0, slots=1 << slot), WORDS * LANES)
         await self.finish()
+        for slot in range(BATCH):
+            for k in range(32):
+                await self.scalar(k, self.number(), slot)
+
+    def show(self):
+        """Operations that bring all scalars and all banks to the trace."""
+        for k in range(BEST_SCALAR):
+            self.send(Vop(one=1, aa=k, ba=1, wait=1))
+        for bank in range(3):
+            self.send(Vop(a=bank, ba=1, wait=0), WORDS * LANES)
 
 
 def random_vop(engine):
@@ -171,6 +207,11 @@ def random_vop(engine):
             vop.banks &= ~(1 << bank)
     if vop.d in (CODES0, CODES1) and vop.b == 3 and r.random() < 0.5:
         vop.ba = 1
+    # What a slot loop adds. Of `slots` the low B bits count.
+    vop.slots, vop.slot = r.getrandbits(8) | (1 << BATCH) - 1, r.randrange(BATCH)
+    vop.prior = int(r.random() < 0.3)
+    if r.random() < 0.5 and not (vop.peak or vop.d in (CODES0, CODES1, SAMPLE) or vop.a in (ROW, RANDOM) or vop.c == 4):
+        vop.slots &= ~((1 << BATCH) - 1) | 1 << vop.slot
     return vop
 
 
@@ -181,7 +222,7 @@ async def sequences(dut):
     await engine.start()
     await engine.fill()
     for part in range(int(os.environ["PARTS"])):
-        dut.seed.value, dut.position.value = engine.random.getrandbits(32), engine.random.getrandbits(32)
+        engine.key(*([engine.random.getrandbits(32) for _ in range(BATCH)] for _ in range(2)))
         await bench.cycles(dut)
         engine.begin()
         for _ in range(30):
@@ -191,11 +232,7 @@ async def sequences(dut):
             count = min(count, (WORDS - SPAN - 40) * LANES)
             engine.send(vop, count, engine.random.randrange(40))
         await engine.finish()
-    # The scalars and the banks at the end.
-    for k in range(BEST_SCALAR):
-        engine.send(Vop(one=1, aa=k, ba=1, wait=1))
-    for bank in range(3):
-        engine.send(Vop(a=bank, ba=1, wait=0), WORDS * LANES)
+    engine.show()
     await engine.finish()
 
 
@@ -203,21 +240,23 @@ async def sequences(dut):
 async def reductions(dut):
     """Sum of squares with 64 partial sums, the fold, and its independence of the number of lanes."""
     engine = Engine(dut, 0.0)
+    engine.wild = 0.0  # no sum is beyond the range
     await engine.start()
     await engine.fill()
     for k in range(SUMS):
         engine.send(Vop(one=1, d=VECTOR, banks=4, da=k, wait=0))
-    values = engine.model.banks[0, :30].reshape(-1).copy()
+    values = [state.banks[0, :30].reshape(-1).copy() for state in engine.model.states]
     half = 24 * LANES  # a strip that is no multiple of the sums, then the rest
     engine.send(Vop(a=0, b=0, c=2, aa=PLUS, ba=PLUS, ca=MOD, d=VECTOR, banks=4, da=MOD), half - 8 * LANES, 0)
     engine.send(Vop(a=0, b=0, c=2, aa=PLUS, ba=PLUS, ca=MOD, d=VECTOR, banks=4, da=MOD), 14 * LANES, 16)
-    partial = np.zeros(64)
-    for j, v in enumerate(values):
-        partial[j % 64] = fp24.mac(v, v, partial[j % 64])
+    partial = np.zeros((BATCH, 64))
+    for sums, numbers in zip(partial, values, strict=True):
+        for j, v in enumerate(numbers):
+            sums[j % 64] = fp24.mac(v, v, sums[j % 64])
     fold = SUMS // 2
     while fold:
         for k in range(fold):
-            engine.send(Vop(one=1, a=2, aa=k + fold, b=3, ba=1, c=0, ca=0, negc=0, d=VECTOR, banks=1, da=0))
+            engine.send(Vop(one=1, a=2, aa=k + fold, b=3, ba=1, d=VECTOR, banks=1, da=0))
             engine.send(Vop(one=1, a=2, aa=k, b=3, ba=1, c=0, ca=0, d=VECTOR, banks=4, da=k))
         fold //= 2
     turn = LANES // 2
@@ -227,9 +266,9 @@ async def reductions(dut):
     step = 32
     while step:
         for k in range(step):
-            partial[k] = fp24.add(partial[k], partial[k + step])
+            partial[:, k] = fp24.add(partial[:, k], partial[:, k + step])
         step //= 2
-    assert engine.model.banks[2, 0, 0] == partial[0] or LANES == 1
+    assert [state.banks[2, 0, 0] for state in engine.model.states] == list(partial[:, 0])
     await engine.finish()
 
 
@@ -284,11 +323,72 @@ async def ties(dut):
     """Equal scores: the first row wins, in a beat, between beats and between operations; a larger one wins later."""
     engine = Engine(dut, 0.0)
     await engine.start()
-    await engine.scalar(5, -3.0)
-    await engine.scalar(6, -2.5)
+    for slot in range(BATCH):
+        await engine.scalar(5, -3.0, slot)
+        await engine.scalar(6, -2.5, slot)
     for scores, best in (((5, 5), 0), ((5, 6, 6, 5), 3 * LANES + 1), ((6, 5), 0)):
         engine.begin()
         for k in scores:
             engine.send(Vop(aa=k, ba=1, d=SAMPLE, wait=0), 3 * LANES + 1)
         await engine.finish()
-        assert int(dut.best.value) == best, (scores, int(dut.best.value))
+        assert engine.best() == [best] * BATCH, (scores, engine.best())
+
+
+@cocotb.test()
+async def host_writes(dut):
+    """The host writes scalar registers while operations, peaks and SAMPLE write others: none is lost."""
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    engine.begin()
+    random, own = engine.random, range(20, BEST_SCALAR)  # registers of the host
+    waits = []
+
+    async def host():
+        for _ in range(400):
+            waits.append(await engine.scalar(random.choice(own), engine.number(), random.randrange(BATCH)))
+            await bench.cycles(dut, random.randrange(3))
+
+    task = cocotb.start_soon(host())
+    while not task.done():
+        slot = random.randrange(BATCH)
+        for _ in range(8):
+            engine.send(Vop(one=1, aa=random.randrange(20), b=0, ba=random.randrange(SPAN), c=1, wait=0, d=SCALAR,
+                            da=random.randrange(2, 20), slots=random.choice((255, 1 << slot))))
+            engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, peak=random.choice((1, 2)), k=random.randrange(2, 20)),
+                        random.choice((1, 2 * LANES)))
+            engine.send(Vop(one=1, a=1, aa=random.randrange(SPAN), ba=1, d=MEM, slot=slot))
+            engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, d=SAMPLE), LANES)
+        await bench.until(dut, lambda: not engine.command.items, 2_000, "operations")
+    await task
+    assert max(waits) > 0 or not BATCH > 1, "no write of the host met one of an operation"
+    engine.show()
+    await engine.finish()
+
+
+@cocotb.test()
+async def lists(dut):
+    """Keys and scores of strips, one straight after the other, with another k and p in each slot."""
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    random = engine.random
+    for _ in range(int(os.environ["PARTS"])):
+        engine.key(*([random.getrandbits(32) for _ in range(BATCH)] for _ in range(2)),
+                   [(random.choice((0, 1, 2, TOP_K)), random.choice((0, 0, random.randrange(1 << 16))))
+                    for _ in range(BATCH)])
+        engine.begin()
+        for _ in range(random.randrange(1, 6)):
+            count = random.choice((1, LANES, STRIP, random.randrange(1, STRIP)))
+            one = int(count == 1 and random.random() < 0.5)
+            # As a program has them: a strip's keys may be at the engine before its scores and those of the last.
+            engine.send(Vop(one=one, a=random.choice((0, ROW)), aa=random.randrange(SPAN), ba=1, d=LIST,
+                            banks=random.choice((2, 4, 6)), da=random.randrange(SPAN), wait=0), count)
+            for _ in range(random.choice((0, 0, 3))):
+                engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, wait=0), count)
+            engine.send(Vop(one=one, a=random.choice((0, RANDOM)), aa=random.randrange(SPAN), ba=1, d=SAMPLE, wait=0),
+                        count)
+        await engine.finish()
+        engine.key([0] * BATCH, [0] * BATCH, [(0, 0)] * BATCH)
+    engine.show()
+    await engine.finish()

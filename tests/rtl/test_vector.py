@@ -12,16 +12,17 @@ SIZES = [(1, 2), (2, 8), (4, 8), (4, 32), (8, 16)]
 WORDS = 160
 
 
-def run(case, lanes, port_bytes, stall, parts=1, compact=False):
+def run(case, lanes, port_bytes, stall, parts=1, compact=False, batch=1, top_k=0):
     """Runs one case of the bench; ``compact``: with the units of the preset up5k."""
     config = dataclasses.replace(preset("lanes40"), name="vector", rows=1, lanes=lanes, columns=5 * lanes, strip=64,
-                                 port_bytes=port_bytes, vector_words=WORDS)
+                                 port_bytes=port_bytes, vector_words=WORDS, batch=batch, top_k=top_k)
     if compact:
         config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000)
     assert config.compact == compact
-    bench.run(VectorEngine(config), "bench_vector", f"vector{lanes}_{port_bytes}{'c' * compact}", testcase=case,
-              env={"LANES": lanes, "PORT": port_bytes, "WORDS": WORDS, "ROW_BITS": 16 if compact else 24,
-                   "STALL": stall, "PARTS": parts})
+    name = f"vector{lanes}_{port_bytes}{'c' * compact}_{batch}{'k' * (top_k > 0)}"
+    bench.run(VectorEngine(config), "bench_vector", name, testcase=case,
+              env={"LANES": lanes, "PORT": port_bytes, "WORDS": WORDS, "STALL": stall, "PARTS": parts,
+                   "ROW_BITS": 16 if compact else 24, "BATCH": batch, "TOP_K": top_k, "STRIP": config.strip})
 
 
 @pytest.mark.rtl
@@ -34,9 +35,32 @@ def test_sequences(lanes, port_bytes, stall):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("stall", [0.0, 0.4])
-def test_compact_sequences(stall):
-    run("sequences", 1, 2, stall, parts=8, compact=True)
+@pytest.mark.parametrize("batch, stall", [(1, 0.0), (1, 0.4), (2, 0.4)])
+def test_compact_sequences(batch, stall):
+    run("sequences", 1, 2, stall, parts=8 // batch, compact=True, batch=batch)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("lanes, port_bytes, batch, stall",
+                         [(1, 2, 2, 0.4), (2, 8, 2, 0.0), (4, 8, 2, 0.4), (2, 4, 4, 0.4)])
+def test_slots(lanes, port_bytes, batch, stall):
+    """With other contents in each slot: operations for all and for one, with C of the slot before, sampling."""
+    run("sequences", lanes, port_bytes, stall, parts=4, batch=batch)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("case", ["reductions", "rates", "ties", "chains"])
+def test_slots_keep_time(case):
+    run(case, 2, 4, 0.0, batch=2)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("lanes, port_bytes, stall", [(1, 2, 0.4), (4, 8, 0.0)])
+def test_host_writes_while_slots_run(lanes, port_bytes, stall):
+    run("host_writes", lanes, port_bytes, stall, batch=2)
 
 
 @pytest.mark.rtl
@@ -60,3 +84,10 @@ def test_timing(lanes, port_bytes, case):
 @pytest.mark.parametrize("lanes, port_bytes, compact", [(1, 2, False), (1, 2, True), (4, 8, False)])
 def test_ties(lanes, port_bytes, compact):
     run("ties", lanes, port_bytes, 0.0, compact=compact)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("lanes, port_bytes, batch, stall", [(1, 2, 1, 0.4), (4, 8, 2, 0.0)])
+def test_lists(lanes, port_bytes, batch, stall):
+    run("lists", lanes, port_bytes, stall, parts=8, batch=batch, top_k=5)
