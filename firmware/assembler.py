@@ -94,7 +94,8 @@ class Assembler:
                                      "operation, below V")
         if self._loop is not None:
             peaked = maximum is not None or minimum is not None
-            found = [text for text, kinds, operand in isa.NOT_IN_SLOT_LOOPS if {"a": a, "c": c, "d": d}[operand].kind in kinds]
+            operands = {"a": a, "c": c, "d": d}
+            found = [text for text, kinds, name in isa.NOT_IN_SLOT_LOOPS if operands[name].kind in kinds]
             if found or peaked:
                 raise AssemblerError(f"{where} in a slot loop has {(found or ['a peak'])[0]}: use it outside")
         if d.kind in (isa.D_VECTOR, isa.D_LIST) and not d.banks:
@@ -143,7 +144,10 @@ class Assembler:
         return waiting_operations(vops, [self._successors(i) for i in range(len(self._code))])
 
     def words(self, auto_wait=True):
-        """The program as 96-bit integers. AssemblerError: a label or the end of a slot loop is missing, or it is too long."""
+        """The program as 96-bit integers.
+
+        AssemblerError: a label or the end of a slot loop is missing, or the program is too long.
+        """
         if len(self._code) > self.program_words:
             raise AssemblerError(f"program of {len(self._code)} instructions: the device holds {self.program_words}")
         if self._loop is not None:

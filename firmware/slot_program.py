@@ -1,8 +1,8 @@
 """The token program of a build with slots: one sweep of the weights, a token in each of up to B slots.
 
-All slots compute in step, so most of the program is that of one token. What differs: embedding rows and states come slot by slot,
-states leave so, and in chained slots the state runs from slot to slot. While the tokens are sampled, only what every run needs
-is fetched ahead: rows and states depend on which slots have a token next.
+All slots compute in step, so most of the program is that of one token. What differs: embedding rows and states come
+slot by slot, states leave so, and in chained slots the state runs from slot to slot. While the tokens are sampled,
+only what every run needs is fetched ahead: rows and states depend on which slots have a token next.
 """
 
 from sterna.firmware import isa

@@ -1,7 +1,8 @@
 """Instruction-level interpreter of the whole device (docs/isa.md), exact in its values, without any notion of time.
 
 It also checks what a program must guarantee: no read of a result under way without ``wait``, no bank read at two
-addresses, nothing in a slot loop that is not allowed there, no fetch, product or row that an in-order device would wait for forever.
+addresses, nothing in a slot loop that is not allowed there, no fetch, product or row that an in-order device would
+wait for forever.
 """
 
 from typing import NamedTuple
@@ -27,8 +28,8 @@ class Report(NamedTuple):
 
 
 def _of_slot_0(name):
-    return property(lambda self: getattr(self.slots[0], name), lambda self, value: setattr(self.slots[0], name, value),
-                    doc=f"`{name}` of slot 0.")
+    return property(lambda self: getattr(self.slots[0], name),
+                    lambda self, value: setattr(self.slots[0], name, value), doc=f"`{name}` of slot 0.")
 
 
 class Machine:
@@ -40,8 +41,8 @@ class Machine:
     memory : bytearray or uint8 array
         Model memory; the state regions are written.
     trace : callable, optional
-        ``trace(pc, fields, r_bits, codes, slots)`` after each VOP: r as uint32 [beats, B, V], codes int8 [B, N] or None,
-        and the slots whose results count: those with a token, in a slot loop those that are written.
+        ``trace(pc, fields, r_bits, codes, slots)`` after each VOP: r as uint32 [beats, B, V], codes int8 [B, N] or
+        None, and the slots whose results count: those with a token, in a slot loop those that are written.
 
     Attributes
     ----------
@@ -158,7 +159,8 @@ class Machine:
                 return f["target"]
         elif opcode == isa.JUMP and f["condition"] <= (isa.FRESH if self.config.batch == 1 else isa.CHAINED):
             run = self._run
-            if (True, self._loop == 1, run.unwanted, run.greedy, run.at_start, self._fresh, run.chained)[f["condition"]]:
+            holds = (True, self._loop == 1, run.unwanted, run.greedy, run.at_start, self._fresh, run.chained)
+            if holds[f["condition"]]:
                 return f["target"]
         elif opcode == isa.SLOT and self.config.batch > 1:
             return self._slot_loop(pc, f)

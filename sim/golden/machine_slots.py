@@ -1,4 +1,4 @@
-"""Run control of the interpreter's machine (docs/protocol.md, "Running"): which slots have a token, and what follows."""
+"""Run control of the interpreter's machine (docs/protocol.md, "Running"): who has a token, and what follows."""
 
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class Run:
         self._last = self._count - 1
         used = [(owner, position) for owner, position, on in zip(owners, positions, active, strict=True) if on]
         self.tokens = [self._read(owner, position) for owner, position in zip(owners, positions, strict=True)]
-        self.keys = np.array([rng.key(owner.seed, position) for owner, position in zip(owners, positions, strict=True)])
+        self.keys = rng.key([owner.seed for owner in owners], positions)
         self.unwanted = all(position + 1 < owner.prompt_end for owner, position in used)
         self.greedy = not any(owner.flags & FLAG_SAMPLE for owner, _ in used)
         self.at_start = positions[0] == owners[0].start
@@ -71,7 +71,7 @@ class Run:
         if code == isa.ACTIVE:
             return self.active
         if not self.chained:
-            return {isa.READS: self.active & ~at_start, isa.WRITES: self.active, isa.FIRST: self.active & at_start}[code]
+            return self.active & {isa.READS: ~at_start, isa.WRITES: True, isa.FIRST: at_start}[code]
         if code == isa.READS:
             return (numbers == self._machine.source) & ~self.at_start
         if code == isa.FIRST:
@@ -116,6 +116,7 @@ def admit(machine):
             return None
         known = max(first.prompt_end, machine.draft_end) - first.position
         count = max(1, min(batch, first.limit - first.position, known))
-        return Run(machine, np.arange(batch) < count, True, [first] * batch, [first.position + k for k in range(batch)])
+        positions = [first.position + k for k in range(batch)]
+        return Run(machine, np.arange(batch) < count, True, [first] * batch, positions)
     active = np.array([slot.enabled and slot.position < slot.limit for slot in slots])
     return Run(machine, active, False, slots, [slot.position for slot in slots]) if active.any() else None

@@ -152,7 +152,8 @@ class Stream:
         tiles = -(-product.count // c.rows) * product.chunks
         trits = tiling.unpack_matrix(self._take(tiles * c.tile_bytes), product.count, columns, c.rows, c.columns,
                                      c.weight_code)
-        acc = trits.astype(np.float32) @ self.codes[product.buffer, :, :columns].T.astype(np.float32)  # exact below 2^24
+        codes = self.codes[product.buffer, :, :columns].T
+        acc = trits.astype(np.float32) @ codes.astype(np.float32)  # exact below 2^24
         rows = np.zeros((-(-product.count // c.lanes) * c.lanes, c.batch))
         rows[:product.count] = fp24.from_int(acc.astype(np.int64))
         product.rows = rows.reshape(-1, c.lanes, c.batch).transpose(0, 2, 1)

@@ -247,7 +247,7 @@ class VectorEngine:
                 self._pending_beat[number, words] = self._beat + np.arange(len(words))
 
     def _under_way(self, number, words):
-        """Whether a word may still be on its way when its beat comes: the operation before wrote it, in another beat."""
+        """Whether a word may be on its way when its beat comes: the operation before wrote it, in another beat."""
         last = self._pending[number, words] == self._operation - 1
         return np.any(last & (self._pending_beat[number, words] != self._beat + np.arange(len(words))))
 

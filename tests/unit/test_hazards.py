@@ -1,8 +1,8 @@
 """What docs/isa.md leaves to the program, checked by running generated programs against it.
 
 The checker is independent of the assembler's analysis: it executes the control instructions of tokens with concrete
-values and follows, operation by operation and slot by slot, which words are under way, which products still read which codes,
-how many rows and words have been asked for, and which parts of the memory are fetched and stored.
+values and follows, operation by operation and slot by slot, which words are under way, which products still read
+which codes, how many rows and words have been asked for, and which parts of the memory are fetched and stored.
 """
 
 import itertools
@@ -50,10 +50,10 @@ class Checker:
 
     def meant(self, which):
         """The slots that a slot loop is for."""
-        everyone, starting, source, chained, drafts = self.active, self.starting, self.source, self.chained, self.drafts
-        if chained:
-            return (everyone, {source} - ({source} if 0 in starting else set()), everyone if drafts else {len(everyone) - 1},
-                    starting & {0})[which]
+        everyone, starting = self.active, self.starting
+        if self.chained:
+            return (everyone, set() if 0 in starting else {self.source},
+                    everyone if self.drafts else {len(everyone) - 1}, starting & {0})[which]
         return (everyone, everyone - starting, everyone, everyone & starting)[which]
 
     def token(self, *, row, wanted, greedy, starting, active=frozenset({0}), chained=False, source=0, drafts=False):
@@ -93,7 +93,8 @@ class Checker:
             elif opcode == isa.ROWA:
                 self.areg[f["areg"]] = f["base"] + (row + (self.slot or 0)) * f["stride"]
             elif opcode == isa.SLOT:
-                self.need(self.config.batch > 1 and f["again"] == (self.begin is not None), "slot loops that are not apart")
+                self.need(self.config.batch > 1 and f["again"] == (self.begin is not None),
+                          "slot loops that are not apart")
                 if not f["again"]:
                     self.begin, self.slot = f, 0
                 elif self.slot + 1 < self.config.batch:
@@ -252,7 +253,8 @@ class Checker:
             self.need(words <= self.store_words, f"{words} words for memory, {self.store_words} announced")
             self.store_words -= words
         elif d == isa.D_LIST:
-            self.need(self.config.top_k and self.sampling and not self.offered, "keys of the list that no score follows")
+            self.need(self.config.top_k and self.sampling and not self.offered,
+                      "keys of the list that no score follows")
             self.offered = 1 if one else vl
         elif d == isa.D_SAMPLE:
             self.need(self.sampling, "a score outside of a sampling")
@@ -289,7 +291,8 @@ def ways(config):
         yield [{"active": some, "starting": some if at_start else first}, {"active": rest, "starting": first | {1}},
                {"active": rest, "starting": frozenset()}]
         yield [{"active": rest, "starting": first, "chained": True, "source": last},
-               {"active": frozenset({0, 1}), "starting": frozenset(), "chained": True, "source": last, "drafts": True},
+               {"active": frozenset({0, 1}), "starting": frozenset(), "chained": True, "source": last,
+                "drafts": True},
                {"active": frozenset({0}), "starting": frozenset(), "chained": True, "source": 1}]
 
 
@@ -319,8 +322,8 @@ def test_every_preset_is_checked():
     assert SIZES.keys() == PRESETS.keys()
 
 
-@pytest.mark.parametrize("name", [*SIZES, "up5k,top_k=4", "lanes10,batch=8", "lanes40,batch=2", "lanes40,batch=4,top_k=16",
-                                  "sim,batch=8", "lanes160,batch=2,top_k=64"])
+@pytest.mark.parametrize("name", [*SIZES, "up5k,top_k=4", "lanes10,batch=8", "lanes40,batch=2",
+                                  "lanes40,batch=4,top_k=16", "sim,batch=8", "lanes160,batch=2,top_k=64"])
 def test_random_programs_keep_the_rules(name):
     rng, config = np.random.default_rng([SEED, *name.encode()]), preset(name)
     for _ in range(2 if config.batch == 1 else 1):
@@ -346,7 +349,8 @@ SLOTS = "lanes40,batch=4,top_k=16"
 
 
 @pytest.mark.parametrize("name, geometry", [("up5k", (18, 35, 2, 19)), ("lanes40", (45, 75, 2, 45)),
-                                            ("lanes160", (45, 85, 2, 45)), ("lanes40,batch=2,top_k=4", (45, 75, 2, 45))])
+                                            ("lanes160", (45, 85, 2, 45)),
+                                            ("lanes40,batch=2,top_k=4", (45, 75, 2, 45))])
 def test_missing_waits_are_caught(name, geometry):
     """Every wait of a program is needed, and its lack is seen. Each strip loop goes round more than once."""
     config = preset(name)
@@ -398,14 +402,16 @@ def moves_result(f):
     ("lanes40", lambda op, f: op == isa.MATVEC and not f.update(rows=f["rows"] - 4), "rows"),
     (SLOTS, lambda op, f: op == isa.SLOT and f["which"] == isa.READS and not f.update(which=isa.ACTIVE),
      "FETCH|not taken|section"),
-    (SLOTS, lambda op, f: op == isa.STORE and not f.update(words=f["words"] + 1), "STORE to words|STORE before|HALT with"),
-    (SLOTS, lambda op, f: op == isa.VOP and f["a_kind"] == isa.A_STREAM8 and not f.update(wait=0), "s.*27.*under way"),
+    (SLOTS, lambda op, f: op == isa.STORE and not f.update(words=f["words"] + 1),
+     "STORE to words|STORE before|HALT with"),
+    (SLOTS, lambda op, f: op == isa.VOP and f["a_kind"] == isa.A_STREAM8 and not f.update(wait=0),
+     "scalar', 27.*under way"),
     (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_MEM and not f.update(peak=1, k=9), "does not allow"),
     (SLOTS, lambda op, f: op == isa.SLOT and not f.update(again=1), "slot loops that are not apart"),
     (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_LIST and not f.update(one=1),
      "scores of .* rows behind keys of 1"),
-    (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_SAMPLE and f["negp"] and not f.update(d_kind=isa.D_NONE),
-     "keys of the list"),
+    (SLOTS, lambda op, f: op == isa.VOP and f["d_kind"] == isa.D_SAMPLE and f["negp"]
+     and not f.update(d_kind=isa.D_NONE), "keys of the list"),
 ])
 def test_broken_programs_are_caught(name, change, message):
     config = preset(name)

@@ -118,7 +118,7 @@ def test_encoding_of_the_document():
     (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT)], "SLOT in the slot loop of instruction 0"),
     (lambda a: a.emit(isa.SLOT, target=3), "begins a loop, which takes no target"),
     (lambda a: a.emit(isa.SLOT, again=1), "ends no slot loop"),
-    (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT, again=1, which=2, target=1)], "which and prior belong to its begin"),
+    (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT, again=1, which=2, target=1)], "prior belong to its begin"),
     (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT, again=1, target=0), a.words()], "which is 1"),
     (lambda a: [a.emit(isa.SLOT), a.words()], "the slot loop of instruction 0 has no end"),
     (lambda a: [a.emit(isa.SLOT), a.vop(a=isa.ROW)], "in a slot loop has operand ROW"),
@@ -213,7 +213,7 @@ def test_wait_across_the_back_edge_of_a_loop():
 
 def test_waits_see_slot_loops():
     def body(first, *, inside=0):
-        """VOP 0, a slot loop with ``inside`` other operations and then one that touches s5, and one behind it that does."""
+        """VOP 0, a slot loop whose last VOP touches s5 behind ``inside`` others, and one behind the loop that does."""
         def program(asm):
             first(asm)
             asm.slots(isa.READS, lambda: [asm.vop(isa.to_scalar(9 + k), one=True) for k in range(inside)]

@@ -47,7 +47,8 @@ class Board:
         for address, data in Image(build_image(self.packed, self.config, "{}", "test", 0)).regions(self.config):
             memory[address:address + len(data)] = data
         self.machine = Machine(self.config, memory, trace)
-        self.machine.banks[:] = fp24.from_bits(self.rng.integers(0, 1 << 24, self.machine.banks.shape, dtype=np.uint32))
+        junk = self.rng.integers(0, 1 << 24, self.machine.banks.shape, dtype=np.uint32)
+        self.machine.banks[:] = fp24.from_bits(junk)
         self.machine.scalars[2:] = self.rng.normal(size=self.machine.scalars[2:].shape).astype(np.float16)
         self.machine.load(self.program)
 
@@ -57,7 +58,8 @@ class Board:
     def text(self):
         """Options of a random text, as of ``begin``."""
         sampled = self.rng.random() < 0.7
-        return {"prompt": self.prompt(), "count": int(self.rng.integers(1, 9)), "seed": int(self.rng.integers(0, 1 << 32)),
+        return {"prompt": self.prompt(), "count": int(self.rng.integers(1, 9)),
+                "seed": int(self.rng.integers(0, 1 << 32)),
                 "temperature": float(self.rng.choice([0.3, 0.8, 1.5])) if sampled else 0.0}
 
     def begin(self, slot, *, prompt, count, seed=0, temperature=0.0, top_k=0, top_p=1.0, chained=False, stop=NEVER):
@@ -170,7 +172,7 @@ def test_chained_prompt_equals_token_by_token(case, length):
 
 
 class Drafter:
-    """Proposes up to ``most`` tokens behind the ring's last known one: of the text itself, of other tokens, or of both."""
+    """Proposes some tokens behind the last known one in the ring: those of the text, others, or some of both."""
 
     def __init__(self, board, prompt, text, kind):
         self.board, self.all, self.kind = board, prompt + text, kind
@@ -330,7 +332,8 @@ def test_keys_and_scores_of_the_list_go_together():
     board.begin(0, prompt=[1], count=1)
     for words, message in (
             ([vop(d_kind=isa.D_LIST, d_banks=1), vop(d_kind=isa.D_LIST, d_banks=1, d=1)], "keys of the list before"),
-            ([vop(d_kind=isa.D_LIST, d_banks=1), vop(d_kind=isa.D_SAMPLE), vop(d_kind=isa.D_SAMPLE)], "scores of other rows")):
+            ([vop(d_kind=isa.D_LIST, d_banks=1), vop(d_kind=isa.D_SAMPLE), vop(d_kind=isa.D_SAMPLE)],
+             "scores of other rows")):
         board.machine.load_program([isa.encode(isa.SAMPLE), *words])
         with pytest.raises(MachineError, match=message):
             board.machine.step()
