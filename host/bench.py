@@ -1,16 +1,17 @@
 """Measurements of ``sterna bench``: repetitions of one test on a loaded runtime, and the row that they make.
 
-A test reads ``n_prompt`` tokens (pp) or makes ``n_gen`` tokens (tg), each time from an empty state. Names of fields
-that llama-bench has too mean the same here.
+A test reads ``n_prompt`` tokens (pp) or makes ``n_gen`` tokens (tg), each time from an empty state; tg also in several
+sequences at once. Names of fields that llama-bench has too mean the same here, and ``pl`` is that of llama-batched-bench.
 """
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
+from sterna.host.runtime import Sequence
 from sterna.host.statistics import STALLS
 from sterna.hw.config import PRESETS
 
@@ -24,20 +25,25 @@ KINDS = {  # what computes: what the wall clock is of, what the cycles are, what
 
 @dataclass(frozen=True)
 class Workload:
-    """A prompt of ``n_prompt`` tokens that is only read, or ``n_gen`` tokens to make; the other one is 0."""
+    """A prompt of ``n_prompt`` tokens that is only read, or ``n_gen`` tokens to make; the other one is 0.
+
+    ``parallel`` sequences are made side by side.
+    """
 
     n_prompt: int
     n_gen: int
+    parallel: int = 1
 
     @property
     def name(self):
-        """As in llama-bench: pp32, tg32."""
-        return f"pp{self.n_prompt}" if self.n_prompt else f"tg{self.n_gen}"
+        """As in llama-bench, pp32, tg32, and with B sequences as in llama-batched-bench: tg32 B4."""
+        parallel = f" B{self.parallel}" if self.parallel > 1 else ""
+        return f"pp{self.n_prompt}" if self.n_prompt else f"tg{self.n_gen}{parallel}"
 
     @property
     def tokens(self):
-        """Tokens of one repetition."""
-        return self.n_prompt or self.n_gen
+        """Tokens of one repetition, of all sequences."""
+        return self.n_prompt or self.n_gen * self.parallel
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,12 @@ def repeat(runtime, test, sampling, seed, progress=lambda done: None):
             pass
         found = runtime.statistics
         return Sample(found.prompt_tokens, found.prompt_seconds, found.prompt_usage)
-    for done, _ in enumerate(runtime.generate([runtime.model.end], test.n_gen, sampling), 1):
+    if test.parallel > 1:
+        sequences = [Sequence([runtime.model.end], test.n_gen, sampling) for _ in range(test.parallel)]
+        made = (token for _, token in runtime.generate_all(sequences) if token is not None)
+    else:
+        made = runtime.generate([runtime.model.end], test.n_gen, sampling)
+    for done, _ in enumerate(made, 1):
         progress(done)
     found = runtime.statistics
     return Sample(found.tokens, found.seconds, found.usage)
@@ -79,7 +90,7 @@ def repeat(runtime, test, sampling, seed, progress=lambda done: None):
 
 def warm_up(runtime, test, sampling, seed):
     """A short run of the test's kind, measured by nobody."""
-    short = Workload(min(test.n_prompt, WARM_UP_TOKENS), min(test.n_gen, WARM_UP_TOKENS))
+    short = replace(test, n_prompt=min(test.n_prompt, WARM_UP_TOKENS), n_gen=min(test.n_gen, WARM_UP_TOKENS))
     repeat(runtime, short, sampling, seed)
 
 
@@ -133,13 +144,14 @@ def row(common, test, samples, sampling, seed, wanted):
     cycles, cycles_deviation = _spread(s.usage.cycles_per_token for s in samples)
     stalls = [s.usage.stalls() for s in samples]
     out = common | {
-        "test": test.name, "n_prompt": test.n_prompt, "n_gen": test.n_gen, "temperature": sampling.temperature,
+        "test": test.name, "n_prompt": test.n_prompt, "n_gen": test.n_gen, "pl": test.parallel, "temperature": sampling.temperature,
         "seed": seed, "repetitions": len(samples), "repetitions_wanted": wanted,
         "test_time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "avg_ns": round(avg_ns), "stddev_ns": None if stddev_ns is None else round(stddev_ns),
         "avg_ts": avg_ts, "stddev_ts": stddev_ts, "ts_is": f"wall clock of {wall_of}",
         "cycles_per_token": cycles, "stddev_cycles_per_token": cycles_deviation,
         "cycles_are": cycles_are if cycles else None,
+        "tokens_per_run": _spread(s.usage.tokens_per_run for s in samples)[0],
         "clock_ts": common["clock_hz"] / cycles if cycles else None, "clock_ts_is": clock_is if cycles else None,
         "memory_share": _spread(s.usage.share for s in samples)[0]}
     out |= {f"stall_{name}": _spread(s.get(name) for s in stalls)[0] for name in STALLS.values()}

@@ -165,6 +165,25 @@ class Device(Link):
         self.forget_tokens(slot)
         return position
 
+    def await_position(self, position, limit, slot=0):
+        """Waits until a slot, now at ``position`` or behind, has processed the positions below ``limit``.
+
+        DeviceError for a fault, or no progress for ``stall_s``.
+        """
+        moved = time.monotonic()
+        while position < limit:
+            # Tokens of a prompt send no event; asking for the position every few milliseconds costs nothing.
+            time.sleep(0.002)
+            _, _, fault, now = self.status(slot)
+            if fault:
+                raise DeviceError(f"{self.name}: fault {fault} at position {now}: "
+                                  "reset the board, then start again")
+            if now != position:
+                position, moved = now, time.monotonic()
+            if time.monotonic() - moved > self.stall_s:
+                raise DeviceError(f"{self.name}: no progress for {self.stall_s:g} s "
+                                  f"at position {position}: reset the board, then start again")
+
     def chain(self, on):
         """Chains the slots, or makes them independent; they all come to rest before that changes."""
         if on and self.info.batch == 1:

@@ -117,27 +117,11 @@ class DeviceRuntime(Runtime):
             self.device.write_ring(first, piece)
             # An output is wanted only behind prompt_end, which lies beyond this piece.
             self._start(first, first + len(piece), first + len(piece) + 1)
-            self._await(first, first + len(piece))
+            self.device.await_position(first, first + len(piece))
             self._rest()
             self._count(self.statistics.prompt_counters, len(piece))
             done += len(piece)
             yield done
-
-    def _await(self, position, limit):
-        """Wait until the device has read the positions below ``limit``."""
-        moved = time.monotonic()
-        while position < limit:
-            # Tokens of a prompt send no event; asking for the position every few milliseconds costs nothing.
-            time.sleep(0.002)
-            _, _, fault, now = self.device.status()
-            if fault:
-                raise DeviceError(f"{self.device.name}: fault {fault} at position {now}: "
-                                  "reset the board, then start again")
-            if now != position:
-                position, moved = now, time.monotonic()
-            if time.monotonic() - moved > self.device.stall_s:
-                raise DeviceError(f"{self.device.name}: no progress for {self.device.stall_s:g} s "
-                                  f"at position {position}: reset the board, then start again")
 
     @staticmethod
     def _options(sampling):

@@ -157,19 +157,23 @@ class Runtime:
         (sequence, token) : (Sequence, int or None)
             None when a sequence has ended.
         """
-        for sequence in sequences:
+        try:
+            for sequence in sequences:
+                self.clear()
+                if sequence.n and not sequence.closed and not cancelled():
+                    yield from self._alone(sequence, cancelled)
+                yield sequence, None
+        finally:
             self.clear()
-            if sequence.n and not sequence.closed and not cancelled():
-                made = self.generate(sequence.ids, sequence.n, sequence.sampling, sequence.stop,
-                                     lambda s=sequence: s.closed or cancelled())
-                with closing(made):
-                    for token in made:
-                        sequence.tokens.append(token)
-                        yield sequence, token
-                        if sequence.closed:
-                            break
-            yield sequence, None
-        self.clear()
+
+    def _alone(self, sequence, cancelled):
+        with closing(self.generate(sequence.ids, sequence.n, sequence.sampling, sequence.stop,
+                                   lambda: sequence.closed or cancelled())) as made:
+            for token in made:
+                sequence.tokens.append(token)
+                yield sequence, token
+                if sequence.closed:
+                    return
 
     @property
     def position(self):

@@ -45,13 +45,16 @@ class Slots:
         items, free = iter(items), list(self.device.slots)
         more = True
         while more or self._runs:
+            ready = []
             while more and free:
                 item = next(items, None)
                 more = item is not None
                 if more and closed(item):
                     yield from self._passed(item, None)
                 elif more:
-                    self._begin(item, free.pop(0))
+                    ready.append(self._prepare(item, free.pop(0)))
+            for begin in ready:  # together: one run of the program serves all
+                begin()
             if self._runs:
                 self.device.wait_any(min([HURRY_S, *(run.patience_s for _, run in self._runs.values())]), list(self._runs))
             for slot, (item, run) in list(self._runs.items()):
@@ -66,10 +69,12 @@ class Slots:
                     run.feed()
             idle()
 
-    def _begin(self, item, slot):
+    def _prepare(self, item, slot):
+        """Everything of a run but its beginning, which is returned as a function."""
         run = self._start(item, slot)
+        run.feed()
         self._runs[slot], self._heard_at[slot] = (item, run), time.monotonic()
-        run.begin()
+        return run.begin
 
     def _arrived(self, slot, run):
         """Tokens (list) of a slot that have come since; asks for its position when none has come for long."""

@@ -13,7 +13,7 @@ from sterna.host.devices import is_hardware, open_runtime, simulated_config
 from sterna.host.errors import UsageError
 from sterna.host.model import Model
 from sterna.host.report import FORMATS, Report
-from sterna.host.runtime import Sampling
+from sterna.host.sampling import Demands, Sampling
 
 MOST_TOKENS, MOST_REPETITIONS = 1_000_000, 10_000
 
@@ -35,6 +35,22 @@ def parts(option, values):
     if "" in out:
         raise UsageError(f"{option} {','.join(values)!r}: one of the values is empty")
     return out
+
+
+def names(values):
+    """Devices of --device: a part with "=" is a parameter of the preset before it."""
+    out = []
+    for part in parts("--device", values):
+        if part.partition("=")[0].isidentifier() and "=" in part and out and simulated(out[-1]):
+            out[-1] += f",{part}"
+        else:
+            out.append(part)
+    return out
+
+
+def simulated(name):
+    """Whether a --device value is a simulated board."""
+    return name.partition(":")[0] == "sim"
 
 
 def paths(values):
@@ -82,6 +98,8 @@ def bench(
                                         "0: none.")] = "32",
     generate: Annotated[str, typer.Option("-n", "--n-gen", help="Tokens to make; several with commas; 0: "
                                           "none.")] = "32",
+    parallel: Annotated[str, typer.Option("-np", "--batch", help="Sequences that are made side by side in the slots of "
+                                          "the device, for --n-gen; several with commas.")] = "1",
     repetitions: Annotated[int, typer.Option("-r", "--repetitions", help="How often each test is repeated.")] = 3,
     output: Annotated[str, typer.Option("-o", "--output", help="md, csv or json: the format on standard output; or a "
                                         "file that ends in .md, .csv or .json.")] = "md",
@@ -98,11 +116,12 @@ def bench(
 ):
     """Measure the speed of prompt processing (pp) and text generation (tg).
 
-    Every combination of model, device and test is a row: pp32 reads a prompt of 32 random tokens, tg32 makes 32
-    tokens; both start from an empty state. Wall tokens/s are by the clock of this machine, so of a simulated board
-    they tell how fast the simulation runs. A device with counters adds cycles per token, the speed at its clock
-    (projected if the cycles are simulated, device time if not), the share of the memory's bandwidth put to use, and
-    where the array waited.
+    Every combination of model, device and test is a row: pp32 reads a prompt of 32 random tokens, with all slots of a
+    device; tg32 makes 32 tokens, and tg32 B4 (--batch 4) makes 32 in each of four sequences side by side, with the speed
+    of all four together. All start from an empty state. Wall tokens/s are by the clock of this machine, so of a
+    simulated board they tell how fast the simulation runs. A device with counters adds cycles per token, the speed at
+    its clock (projected if the cycles are simulated, device time if not), the share of the memory's bandwidth put to
+    use, and where the array waited.
 
     Rows appear as they are measured; what was measured before an error or Ctrl-C is kept. CSV and JSON hold every
     setting, JSON every repetition too.
@@ -112,9 +131,11 @@ def bench(
     sterna bench -m story.sterna --device golden,sim,sim:lanes40 -p 16,64 -n 32
 
     sterna bench -m story.sterna --device /dev/ttyUSB0 -p 512 -n 128 -r 5 -o bench.json
+
+    sterna bench -m story.sterna --device sim:sim,batch=4 -n 32 --batch 1,2,4
     """
     tests = [measure.Workload(n, 0) for n in counts("--n-prompt", prompt)]
-    tests += [measure.Workload(0, n) for n in counts("--n-gen", generate)]
+    tests += [measure.Workload(0, n, b) for n in counts("--n-gen", generate) for b in counts("--batch", parallel)]
     if not tests:
         raise UsageError(f"--n-prompt {prompt} and --n-gen {generate} leave nothing to measure: raise one of them")
     if not 1 <= repetitions <= MOST_REPETITIONS:
@@ -122,9 +143,14 @@ def bench(
     check_temperature(temperature)
     if not 0 <= seed < 1 << 32:
         raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
-    devices = parts("--device", device)
-    simulated = [name for name in devices if simulated_config(name)]  # unknown presets are refused here
-    timing = simulation((simulated or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
+    devices = names(device)
+    demands = Demands(slots=max(test.parallel for test in tests))
+    for name in devices:
+        config = simulated_config(name)  # unknown presets are refused here
+        if config or name == "golden":
+            demands.check(config)
+    boards = [name for name in devices if simulated(name)]
+    timing = simulation((boards or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
     style, path = style_of(output)
     models = [Model(p) for p in paths(model)]
     sampling = Sampling(temperature, seed)
@@ -133,7 +159,7 @@ def bench(
             for name in devices:
                 config = simulated_config(name)
                 options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else {}
-                with open_runtime(name, loaded, tell=tell, baud=baud, **options) as runtime:
+                with open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, **options) as runtime:
                     common = measure.setting(runtime, name, options.get("timing", {}))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)

@@ -3,8 +3,7 @@
 import json
 import secrets
 import signal
-import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,56 +11,47 @@ import typer
 
 from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
                                           Waves, WavesGb, check_output, check_temperature, simulation)
+from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import progress_bar, show, tell
 from sterna.host.devices import device_lines, open_runtime, simulated_config
 from sterna.host.errors import HostError, UsageError
 from sterna.host.image import layout
 from sterna.host.model import Model
-from sterna.host.runtime import Sampling
+from sterna.host.sampling import Demands, Sampling
 from sterna.host.state import load_state, save_state
 from sterna.host.text import TextStream
 from sterna.host.waves import WavesLimit, expectation
 
 INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C
 SEEDS = 1 << 32
-PROMPT_BYTES = 1 << 22  # of -f: more than any context holds
 
 
-def read_prompt(prompt, file):
-    """The prompt of -p or -f (str, not empty), None if neither was given."""
-    if prompt is not None and file is not None:
-        raise UsageError("both -p and -f give a prompt: use one of them")
-    if file is not None:
-        try:
-            with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as source:
-                data = source.read(PROMPT_BYTES + 1)
-            if len(data) > PROMPT_BYTES:
-                raise HostError(f"the prompt {file} has more than {PROMPT_BYTES:,} bytes: shorten it")
-            prompt = data.decode()
-        except OSError as error:
-            raise HostError(f"cannot read the prompt {file}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise HostError(f"{file} is not UTF-8 (byte {error.start}): convert it, with iconv for instance") \
-                from None
-    if prompt == "":
-        raise HostError("the prompt is empty: give some text with -p or -f")
-    return prompt
-
-
-def check_flags(temperature, top_k, top_p, seed, predict, context):
+def check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, context):
     """UsageError for a value that generate does not take."""
     check_temperature(temperature)
-    if top_k:
-        raise UsageError(f"--top-k {top_k}: the devices sample from all tokens; use 0 (off) and lower --temp instead")
-    if top_p != 1.0:
-        raise UsageError(f"--top-p {top_p:g}: the devices sample from all tokens; use 1.0 (off) and lower "
-                         "--temp instead")
+    if top_k < 0:
+        raise UsageError(f"--top-k {top_k}: use 0 (off) or more")
+    if not 0 < top_p <= 1:
+        raise UsageError(f"--top-p {top_p:g}: use more than 0, and at most 1.0 (off)")
+    if penalty != 1.0:
+        raise UsageError(f"--repeat-penalty {penalty:g}: no device keeps count of what it has made; use 1.0 (off)")
+    if draft < 0:
+        raise UsageError(f"--draft {draft}: use 0 (off) or the number of tokens to propose")
     if not -1 <= seed < SEEDS:
         raise UsageError(f"--seed {seed}: use 0 to {SEEDS - 1}, or -1 for a random one")
     if predict < -1:
         raise UsageError(f"--predict {predict}: use 0 or more, or -1 to go on until the end of the text")
     if context < 0:
         raise UsageError(f"--ctx-size {context}: use the largest number of tokens of a text, or 0 for no limit")
+
+
+def room_for(length, predict, context):
+    """Tokens that may be made behind ``length`` others; HostError if these are too many already."""
+    limit = predict if predict >= 0 else 1 << 31
+    if context and length > context:
+        raise HostError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
+                        "--ctx-size")
+    return min(limit, context - length) if context else limit
 
 
 @contextmanager
@@ -124,18 +114,28 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
 
 def generate(
     model: ModelOption = None,
-    prompt: Annotated[str, typer.Option("-p", "--prompt", help="Text to go on with.", show_default=False)] = None,
+    prompt: Annotated[list[str], typer.Option("-p", "--prompt", help="Text to go on with; given several times: "
+                                              "several texts, side by side where the device has slots.",
+                                              show_default=False)] = [],  # noqa: B006 (typer copies it)
     file: Annotated[Path, typer.Option("-f", "--file", help="File that holds the prompt; - is standard input.",
                                        show_default=False)] = None,
+    prompts: Annotated[Path, typer.Option("--prompts", help="File with a prompt on each line; - is standard input.",
+                                          show_default=False)] = None,
     predict: Annotated[int, typer.Option("-n", "--predict", help="Tokens to make; -1: until the text ends.")] = -1,
     context: Annotated[int, typer.Option("-c", "--ctx-size", help="Most tokens of the whole text, prompt included; "
                                          "0: no limit. The model's memory does not grow with it.")] = 4096,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the sampling; -1: a random one, which is "
                                       "printed.")] = -1,
     temperature: Annotated[float, typer.Option("--temp", help="Temperature; 0 takes the best token.")] = 0.8,
-    top_k: Annotated[int, typer.Option("--top-k", help="Only 0 (off): the devices sample from all tokens.")] = 0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Only 1.0 (off): the devices sample from all "
-                                         "tokens.")] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Sample among the best so many tokens; 0: among all. At most "
+                                       "what the build's list holds (its top_k; golden: 64).")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Sample among the fewest best tokens of the list that have "
+                                         "this share of the list's probability; 1.0: off. The list is that of --top-k, "
+                                         "without it the longest of the build (golden: 64 tokens).")] = 1.0,
+    penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
+    draft: Annotated[int, typer.Option("--draft", help="Propose so many tokens behind each one, from what followed "
+                                       "the last tokens before; the text stays the same. At most the slots of the "
+                                       "build less one; 0: off.")] = 0,
     stop: Annotated[list[str], typer.Option("--stop", help="End before this text; may be given several times.",
                                             show_default=False)] = [],  # noqa: B006 (typer copies it)
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
@@ -157,10 +157,12 @@ def generate(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No statistics.")] = False,
     json_statistics: Annotated[bool, typer.Option("--json", help="Statistics as one line of JSON.")] = False,
 ):
-    """Generate text from a prompt.
+    """Generate text from a prompt, or from several.
 
     The text goes to standard output, progress and statistics to standard error. Any device gives the same text
-    for the same model, prompt, temperature and seed.
+    for the same model, prompt, sampling and seed. Several texts come in the order of their prompts, with a blank line
+    between, and each is the one that its prompt gives alone: all take the same --seed. A device with slots makes them
+    side by side, others, and --draft, one after the other.
 
     Examples:
 
@@ -169,26 +171,27 @@ def generate(
     sterna generate -m story.sterna -p "One day" --device golden -s 7 -n 100
 
     sterna generate -m story.sterna -f prompt.txt --device /dev/ttyUSB0
+
+    sterna generate -m story.sterna -p "One day" -p "A cat" --device sim:sim,batch=2,top_k=40 --top-k 40
     """
     if list_devices:
         show("".join(line + "\n" for line in device_lines()))
         return
-    check_flags(temperature, top_k, top_p, seed, predict, context)
+    check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, context)
     if model is None:
         raise UsageError("no model: give one with -m")
-    prompt = read_prompt(prompt, file)
-    if prompt is None and load is None:
+    prompts = read_prompts(prompt, file, prompts)
+    if not prompts and load is None:
         raise UsageError("no prompt: give one with -p or -f")
+    if len(prompts) > 1 and (save or load):
+        raise UsageError(f"--{'save' if save else 'load'}-state is for one text: give one prompt, not {len(prompts)}")
     loaded = Model(model)
     state = load_state(load, loaded.packed) if load else None
-    ids = loaded.vocabulary.encode(prompt, start=state is None) if prompt else []
-    length = len(ids) + (len(state.tokens) if state else 0)
-    limit = predict if predict >= 0 else 1 << 31
-    if context:
-        if length > context:
-            raise HostError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
-                            "--ctx-size")
-        limit = min(limit, context - length)
+    texts = []
+    for text in prompts or [""]:
+        ids = loaded.vocabulary.encode(text, start=state is None) if text else []
+        limit = room_for(len(ids) + (len(state.tokens) if state else 0), predict, context)
+        texts.append((text, ids, limit))
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
     drawn = seed == -1
     if drawn:
@@ -200,16 +203,24 @@ def generate(
     room = WavesLimit(waves, waves_limit)
     if waves:
         tell(expectation(waves, layout(simulated_config(device), loaded.geometry).stream_bytes, waves_limit))
-    with open_runtime(device, loaded, tell=tell, baud=baud, **options) as runtime:
+    sampling = Sampling(temperature, seed, top_k, top_p)
+    with open_runtime(device, loaded, tell=tell, baud=baud, demands=Demands(sampling, draft), **options) as runtime:
+        runtime.draft = draft
         if state:
             runtime.restore(state)
         if drawn and temperature > 0:
             tell(f"seed: {seed}")
-        if display_prompt and prompt:
-            show(prompt)
         try:
-            interrupted = run(runtime, ids, limit, Sampling(temperature, seed), stop, ignore_eos,
-                              bool(stop and save), room.reached)
+            if len(texts) > 1:
+                with cancel_on_interrupt() as came:
+                    run_several(runtime, texts, sampling, stop, ignore_eos, display_prompt,
+                                lambda: came() or room.reached())
+                    interrupted = came()
+            else:
+                ((text, ids, limit),) = texts
+                if display_prompt and text:
+                    show(text)
+                interrupted = run(runtime, ids, limit, sampling, stop, ignore_eos, bool(stop and save), room.reached)
             if room.reached():
                 tell(f"the run ended because {waves} has {waves.stat().st_size / 1e9:.2g} GB: see --waves-limit")
             if save:

@@ -8,9 +8,10 @@ import re
 import statistics
 
 import pytest
-from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, GoldenDevice, served, write_folder
+from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
 from sterna.host import bench
 from sterna.host.bench import Sample, Workload
+from sterna.host.commands.bench import names
 from sterna.host.commands.options import TIMING
 from sterna.host.driver import Device
 from sterna.host.hardware import DeviceRuntime
@@ -122,6 +123,33 @@ def test_every_combination_is_a_row_and_all_formats_agree(sterna, model):
     assert "random token ids, seed 1; generation: greedy" in found["md"][1]
 
 
+def test_sequences_side_by_side_are_rows_of_their_own(sterna, model):
+    with served(GoldenDevice(model.packed, SLOTS)) as url:
+        flags = ("bench", "-m", model.path, "--device", url, "-p", 8, "-n", 6, "-np", "1,2,4", "-r", 1, "--no-warmup")
+        code, out, err = sterna(*flags, "-o", "json")
+        rows = json.loads(out)
+        assert code == 0 and [(r["test"], r["pl"], r["n_gen"]) for r in rows] == [
+            ("pp8", 1, 0), ("tg6", 1, 6), ("tg6 B2", 2, 6), ("tg6 B4", 4, 6)]
+        assert rows[0]["tokens_per_run"] == 4 and rows[1]["tokens_per_run"] == 1
+        assert rows[0]["cycles_per_token"] == CYCLES_PER_TOKEN / 4 and rows[1]["cycles_per_token"] == CYCLES_PER_TOKEN
+        for row in rows[2:]:
+            assert 1 < row["tokens_per_run"] <= row["pl"]
+            assert row["cycles_per_token"] == pytest.approx(CYCLES_PER_TOKEN / row["tokens_per_run"])
+            useful = useful_bytes(GEOMETRY, "trit5", tokens=row["tokens_per_run"])
+            assert row["memory_share"] == pytest.approx(useful / (8 * 2400))
+        assert rows[3]["samples_ts"][0] == pytest.approx(24e9 / rows[3]["samples_ns"][0], rel=0.01)
+        assert "| tg6 B4 |" in sterna(*flags)[1]
+        code, out, err = sterna(*flags[:-1], "-np", "8")
+        assert (code, out) == (2, "") and "--batch 8: this build has 4 slots: use 1 to 4" in err
+
+
+def test_devices_with_parameters(sterna, model):
+    code, out, err = sterna("bench", "-m", model.path, "--device", "sim", "--batch", "2")
+    assert (code, out) == (2, "") and "--batch 2: this build has one slot: use 1, or a device with slots" in err
+    assert names(["golden,sim:lanes40,batch=4,top_k=16,sim", "sim:sim,batch=2", "/dev/tty=1,batch=4"]) == [
+        "golden", "sim:lanes40,batch=4,top_k=16", "sim", "sim:sim,batch=2", "/dev/tty=1", "batch=4"]
+
+
 def test_temperature_and_single_repetition(sterna, model):
     code, out, _ = sterna("bench", "-m", model.path, "--device", "golden", "-p", 0, "-n", 3, "-r", 1, "--temp", 0.7,
                           "--no-warmup", "--seed", 9)
@@ -185,7 +213,9 @@ def test_nothing_is_written_when_nothing_was_measured(sterna, model, tmp_path):
     (("-o", "nowhere/b.csv"), "--output nowhere/b.csv: cannot be written there"),
     (("--device", "golden,sim:big"), "unknown preset 'big'"), (("--device", "golden,"), "one of the values is empty"),
     (("--device", "golden", "--latency", "3"), "--latency needs the simulated board"),
-    (("--temp", "-1"), "--temp -1"),
+    (("--temp", "-1"), "--temp -1"), (("-np", "2"), "--batch 2: the golden model makes one token at a time: use 1, or"),
+    (("--device", "golden,sim,batch=4", "-np", "2"), "--batch 2: the golden model makes"), (("-np", "x"), "--batch 'x'"),
+    (("--device", "sim", "--batch", "2"), "--batch 2: "),
     (("--seed", "-1"), "--seed -1: use 0 to"), (("-m", "nowhere"), "no such model 'nowhere'"),
 ])
 def test_errors_are_one_line_before_anything_runs(sterna, model, flags, message):

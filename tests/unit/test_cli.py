@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from small_model import DEVICE, GEOMETRY, GoldenDevice, served, write_folder
+from small_model import DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
 from sterna.host.model import Model
 from sterna.host.runtime import GoldenRuntime, Sampling
 
@@ -57,6 +57,105 @@ def test_port_gives_the_text_of_golden(sterna, folder):
         assert "2500 per token; 32000.0 tokens/s device time at 80 MHz" in err
         code, out, err = sterna(*flags, "--device", url, "--json")  # the device serves the next run
         assert (code, out) == (0, wanted) and json.loads(err.splitlines()[-1])["cycles_per_token"] == 2500
+
+
+PROMPTS = ("One day", "x", "Once upon a time there was", "A cat", "zz", "The dog ran")
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-display-prompt", "--stop", "e"), ("-c", 14)])
+@pytest.mark.parametrize("info", [None, DEVICE, SLOTS], ids=["golden", "device", "slots"])
+def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags, info):
+    flags = ("generate", "-m", folder, "-n", 20, "-s", 5, "--temp", 0.7, *flags)
+    prompts = PROMPTS if flags[-2] != "-c" else [p for p in PROMPTS if len(p) < 14]
+    wanted = "\n".join(sterna(*flags, "--device", "golden", "-p", prompt)[1] for prompt in prompts)
+    several = [part for prompt in prompts for part in ("-p", prompt)]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n\n")
+    if info is None:
+        assert sterna(*flags, *several, "--device", "golden")[:2] == (0, wanted)
+        assert sterna(*flags, "--prompts", tmp_path / "prompts.txt", "--device", "golden")[:2] == (0, wanted)
+        return
+    device = GoldenDevice(Model(folder).packed, info)
+    with served(device) as url:
+        code, out, err = sterna(*flags, *several, "--device", url)
+    assert (code, out) == (0, wanted)
+    assert (f"together:   {len(prompts)} texts in 4 slots" in err) == (info is SLOTS)
+    assert (max(device.reads_per_run) > 1) == (info is SLOTS), device.reads_per_run
+
+
+def test_drafts_do_not_change_the_text(sterna, folder):
+    flags = ("generate", "-m", folder, "-p", "abcabcabc", "-n", 40, "--temp", 0, "--ignore-eos")
+    wanted = sterna(*flags, "--device", "golden")[1]
+    with served(GoldenDevice(Model(folder).packed, SLOTS)) as url:
+        code, out, err = sterna(*flags, "--device", url, "--draft", 3)
+        assert (code, out) == (0, wanted) and re.search(r"slots: +[1-4]\.\d\d tokens per run of the program, gen", err)
+        code, out, err = sterna(*flags, "-p", "One", "--device", url, "--draft", 3)  # one after the other
+        assert (code, out) == (0, wanted + "\n" + sterna("generate", "-m", folder, "-p", "One", *flags[5:],
+                                                         "--device", "golden")[1])
+
+
+def test_state_of_a_text_moves_out_of_the_slots(sterna, folder, tmp_path):
+    flags = ("generate", "-m", folder, "-s", 9, "--ignore-eos", "-q", "--no-display-prompt")
+    whole = sterna(*flags, "-p", "One day", "-n", 20, "--device", "golden")[1][:-1]
+    with served(GoldenDevice(Model(folder).packed, SLOTS)) as url:
+        first = sterna(*flags, "-p", "One day", "-n", 10, "--save-state", tmp_path / "s", "--device", url)[1][:-1]
+    rest = sterna(*flags, "-n", 10, "--load-state", tmp_path / "s", "--device", "golden")[1][:-1]
+    assert (first + rest).replace("\ufffd", "") == whole.replace("\ufffd", "")
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--draft", "1"), "--draft 1: the golden model makes one token at a time: use 0, or a device with slots"),
+    (("--draft", "-1"), "--draft -1: use 0"),
+    (("--draft", "1", "--device", "sim"), "--draft 1: this build has one slot: use 0, or a device with slots"),
+    (("--draft", "4", "--device", "sim:sim,batch=4"), "--draft 4: this build has 4 slots: use 0 to 3\n"),
+    (("--device", "sim:sim,batch=3"), "batch 3: use one of 1, 2, 4, 8"),
+    (("--device", "sim:sim,batch"), "'batch' changes nothing: use PARAMETER=NUMBER"),
+    (("--top-k", "65"), "--top-k 65: the list of this build has 64 tokens"),
+    (("--top-k", "40", "--device", "sim"), "--top-k 40: this build has no list of the best tokens"),
+    (("--top-p", "0.9", "--device", "sim"), "--top-p 0.9: this build has no list of the best tokens"),
+    (("--top-k", "17", "--device", "sim:sim,top_k=16"), "--top-k 17: the list of this build has 16 tokens: use 1 to 16"),
+    (("--top-k", "-1"), "--top-k -1: use 0 (off)"), (("--top-p", "0"), "--top-p 0: use more than 0"),
+    (("--top-p", "nan"), "--top-p nan: use more than 0"), (("--top-p", "1.5"), "--top-p 1.5: use more than 0"),
+    (("--repeat-penalty", "1.1"), "--repeat-penalty 1.1: no device keeps count of what it has made"),
+    (("-p", "y", "--save-state", "s"), "--save-state is for one text: give one prompt, not 2"),
+    (("-p", "y", "--load-state", "s"), "--load-state is for one text"),
+    (("-p", ""), "the prompt is empty"), (("--prompts", "-"), "both -p and --prompts give a prompt"),
+])
+def test_refusals_are_one_line_before_anything_runs(sterna, folder, flags, message):
+    code, out, err = sterna("generate", "-m", folder, "-p", "x", "--device", "golden", *flags)
+    assert code and out == "" and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_refusals_of_a_port_come_before_the_upload(sterna, folder):
+    device = GoldenDevice(Model(folder).packed, SLOTS)
+    with served(device) as url:
+        for flags, message in ((("--top-k", "40"), "--top-k 40: the list of this build has 16 tokens: use 1 to 16"),
+                               (("--draft", "4"), "--draft 4: this build has 4 slots: use 0 to 3")):
+            code, out, err = sterna("generate", "-m", folder, "-p", "x", "--device", url, *flags)
+            assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+    assert not device.writes
+
+
+def test_prompts_file_without_prompts(sterna, folder, tmp_path):
+    (tmp_path / "p").write_text(" \n\n")
+    code, _, err = sterna("generate", "-m", folder, "--prompts", tmp_path / "p", "--device", "golden")
+    assert code == 1 and "holds no prompt: give one per line" in err
+
+
+def test_ctrl_c_in_several_texts(sterna, folder, monkeypatch):
+    import signal
+    make, made = GoldenRuntime._make, []
+
+    def slow(self, *arguments):
+        for token in make(self, *arguments):
+            made.append(token)
+            if len(made) == 25:
+                signal.raise_signal(signal.SIGINT)
+            yield token
+
+    monkeypatch.setattr(GoldenRuntime, "_make", slow)
+    code, out, err = sterna("generate", "-m", folder, "-p", "x", "-p", "y", "-p", "z", "-n", 20, "--ignore-eos",
+                            "--device", "golden", "-s", 1)
+    assert code == 130 and len(made) == 25 and out.endswith("\n\nz\n") and "generation: 25 tokens" in err
 
 
 def test_stop_string_is_not_printed(sterna, folder):
@@ -184,7 +283,7 @@ def test_devices_and_version(sterna):
     code, out, _ = sterna("devices")
     names = [line.split()[0] for line in out.splitlines()]
     assert code == 0 and {"golden", "sim", "sim:lanes40", "sim:up5k"} <= set(names)
-    assert sterna("generate", "--list-devices")[1] == out
+    assert sterna("generate", "--list-devices")[1] == out and "sim:lanes40,batch=4,top_k=40" in out
     assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 3, isa 3, numerics 2, image 1\)\n", sterna("version")[1])
 
 

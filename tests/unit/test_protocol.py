@@ -11,7 +11,7 @@ from faults import SEED
 from hypothesis import given
 from hypothesis import strategies as st
 from sterna.host import protocol
-from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError
+from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
 from sterna.hw.config import VERSIONS
 
 FRAMES = st.builds(
@@ -89,7 +89,7 @@ def test_random_noise_gives_no_frames():
 def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
     other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30,
-                    memory="onchip", port_bytes=128)
+                    memory="onchip", port_bytes=128, batch=4, top_k=40)
     assert DeviceInfo.parse(other.pack()) == other
     assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 128, "strip": 16,
                                  "weight_code": "bit2"}
@@ -113,9 +113,18 @@ def test_bad_magic_and_impossible_values():
         DeviceInfo.parse(bytes(protocol.HELLO_BYTES))
     with pytest.raises(ProtocolError, match="0 credits"):
         DeviceInfo.parse(replace(INFO, credits=0).pack())
+    for changes in ({"batch": 3}, {"batch": 0}, {"batch": 16}, {"top_k": 65}):
+        with pytest.raises(ProtocolError, match="slots and a list of .* rows: use a build with 1, 2, 4, 8 slots and at"):
+            DeviceInfo.parse(replace(INFO, **changes).pack())
     with pytest.raises(ProtocolError, match="12 bytes"):
         DeviceInfo.parse(INFO.pack()[:12])
     block = bytearray(INFO.pack())
     block[14] = 5
     with pytest.raises(ProtocolError, match="weight code or memory 5"):
         DeviceInfo.parse(bytes(block))
+
+
+def test_addresses_of_a_slot():
+    assert protocol.register_address(Register.LIMIT, 3) == 0x90000350 and protocol.scalar_address(13, 2) == 0xA0000134
+    assert protocol.ring_address(21, 16) == 0xB0000014 and protocol.ring_address(21, 16, 2) == 0xB0000094
+    assert (Register.TOP, Register.DRAFT_END, Register.SOURCE, protocol.HELLO_BYTES) == (0x64, 0x68, 0x6C, 0x2C)

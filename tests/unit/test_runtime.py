@@ -4,13 +4,13 @@ import dataclasses
 import itertools
 
 import pytest
-from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, REFRESH_PER_TOKEN, GoldenDevice, write_folder
+from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, REFRESH_PER_TOKEN, SLOTS, GoldenDevice, write_folder
 from sterna.host.driver import Device
-from sterna.host.errors import DeviceError
+from sterna.host.errors import DeviceError, UsageError
 from sterna.host.hardware import DeviceRuntime
 from sterna.host.image import Image, ImageError
 from sterna.host.model import Model, ModelError
-from sterna.host.runtime import GoldenRuntime, RunError, Sampling
+from sterna.host.runtime import GoldenRuntime, RunError, Sampling, Sequence
 from sterna.host.state import StateError, load_state, save_state
 from sterna.host.statistics import Statistics, useful_bytes
 
@@ -32,11 +32,19 @@ def on_device(model, info=DEVICE, **options):
     return runtime
 
 
+def on_slots(model, **options):
+    return on_device(model, SLOTS, **options)
+
+
+MAKES, NAMES = (GoldenRuntime, on_device, on_slots), ("golden", "device", "slots")
+
+
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("length", [1, 2, 41])
+@pytest.mark.parametrize("make", [on_device, on_slots], ids=["device", "slots"])
 @pytest.mark.parametrize("tokens_per_call", [1, 50])
-def test_device_equals_golden(model, sampling, length, tokens_per_call):
-    golden, device = GoldenRuntime(model), on_device(model, tokens_per_call=tokens_per_call)
+def test_device_equals_golden(model, sampling, length, make, tokens_per_call):
+    golden, device = GoldenRuntime(model), make(model, tokens_per_call=tokens_per_call)
     wanted = list(golden.generate(PROMPT[:length], 70, sampling))
     assert list(device.generate(PROMPT[:length], 70, sampling)) == wanted
     assert len(wanted) == 70 and len(set(wanted)) > 1
@@ -50,7 +58,7 @@ def test_golden_equals_the_model_s_own_loop(model):
     assert list(runtime.generate(PROMPT, 20, SAMPLING)) == wanted
 
 
-@pytest.mark.parametrize("make", [GoldenRuntime, on_device], ids=["golden", "device"])
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
 def test_text_in_parts_equals_text_at_once(model, make):
     whole = list(make(model).generate(PROMPT, 12, SAMPLING))
     parts = make(model)
@@ -61,7 +69,7 @@ def test_text_in_parts_equals_text_at_once(model, make):
     assert out == whole
 
 
-@pytest.mark.parametrize("make", [GoldenRuntime, on_device], ids=["golden", "device"])
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
 def test_prompt_added_to_a_text(model, make):
     runtime = make(model)
     first = list(runtime.generate([0, 50], 3, SAMPLING))
@@ -74,12 +82,12 @@ def test_stop_token_ends_device_and_golden_alike(model):
     tokens = list(GoldenRuntime(model).generate(PROMPT, 40, SAMPLING))
     stop = next(t for t in tokens[5:] if t not in tokens[:5])
     wanted = tokens[:tokens.index(stop) + 1]
-    for runtime in (GoldenRuntime(model), on_device(model, tokens_per_call=50)):
+    for runtime in (GoldenRuntime(model), on_device(model, tokens_per_call=50), on_slots(model)):
         assert list(runtime.generate(PROMPT, 40, SAMPLING, stop)) == wanted
         assert runtime.tokens == PROMPT + wanted
 
 
-@pytest.mark.parametrize("sides", list(itertools.product([GoldenRuntime, on_device], repeat=2)))
+@pytest.mark.parametrize("sides", list(itertools.product(MAKES, repeat=2)))
 def test_saved_state_goes_on_anywhere(model, tmp_path, sides):
     whole = list(GoldenRuntime(model).generate(PROMPT, 10, SAMPLING))
     first, second = (make(model) for make in sides)
@@ -89,9 +97,12 @@ def test_saved_state_goes_on_anywhere(model, tmp_path, sides):
     assert part + list(second.generate([], 4, SAMPLING)) == whole
 
 
+@pytest.mark.parametrize("make", [on_device, on_slots], ids=["device", "slots"])
+@pytest.mark.parametrize("draft", [0, 3])
 @pytest.mark.parametrize("tokens_per_call", [1, 50])
-def test_closing_early_keeps_tokens_and_state_together(model, tokens_per_call):
-    runtime = on_device(model, tokens_per_call=tokens_per_call)
+def test_closing_early_keeps_tokens_and_state_together(model, make, draft, tokens_per_call):
+    runtime = make(model, tokens_per_call=tokens_per_call)
+    runtime.draft = draft
     run = runtime.generate(PROMPT, 50, SAMPLING)
     next(run), next(run)
     run.close()
@@ -111,7 +122,7 @@ def test_cancelling_gives_everything_that_the_device_made(model):
 
 
 def test_cancelling_while_reading(model):
-    for runtime in (GoldenRuntime(model), on_device(model)):
+    for runtime in (GoldenRuntime(model), on_device(model), on_slots(model)):
         assert list(runtime.generate(PROMPT, 50, SAMPLING, cancelled=lambda: True)) == []
         assert list(runtime.generate(PROMPT[len(runtime.tokens):], 3, SAMPLING)) == \
             list(GoldenRuntime(model).generate(PROMPT, 3, SAMPLING))
@@ -134,10 +145,127 @@ def test_statistics_of_a_device(model):
     assert figures.to_json()["counters"]["cycles"] == 10 * CYCLES_PER_TOKEN
 
 
+def test_prompt_is_read_with_all_slots(model):
+    runtime = on_slots(model)
+    list(runtime.generate(PROMPT[:15], 10, SAMPLING))
+    assert runtime.fake.reads_per_run == [4, 4, 4, 2] + 10 * [1]
+    figures = runtime.statistics
+    assert figures.prompt_usage.tokens_per_run == 3.5 and figures.usage.tokens_per_run == 1
+    assert figures.prompt_usage.cycles_per_token == CYCLES_PER_TOKEN / 3.5
+    assert "slots:      3.50 tokens per run of the program, prompt" in figures.lines()
+    # Weights once per run, an embedding row for each token.
+    useful = 4 * useful_bytes(GEOMETRY, "trit5", output=False, tokens=0) + 14 * (40 + 3)
+    assert figures.prompt_usage.share == pytest.approx(useful / (8 * 4 * (CYCLES_PER_TOKEN - REFRESH_PER_TOKEN)))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), SAMPLING, Sampling(0.1, 3)], ids=["greedy", "sampled", "cold"])
+@pytest.mark.parametrize("draft", [1, 3])
+def test_drafts_give_the_same_text(model, sampling, draft):
+    wanted = list(GoldenRuntime(model).generate(PROMPT, 120, sampling))
+    runtime = on_slots(model)
+    runtime.draft = draft
+    parts = list(runtime.generate(PROMPT, 70, sampling)) + list(runtime.generate([], 50, sampling))
+    assert parts == wanted
+    figures, made = runtime.statistics, runtime.fake.reads_per_run[10:]
+    assert max(made) == 1 + draft and figures.usage.tokens_per_run == 120 / len(made)
+    if not sampling.temperature:  # greedy texts of random weights go round in circles
+        assert figures.usage.tokens_per_run > 1
+        assert any("tokens per run of the program, generation" in line for line in figures.lines())
+
+
+def alone(model, sequence):
+    return list(GoldenRuntime(model).generate(sequence.ids, sequence.n, sequence.sampling, sequence.stop))
+
+
+def six_sequences(model):
+    """Different lengths, samplings, one with a stop token, one that is only asked for nothing."""
+    out = [Sequence(PROMPT[:length], n, sampling) for length, n, sampling in
+           ((1, 20, SAMPLING), (41, 7, Sampling()), (3, 1, SAMPLING), (9, 33, Sampling(1.5, 2)), (2, 0, SAMPLING),
+            (5, 12, Sampling(0.8, 99)))]
+    tokens = alone(model, out[0])
+    out[0].stop = next(t for t in tokens[5:] if t not in tokens[:5])
+    return out
+
+
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
+@pytest.mark.parametrize("tokens_per_call", [1, 50])
+def test_several_texts_are_those_of_each_alone(model, make, tokens_per_call):
+    runtime = make(model) if make is GoldenRuntime else make(model, tokens_per_call=tokens_per_call)
+    sequences, over = six_sequences(model), []
+    for sequence, token in runtime.generate_all(sequences):
+        assert sequence not in over
+        over += [sequence] if token is None else []
+    for sequence in sequences:
+        assert sequence.tokens == alone(model, sequence)
+    assert sorted(map(sequences.index, over)) == list(range(6)) and sequences[0].tokens[-1] == sequences[0].stop
+    assert len(sequences[0].tokens) < 20 and runtime.tokens == []
+    made = sum(len(sequence.tokens) for sequence in sequences)
+    figures = runtime.statistics
+    assert figures.tokens == made and figures.prompt_tokens == 0 + 40 + 2 + 8 + 4
+    if make is on_slots:
+        assert figures.together == 6 and (tokens_per_call > 1 or max(runtime.fake.reads_per_run) == 4)
+        assert figures.counters["tokens"] == sum(runtime.fake.reads_per_run) == made + 54
+        assert figures.share is None and figures.cycles_per_token <= CYCLES_PER_TOKEN
+        assert figures.lines()[0].startswith(f"together:   6 texts in 4 slots, 54 tokens read, {made} tokens in ")
+    again = list(runtime.generate(PROMPT, 9, SAMPLING))
+    assert again == list(GoldenRuntime(model).generate(PROMPT, 9, SAMPLING))
+
+
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
+def test_a_text_of_several_is_closed_or_all_are_cancelled(model, make):
+    runtime, sequences = make(model), [Sequence(PROMPT[:2 + k], 30, SAMPLING) for k in range(6)]
+    seen = 0
+    for sequence, token in runtime.generate_all(sequences, lambda: seen >= 60):
+        seen += token is not None
+        sequence.closed |= sequence is sequences[1] and len(sequence.tokens) == 3
+    assert sequences[1].tokens == alone(model, sequences[1])[:3] and 60 <= seen < 150
+    for sequence in sequences:
+        assert sequence.tokens == alone(model, sequence)[:len(sequence.tokens)]
+    run = runtime.generate_all(sequences := [Sequence(PROMPT[:2], 30, SAMPLING) for _ in range(6)])
+    next(run)
+    run.close()
+    if make is not GoldenRuntime:
+        assert not any(block[0x40] for block in runtime.fake.blocks)
+    assert list(runtime.generate(PROMPT, 9, SAMPLING)) == list(GoldenRuntime(model).generate(PROMPT, 9, SAMPLING))
+
+
+def test_state_in_a_slot_that_cannot_be(model):
+    runtime = on_slots(model)
+    load = runtime.fake._load
+    runtime.fake._load = lambda address: 4 if address == 0x9000006C else load(address)
+    with pytest.raises(DeviceError, match="reports the state in slot 4 of 4"):
+        list(runtime.generate(PROMPT, 3, SAMPLING))
+
+
+@pytest.mark.parametrize("sampling, rows, message", [
+    (Sampling(0.8, 1, top_k=40), 16, "--top-k 40: the list of this build has 16 tokens: use 1 to 16, or a build with"),
+    (Sampling(0.8, 1, top_k=40), 0, "--top-k 40: this build has no list of the best tokens"),
+    (Sampling(0.8, 1, top_p=0.9), 0, "--top-p 0.9: this build has no list"),
+    (Sampling(0.8, 1, top_k=65), 64, "--top-k 65: the list of this build has 64 tokens: use 1 to 64$")])
+def test_lists_that_a_build_does_not_have(model, sampling, rows, message):
+    with pytest.raises(UsageError, match=message):
+        sampling.within(rows)
+    runtime = on_device(model, dataclasses.replace(SLOTS, top_k=rows))
+    for run in (lambda: list(runtime.generate(PROMPT, 3, sampling)),
+                lambda: list(runtime.generate_all([Sequence(PROMPT, 3, sampling) for _ in range(2)]))):
+        with pytest.raises(UsageError, match=message):
+            run()
+    assert not runtime.fake.reads_per_run
+
+
+def test_register_of_the_list():
+    assert Sampling(0.8, 1, 16).top_bits == 16 and Sampling(0.8, 1, 16, 0.5).top_bits == 16 | 1 << 31
+    assert Sampling(0.0, 1, 16, 0.5).top_bits == Sampling(0.8).top_bits == 0
+    assert Sampling(0.8, 1, 3, 0.999999999).top_bits == 3 | 65535 << 16 and Sampling(1, 1, 3, 1e-9).top_bits == 3 | 1 << 16
+    assert Sampling(0.8, 1, top_p=0.5).within(16) == Sampling(0.8, 1, 16, 0.5)
+    assert Sampling(0.0, 1, 40, 0.5).within(0) == Sampling(0.0, 1)
+
+
 def test_useful_bytes_by_hand():
     # H 40, I 48, L 2, V 264: 2 (4 40^2 + 3 40 48) + 264 40 trits; 2 (9 40 + 48 + 6) + 2 40 + 1 numbers; a row.
     assert useful_bytes(GEOMETRY, "bit2") == 34880 / 4 + 3 * 909 + 43
     assert useful_bytes(GEOMETRY, "trit5") == 34880 / 5 + 3 * 909 + 43
+    assert useful_bytes(GEOMETRY, "trit5", tokens=4) == 34880 / 5 + 3 * 909 + 4 * 43
 
 
 def test_statistics_without_a_device():
