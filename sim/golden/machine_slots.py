@@ -116,6 +116,8 @@ def admit(machine):
             return None
         known = max(first.prompt_end, machine.draft_end) - first.position
         count = max(1, min(batch, first.limit - first.position, known))
+        if first.position < first.start:  # no slot behind another is at its start
+            count = min(count, first.start - first.position)
         positions = [first.position + k for k in range(batch)]
         return Run(machine, np.arange(batch) < count, True, [first] * batch, positions)
     active = np.array([slot.enabled and slot.position < slot.limit for slot in slots])

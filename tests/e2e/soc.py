@@ -1,4 +1,7 @@
-"""Runs a model on the simulated board and on the golden side, for comparison token by token and vector by vector."""
+"""Runs a model on the simulated board and on the golden side, for comparison token by token and vector by vector.
+
+What needs a build with slots is in ``soc_slots``.
+"""
 
 import dataclasses
 
@@ -114,7 +117,8 @@ class Session:
         # What lies there is loaded and not used; the interpreter's trace has zeros.
         self.device.write_state(where.state_address, bytes(where.state_bytes))
         self.device.load_program(self.program.words)
-        self.device.write_scalars(self.program.scalars)
+        for slot in range(self.config.batch):
+            self.device.write_scalars(self.program.scalars, slot)
 
     def connect(self, **options):
         """A new Device in place of the one before, which must have been closed."""
@@ -142,7 +146,7 @@ class Session:
 
     def trace(self):
         """Every vector the board has written so far, after the board has been left."""
-        return read_trace(self.folder / "trace.bin", self.config.lanes)
+        return read_trace(self.folder / "trace.bin", self.config.batch * self.config.lanes)
 
 
 class Expected:
@@ -158,8 +162,8 @@ class Expected:
         self.machine = Machine(config, memory, self._record)
         self.machine.load(self.program)
 
-    def _record(self, pc, fields, r_bits, codes):
-        self.vectors.append((pc, fields, r_bits, codes))
+    def _record(self, *vector):
+        self.vectors.append(vector)
 
     def generate(self, prompt, count, *, temperature=0.0, seed=0):
         """Tokens that follow the prompt; it and they must fit the token ring."""
@@ -169,28 +173,36 @@ class Expected:
         machine.prompt_end, machine.seed = len(prompt), seed
         machine.limit, machine.flags = len(prompt) + count - 1, int(temperature > 0)
         machine.write_scalar(2, inverse_temperature(temperature))
-        return [token for _, token in machine.run()]
+        return [report.token for report in machine.run()]
 
 
 def first_difference(expected, actual):
-    """None, or a text that names the first vector in which the board's trace departs from the interpreter's."""
-    for number, (pc, fields, r_bits, codes) in enumerate(expected):
+    """None, or a text that names the first vector in which the board's trace departs from the interpreter's.
+
+    Of slots, those that count are compared.
+    """
+    for number, (pc, fields, r_bits, codes, slots) in enumerate(expected):
         if number >= len(actual):
             return f"vector {number} (instruction {pc}) is missing"
         is_code, values = actual[number]
-        want = np.asarray(codes if codes is not None else r_bits).reshape(-1)
         if is_code != (codes is not None):
             return f"vector {number} (instruction {pc}): codes expected {codes is not None}, seen {is_code}"
-        got = values[:len(want)] if is_code else values
-        if fields["one"] and fields["d_kind"] != isa.D_VECTOR:
-            want, got = want[:1], got[:1]  # nothing takes the other lanes of such a result
-        if len(got) != len(want):
-            return f"vector {number} (instruction {pc}): {len(want)} numbers expected, {len(got)} seen"
-        wrong = np.flatnonzero(got != want)
-        if len(wrong):
-            k = wrong[0]
-            return (f"vector {number} (instruction {pc}, {isa.OPCODE_NAMES[isa.VOP]} {fields}): element {k} of "
-                    f"{len(want)}: expected {int(want[k]):#x}, got {int(got[k]):#x}")
+        _, batch, lanes = r_bits.shape
+        seen = values.reshape(-1, batch, lanes).transpose(1, 0, 2).reshape(batch, -1)
+        if is_code:
+            want, seen = codes, seen[:, :codes.shape[1]]
+        else:
+            want = r_bits.transpose(1, 0, 2).reshape(batch, -1)
+            if fields["one"] and fields["d_kind"] != isa.D_VECTOR:
+                want, seen = want[:, :1], seen[:, :1]  # nothing takes the other lanes of such a result
+        if seen.shape != want.shape:
+            return f"vector {number} (instruction {pc}): {want.shape[1]} numbers expected, {seen.shape[1]} seen"
+        for slot in slots:
+            wrong = np.flatnonzero(seen[slot] != want[slot])
+            if len(wrong):
+                k = wrong[0]
+                return (f"vector {number} (instruction {pc}, {isa.OPCODE_NAMES[isa.VOP]} {fields}): slot {slot}, element "
+                        f"{k} of {want.shape[1]}: expected {int(want[slot, k]):#x}, got {int(seen[slot, k]):#x}")
     if len(actual) > len(expected):
         return f"{len(actual) - len(expected)} vectors more than expected"
     return None
