@@ -152,7 +152,8 @@ class TopList(wiring.Component):
         bottom, full = Signal(choice.address_bits), Signal()  # place of a new entry at the end; the list has k entries
         worst = Signal(24)  # key of the last entry of a full list
         # The element that comes next, and the one that is being inserted into the hole that moves up.
-        valid, key, score, row = Signal(), Signal(24), Signal(24), Signal(self.row_bits)
+        element_valid, element_key, element_score = Signal(), Signal(24), Signal(24)
+        element_row = Signal(self.row_bits)
         free, inserts, hole, new = Signal(), Signal(), Signal(choice.address_bits), Signal(entry)
         # `above` is the entry above the hole, and what is read next is the one above that: the memory has time. Both are
         # there two cycles after an insertion or a choice.
@@ -162,24 +163,25 @@ class TopList(wiring.Component):
             elements.clear.eq(self.start), elements.keys.eq(self.keys & active), elements.scores.eq(self.scores),
             elements.mask.eq(self.mask), elements.values.eq(self.values), elements.take.eq(free),
             self.pending.eq(elements.pending), self.holds.eq(full | bottom.any()),
-            choice.run.eq(self.holds & ~(elements.pending | valid | inserts)),
+            choice.run.eq(self.holds & ~(elements.pending | element_valid | inserts)),
             choice.last.eq(bottom - ~full), choice.p.eq(p),
             choice.key.eq(above.key), choice.score.eq(above.score), choice.row.eq(above.row),
             self.best.eq(choice.best),
-            self.busy.eq(elements.pending | valid | inserts | (self.holds & ~choice.done)),
+            self.busy.eq(elements.pending | element_valid | inserts | (self.holds & ~choice.done)),
             free.eq(~inserts & settled), next_at.eq(Mux(inserts, hole - 3, Mux(settled, bottom - 2, bottom - 1))),
             read.addr.eq(Mux(choice.run, choice.address, next_at)),
             moves.eq(hole.any() & (above.key < new.key)),
             write.addr.eq(hole), write.data.eq(Mux(moves, above, new)), write.en.eq(inserts),
         ]
-        m.d.sync += [settled.eq(~(inserts | choice.run)), loaded.eq(~(inserts | choice.run) & settled)]
+        m.d.sync += [settled.eq(~(inserts | choice.run)), loaded.eq(settled)]
         with m.If(~loaded | inserts):
             m.d.sync += above.eq(read.data)
         with m.If(free):
             m.d.sync += [
-                valid.eq(elements.valid), key.eq(ordered(elements.key)), score.eq(ordered(elements.score)),
-                new.key.eq(key), new.score.eq(score), new.row.eq(row), row.eq(row + valid), hole.eq(bottom),
-                inserts.eq(valid & (~full | (key > worst))),
+                element_valid.eq(elements.valid), element_key.eq(ordered(elements.key)),
+                element_score.eq(ordered(elements.score)), element_row.eq(element_row + element_valid),
+                new.key.eq(element_key), new.score.eq(element_score), new.row.eq(element_row), hole.eq(bottom),
+                inserts.eq(element_valid & (~full | (element_key > worst))),
             ]
         with m.If(inserts):
             m.d.sync += [hole.eq(hole - 1), inserts.eq(moves)]
@@ -193,6 +195,6 @@ class TopList(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 active.eq(self.k != 0), limit.eq(Mux(self.k > self.depth, self.depth, self.k) - 1), p.eq(self.p),
-                bottom.eq(0), full.eq(0), valid.eq(0), inserts.eq(0), row.eq(0),
+                bottom.eq(0), full.eq(0), element_valid.eq(0), inserts.eq(0), element_row.eq(0),
             ]
         return m
