@@ -29,12 +29,12 @@ class State(IntEnum):
 class Choice(wiring.Component):
     """The entry with the best score among those of a sorted list that take part.
 
-    Without ``p`` one pass over all n entries compares scores, where the earlier entry wins a tie. With ``p`` two passes
-    come before it. Both compute q[j] = weight(fix(t[0]) - fix(t[j])), an entry per cycle: the significand is shifted to
-    units of 2^-10, subtracted, looked up in two halves of one ROM, and the two factors are multiplied. The first pass
-    sums all weights, which are at most 65534, and 16 steps multiply the sum by P; the second counts the entries with
-    2^16 (q[0] + ... + q[j-1]) < P total. ``done`` is set n + 3 cycles after ``run``,
-    with ``p`` 2 n + m + 37 cycles after it if m entries take part.
+    Without ``p`` one pass over all n entries compares scores, where the earlier entry wins a tie. With ``p`` two
+    passes come before it. Both compute q[j] = weight(fix(t[0]) - fix(t[j])), an entry per cycle: the significand is
+    shifted to units of 2^-10, subtracted, looked up in two halves of one ROM, and the two factors are multiplied. The
+    first pass sums all weights, which are at most 65534, and 16 steps multiply the sum by P; the second counts the
+    entries with 2^16 (q[0] + ... + q[j-1]) < P total. ``done`` is set n + 3 cycles after ``run``, with ``p``
+    2 n + m + 37 cycles after it if m entries take part.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ class Choice(wiring.Component):
             m.d.sync += [number.eq(~0), places.eq(0)]
         with m.If(exponent <= _TOP_EXPONENT - _FIX_BITS):
             m.d.sync += number.eq(0)
-        # Then |fix(t)|, and the difference to the first entry, both with their signs. Of two negative numbers the first
-        # has the smaller magnitude.
+        # Then |fix(t)|, and the difference to the first entry, both with their signs. Of two negative numbers the
+        # first has the smaller magnitude.
         number_negative, fixed_negative = Signal(), Signal()
         fixed = Signal(_FIX_BITS)
         first, first_negative, has_first = Signal(_FIX_BITS), Signal(), Signal()
@@ -151,7 +151,8 @@ class Choice(wiring.Component):
                           + (first_negative == fixed_negative)),
         ]
         with m.If(~has_first):
-            m.d.sync += [first.eq(fixed), first_negative.eq(fixed_negative), has_first.eq(valid[ENTRY_STAGES + 2]), difference.eq(0)]
+            m.d.sync += [first.eq(fixed), first_negative.eq(fixed_negative), difference.eq(0),
+                         has_first.eq(valid[ENTRY_STAGES + 2])]
         with m.If(~self.run):
             m.d.sync += has_first.eq(0)
         # ROM, its output registers, the product, and 0 for what is too far away.

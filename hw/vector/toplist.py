@@ -77,22 +77,22 @@ class _Elements(wiring.Component):
 
 
 class TopList(wiring.Component):
-    """The k rows with the largest keys in descending order, the earlier row first where keys are equal, and the choice
-    of the next token among them.
+    """The k rows with the largest keys in descending order, the earlier row first where keys are equal, and the
+    choice of the next token among them.
 
         beats of keys --+                                              +-> sorted list --> Choice --> best
         beats of scores +-> queue -> element -> above the last entry? -+      (k entries)
 
-    Each strip brings its beats of keys and then as many beats of scores, with the same masks. One element per cycle is
-    compared with the last entry of a full list, as most of them are not better. One that is, or any while the list is
+    Each strip brings its beats of keys and then as many beats of scores, with the same masks. One element per cycle
+    is compared with the last entry of a full list, as most of them are not better. One that is, or any while the list is
     not full, is inserted: from the end on, each cycle moves an entry with a smaller key one place down, until the new
     one has its place. Whenever all beats have been taken the choice is made (`Choice`); new beats end it, and it is
     made again behind them.
 
     Throughput: an element per cycle, and s + 2 cycles more for one that goes s places in front of the end. So N rows
-    take at most N (k + 2) cycles, in ascending order. Latency: an element is compared 3 cycles behind its score at the
-    earliest; the choice of n entries takes n + 3 cycles, with ``p`` at most 3 n + 37. Back-pressure: none, but a strip
-    may only begin while ``pending`` is 0, and has at most ``beats`` beats. Range: any fp24 numbers.
+    take at most N (k + 2) cycles, in ascending order. Latency: an element is compared 3 cycles behind its score at
+    the earliest; the choice of n entries takes n + 3 cycles, with ``p`` at most 3 n + 37. Back-pressure: none, but a
+    strip may only begin while ``pending`` is 0, and has at most ``beats`` beats. Range: any fp24 numbers.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ class TopList(wiring.Component):
     p : In(16)
         P of top-p in units of 2^-16; 0: all entries take part.
     keys : In(1), scores : In(1), mask : In(V), values : In(ArrayLayout(24, V))
-        A beat of keys or of scores, fp24. The rows are the lanes in ``mask``, which are the first ones and at least one;
-        they are numbered in this order over all beats since ``start``. A beat of scores that has no keys is dropped.
+        A beat of keys or of scores, fp24. The rows are the lanes in ``mask``, which are the first ones and at least
+        one; they are numbered in this order over all beats since ``start``. A beat of scores that has no keys is dropped.
     pending : Out(1)
         Beats have not been taken yet, or scores have not come yet; from the cycle after a beat of keys on.
     busy : Out(1)
@@ -149,14 +149,15 @@ class TopList(wiring.Component):
         read, write = memory.read_port(), memory.write_port()
 
         active, limit, p = Signal(), Signal(choice.address_bits), Signal(16)  # k is not 0; k - 1
-        bottom, full = Signal(choice.address_bits), Signal()  # place of a new entry at the end; the list has k entries
+        # The place of a new entry at the end, and whether the list has k entries.
+        bottom, full = Signal(choice.address_bits), Signal()
         worst = Signal(24)  # key of the last entry of a full list
         # The element that comes next, and the one that is being inserted into the hole that moves up.
         element_valid, element_key, element_score = Signal(), Signal(24), Signal(24)
         element_row = Signal(self.row_bits)
         free, inserts, hole, new = Signal(), Signal(), Signal(choice.address_bits), Signal(entry)
-        # `above` is the entry above the hole, and what is read next is the one above that: the memory has time. Both are
-        # there two cycles after an insertion or a choice.
+        # `above` is the entry above the hole, and what is read next is the one above that: the memory has time. Both
+        # are there two cycles after an insertion or a choice.
         above, settled, loaded = Signal(entry), Signal(), Signal()
         moves, next_at = Signal(), Signal(choice.address_bits)  # `above` into the hole; what is read
         m.d.comb += [

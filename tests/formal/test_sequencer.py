@@ -200,7 +200,8 @@ def codes_while_busy(module):
     proof.add(dut)
     # Whatever the numbers are, and whatever else keeps the engine busy.
     slot0 = module.Slot.made
-    proof.release(slot0.values, slot0.codes, slot0.random_valid, slot0.key_busy, slot0.sampler_reads, slot0.sampler_busy)
+    proof.release(slot0.values, slot0.codes, slot0.random_valid, slot0.key_busy, slot0.sampler_reads,
+                  slot0.sampler_busy, slot0.list_pending, slot0.list_busy)
     proof.implies("codes", dut.activation.valid, dut.busy)
     proof.implies("numbers", dut.trace.valid, dut.busy)
     proof.implies("words", dut.store.valid, dut.busy)

@@ -1,4 +1,4 @@
-"""The list of the best rows holds the best rows, in order: by induction, for any keys, any k, and a start in any cycle."""
+"""The list of the best rows holds the best rows, in order: by induction, for any keys, any k, a start in any cycle."""
 
 from types import SimpleNamespace
 
@@ -30,8 +30,8 @@ class AnyMemory(Elaboratable):
 
 
 def best_rows(module, depth):
-    """At rest the list is sorted, the earlier row first of equal keys, and any row that is not in it has a full list of
-    rows before it. So it is the k best rows. Claims about the middle of an insertion make the induction close.
+    """At rest the list is sorted, the earlier row first of equal keys, and any row that is not in it has a full list
+    of rows before it. So it is the k best rows. Claims about the middle of an insertion make the induction close.
     """
     proof = Proof()
     m = proof.m

@@ -1,4 +1,4 @@
-"""Bench of the list of the best rows: strips of keys and scores against sim.golden.toplist, with the cycles they take."""
+"""Bench of the list of the best rows: strips against sim.golden.toplist, and the cycles that they take."""
 
 import os
 
@@ -117,7 +117,7 @@ class Unit:
     def settings(self):
         """k and P of a sampling."""
         k = self.random.choice([1, 2, DEPTH, 255, self.random.randint(1, DEPTH), self.random.randint(1, DEPTH)])
-        p = self.random.choice([0, 0, 1, 65535, 32768, self.random.randint(1, 65535), self.random.randint(50000, 65535)])
+        p = self.random.choice([0, 0, 1, 65535, 32768, *(self.random.randint(low, 65535) for low in (1, 50000))])
         return min(k, 255), p
 
     def rows(self, count, noise=None):

@@ -56,7 +56,8 @@ def values(rng, kind, count):
         bits = rng.integers(0, 1 << 24, count)
         return from_bits(np.where(bits >> 15 & 255, bits, 0))
     if kind == "edge":  # around the end of fix and the end of the weights
-        return round24(rng.choice([1023.9, 1024, 1025, 2000, -1023.9, -1024, 1008, 1007.98, MAX, -MAX, MIN, 0], count))
+        return round24(rng.choice([1023.9, 1024, 1025, 2000, -1023.9, -1024, 1008, 1007.98, MAX, -MAX, MIN, 0],
+                                  count))
     raise ValueError(kind)
 
 
@@ -90,7 +91,8 @@ def test_ties_go_to_the_lower_row_in_list_and_choice():
 
 def test_tables():
     coarse, fine = toplist.weight_tables()
-    assert coarse == tuple(plain_exp(i, 8) for i in range(128)) and fine == tuple(plain_exp(i, 1024) for i in range(128))
+    assert coarse == tuple(plain_exp(i, 8) for i in range(128))
+    assert fine == tuple(plain_exp(i, 1024) for i in range(128))
     assert toplist.weight_words() == [*coarse, *fine] and max(toplist.weight_words()) < 1 << 16
     d = np.arange(1 << 14)
     exact = np.exp(-d / 1024) * 2**16
