@@ -56,7 +56,8 @@ class Slots:
             for begin in ready:  # together: one run of the program serves all
                 begin()
             if self._runs:
-                self.device.wait_any(min([HURRY_S, *(run.patience_s for _, run in self._runs.values())]), list(self._runs))
+                wait_s = min(run.patience_s for _, run in self._runs.values())
+                self.device.wait_any(min(HURRY_S, wait_s), list(self._runs))
             for slot, (item, run) in list(self._runs.items()):
                 for token in self._arrived(slot, run):
                     if not closed(item):

@@ -19,7 +19,8 @@ FAST = {"retry_s": 0.005, "poll_s": 0.005, "timeout_s": 5.0, "stall_s": 5.0}
 FOUR = dataclasses.replace(INFO, batch=4, top_k=16)
 PROMPT = [5, 900, 17]
 FAULTS = {
-    "none": {}, "corrupted": {"corrupt": 1e-3}, "dropped bytes": {"drop": 1e-3}, "dropped frames": {"drop_frame": 0.1},
+    "none": {}, "corrupted": {"corrupt": 1e-3}, "dropped bytes": {"drop": 1e-3},
+    "dropped frames": {"drop_frame": 0.1},
     "doubled frames": {"duplicate_frame": 0.2}, "truncated frames": {"truncate_frame": 0.1},
 }
 
@@ -135,7 +136,8 @@ def test_state_is_written_beside_a_running_slot():
         assert [first, *run] == list(enumerate(expected(PROMPT, 30), 3))
 
 
-@pytest.mark.parametrize("n_prompt, n, start", [(1, 1, 0), (4, 1, 0), (5, 20, 0), (14, 40, 9), (100, 60, 5), (3, 200, 31)])
+@pytest.mark.parametrize("n_prompt, n, start", [(1, 1, 0), (4, 1, 0), (5, 20, 0), (14, 40, 9), (100, 60, 5),
+                                                (3, 200, 31)])
 @pytest.mark.parametrize("tokens_per_call", [1, 100])
 def test_chained_prompts(n_prompt, n, start, tokens_per_call):
     fake, device = connect(FakeDevice(FOUR, tokens_per_call))
@@ -221,6 +223,16 @@ def test_drafts_in_full_and_the_stop_token_among_them():
     assert text[1:] == repeating(1, 11) and fake.reads_per_run[-4:] == [1, 4, 4, 2]  # none behind the end
 
 
+def test_run_without_drafts_behind_one_with_them():
+    fake, text = Repeating(FOUR), [1]
+    device = connect(fake)[1]
+    for _, token in device.run(text, 50, chained=True, draft=lambda count: repeating(text[-1], count)):
+        text.append(token)
+    device.write_ring(1, [999] * 15)
+    assert [token for _, token in device.run([1], 10, chained=True)] == repeating(1, 10)
+    assert fake.reads_per_run[-10:] == [1] * 10
+
+
 def test_closing_among_drafts_leaves_position_and_ring_together():
     fake, text = Repeating(FOUR, 20), [1]
     device = connect(fake)[1]
@@ -272,7 +284,8 @@ def test_frames_of_slots_that_do_not_run_are_no_trouble():
 
 
 def test_a_slot_that_hangs_or_fails_ends_all_with_one_error():
-    for name, error in (("hang_at", "no progress for 0.2 s at position [0-9]+ .limit"), ("fault_at", "fault 'instruction' at")):
+    for name, error in (("hang_at", "no progress for 0.2 s at position [0-9]+ .limit"),
+                        ("fault_at", "fault 'instruction' at")):
         fake, device = connect(stall_s=0.2)
         setattr(fake, name, 8)
         items = [Item([1], 50), Item([2], 50)]
