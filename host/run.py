@@ -81,7 +81,7 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
 class Run:
     """State of one run on the host: what was written into the ring, granted to the device and read back.
 
-    ``tokens`` is all that a run alone needs; runs side by side are driven by ``begin``, ``arrived`` and ``feed``.
+    ``tokens`` is all that a run alone needs; runs side by side are driven by ``arrived`` and ``feed``.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class Run:
     def begin(self):
         """Lets the device begin."""
         self.feed()
-        self.device.write_register(Register.CONTROL, protocol.CONTROL_RUN, self.slot)
+        self.device.enable([self.slot])
         self.moved_at = time.monotonic()
 
     @property

@@ -71,6 +71,9 @@ def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags,
     several = [part for prompt in prompts for part in ("-p", prompt)]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n\n")
     if info is None:
+        counts = [json.loads(sterna(*flags, "--json", "--device", "golden", "-p", prompt)[2])["tokens"]
+                  for prompt in prompts]
+        assert json.loads(sterna(*flags, "--json", "--device", "golden", *several)[2])["tokens"] == sum(counts)
         assert sterna(*flags, *several, "--device", "golden")[:2] == (0, wanted)
         assert sterna(*flags, "--prompts", tmp_path / "prompts.txt", "--device", "golden")[:2] == (0, wanted)
         return

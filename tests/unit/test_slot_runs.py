@@ -94,8 +94,8 @@ def test_stop_tokens_and_closing_leave_the_others_alone():
     tokens = expected([7], 60)
     stop = tokens[20]
     assert stop not in tokens[:20]
-    items = [Item([7], 60, stop=stop), Item([8], 60, wanted=5), Item([9], 60), Item([10], 30), Item([11], 30)]
-    side_by_side(device, items)
+    items = [Item([7], 60, stop=stop), Item([8], 1 << 20, wanted=5), Item([9], 60), Item([10], 30), Item([11], 30)]
+    assert side_by_side(device, items).positions < 1000
     assert items[0].tokens == tokens[:21]
     assert items[1].tokens == expected([8], 60)[:5] and items[1].over == 1
     for item in items[2:]:
@@ -103,7 +103,8 @@ def test_stop_tokens_and_closing_leave_the_others_alone():
 
 
 def test_generators_of_two_slots_taken_in_turn():
-    fake, device = connect()
+    fake, device = connect(poll_s=5.0)
+    device.read_ring = None  # every token comes with its own frame
     runs = [device.run([5 + k], 40, slot=k, seed=k) for k in (1, 3)]
     got = [list(items) for items in zip(*itertools.zip_longest(*runs), strict=True)]
     for k, items in zip((1, 3), got, strict=True):
@@ -241,6 +242,14 @@ def test_closing_among_drafts_leaves_position_and_ring_together():
             text.append(token)
     position = device.status()[3]
     assert position >= 3 and device.read_ring(1, position) == repeating(1, position)
+
+
+def test_drafts_are_made_anew_behind_a_wrong_one():
+    fake, text, asked = Repeating(FOUR), [1], []
+    device = connect(fake)[1]
+    for _, token in device.run(text, 20, chained=True, draft=lambda count: asked.append(count) or [999] * count):
+        text.append(token)
+    assert text[1:] == repeating(1, 20) and asked == 17 * [3] + [2, 1] and fake.reads_per_run == [1] + 17 * [4] + [3, 2]
 
 
 def test_limit_that_the_device_lowers_late_is_raised_again():
