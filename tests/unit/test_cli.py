@@ -62,7 +62,10 @@ def test_port_gives_the_text_of_golden(sterna, folder):
 PROMPTS = ("One day", "x", "Once upon a time there was", "A cat", "zz", "The dog ran")
 
 
-@pytest.mark.parametrize("flags", [(), ("--no-display-prompt", "--stop", "e"), ("-c", 14)])
+STOPS = [part for character in "aeioulnrst,." for part in ("--stop", character)]
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-display-prompt", *STOPS), ("-c", 14)], ids=["plain", "stops", "context"])
 @pytest.mark.parametrize("info", [None, DEVICE, SLOTS], ids=["golden", "device", "slots"])
 def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags, info):
     flags = ("generate", "-m", folder, "-n", 20, "-s", 5, "--temp", 0.7, *flags)

@@ -249,7 +249,8 @@ def test_drafts_are_made_anew_behind_a_wrong_one():
     device = connect(fake)[1]
     for _, token in device.run(text, 20, chained=True, draft=lambda count: asked.append(count) or [999] * count):
         text.append(token)
-    assert text[1:] == repeating(1, 20) and asked == 17 * [3] + [2, 1] and fake.reads_per_run == [1] + 17 * [4] + [3, 2]
+    assert text[1:] == repeating(1, 20) and asked == 16 * [3] + [2, 1]
+    assert fake.reads_per_run == [1] + 16 * [4] + [3, 2, 1]
 
 
 def test_limit_that_the_device_lowers_late_is_raised_again():
