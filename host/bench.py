@@ -1,7 +1,8 @@
 """Measurements of ``sterna bench``: repetitions of one test on a loaded runtime, and the row that they make.
 
-A test reads ``n_prompt`` tokens (pp) or makes ``n_gen`` tokens (tg), each time from an empty state; tg also in several
-sequences at once. Names of fields that llama-bench has too mean the same here, and ``pl`` is that of llama-batched-bench.
+A test reads ``n_prompt`` tokens (pp) or makes ``n_gen`` tokens (tg), each time from an empty state; tg also in
+several sequences at once. Names of fields that llama-bench has too mean the same here; ``pl`` is that of
+llama-batched-bench.
 """
 
 import math
@@ -144,8 +145,8 @@ def row(common, test, samples, sampling, seed, wanted):
     cycles, cycles_deviation = _spread(s.usage.cycles_per_token for s in samples)
     stalls = [s.usage.stalls() for s in samples]
     out = common | {
-        "test": test.name, "n_prompt": test.n_prompt, "n_gen": test.n_gen, "pl": test.parallel, "temperature": sampling.temperature,
-        "seed": seed, "repetitions": len(samples), "repetitions_wanted": wanted,
+        "test": test.name, "n_prompt": test.n_prompt, "n_gen": test.n_gen, "pl": test.parallel,
+        "temperature": sampling.temperature, "seed": seed, "repetitions": len(samples), "repetitions_wanted": wanted,
         "test_time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "avg_ns": round(avg_ns), "stddev_ns": None if stddev_ns is None else round(stddev_ns),
         "avg_ts": avg_ts, "stddev_ts": stddev_ts, "ts_is": f"wall clock of {wall_of}",

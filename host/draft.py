@@ -7,8 +7,8 @@ def propose(text, count, longest=LONGEST):
     """Tokens that may follow a text, to be verified in one run of the device.
 
     The last ``longest`` tokens, or fewer where these have no match, are looked for earlier in the text; of several
-    places the last one counts. What follows there is proposed. Where the text ends before ``count`` tokens, the proposal
-    itself is read on, so that a text that repeats itself gives repetitions.
+    places the last one counts. What follows there is proposed. Where the text ends before ``count`` tokens, the
+    proposal itself is read on, so that a text that repeats itself gives repetitions.
 
     Parameters
     ----------

@@ -146,6 +146,12 @@ class Device(Link):
 
     # Runs
 
+    def enable(self, slots):
+        """Lets the runs of slots begin, in requests that follow one another as closely as the line can."""
+        word = protocol.CONTROL_RUN.to_bytes(4, "little")
+        self.exchange((lambda s, k=k: protocol.write(s, protocol.register_address(Register.CONTROL, k), word)
+                       for k in slots), lambda index, reply: None)
+
     def halt(self, slot=0):
         """Ends a slot's run: the current token finishes, then the slot is idle; returns the next position (int).
 

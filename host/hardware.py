@@ -239,5 +239,4 @@ class DeviceRuntime(Runtime):
         layers[:, :values.shape[1]] = fp24.to_bits(values)
         for slot in self.device.slots:
             self.device.halt(slot)
-        self._source = 0
         self.device.write_state(where.state_address, layers.tobytes(), **self._vectors())

@@ -1,6 +1,6 @@
-"""Addresses, registers and the register block of a device (docs/protocol.md), and all names of ``sterna.host.frames``.
+"""Addresses, registers and the register block of a device (docs/protocol.md). No input or output happens here.
 
-No input or output happens here.
+The names of ``sterna.host.frames`` are among those of this module.
 """
 
 from dataclasses import dataclass

@@ -54,8 +54,8 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
         raise ValueError(f"{len(prompt_ids)} prompt tokens, {n} tokens from position {start_position}: "
                          "a run needs a prompt and positions below 2^32 - 1")
     if slot not in device.slots or (chained and slot) or (draft and not chained):
-        raise ValueError(f"slot {slot} of {len(device.slots)}, chained {chained}, drafts {bool(draft)}: a chain is that "
-                         "of slot 0, and drafts need one")
+        raise ValueError(f"slot {slot} of {len(device.slots)}, chained {chained}, drafts {bool(draft)}: a chain is "
+                         "that of slot 0, and drafts need one")
     device.chain(chained)
     device.halt(slot)
     scale = inverse_temperature_bits if sample or inverse_temperature_bits is not None else ONE_BITS
@@ -81,7 +81,7 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
 class Run:
     """State of one run on the host: what was written into the ring, granted to the device and read back.
 
-    ``tokens`` is all that a run alone needs; runs side by side are driven by ``begin``, ``arrived`` and ``feed``.
+    ``tokens`` is all that a run alone needs; runs side by side are driven by ``arrived`` and ``feed``.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class Run:
     def begin(self):
         """Lets the device begin."""
         self.feed()
-        self.device.write_register(Register.CONTROL, protocol.CONTROL_RUN, self.slot)
+        self.device.enable([self.slot])
         self.moved_at = time.monotonic()
 
     @property
@@ -165,7 +165,7 @@ class Run:
             self._grant(limit)
 
     def _raised_again(self):
-        """Whether the device, which had lowered its limit at a wrong draft, got our raise a second time: it goes on."""
+        """Whether the device, which lowered its limit at a wrong draft, then got our raise again: it goes on."""
         limit, repeated = self._granted
         if self.limit < limit and self.device.requests_repeated != repeated:
             # Whatever was sent before this request has been executed when its answer comes.

@@ -235,7 +235,7 @@ class GoldenRuntime(Runtime):
                 return
             head = self._golden.step([token], self._state)
             token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature,
-                                            **sampling.limits)[0])
+                                            sampling.top_k, sampling.top_p)[0])
             yield token
             if token == stop:
                 return

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from sterna.host.errors import UsageError
 from sterna.host.protocol import MOST_ROWS
 from sterna.sim.golden import fp24
-
-P_UNITS = 1 << 16
+from sterna.sim.golden.toplist import p_code_of
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,11 @@ class Sampling:
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
 
     @property
-    def limits(self):
-        """Arguments of ``GoldenModel.sample`` (dict); empty where all tokens take part."""
-        return {"top_k": self.top_k, "top_p": self.top_p} if self.limited else {}
-
-    @property
     def top_bits(self):
         """Register ``top`` (int): k, and p in units of 2^-16 where it limits."""
         if not self.limited:
             return 0
-        units = min(P_UNITS - 1, max(1, round(P_UNITS * self.top_p))) if self.top_p < 1 else 0
-        return self.top_k | units << 16
+        return self.top_k | (p_code_of(self.top_p) if self.top_p < 1 else 0) << 16
 
     def within(self, rows):
         """The Sampling for a device whose list has ``rows`` rows: top-p alone takes the whole list.

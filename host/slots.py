@@ -52,11 +52,15 @@ class Slots:
                 if more and closed(item):
                     yield from self._passed(item, None)
                 elif more:
-                    ready.append(self._prepare(item, free.pop(0)))
-            for begin in ready:  # together: one run of the program serves all
-                begin()
+                    ready.append(free.pop(0))
+                    self._prepare(item, ready[-1])
+            if ready:
+                self.device.enable(ready)  # together: a run of the program serves all
+            for slot in ready:
+                self._heard_at[slot] = self._runs[slot][1].moved_at = time.monotonic()
             if self._runs:
-                self.device.wait_any(min([HURRY_S, *(run.patience_s for _, run in self._runs.values())]), list(self._runs))
+                wait_s = min(run.patience_s for _, run in self._runs.values())
+                self.device.wait_any(min(HURRY_S, wait_s), list(self._runs))
             for slot, (item, run) in list(self._runs.items()):
                 for token in self._arrived(slot, run):
                     if not closed(item):
@@ -70,11 +74,9 @@ class Slots:
             idle()
 
     def _prepare(self, item, slot):
-        """Everything of a run but its beginning, which is returned as a function."""
         run = self._start(item, slot)
         run.feed()
-        self._runs[slot], self._heard_at[slot] = (item, run), time.monotonic()
-        return run.begin
+        self._runs[slot] = item, run
 
     def _arrived(self, slot, run):
         """Tokens (list) of a slot that have come since; asks for its position when none has come for long."""

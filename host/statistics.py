@@ -12,8 +12,8 @@ def useful_bytes(geometry, weight_code, output=True, tokens=1):
     """Bytes (float) that one run of the program cannot do without.
 
     All matrices at the code's bits per weight, the norm vectors and scales at 3 bytes a number, once for all tokens
-    of the run; an embedding row with its scale for each of its ``tokens``; with ``output`` also the head with its norm,
-    which tokens inside a prompt do not need. Padding, the state and bytes read twice do not count.
+    of the run; an embedding row with its scale for each of its ``tokens``; with ``output`` also the head with its
+    norm, which tokens inside a prompt do not need. Padding, the state and bytes read twice do not count.
     """
     hidden, inner, vocab = geometry.hidden_size, geometry.intermediate_size, geometry.vocab_size
     count = geometry.num_hidden_layers
@@ -175,8 +175,8 @@ class Statistics:
         out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
                f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.together:
-            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens read, "
-                   f"{speed(self.tokens, self.seconds)} made (wall clock)"]
+            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens "
+                   f"read, {speed(self.tokens, self.seconds)} made (wall clock)"]
         if self.cycles_per_token is not None:
             mhz = f"{self.config.clock_hz / 1e6:g} MHz"
             label = f"projected at {mhz} from simulated cycles" if self.simulated else f"device time at {mhz}"

@@ -184,7 +184,7 @@ def upload(device, regions, *, compare=True, bars=None):
 
 
 def verify(device, regions):
-    """Compare the hashes of pairs (address, uint8 array); DeviceError, which names a byte, at the first difference."""
+    """Compare the hashes of (address, uint8 array) pairs; DeviceError, which names a byte, if one differs."""
     with progress_bar() as bars:
         for address, data in regions:
             task = bars.add_task("verifying", total=len(data))

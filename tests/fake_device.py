@@ -150,8 +150,8 @@ class FakeDevice:
             raise KeyError(offset)
         if offset == Register.POSITION and self._running(slot):
             raise AssertionError("position was written while running")
-        if offset == Register.FLAGS and self.info.batch > 1 and not slot and \
-                (value ^ self.block[offset]) & protocol.FLAG_CHAINED and any(map(self._running, range(self.info.batch))):
+        chains = offset == Register.FLAGS and not slot and (value ^ self.block[offset]) & protocol.FLAG_CHAINED
+        if chains and any(map(self._running, range(self.info.batch))):
             raise AssertionError("chained while running")
         if offset == Register.CONTROL and value & 2 and not slot:
             for block in self.blocks:

@@ -84,8 +84,8 @@ class GoldenDevice(FakeDevice):
         assert scalars[13] == (LN2_BITS if sampled else 0) and (sampled or scale == 1), scalars
         k, p = block[Register.TOP] & 0xFF, block[Register.TOP] >> 16
         assert k <= self.info.top_k
-        limits = {"top_k": k, "top_p": p / 65536 or 1.0} if k else {}
-        return int(self.golden.sample(head, block[Register.SEED], position, 1 / scale if sampled else 0.0, **limits)[0])
+        temperature = 1 / scale if sampled else 0.0
+        return int(self.golden.sample(head, block[Register.SEED], position, temperature, k, p / 65536 or 1.0)[0])
 
     def count(self):
         for offset, step in ((0x80, CYCLES_PER_TOKEN), (0x98, REFRESH_PER_TOKEN), (0x8C, 50)):

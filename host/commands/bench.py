@@ -98,8 +98,8 @@ def bench(
                                         "0: none.")] = "32",
     generate: Annotated[str, typer.Option("-n", "--n-gen", help="Tokens to make; several with commas; 0: "
                                           "none.")] = "32",
-    parallel: Annotated[str, typer.Option("-np", "--batch", help="Sequences that are made side by side in the slots of "
-                                          "the device, for --n-gen; several with commas.")] = "1",
+    parallel: Annotated[str, typer.Option("-np", "--batch", help="Sequences that are made side by side in the "
+                                          "slots of the device, for --n-gen; several with commas.")] = "1",
     repetitions: Annotated[int, typer.Option("-r", "--repetitions", help="How often each test is repeated.")] = 3,
     output: Annotated[str, typer.Option("-o", "--output", help="md, csv or json: the format on standard output; or a "
                                         "file that ends in .md, .csv or .json.")] = "md",
@@ -117,8 +117,8 @@ def bench(
     """Measure the speed of prompt processing (pp) and text generation (tg).
 
     Every combination of model, device and test is a row: pp32 reads a prompt of 32 random tokens, with all slots of a
-    device; tg32 makes 32 tokens, and tg32 B4 (--batch 4) makes 32 in each of four sequences side by side, with the speed
-    of all four together. All start from an empty state. Wall tokens/s are by the clock of this machine, so of a
+    device; tg32 makes 32 tokens, and tg32 B4 (--batch 4) makes 32 in each of four sequences side by side, with the
+    speed of all four together. All start from an empty state. Wall tokens/s are by the clock of this machine, so of a
     simulated board they tell how fast the simulation runs. A device with counters adds cycles per token, the speed at
     its clock (projected if the cycles are simulated, device time if not), the share of the memory's bandwidth put to
     use, and where the array waited.

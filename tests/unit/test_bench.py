@@ -213,8 +213,9 @@ def test_nothing_is_written_when_nothing_was_measured(sterna, model, tmp_path):
     (("-o", "nowhere/b.csv"), "--output nowhere/b.csv: cannot be written there"),
     (("--device", "golden,sim:big"), "unknown preset 'big'"), (("--device", "golden,"), "one of the values is empty"),
     (("--device", "golden", "--latency", "3"), "--latency needs the simulated board"),
-    (("--temp", "-1"), "--temp -1"), (("-np", "2"), "--batch 2: the golden model makes one token at a time: use 1, or"),
-    (("--device", "golden,sim,batch=4", "-np", "2"), "--batch 2: the golden model makes"), (("-np", "x"), "--batch 'x'"),
+    (("--temp", "-1"), "--temp -1"),
+    (("-np", "2"), "--batch 2: the golden model makes one token at a time: use 1, or"),
+    (("--device", "golden,sim,batch=4", "-np", "2"), "--batch 2: the golden"), (("-np", "x"), "--batch 'x'"),
     (("--device", "sim", "--batch", "2"), "--batch 2: "),
     (("--seed", "-1"), "--seed -1: use 0 to"), (("-m", "nowhere"), "no such model 'nowhere'"),
 ])

@@ -52,6 +52,25 @@ def test_device_equals_golden(model, sampling, length, make, tokens_per_call):
     assert (device.state().values == golden.state().values).all() and golden.state().values.any()
 
 
+@pytest.mark.parametrize("limits", [(1, 1.0), (16, 1.0), (5, 0.4), (16, 0.95), (0, 0.5)])
+def test_lists_on_device_equal_golden(model, limits):
+    sampling, plain = Sampling(0.8, 7, *limits), list(GoldenRuntime(model).generate(PROMPT, 60, Sampling(0.8, 7)))
+    k, p = limits
+    wanted = list(GoldenRuntime(model).generate(PROMPT, 60, dataclasses.replace(sampling, top_k=k or 16)))
+    assert wanted == GoldenRuntime(model)._golden.generate(PROMPT, 60, seed=7, temperature=0.8, top_k=k or 16, top_p=p)
+    assert wanted != plain
+    device, drafted, several = on_slots(model), on_slots(model), [Sequence(PROMPT, 60, sampling) for _ in range(2)]
+    assert list(device.generate(PROMPT, 60, sampling)) == wanted
+    drafted.draft = 3
+    assert list(drafted.generate(PROMPT, 60, sampling)) == wanted
+    for _ in device.generate_all([*several, Sequence(PROMPT, 60, Sampling(0.8, 7))]):
+        pass
+    assert [sequence.tokens for sequence in several] == 2 * [wanted]
+    if not k:
+        whole = list(GoldenRuntime(model).generate(PROMPT, 60, sampling))
+        assert whole == GoldenRuntime(model)._golden.generate(PROMPT, 60, seed=7, temperature=0.8, top_k=64, top_p=p)
+
+
 def test_golden_equals_the_model_s_own_loop(model):
     runtime = GoldenRuntime(model)
     wanted = runtime._golden.generate(PROMPT, 20, seed=SAMPLING.seed, temperature=SAMPLING.temperature)
@@ -134,7 +153,8 @@ def test_statistics_of_a_device(model):
     list(runtime.generate(PROMPT, 10, SAMPLING))
     figures = runtime.statistics
     assert (figures.prompt_tokens, figures.tokens) == (len(PROMPT) - 1, 10)
-    assert figures.counters["tokens"] == figures.counters["runs"] == 10 and figures.cycles_per_token == CYCLES_PER_TOKEN
+    assert figures.counters["tokens"] == figures.counters["runs"] == 10
+    assert figures.cycles_per_token == CYCLES_PER_TOKEN
     useful = useful_bytes(GEOMETRY, "trit5")
     assert figures.share == pytest.approx(useful / (8 * (CYCLES_PER_TOKEN - REFRESH_PER_TOKEN)))
     report = "\n".join(figures.lines())
@@ -238,7 +258,7 @@ def test_state_in_a_slot_that_cannot_be(model):
 
 
 @pytest.mark.parametrize("sampling, rows, message", [
-    (Sampling(0.8, 1, top_k=40), 16, "--top-k 40: the list of this build has 16 tokens: use 1 to 16, or a build with"),
+    (Sampling(0.8, 1, top_k=40), 16, "--top-k 40: the list of this build has 16 tokens: use 1 to 16, or a build"),
     (Sampling(0.8, 1, top_k=40), 0, "--top-k 40: this build has no list of the best tokens"),
     (Sampling(0.8, 1, top_p=0.9), 0, "--top-p 0.9: this build has no list"),
     (Sampling(0.8, 1, top_k=65), 64, "--top-k 65: the list of this build has 64 tokens: use 1 to 64$")])
@@ -256,7 +276,8 @@ def test_lists_that_a_build_does_not_have(model, sampling, rows, message):
 def test_register_of_the_list():
     assert Sampling(0.8, 1, 16).top_bits == 16 and Sampling(0.8, 1, 16, 0.5).top_bits == 16 | 1 << 31
     assert Sampling(0.0, 1, 16, 0.5).top_bits == Sampling(0.8).top_bits == 0
-    assert Sampling(0.8, 1, 3, 0.999999999).top_bits == 3 | 65535 << 16 and Sampling(1, 1, 3, 1e-9).top_bits == 3 | 1 << 16
+    assert Sampling(0.8, 1, 3, 0.999999999).top_bits == 3 | 65535 << 16
+    assert Sampling(1, 1, 3, 1e-9).top_bits == 3 | 1 << 16
     assert Sampling(0.8, 1, top_p=0.5).within(16) == Sampling(0.8, 1, 16, 0.5)
     assert Sampling(0.0, 1, 40, 0.5).within(0) == Sampling(0.0, 1)
 

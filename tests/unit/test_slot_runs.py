@@ -19,7 +19,8 @@ FAST = {"retry_s": 0.005, "poll_s": 0.005, "timeout_s": 5.0, "stall_s": 5.0}
 FOUR = dataclasses.replace(INFO, batch=4, top_k=16)
 PROMPT = [5, 900, 17]
 FAULTS = {
-    "none": {}, "corrupted": {"corrupt": 1e-3}, "dropped bytes": {"drop": 1e-3}, "dropped frames": {"drop_frame": 0.1},
+    "none": {}, "corrupted": {"corrupt": 1e-3}, "dropped bytes": {"drop": 1e-3},
+    "dropped frames": {"drop_frame": 0.1},
     "doubled frames": {"duplicate_frame": 0.2}, "truncated frames": {"truncate_frame": 0.1},
 }
 
@@ -93,8 +94,8 @@ def test_stop_tokens_and_closing_leave_the_others_alone():
     tokens = expected([7], 60)
     stop = tokens[20]
     assert stop not in tokens[:20]
-    items = [Item([7], 60, stop=stop), Item([8], 60, wanted=5), Item([9], 60), Item([10], 30), Item([11], 30)]
-    side_by_side(device, items)
+    items = [Item([7], 60, stop=stop), Item([8], 1 << 20, wanted=5), Item([9], 60), Item([10], 30), Item([11], 30)]
+    assert side_by_side(device, items).positions < 1000
     assert items[0].tokens == tokens[:21]
     assert items[1].tokens == expected([8], 60)[:5] and items[1].over == 1
     for item in items[2:]:
@@ -102,7 +103,8 @@ def test_stop_tokens_and_closing_leave_the_others_alone():
 
 
 def test_generators_of_two_slots_taken_in_turn():
-    fake, device = connect()
+    fake, device = connect(poll_s=5.0)
+    device.read_ring = None  # every token comes with its own frame
     runs = [device.run([5 + k], 40, slot=k, seed=k) for k in (1, 3)]
     got = [list(items) for items in zip(*itertools.zip_longest(*runs), strict=True)]
     for k, items in zip((1, 3), got, strict=True):
@@ -135,7 +137,8 @@ def test_state_is_written_beside_a_running_slot():
         assert [first, *run] == list(enumerate(expected(PROMPT, 30), 3))
 
 
-@pytest.mark.parametrize("n_prompt, n, start", [(1, 1, 0), (4, 1, 0), (5, 20, 0), (14, 40, 9), (100, 60, 5), (3, 200, 31)])
+@pytest.mark.parametrize("n_prompt, n, start", [(1, 1, 0), (4, 1, 0), (5, 20, 0), (14, 40, 9), (100, 60, 5),
+                                                (3, 200, 31)])
 @pytest.mark.parametrize("tokens_per_call", [1, 100])
 def test_chained_prompts(n_prompt, n, start, tokens_per_call):
     fake, device = connect(FakeDevice(FOUR, tokens_per_call))
@@ -221,6 +224,16 @@ def test_drafts_in_full_and_the_stop_token_among_them():
     assert text[1:] == repeating(1, 11) and fake.reads_per_run[-4:] == [1, 4, 4, 2]  # none behind the end
 
 
+def test_run_without_drafts_behind_one_with_them():
+    fake, text = Repeating(FOUR), [1]
+    device = connect(fake)[1]
+    for _, token in device.run(text, 50, chained=True, draft=lambda count: repeating(text[-1], count)):
+        text.append(token)
+    device.write_ring(1, [999] * 15)
+    assert [token for _, token in device.run([1], 10, chained=True)] == repeating(1, 10)
+    assert fake.reads_per_run[-10:] == [1] * 10
+
+
 def test_closing_among_drafts_leaves_position_and_ring_together():
     fake, text = Repeating(FOUR, 20), [1]
     device = connect(fake)[1]
@@ -229,6 +242,15 @@ def test_closing_among_drafts_leaves_position_and_ring_together():
             text.append(token)
     position = device.status()[3]
     assert position >= 3 and device.read_ring(1, position) == repeating(1, position)
+
+
+def test_drafts_are_made_anew_behind_a_wrong_one():
+    fake, text, asked = Repeating(FOUR), [1], []
+    device = connect(fake)[1]
+    for _, token in device.run(text, 20, chained=True, draft=lambda count: asked.append(count) or [999] * count):
+        text.append(token)
+    assert text[1:] == repeating(1, 20) and asked == 16 * [3] + [2, 1]
+    assert fake.reads_per_run == [1] + 16 * [4] + [3, 2, 1]
 
 
 def test_limit_that_the_device_lowers_late_is_raised_again():
@@ -272,7 +294,8 @@ def test_frames_of_slots_that_do_not_run_are_no_trouble():
 
 
 def test_a_slot_that_hangs_or_fails_ends_all_with_one_error():
-    for name, error in (("hang_at", "no progress for 0.2 s at position [0-9]+ .limit"), ("fault_at", "fault 'instruction' at")):
+    for name, error in (("hang_at", "no progress for 0.2 s at position [0-9]+ .limit"),
+                        ("fault_at", "fault 'instruction' at")):
         fake, device = connect(stall_s=0.2)
         setattr(fake, name, 8)
         items = [Item([1], 50), Item([2], 50)]
