@@ -43,3 +43,16 @@ def test_sequencer_special(name, case):
 def test_registers(name, case, stall):
     bench.run(Registers(CONFIGS[name]), "bench_registers", f"registers_{name}", testcase=case,
               env=parameters(name, STALL=stall))
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("case, stall", [("independent", 0.3), ("chained", 0.0), ("chained", 0.3)])
+def test_slots(name, case, stall):
+    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase=case,
+              env=parameters(name, STALL=stall))
+
+
+def test_scalar_waits():
+    name = "lanes40,batch=2"
+    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase="scalar_waits",
+              env=parameters(name))
