@@ -18,8 +18,8 @@ class SlotControl(wiring.Component):
     The registers of all slots lie in one memory, and one state machine goes through them slot by slot, so a slot takes
     little more than what the engines want to see of it in every cycle. What a run is about (slots, positions, bounds,
     seeds, the list) is read when it begins and stays. The registers are read anew after each run and each write of a
-    register, in at most 8 B + 1 cycles, in which the host's accesses to registers wait; a run begins in the cycle
-    behind that. A write of a register in any cycle before the sequencer has started puts the start off.
+    register, in at most 8 B + 2 cycles, in which the host's accesses to registers wait; a run begins in the last of
+    them or later. A write of a register in any cycle before the sequencer has started puts the start off.
 
     Sampled tokens are recorded in three or four cycles per slot when the link has taken the event before. A reset or a
     fault leaves the position as it was; a slot whose token is being recorded is finished. So what a reset leaves are
@@ -222,7 +222,9 @@ class SlotControl(wiring.Component):
                         m.d.sync += [last.eq(k), in_prompt.eq(prompt)]
                     m.d.sync += [before.eq(takes), k.eq(k + 1), step.eq(0)]
                     with m.If(final):
-                        m.next = "READY"
+                        m.next = "GO"
+            with m.State("GO"):  # a chance to begin between two writes of a host that never stops
+                m.next = "READY"
             with m.State("READY"):
                 with m.If(self.running):
                     m.next = "RUN"
@@ -281,9 +283,9 @@ class SlotControl(wiring.Component):
         m.d.comb += [
             scanning.eq(fsm.ongoing("SCAN")),
             in_run.eq(self.running | fsm.ongoing("FINISH")),
-            reading.eq(fsm.ongoing("BEGIN") | scanning | reads_draft),
+            reading.eq(fsm.ongoing("BEGIN") | scanning | fsm.ongoing("GO") | reads_draft),
             writing.eq(fsm.ongoing("CLEAR") | fsm.ongoing("CUT") | (fsm.ongoing("FINISH") & advances)),
-            self.go.eq(fsm.ongoing("READY") & self.active.any() & (self.fault == 0) & ~self.running & ~host_write),
+            self.go.eq((fsm.ongoing("GO") | fsm.ongoing("READY")) & self.active.any() & (self.fault == 0) & ~self.running & ~host_write),
             self.sample_taken.eq(fsm.ongoing("TAKEN") & self.sample_done),
             self.busy.eq(~(fsm.ongoing("READY") | fsm.ongoing("RUN")) | self.go),
         ]

@@ -5,7 +5,7 @@ import os
 import bench
 import cocotb
 from register_host import Host
-from sterna.hw.config import Config
+from sterna.hw.config import VERSIONS, Config
 from sterna.hw.link.executor import Event
 from streams import StreamMonitor
 
@@ -13,13 +13,46 @@ CONFIG = Config(**eval(os.environ["CONFIG"]))  # repr of a dictionary by the lau
 STALL = float(os.environ.get("STALL", "0"))
 NUMBER_BITS = CONFIG.register_bits  # of positions and tokens
 REGISTERS, RING, PROGRAM, SCALARS = 0x90000000, 0xB0000000, 0x80000000, 0xA0000000
-PULSES = {"program_write": ("address", "lane", "data"), "scalar_write": ("address", "data")}
+PULSES = {"program_write": ("address", "lane", "data"), "scalar_write": ("slot", "address", "data")}
 
 
 def quiet_inputs(dut):
     """Inputs of the registers that a bench does not use."""
-    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault", "best"):
+    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault", "best",
+                 *(["sequencer_slot"] if CONFIG.batch > 1 else [])):
         getattr(dut, name).value = 0
+    dut.scalar_ready.value = 1
+
+
+async def own_registers(dut, host, random):
+    """The registers of the run control for B = 1, and the conditions that it makes of them."""
+    c = CONFIG
+    assert await host.read(REGISTERS + 0x60) == ((1 << NUMBER_BITS) - 1 if c.counters else 0)  # stop: none
+    written = {o: random.getrandbits(32) for o in (0x48, 0x4C, 0x50, 0x54, 0x58, 0x60)} | {0x5C: 1}
+    for offset, value in written.items():
+        await host.write(REGISTERS + offset, value)
+    written = {o: v if o == 0x58 else v & (1 << NUMBER_BITS) - 1 for o, v in written.items()}
+    for offset, value in written.items():
+        assert await host.read(REGISTERS + offset) == (value if c.counters or offset == 0x48 else 0), hex(offset)
+    for offset, name in ((0x58, "seeds"), (0x48, "positions")):
+        assert int(getattr(dut, name).value) == written[offset]
+    assert not int(dut.greedy.value)
+    for k in range(2 * NUMBER_BITS):
+        start, prompt_end = random.getrandbits(NUMBER_BITS), random.randrange(2, 1 << NUMBER_BITS)
+        position = start ^ 1 << k if k < NUMBER_BITS else random.choice([start, prompt_end - 1, prompt_end - 2])
+        for offset, value in ((0x4C, start), (0x54, prompt_end), (0x48, position)):
+            await host.write(REGISTERS + offset, value)
+        await bench.settled(dut)
+        assert int(dut.at_start.value) == (position == start), (start, position)
+        # A position that no limit lets through is none.
+        assert position == (1 << NUMBER_BITS) - 1 or int(dut.unwanted.value) == (position + 1 < prompt_end)
+        await bench.cycles(dut)
+    await host.write(REGISTERS + 0x48, written[0x48])
+    dut.running.value = 1
+    await host.write(REGISTERS + 0x48, 1)
+    assert await host.read(REGISTERS + 0x48) == written[0x48], "position must not change while running"
+    dut.running.value = 0
+    await host.write(REGISTERS + 0x48, 0)
 
 
 @cocotb.test()
@@ -47,50 +80,26 @@ async def address_map(dut):
             assert (await host.call(write, address, 1))[1] == 1, hex(address)
     for address in (PROGRAM, SCALARS):
         assert (await host.call(False, address))[1] == 1, "write only"
-    constants = {0x00: 0x4E525453, 0x04: 0x01010202, 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes,
+    constants = {0x00: 0x4E525453, 0x04: int.from_bytes(VERSIONS[k] for k in ("image", "numerics", "isa", "protocol")), 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes,
                  0x20: c.clock_hz,
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
                        | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,
-                 0x1C: c.activation_words | c.ring << 16, 0x24: int(c.digest[:8], 16)}
+                 0x1C: c.activation_words | c.ring << 16, 0x24: int(c.digest[:8], 16), 0x28: c.top_k}
     for offset, value in constants.items():
         assert await host.read(REGISTERS + offset) == value, hex(offset)
         await host.write(REGISTERS + offset, 0)
         assert await host.read(REGISTERS + offset) == value, hex(offset)
-    assert await host.read(REGISTERS + 0x60) == ((1 << NUMBER_BITS) - 1 if c.counters else 0)  # stop: none
-    written = {o: random.getrandbits(32) for o in (0x48, 0x4C, 0x50, 0x54, 0x58, 0x60)} | {0x5C: 1}
-    for offset, value in written.items():
-        await host.write(REGISTERS + offset, value)
-    written = {o: v if o == 0x58 else v & (1 << NUMBER_BITS) - 1 for o, v in written.items()}
-    for offset, value in written.items():
-        assert await host.read(REGISTERS + offset) == (value if c.counters or offset == 0x48 else 0), hex(offset)
-    for offset, name in ((0x58, "seed"), (0x48, "position")):
-        assert int(getattr(dut, name).value) == written[offset]
-    assert not int(dut.greedy.value)
-    for k in range(2 * NUMBER_BITS):
-        start, prompt_end = random.getrandbits(NUMBER_BITS), random.randrange(2, 1 << NUMBER_BITS)
-        position = start ^ 1 << k if k < NUMBER_BITS else random.choice([start, prompt_end - 1, prompt_end - 2])
-        for offset, value in ((0x4C, start), (0x54, prompt_end), (0x48, position)):
-            await host.write(REGISTERS + offset, value)
-        await bench.settled(dut)
-        assert int(dut.at_start.value) == (position == start), (start, position)
-        # A position that no limit lets through is none.
-        assert position == (1 << NUMBER_BITS) - 1 or int(dut.unwanted.value) == (position + 1 < prompt_end)
-        await bench.cycles(dut)
-    await host.write(REGISTERS + 0x48, written[0x48])
+    if c.batch == 1:
+        await own_registers(dut, host, random)
     counts = [random.getrandbits(32 if k not in (8, 9, 10) else c.frame_counter_bits) for k in range(13)]
     dut.values.value = sum(v << 32 * k for k, v in enumerate(counts[:8] + counts[11:]))
     dut.frames_bad.value, dut.frames_lost.value, dut.line_errors.value = counts[8:11]
     for k, value in enumerate(counts):
         assert await host.read(REGISTERS + 0x80 + 4 * k) == (value if c.counters or k in (8, 9, 10) else 0)
-    dut.running.value = 1
-    await host.write(REGISTERS + 0x48, 1)
-    assert await host.read(REGISTERS + 0x48) == written[0x48], "position must not change while running"
-    dut.running.value = 0
-    await host.write(REGISTERS + 0x48, 0)
     ring = {}
     for _ in range(40):
-        entry = random.randrange(c.ring)
+        entry = random.randrange(c.batch * c.ring)
         ring[entry] = random.getrandbits(NUMBER_BITS)
         await host.write(RING + 4 * entry, ring[entry])
     for entry, value in ring.items():
@@ -112,8 +121,9 @@ async def address_map(dut):
         value = random.getrandbits(32)
         slot, lane, scalar = random.randrange(c.program_words), random.randrange(3), random.randrange(32)
         await host.write(PROGRAM + 16 * slot + 4 * lane, value)
-        await host.write(SCALARS + 4 * scalar, value)
-        expected += [("program_write", slot, lane, value), ("scalar_write", scalar, value & 0xFFFFFF)]
+        of = random.randrange(c.batch)
+        await host.write(SCALARS + 128 * of + 4 * scalar, value)
+        expected += [("program_write", slot, lane, value), ("scalar_write", of, scalar, value & 0xFFFFFF)]
     assert seen == expected and not events.items
 
 
@@ -146,7 +156,7 @@ async def pacing(dut):
             tokens, left = set(), random.randint(1, 12)
             while left > 0 or not tokens:
                 await bench.settled(d)
-                position, left = int(d.position.value), left - 1
+                position, left = int(d.positions.value), left - 1
                 if int(d.token_valid.value):
                     tokens.add(int(d.token.value))
                 await bench.cycles(d)
@@ -193,7 +203,7 @@ async def pacing(dut):
     await rest()
     expected = [(first + k, prompt[k] if k < 6 else sampled[first + k]) for k in range(12)]
     assert processed == expected
-    assert events.items == [{"position": p, "token": t} for p, t in sampled.items()]
+    assert events.items == [{"slot": 0, "position": p, "token": t} for p, t in sampled.items()]
     assert await host.read(REGISTERS + 0x48) == first + 12
     assert await host.read(REGISTERS + 0x44) == 2
     for position, token in sampled.items():
@@ -214,7 +224,7 @@ async def pacing(dut):
     await rest(600)
     assert [p for p, _ in processed] == [26, 27, 28, 29], "the stop token ends the run"
     assert await host.read(REGISTERS + 0x50) == (30 if c.counters else 0) and await host.read(REGISTERS + 0x48) == 30
-    assert await host.read(RING + 4 * (30 % c.ring)) == stop and events.items[-1] == {"position": 30, "token": stop}
+    assert await host.read(RING + 4 * (30 % c.ring)) == stop and events.items[-1] == {"slot": 0, "position": 30, "token": stop}
 
     dut.fault.value = 1
     await host.write(REGISTERS + 0x50, 40)
@@ -251,7 +261,7 @@ async def reset_race(dut):
     async def watch():
         while True:
             await bench.settled(dut)
-            beyond.append(int(dut.go.value) and int(dut.position.value) >= 50)
+            beyond.append(int(dut.go.value) and int(dut.positions.value) >= 50)
             await bench.cycles(dut)
 
     cocotb.start_soon(watch())

@@ -37,9 +37,23 @@ def test_sequencer_special(name, case):
     bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase=case, env=parameters(name))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("case, stall", [("address_map", 0.0), ("address_map", 0.5), ("pacing", 0.0),
-                                         ("reset_race", 0.0)])
+@pytest.mark.parametrize("name, case, stall", [
+    (name, case, stall) for name, config in CONFIGS.items()
+    for case, stall in (("address_map", 0.0), ("address_map", 0.5), ("pacing", 0.0), ("reset_race", 0.0))
+    if config.batch == 1 or case == "address_map"])
 def test_registers(name, case, stall):
-    bench.run(Registers(CONFIGS[name]), "bench_registers", f"registers_{name}", testcase=case,
+    bench.run(Registers(CONFIGS[name]), "bench_registers", top("registers", name), testcase=case,
               env=parameters(name, STALL=stall))
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("case, stall", [("independent", 0.3), ("chained", 0.0), ("chained", 0.3)])
+def test_slots(name, case, stall):
+    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase=case,
+              env=parameters(name, STALL=stall))
+
+
+def test_scalar_waits():
+    name = "lanes40,batch=2"
+    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase="scalar_waits",
+              env=parameters(name))
