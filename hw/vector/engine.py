@@ -141,7 +141,10 @@ class _Core(wiring.Component):
     def _write(self, m, write_back, valid, last, slots, control):
         """Destinations."""
         kind = write_back.kind
-        to_banks = (kind == D.VECTOR) | (kind == D.LIST) if self.config.top_k else kind == D.VECTOR
+        to_banks = kind == D.VECTOR
+        if self.config.top_k:
+            to_banks = to_banks | (kind == D.LIST)
+            m.d.comb += [control.keys.eq(valid & (kind == D.LIST)), control.scores.eq(valid & (kind == D.SAMPLE))]
         is_code = (kind == D.ACTIVATION0) | (kind == D.ACTIVATION1)
         values, codes = (Cat(*(getattr(slot, name).as_value() for slot in slots)) for name in ("values", "codes"))
         host = self.scalar_write
@@ -160,7 +163,6 @@ class _Core(wiring.Component):
         for slot in slots:
             m.d.comb += [slot.host_address.eq(host.address), slot.host_data.eq(host.data)]
         m.d.comb += [
-            control.keys.eq(valid & (kind == D.LIST)), control.scores.eq(valid & (kind == D.SAMPLE)),
             control.banks.eq(write_back.banks & (valid & to_banks).replicate(3)),
             control.scalar.eq(valid & last & (kind == D.SCALAR)),
             self.mem_valid.eq(valid & (kind == D.MEM)), self.last.eq(last),

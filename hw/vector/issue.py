@@ -163,7 +163,7 @@ class Issue(wiring.Component):
         fresh = Signal()
         step = Signal()
         begin = Signal()
-        list_waits = Signal()  # for keys and scores that a list has not taken or that are on their way to it
+        list_waits = Signal()
         m.d.comb += [
             uses_random.eq((vop.a_kind == A.RANDOM.value) | (vop.c_kind == 4)),
             uses_fields.eq((vop.table == NONE) | (vop.table >= EXPONENT)),
@@ -182,8 +182,7 @@ class Issue(wiring.Component):
                     self.idle.eq(1), operand.eq(vop.a_address), self.scalar_address.eq(vop.a_address),
                     begin.eq(self.command.valid & ~young & (hold == 0) & ~self.scalar_taken
                              & (self.drained | ~(vop.wait | uses_random | command.start))
-                             & ~(self.key_busy & uses_random)
-                             & ~(list_waits & (vop.d_kind == D.LIST.value))),
+                             & ~(self.key_busy & uses_random) & ~list_waits),
                 ]
                 m.d.sync += sum_index.eq(Mux(vop.one, 0, command.offset))
                 with m.If(begin & command.start):
@@ -252,8 +251,9 @@ class Issue(wiring.Component):
         m.d.sync += [pulled.eq(self.pull), pulled_last.eq(self.pull_last)]
 
         if self._lists:
+            # For keys and scores that a list has not taken or that are on their way to it.
             under_way = Signal(range(WRITE_STAGE + 1))
-            m.d.comb += list_waits.eq(self.list_pending | (under_way != 0))
+            m.d.comb += list_waits.eq((vop.d_kind == D.LIST.value) & (self.list_pending | (under_way != 0)))
             with m.If(under_way != 0):
                 m.d.sync += under_way.eq(under_way - 1)
             with m.If(self.issue & self.issue_last & (self.fields.d_kind >= D.SAMPLE.value)):

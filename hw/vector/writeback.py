@@ -70,8 +70,8 @@ class WriteBack(wiring.Component):
             step = Cat(Const(1, min(sum_bits, address_bits)),
                        (d_mod & self.wrap[end]).replicate(max(0, address_bits - sum_bits)))
             m.d.sync += self.address.eq(self.address + step)
-        mask = tail | ~self.last[end].replicate(lanes)
         m.d.comb += [
-            self.mask.eq(mask), self.count.eq(sum(mask[lane] for lane in range(lanes)) if lanes > 1 else 1),
+            self.mask.eq(tail | ~self.last[end].replicate(lanes)),
+            self.count.eq(sum(self.mask[lane] for lane in range(lanes)) if lanes > 1 else 1),
         ]
         return m
