@@ -254,6 +254,7 @@ class Issue(wiring.Component):
             # The keys of the last strip have been written by now, as its scores have been issued since. They are
             # pending until all scores have been written and taken.
             m.d.comb += list_waits.eq((vop.d_kind == D.LIST.value) & self.list_pending)
+
         if sums <= WRITE_STAGE:
             # A partial sum is written WRITE_STAGE cycles after it was read, and can be read in the cycle after that.
             pause = WRITE_STAGE + 1 - sums
