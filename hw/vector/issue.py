@@ -251,13 +251,9 @@ class Issue(wiring.Component):
         m.d.sync += [pulled.eq(self.pull), pulled_last.eq(self.pull_last)]
 
         if self._lists:
-            # For keys and scores that a list has not taken or that are on their way to it.
-            under_way = Signal(range(WRITE_STAGE + 1))
-            m.d.comb += list_waits.eq((vop.d_kind == D.LIST.value) & (self.list_pending | (under_way != 0)))
-            with m.If(under_way != 0):
-                m.d.sync += under_way.eq(under_way - 1)
-            with m.If(self.issue & self.issue_last & (self.fields.d_kind >= D.SAMPLE.value)):
-                m.d.sync += under_way.eq(WRITE_STAGE)
+            # The keys of the last strip have been written by now, as its scores have been issued since. They are
+            # pending until all scores have been written and taken.
+            m.d.comb += list_waits.eq((vop.d_kind == D.LIST.value) & self.list_pending)
 
         if sums <= WRITE_STAGE:
             # A partial sum is written WRITE_STAGE cycles after it was read, and can be read in the cycle after that.

@@ -345,7 +345,7 @@ async def host_writes(dut):
     waits = []
 
     async def host():
-        for _ in range(400):
+        for _ in range(150):
             waits.append(await engine.scalar(random.choice(own), engine.number(), random.randrange(BATCH)))
             await bench.cycles(dut, random.randrange(3))
 
@@ -357,8 +357,10 @@ async def host_writes(dut):
                             da=random.randrange(2, 20), slots=random.choice((255, 1 << slot))))
             engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, peak=random.choice((1, 2)), k=random.randrange(2, 20)),
                         random.choice((1, 2 * LANES)))
-            engine.send(Vop(one=1, a=1, aa=random.randrange(SPAN), ba=1, d=MEM, slot=slot))
-            engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, d=SAMPLE), LANES)
+            # Several memory words: the engine stands still while the store is not ready.
+            engine.send(Vop(a=1, aa=random.randrange(SPAN), ba=1, d=MEM, slot=slot), 4 * LANES)
+            # The score of the last beat is written when the result of the next operation comes, with 8 lanes.
+            engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, d=SAMPLE), 12 * LANES)
         await bench.until(dut, lambda: not engine.command.items, 2_000, "operations")
     await task
     assert max(waits) > 0 or not BATCH > 1, "no write of the host met one of an operation"
