@@ -1,7 +1,8 @@
 """Proofs about the sequencer, with any program and any engines that keep their side of docs/isa.md.
 
 What hardware guarantees, and is proved here: no product is issued while a vector operation may still write codes, no
-second store before the words of the first, at most two products (`array_credit`), each instruction once and in order.
+second store before the words of the first, at most two products (`array_credit`), each instruction once and in order;
+with several slots none of those in a slot loop that are not for its slot, and the others with the slots that they write.
 What the program guarantees, that no code is written which a product may read, is in `tests/unit/test_hazards.py`.
 """
 
@@ -18,6 +19,7 @@ from sterna.hw.vector import slot
 pytestmark = pytest.mark.formal
 CONFIG = replace(PRESETS["lanes40"], program_words=16, memory_bytes=512, vector_words=32, register_bits=16)
 SLOW = replace(CONFIG, clock_hz=24_000_000)
+SLOTS = replace(CONFIG, batch=2)
 
 
 class AnyMemory(Elaboratable):
@@ -75,23 +77,26 @@ def sequencer(module, config=CONFIG):
         lsb, width = isa.FIELDS[opcode][name]
         return word[lsb:lsb + width]
 
+    many = config.batch > 1
+    passes, all_slots = (_slots(proof, dut, inside, is_, done, field) if many else (0, None))
     proof.implies("instruction_stays", issue_ & proof.past(issue_), word == proof.past(word))
     commands = {isa.MATVEC: dut.product, isa.FETCH: dut.fetch, isa.STORE: dut.store}
     for opcode, port in commands.items():
         name = isa.OPCODE_NAMES[opcode].lower()
-        proof.implies(f"{name}_offered", port.valid, is_(opcode))
-        proof.implies(f"{name}_once", is_(opcode) & done, taken(port))
+        proof.implies(f"{name}_offered", port.valid, is_(opcode) & ~passes)
+        proof.implies(f"{name}_once", is_(opcode) & done, taken(port) | passes)
         proof.implies(f"{name}_no_more", proof.past(taken(port)), ~issue_)
     starts_sampling = is_(isa.SAMPLE) & ~field(isa.SAMPLE, "end")
-    proof.implies("vector_offered", dut.vector.valid, is_(isa.VOP) | starts_sampling)
+    proof.implies("vector_offered", dut.vector.valid, (is_(isa.VOP) | starts_sampling) & ~passes)
     proof.implies("vector_start", dut.vector.valid, dut.vector.payload.start == starts_sampling)
-    proof.implies("vector_once", (is_(isa.VOP) | starts_sampling) & done, taken(dut.vector))
+    proof.implies("vector_once", (is_(isa.VOP) | starts_sampling) & done, taken(dut.vector) | passes)
     proof.implies("vector_no_more", proof.past(taken(dut.vector)), ~issue_)
     proof.offers_well(vector=dut.vector, product=dut.product, fetch=dut.fetch, store=dut.store, section=dut.section)
 
     # One section for each instruction that takes from the stream, announced before the engine has the instruction.
     streams = is_(isa.VOP) & ((field(isa.VOP, "a_kind") == isa.A_STREAM32) | (field(isa.VOP, "a_kind")
                                                                             == isa.A_STREAM8))
+    streams &= ~passes
     announced = Signal()
     m.d.sync += announced.eq(issue_ & ~done & (announced | taken(dut.section)))
     proof.implies("section_for_stream", dut.section.valid, (is_(isa.MATVEC) | streams) & ~announced)
@@ -113,7 +118,8 @@ def sequencer(module, config=CONFIG):
 
     # Faults.
     condition = field(isa.JUMP, "condition")
-    illegal = issue_ & ((word[:4] >= isa.WALK) | (is_(isa.JUMP) & (condition > isa.FRESH)))
+    illegal = issue_ & (((word[:4] >= isa.WALK) & ~(many & (word[:4] == isa.SLOT)))
+                        | (is_(isa.JUMP) & (condition > (isa.CHAINED if many else isa.FRESH))))
     faulty = Signal()
     m.d.sync += faulty.eq(faulty | illegal)
     proof.claim("fault", dut.fault == faulty)
@@ -136,10 +142,12 @@ def sequencer(module, config=CONFIG):
     with m.Switch(condition):
         for code, value in ((isa.ALWAYS, 1), (isa.LAST_LAYER, loop == 1), (isa.NOT_WANTED, dut.unwanted),
                             (isa.GREEDY, dut.greedy), (isa.AT_START, dut.at_start),
-                            (isa.FRESH, no_token_yet)):
+                            (isa.FRESH, no_token_yet), *([(isa.CHAINED, dut.chained)] if many else [])):
             with m.Case(code):
                 m.d.comb += jumps.eq(value)
     goes = more | (is_(isa.JUMP) & jumps) | (is_(isa.AGAIN) & (loop > 1))
+    if many:
+        goes |= is_(isa.SLOT) & field(isa.SLOT, "again") & all_slots
     following = Signal(32)
     m.d.comb += following.eq(Mux(goes, field(isa.NEXT, "target"), pc + 1))
     with m.If(done & is_(isa.STRIP)):
@@ -169,7 +177,42 @@ def sequencer(module, config=CONFIG):
     proof.check(3, induction=True, search_cycles=9)
 
 
-@pytest.mark.parametrize("config", [CONFIG, SLOW], ids=["fast", "slow"])
+def _slots(proof, dut, inside, is_, done, field):
+    """The slot loop of docs/isa.md beside that of the sequencer; whether the present instruction is not for its slot,
+    and whether a further slot of the loop follows.
+    """
+    m, batch = proof.m, len(dut.active)
+    looping, slot, chosen, everywhere, prior = (Signal(8, name=f"isa_{name}") for name in (
+        "looping", "slot", "chosen", "everywhere", "prior"))
+    with m.If(done & is_(isa.SLOT)):
+        with m.If(~field(isa.SLOT, "again")):
+            which = field(isa.SLOT, "which")
+            m.d.sync += [looping.eq(1), slot.eq(0), prior.eq(field(isa.SLOT, "prior") & dut.chained),
+                         everywhere.eq((which == isa.READS) & dut.chained)]
+            with m.Switch(which):
+                for code, name in enumerate(isa.WHICH):
+                    with m.Case(code):
+                        m.d.sync += chosen.eq(getattr(dut, name))
+        with m.Elif((slot == batch - 1) | ~looping[0]):
+            m.d.sync += [looping.eq(0), slot.eq(0), prior.eq(0)]
+        with m.Else():
+            m.d.sync += slot.eq(slot + 1)
+    proof.claim("slot_loop", (inside["slots.here"] == Mux(looping, 1 << slot[:3], 0)) & (looping < 2)
+                & (inside["slots.number"] == slot) & (slot < batch) & (looping[0] | (slot == 0)))
+    proof.claim("slot_kept", (inside["slots.chains"] == prior) & (~looping[0] | (
+        (inside["slots.chosen"] == chosen) & (inside["slots.spreads"] == everywhere))))
+    proof.claim("slot", dut.slot == slot)
+    command = dut.vector.payload
+    skipped = looping[0] & ~(chosen >> slot[:3])[0]
+    passes = skipped & (is_(isa.VOP) | is_(isa.FETCH) | is_(isa.STORE))
+    proof.implies("passed", passes, done)
+    proof.implies("slots_written", dut.vector.valid, command.slots[:batch] == Mux(
+        looping[0] & ~everywhere[0], 1 << slot[:3], (1 << batch) - 1))
+    proof.implies("slot_of_command", dut.vector.valid, (command.slot == slot) & (command.prior == prior))
+    return passes, looping[0] & (slot < batch - 1)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SLOW, SLOTS], ids=["fast", "slow", "slots"])
 def test_sequencer(config):
     sequencer(planted("control.sequencer"), config)
 
@@ -179,7 +222,8 @@ def test_sequencer(config):
     ("m.d.sync += [announced.eq(0), vl_fresh.eq(0)]", "m.d.sync += [vl_fresh.eq(0)]", "announced"),
     ("done.eq(~self.vector_busy & self.store_idle)", "done.eq(~self.vector_busy)", "waitm"),
     ("with m.If(vl_fresh & rest[-1]):", "with m.If(vl_fresh & ~rest.any()):", "vl"),
-    ("done.eq(field(isa.JUMP, \"condition\") <= isa.FRESH)", "done.eq(field(isa.JUMP, \"condition\") <= 7)", "fault"),
+    ("done.eq(field(isa.JUMP, \"condition\") <= len(conditions) - 1)", "done.eq(field(isa.JUMP, \"condition\") <= 7)",
+     "fault"),
     ("[pc.eq(-1), fresh.eq(0)]", "pc.eq(-1)", "no_token_yet|next_instruction"),
     ("more.eq(~rest[-1] & rest[:-1].any())", "more.eq(~rest[-1])", "left|next_instruction|offset|vl"),
     ("jump.eq(loop[1:].any())", "jump.eq(loop != 0)", "next_instruction"),
@@ -187,6 +231,19 @@ def test_sequencer(config):
 def test_sequencer_catches_planted_bug(old, new, claim):
     with disproved(match=claim):
         sequencer(planted("control.sequencer", old, new))
+
+
+@pytest.mark.parametrize("old, new, claim", [
+    ("acts = issue & ~passes", "acts = issue", "vector_offered|fetch_offered|store_offered|section_for_stream"),
+    ("self.section.valid.eq(acts & section_first)", "self.section.valid.eq(issue & section_first)",
+     "section_for_stream|announced"),
+    ("done.eq(is_op[isa.VOP] | addresses.ready), ", "", "passed"),
+    ("slots.again & slots.repeat", "slots.again", "next_instruction"),
+    ("self.vector.payload.prior.eq(slots.chains)", "self.vector.payload.prior.eq(slots.chained)", "slot_of_command"),
+])
+def test_slots_catch_planted_bug(old, new, claim):
+    with disproved(match=claim):
+        sequencer(planted("control.sequencer", old, new), SLOTS)
 
 
 def codes_while_busy(module):

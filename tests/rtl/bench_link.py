@@ -14,6 +14,7 @@ from streams import StreamDriver, StreamMonitor
 STALL = float(os.environ.get("STALL", "0"))
 CREDITS = int(os.environ.get("CREDITS", "2"))
 NUMBER_BITS = int(os.environ.get("NUMBER_BITS", "32"))  # of an event's position and token
+BATCH = int(os.environ.get("BATCH", "1"))
 MEMORY_BYTES = 4096
 
 
@@ -131,13 +132,13 @@ async def windowed_requests(dut):
             wanted.append(execute(model, request))
             line += request.encode() + bytes(random.randrange(3))
         for _ in range(random.choice([0, 0, 1, 3])):
-            events.append({"position": random.getrandbits(NUMBER_BITS),
+            events.append({"slot": random.randrange(BATCH), "position": random.getrandbits(NUMBER_BITS),
                            "token": random.choice([0, random.getrandbits(NUMBER_BITS)])})
             board.event.send(events[-1])
         seen += await board.exchange(line)
     assert [f for f in seen if f.kind != Kind.TOKEN] == wanted
     assert [f for f in seen if f.kind == Kind.TOKEN] == \
-        [Frame(Kind.TOKEN, 0, e["position"], 4, e["token"].to_bytes(4, "little")) for e in events]
+        [Frame(Kind.TOKEN, e["slot"], e["position"], 4, e["token"].to_bytes(4, "little")) for e in events]
     assert {a: w for a, w in board.memory.items() if w} == {a: w for a, w in model.items() if w}
     assert board.count("frames_bad") == 0 and board.count("frames_lost") == 0
 

@@ -225,8 +225,11 @@ class Bench {
         if (answer)
             t.response___05Fpayload = answers_.front().second;
         t.event___05Fvalid = !events.empty();
-        if (!events.empty())
-            t.event___05Fpayload = events.front();
+        if (!events.empty()) {
+            t.event___05Fpayload[0] = uint32_t(events.front());
+            t.event___05Fpayload[1] = uint32_t(events.front() >> 32);
+            t.event___05Fpayload[2] = 0;  // the slot
+        }
         t.clk = 0;
         t.eval();
         if (!t.rst)

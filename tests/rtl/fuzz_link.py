@@ -23,7 +23,7 @@ HARNESS = Path(__file__).with_name("fuzz_link.cpp")
 
 def program(credits, slow):
     """Path of the compiled harness; built once per text of gateware and harness."""
-    config = SimpleNamespace(credits=credits, slow=slow, register_bits=32, frame_counter_bits=32)
+    config = SimpleNamespace(credits=credits, slow=slow, register_bits=32, frame_counter_bits=32, batch=1)
     text = verilog(Link(config), "link")
     digest = hashlib.sha256((text + HARNESS.read_text()).encode()).hexdigest()[:16]
     folder = toolchain.BUILD / "rtl" / f"fuzz-link-{digest}"

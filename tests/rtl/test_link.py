@@ -28,13 +28,15 @@ def test_units(unit, stall, simulator):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("credits, stall", [(2, 0.0), (2, 0.5), (3, 0.2), (8, 0.2), (1, 0.3)])
-@pytest.mark.parametrize("slow", [False, True])
-def test_link(credits, stall, slow):
+@pytest.mark.parametrize("slow, batch, credits, stall", [
+    *((slow, 1, credits, stall) for slow in (False, True)
+      for credits, stall in ((2, 0.0), (2, 0.5), (3, 0.2), (8, 0.2), (1, 0.3))),
+    (False, 4, 2, 0.3)])
+def test_link(slow, batch, credits, stall):
     config = SimpleNamespace(credits=credits, slow=slow, register_bits=16 if slow else 32,
-                             frame_counter_bits=8 if slow else 32)
-    bench.run(Link(config), "bench_link", "link_slow" if slow else "link", "icarus",
-              env={"STALL": stall, "CREDITS": credits, "NUMBER_BITS": config.register_bits})
+                             frame_counter_bits=8 if slow else 32, batch=batch)
+    bench.run(Link(config), "bench_link", "link_slow" if slow else f"link{batch}", "icarus",
+              env={"STALL": stall, "CREDITS": credits, "NUMBER_BITS": config.register_bits, "BATCH": batch})
 
 
 @pytest.mark.rtl
