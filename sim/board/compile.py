@@ -153,7 +153,7 @@ def _program(config, device, waves, on_compile, baud):
     on_compile(f"building the simulated board {config.name!r} (once per configuration)")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")
     text = verilog.board_verilog(config, device, waves, baud)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
