@@ -50,7 +50,7 @@ class Run:
     def __init__(self, machine, active, chained, owners, positions):
         self._machine, self.active, self.chained = machine, active, chained
         self._owners, self._positions = owners, positions
-        self._count = np.count_nonzero(active)  # n of chained slots
+        self._count = int(np.count_nonzero(active))  # n of chained slots
         self._last = self._count - 1
         used = [(owner, position) for owner, position, on in zip(owners, positions, active, strict=True) if on]
         self.tokens = [self._read(owner, position) for owner, position in zip(owners, positions, strict=True)]
