@@ -62,10 +62,7 @@ def test_port_gives_the_text_of_golden(sterna, folder):
 PROMPTS = ("One day", "x", "Once upon a time there was", "A cat", "zz", "The dog ran")
 
 
-STOPS = [part for character in "aeioulnrst,." for part in ("--stop", character)]
-
-
-@pytest.mark.parametrize("flags", [(), ("--no-display-prompt", *STOPS), ("-c", 14)], ids=["plain", "stops", "context"])
+@pytest.mark.parametrize("flags", [(), ("--no-display-prompt", "--stop", "e"), ("-c", 14)])
 @pytest.mark.parametrize("info", [None, DEVICE, SLOTS], ids=["golden", "device", "slots"])
 def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags, info):
     flags = ("generate", "-m", folder, "-n", 20, "-s", 5, "--temp", 0.7, *flags)
@@ -74,9 +71,6 @@ def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags,
     several = [part for prompt in prompts for part in ("-p", prompt)]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n\n")
     if info is None:
-        counts = [json.loads(sterna(*flags, "--json", "--device", "golden", "-p", prompt)[2])["tokens"]
-                  for prompt in prompts]
-        assert json.loads(sterna(*flags, "--json", "--device", "golden", *several)[2])["tokens"] == sum(counts)
         assert sterna(*flags, *several, "--device", "golden")[:2] == (0, wanted)
         assert sterna(*flags, "--prompts", tmp_path / "prompts.txt", "--device", "golden")[:2] == (0, wanted)
         return
@@ -93,8 +87,7 @@ def test_drafts_do_not_change_the_text(sterna, folder):
     wanted = sterna(*flags, "--device", "golden")[1]
     with served(GoldenDevice(Model(folder).packed, SLOTS)) as url:
         code, out, err = sterna(*flags, "--device", url, "--draft", 3)
-        assert (code, out) == (0, wanted)
-        assert re.search(r"slots: +[1-4]\.\d\d tokens per run of the program, gen", err)
+        assert (code, out) == (0, wanted) and re.search(r"slots: +[1-4]\.\d\d tokens per run of the program, gen", err)
         code, out, err = sterna(*flags, "-p", "One", "--device", url, "--draft", 3)  # one after the other
         assert (code, out) == (0, wanted + "\n" + sterna("generate", "-m", folder, "-p", "One", *flags[5:],
                                                          "--device", "golden")[1])
@@ -117,9 +110,9 @@ def test_state_of_a_text_moves_out_of_the_slots(sterna, folder, tmp_path):
     (("--device", "sim:sim,batch=3"), "batch 3: use one of 1, 2, 4, 8"),
     (("--device", "sim:sim,batch"), "'batch' changes nothing: use PARAMETER=NUMBER"),
     (("--top-k", "65"), "--top-k 65: the list of this build has 64 tokens"),
-    (("--top-k", "40", "--device", "sim"), "--top-k 40: this build has no list of the best tokens"),
-    (("--top-p", "0.9", "--device", "sim"), "--top-p 0.9: this build has no list of the best tokens"),
-    (("--top-k", "17", "--device", "sim:sim,top_k=16"), "--top-k 17: the list of this build has 16"),
+    (("--top-k", "40", "--device", "sim:sim,top_k=0"), "--top-k 40: this build has no list of the best tokens"),
+    (("--top-p", "0.9", "--device", "sim:sim,top_k=0"), "--top-p 0.9: this build has no list of the best tokens"),
+    (("--top-k", "17", "--device", "sim:sim,top_k=16"), "--top-k 17: the list of this build has 16 tokens: use 1 to 16"),
     (("--top-k", "-1"), "--top-k -1: use 0 (off)"), (("--top-p", "0"), "--top-p 0: use more than 0"),
     (("--top-p", "nan"), "--top-p nan: use more than 0"), (("--top-p", "1.5"), "--top-p 1.5: use more than 0"),
     (("--repeat-penalty", "1.1"), "--repeat-penalty 1.1: no device keeps count of what it has made"),
