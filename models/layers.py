@@ -43,10 +43,31 @@ def split_gradient(grad, step, codes):
     return torch.round(grad / grad_step).to(torch.int8), grad_step, grad * step, codes.float()
 
 
+def split_gradient_bf16(grad, step):
+    """The operands of the two backward products in bfloat16: grad, and grad * step."""
+    return grad.bfloat16(), (grad * step).bfloat16()
+
+
+def scale_back(acc, mean):
+    """A bfloat16 product back to float32 and to real units."""
+    return acc.float() * mean
+
+
+def quantise_bf16(y):
+    """As ``quantise``, with the codes in bfloat16, which holds them exactly."""
+    codes, step = quantise(y)
+    return codes.bfloat16(), step
+
+
 def quantise_int8(y):
     """As ``quantise``, with the codes in int8 (which never reach -128)."""
     codes, step = quantise(y)
     return codes.to(torch.int8), step
+
+
+def mm_float32(a, b):
+    """The product of bfloat16 matrices in float32: a bfloat16 product would round its result."""
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
 class TernaryProduct(torch.autograd.Function):
@@ -66,11 +87,9 @@ class TernaryProduct(torch.autograd.Function):
             trits = trits.to(torch.int8)
             acc = torch._int_mm(codes, trits.t().contiguous())
         elif products == "bf16":
-            codes, step = quantise(y)
-            codes, trits = codes.bfloat16(), trits.bfloat16()
-            # A bfloat16 product rounds its result; only the GPU offers a float32 one.
-            acc = (torch.mm(codes, trits.t(), out_dtype=torch.float32) if y.is_cuda else
-                   codes.float() @ trits.float().t())
+            codes, step = quantise_bf16(y)
+            trits = trits.bfloat16()
+            acc = mm_float32(codes, trits.t())
         else:
             codes, step = quantise(y)
             acc = codes @ trits.t()
@@ -83,8 +102,10 @@ class TernaryProduct(torch.autograd.Function):
         if ctx.products == "int8":
             rows, grad_step, grad, codes = split_gradient(grad, step, codes)
             return rescale(torch._int_mm(rows, trits), grad_step, mean), grad.t() @ codes, None
-        grad_y = (grad.to(trits.dtype) @ trits).float() * mean
-        return grad_y, ((grad * step).to(codes.dtype).t() @ codes).float(), None
+        if ctx.products == "bf16":
+            rows, grad = split_gradient_bf16(grad, step)
+            return scale_back(rows @ trits, mean), mm_float32(grad.t(), codes), None
+        return grad @ trits * mean, (grad * step).t() @ codes, None
 
 
 class BitLinear(nn.Module):
@@ -143,11 +164,11 @@ glu = GatedLinearUnit.apply
 
 
 class Block(nn.Module):
-    """x += MLGRU(norm(x)); x += GLU(norm(x)), over [N, T, H]."""
+    """x += MLGRU(norm(x)); x += GLU(norm(x)), over [N, T, H]; in training, dropout on what each half adds."""
 
-    def __init__(self, hidden, intermediate, eps, std):
+    def __init__(self, hidden, intermediate, eps, std, dropout=0.0):
         super().__init__()
-        self.eps = eps
+        self.eps, self.dropout = eps, dropout
         self.attn_norm = _Scale(hidden)
         self.attn = nn.Module()
         for name in "ifgo":
@@ -165,10 +186,13 @@ class Block(nn.Module):
         attn = self.attn
         f, c = mlgru_gates(attn.f_proj(y).view(n, t, hidden), attn.i_proj(y).view(n, t, hidden), lower, keep)
         h = linear_recurrence(f, c).reshape(n * t, hidden)
-        flat = flat + attn.o_proj(mlgru_output(attn.g_proj(y), h, attn.g_norm.weight, self.eps))
+        flat = flat + self._drop(attn.o_proj(mlgru_output(attn.g_proj(y), h, attn.g_norm.weight, self.eps)))
         y = rms_norm(flat, self.mlp_norm.weight, self.eps)
-        flat = flat + self.mlp.down_proj(glu(self.mlp.gate_proj(y)))
+        flat = flat + self._drop(self.mlp.down_proj(glu(self.mlp.gate_proj(y))))
         return flat.view(n, t, hidden)
+
+    def _drop(self, x):
+        return nn.functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class _Scale(nn.Module):
@@ -181,6 +205,6 @@ class _Scale(nn.Module):
 
 def compile_elementwise():
     """Let torch.compile fuse the element-wise functions of this module (needs a C++ compiler; about a minute)."""
-    for name in ("rms_norm", "quantise", "quantise_int8", "rescale", "split_gradient", "mlgru_gates", "mlgru_output",
-                 "glu_forward", "glu_backward"):
+    for name in ("rms_norm", "quantise", "quantise_bf16", "quantise_int8", "rescale", "split_gradient",
+                 "split_gradient_bf16", "scale_back", "mlgru_gates", "mlgru_output", "glu_forward", "glu_backward"):
         globals()[name] = torch.compile(globals()[name], dynamic=False)

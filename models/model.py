@@ -28,11 +28,14 @@ class ModelConfig:
 
 
 class LanguageModel(nn.Module):
-    """Token ids [N, T] and keep mask [N, T] -> logits [N * T, V]."""
+    """Token ids [N, T] and keep mask [N, T] -> logits [N * T, V].
 
-    def __init__(self, config):
+    ``dropout`` acts in training mode, on the embedding and on what each block adds; no checkpoint holds it.
+    """
+
+    def __init__(self, config, dropout=0.0):
         super().__init__()
-        self.config = config
+        self.config, self.dropout = config, dropout
         hidden, count = config.hidden_size, config.num_hidden_layers
         std = hidden**-0.5
         self.model = nn.Module()
@@ -40,7 +43,7 @@ class LanguageModel(nn.Module):
         nn.init.normal_(self.model.embeddings.weight, std=0.5)
         self.model.lower_bounds = nn.Parameter(torch.zeros(count, hidden))
         self.model.layers = nn.ModuleList(
-            layers.Block(hidden, config.intermediate_size, config.rms_norm_eps, std) for _ in range(count))
+            layers.Block(hidden, config.intermediate_size, config.rms_norm_eps, std, dropout) for _ in range(count))
         self.model.norm = layers._Scale(hidden)
         self.lm_head = layers.BitLinear(hidden, config.vocab_size, std)
 
@@ -57,6 +60,8 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids, keep):
         x = self.model.embeddings(ids)
+        if self.dropout:
+            x = nn.functional.dropout(x, self.dropout, self.training)
         keep = keep.unsqueeze(-1).to(x.dtype)
         for block, lower in zip(self.model.layers, self.lower_bounds(), strict=True):
             x = block(x, lower, keep)

@@ -1,6 +1,18 @@
 """Parallel scan of the gated linear recurrence h_t = f_t h_{t-1} + c_t (arXiv 2406.02528, section 3.3)."""
 
+from functools import cache
+from importlib.util import find_spec
+
 import torch
+
+
+@cache
+def _triton():
+    """The module of GPU kernels, None where Triton is not installed: the scan below runs on any device."""
+    if find_spec("triton") is None:
+        return None
+    from sterna.models import scan_triton
+    return scan_triton
 
 
 def _scan_rows(f, c):
@@ -34,13 +46,17 @@ class LinearRecurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, f, c):
-        h = _scan_rows(f.contiguous(), c.contiguous())
+        f, c = f.contiguous(), c.contiguous()
+        ctx.kernels = _triton() if f.is_cuda and f.dtype == torch.float32 else None
+        h = ctx.kernels.forward(f, c) if ctx.kernels else _scan_rows(f, c)
         ctx.save_for_backward(f, h)
         return h
 
     @staticmethod
     def backward(ctx, grad):
         f, h = ctx.saved_tensors
+        if ctx.kernels:
+            return ctx.kernels.backward(f, h, grad.contiguous())
         # The adjoint runs the same recurrence backwards in time, with f shifted by one step.
         shifted = torch.zeros_like(f)
         shifted[:, :-1] = f[:, 1:]

@@ -19,13 +19,14 @@ from sterna.models.model import LanguageModel, ModelConfig
 from sterna.sim.golden.strictjson import read_bytes, short
 
 RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
+OPTIONAL = {"dropout", "steps", "minutes"}
 CONFIG_BYTES = 1 << 20  # the largest configuration that is read
 MOST_PARAMETERS = 10**9
 _LARGE = 10**9
 LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hidden_size", "intermediate_size",
                                             "num_hidden_layers", "evaluate_every")},
           "row_tokens": (1, 1 << 20), "rows": (1, 1 << 20), "learning_rate": (0, 1000), "weight_decay": (0, 1000),
-          "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
+          "dropout": (0, 0.9), "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
 
 
 class TrainError(ValueError):
@@ -55,6 +56,7 @@ class TrainConfig:
     products: str
     seed: int
     evaluate_every: int
+    dropout: float = 0.0
     steps: int = 0
     minutes: float = 0.0
 
@@ -105,7 +107,7 @@ class TrainConfig:
         types = typing.get_type_hints(cls)
         if unknown := sorted(set(values) - set(types)):
             raise TrainError(f"{path}: unknown entry {short(unknown[0])}")
-        if missing := sorted(set(types) - set(values) - {"steps", "minutes"}):
+        if missing := sorted(set(types) - set(values) - OPTIONAL):
             raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
         for name, value in values.items():
             # A whole number may stand for a float, never the other way round.
@@ -140,6 +142,28 @@ def learning_rate(progress, warmup=0.02, decay_from=0.4, floor=0.02):
     return max(floor, 1 - (1 - floor) * (progress - decay_from) / (1 - decay_from))
 
 
+def pick_device(name="auto"):
+    """The torch.device called ``name``: "cpu", "cuda", "cuda:1", or "auto" for the GPU if there is one.
+
+    Raises
+    ------
+    TrainError
+        No such device, or none that PyTorch can use here.
+    """
+    usable = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if usable else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise TrainError(f"device {short(name)}: use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise TrainError(f"device {short(name)}: use auto, cpu or cuda")
+    if device.type == "cuda" and not (usable and (device.index or 0) < torch.cuda.device_count()):
+        raise TrainError(f"device {name}: PyTorch {torch.__version__} finds no such GPU here: use cpu")
+    return device
+
+
 class Trainer:
     """Holds everything that a resumed run needs; ``run`` yields one progress record per step.
 
@@ -150,10 +174,12 @@ class Trainer:
         The training stories.
     folder : Path
         Receives ``best/`` (a checkpoint folder), ``state.pt`` (to resume) and ``log.jsonl``.
+    device : str
+        As for ``pick_device``; a run may be resumed on another one.
     """
 
-    def __init__(self, config, text, folder):
-        self.config, self.folder = config, Path(folder)
+    def __init__(self, config, text, folder, device="cpu"):
+        self.config, self.folder, self.device = config, Path(folder), pick_device(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         stories = data.read_stories(text)
         if len(stories) <= config.holdout_stories:
@@ -177,14 +203,23 @@ class Trainer:
                               for ids in hold_ids)
         self.model = LanguageModel(ModelConfig(
             vocab_size=config.vocab_size, hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers, intermediate_size=config.intermediate_size))
+            num_hidden_layers=config.num_hidden_layers, intermediate_size=config.intermediate_size),
+            config.dropout)
         self.model.set_products(config.products)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98),
-                                           weight_decay=config.weight_decay)
+        self.model.to(self.device)  # the first weights come from the CPU's generator, so they are the same everywhere
+        self.optimiser = torch.optim.AdamW(self._groups(), lr=config.learning_rate, betas=(0.9, 0.98),
+                                           fused=self.device.type == "cuda")
         self.loss = cross_entropy
         self.step, self.tokens, self.elapsed, self.best, self.epoch, self.row = 0, 0, 0.0, math.inf, 0, 0
         if resumed:
             self._resume()
+
+    def _groups(self):
+        """Parameters with and without weight decay: norms and lower bounds are not pulled towards zero."""
+        named = list(self.model.named_parameters())
+        decayed = [name for name, p in named if p.ndim == 2 and not name.endswith("lower_bounds")]
+        return [{"params": [p for name, p in named if (name in decayed) == chosen], "weight_decay": decay}
+                for chosen, decay in ((True, self.config.weight_decay), (False, 0.0))]
 
     @staticmethod
     def _kept_tokenizer(path):
@@ -229,8 +264,12 @@ class Trainer:
             yield from self._steps(log)
 
     def _steps(self, log):
-        for taken, (inputs, targets, keep) in enumerate(self._batches()):
+        for taken, batch in enumerate(self._batches()):
             started = time.monotonic()
+            counted = int((batch[1] >= 0).sum())
+            inputs, targets, keep = (part.to(self.device) for part in batch)
+            if self.config.dropout:  # a function of seed and step, so that a resumed run drops the same
+                torch.manual_seed((self.config.seed << 32) + self.step)
             rate = self.config.learning_rate * learning_rate(self.progress)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -240,10 +279,11 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimiser.step()
             self.step += 1
-            self.tokens += int((targets >= 0).sum())
+            self.tokens += counted
+            loss = loss.item()  # waits for the device
             # The first steps of a process compile; they do not count as training time.
             self.elapsed += time.monotonic() - started if taken >= 2 else 0.0
-            record = {"step": self.step, "loss": round(loss.item(), 4), "lr": rate, "tokens": self.tokens,
+            record = {"step": self.step, "loss": round(loss, 4), "lr": rate, "tokens": self.tokens,
                       "seconds": round(self.elapsed, 1)}
             done = self.progress >= 1
             if done or self.step % self.config.evaluate_every == 0:
@@ -259,13 +299,15 @@ class Trainer:
     def evaluate(self):
         """Bits per byte on the held-out stories."""
         total, rows = 0.0, self.config.rows
+        self.model.eval()
         inputs, targets, keep = self.hold_rows
         for at in range(0, len(inputs), rows):
             short = rows - len(inputs[at:at + rows])
             batch = [torch.from_numpy(np.pad(part[at:at + rows], ((0, short), (0, 0)), constant_values=fill))
-                     for part, fill in ((inputs, 0), (targets, -1), (keep, False))]
+                     .to(self.device) for part, fill in ((inputs, 0), (targets, -1), (keep, False))]
             total += cross_entropy(self.model(batch[0], batch[2]), batch[1].reshape(-1).long(), ignore_index=-1,
                                    reduction="sum").item()
+        self.model.train()
         return total / math.log(2) / self.hold_bytes
 
     def _keep(self, bits):
@@ -289,7 +331,7 @@ class Trainer:
 
     def _resume(self):
         try:
-            state = torch.load(self.folder / "state.pt", weights_only=True)
+            state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises several kinds for a damaged file
             reason = str(error).splitlines()[0]
             raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: {reason}") from None

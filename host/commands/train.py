@@ -18,6 +18,7 @@ def train(
     config: Annotated[Path, typer.Argument(help="TOML configuration; see models/configs.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; one that exists is gone on with. Default: "
                                       "build/train/NAME.", show_default=False)] = None,
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU if PyTorch finds one), cpu or cuda.")] = "auto",
     fuse: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse operations with torch.compile: a minute "
                                        "at the start, then faster.")] = True,
 ):
@@ -35,9 +36,9 @@ def train(
     from sterna.models.train import TrainConfig, Trainer, read_log
     settings = TrainConfig.load(config)
     out = out or Path("build") / "train" / config.stem
-    trainer = Trainer(settings, settings.text_path(config), out)
+    trainer = Trainer(settings, settings.text_path(config), out, device)
     count = sum(p.numel() for p in trainer.model.parameters())
-    tell(f"{count:,} parameters, {sum(map(len, trainer.train_ids)):,} tokens of text"
+    tell(f"{count:,} parameters, {sum(map(len, trainer.train_ids)):,} tokens of text, on {trainer.device}"
          + (f"; going on behind step {trainer.step}" if trainer.step else ""))
     if trainer.step:
         plot_log(read_log(out), out / "loss.png")
