@@ -97,8 +97,9 @@ print("equal")
 """
 
 
+@pytest.mark.hardware
 def test_gpu_kernels_of_the_scan_equal_it():
-    pytest.importorskip("triton")
+    """On a GPU; without one in the interpreter of Triton, which must be installed."""
     mode = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", KERNELS], input=f"{SEED}\n", text=True, capture_output=True,
                           env=os.environ | mode)
