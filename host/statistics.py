@@ -175,8 +175,8 @@ class Statistics:
         out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
                f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.together:
-            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens "
-                   f"read, {speed(self.tokens, self.seconds)} made (wall clock)"]
+            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens read; "
+                   f"made: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.cycles_per_token is not None:
             mhz = f"{self.config.clock_hz / 1e6:g} MHz"
             label = f"projected at {mhz} from simulated cycles" if self.simulated else f"device time at {mhz}"

@@ -226,7 +226,7 @@ def test_several_texts_are_those_of_each_alone(model, make, tokens_per_call):
         assert figures.together == 6 and (tokens_per_call > 1 or max(runtime.fake.reads_per_run) == 4)
         assert figures.counters["tokens"] == sum(runtime.fake.reads_per_run) == made + 54
         assert figures.share is None and figures.cycles_per_token <= CYCLES_PER_TOKEN
-        assert figures.lines()[0].startswith(f"together:   6 texts in 4 slots, 54 tokens read, {made} tokens in ")
+        assert figures.lines()[0].startswith(f"together:   6 texts in 4 slots, 54 tokens read; made: {made} tokens in ")
     again = list(runtime.generate(PROMPT, 9, SAMPLING))
     assert again == list(GoldenRuntime(model).generate(PROMPT, 9, SAMPLING))
 
