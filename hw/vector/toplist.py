@@ -84,10 +84,10 @@ class TopList(wiring.Component):
         beats of scores +-> queue -> element -> above the last entry? -+      (k entries)
 
     Each strip brings its beats of keys and then as many beats of scores, with the same masks. One element per cycle
-    is compared with the last entry of a full list, as most of them are not better. One that is, or any while the list is
-    not full, is inserted: from the end on, each cycle moves an entry with a smaller key one place down, until the new
-    one has its place. Whenever all beats have been taken the choice is made (`Choice`); new beats end it, and it is
-    made again behind them.
+    is compared with the last entry of a full list, as most of them are not better. One that is, or any while the list
+    is not full, is inserted: from the end on, each cycle moves an entry with a smaller key one place down, until the
+    new one has its place. Whenever all beats have been taken the choice is made (`Choice`); new beats end it, and it
+    is made again behind them.
 
     Throughput: an element per cycle, and s + 2 cycles more for one that goes s places in front of the end. So N rows
     take at most N (k + 2) cycles, in ascending order. Latency: an element is compared 3 cycles behind its score at
@@ -115,7 +115,8 @@ class TopList(wiring.Component):
         P of top-p in units of 2^-16; 0: all entries take part.
     keys : In(1), scores : In(1), mask : In(V), values : In(ArrayLayout(24, V))
         A beat of keys or of scores, fp24. The rows are the lanes in ``mask``, which are the first ones and at least
-        one; they are numbered in this order over all beats since ``start``. A beat of scores that has no keys is dropped.
+        one; they are numbered in this order over all beats since ``start``. A beat of scores that has no keys is
+        dropped.
     pending : Out(1)
         Beats have not been taken yet, or scores have not come yet; from the cycle after a beat of keys on.
     busy : Out(1)

@@ -1,4 +1,4 @@
-"""The list of the best rows holds the best rows, in order: by induction, for any keys, any k, a start in any cycle."""
+"""The list of the best rows holds the best rows, in order: by induction, for any keys, k and starts."""
 
 from types import SimpleNamespace
 
