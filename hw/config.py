@@ -183,8 +183,8 @@ PRESETS = {c.name: c for c in (
            vector_words=512, activation_words=32, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32,
            ring=256, credits=2, program_words=256, register_bits=16, counters=False),
     # The others are named after the trits per cycle that their memory port delivers. Their array takes more, so that
-    # what the FIFO gathers while the array waits for codes is caught up with. On an ECP5 a list of 64 rows takes two block
-    # RAMs and fewer LUTs than a shorter one, which would be in LUT RAM.
+    # what the FIFO gathers while the array waits for codes is caught up with. On an ECP5 a list of 64 rows takes
+    # two block RAMs and fewer LUTs than a shorter one, which would be in LUT RAM.
     # SDR SDRAM x16 of the ULX3S.
     Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
            activation_words=1024, strip=16, top_k=64, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=16),
