@@ -205,6 +205,40 @@ async def every_k_and_p(dut):
 
 
 @cocotb.test()
+async def edges_of_p(dut):
+    """The largest P for which an entry does not take part and the next one, for which it does; also where the sums of
+    both sides are equal, or differ by less than 2^16.
+    """
+    unit = Unit(dut)
+    await bench.start(dut)
+    wanted = {"equal": 2, "close": 2} if min(STRIP, DEPTH) > 2 else {}
+    for part in range(20 * PARTS):
+        kind = unit.random.choice(["edge", "few", "equal", "plain"])
+        count = unit.random.choice([2, 4, unit.random.randint(1, STRIP)])
+        keys = bits_of(unit.numbers, kind, min(count, STRIP))
+        rows = toplist.best_rows(fp24.from_bits(keys), DEPTH)
+        listed = fp24.from_bits(keys)[rows]
+        weights = [toplist.weight(toplist.fix(listed[0]) - toplist.fix(t)) for t in listed]
+        j = unit.random.randint(0, len(rows) - 1)
+        p = (sum(weights[:j]) << 16) // sum(weights)
+        rest = p * sum(weights) - (sum(weights[:j]) << 16), (p + 1) * sum(weights) - (sum(weights[:j]) << 16)
+        found = "equal" if j and rest[0] == 0 else "close" if 0 < rest[1] < 1 << 15 else None
+        if part >= PARTS and not wanted.get(found):
+            continue
+        if wanted.get(found):
+            wanted[found] -= 1
+        # The later in the list, the better.
+        scores = np.zeros(len(keys), np.int64)
+        scores[rows] = fp24.to_bits(np.arange(len(rows)) + 1.0)
+        for code in (p, p + 1):
+            if 1 <= code <= 65535:
+                await unit.start(DEPTH, code)
+                await unit.strip(keys, scores)
+                await unit.check()
+    assert not any(wanted.values()), wanted
+
+
+@cocotb.test()
 async def times(dut):
     """The cycles of elements and choice are those that the docstrings state."""
     unit = Unit(dut)
