@@ -78,11 +78,12 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
         # cocotb's runner looks the simulator up on the PATH of this process
         os.environ.update(toolchain.environment())
     runner = get_runner(simulator)
-    arguments = []
+    arguments, environment = [], {}
     if simulator == "verilator":
-        compiler = " ".join(toolchain.compiler())
-        arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "-MAKEFLAGS",
-                     f"{toolchain.MAKEFLAGS} CXX='{compiler}' LINK='{compiler}'", "-CFLAGS", "-O0"]
+        compiler = "\\ ".join(toolchain.compiler())
+        arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "-CFLAGS", "-O0"]
+        # cocotb's runner calls make itself, where Verilator's -MAKEFLAGS has no effect
+        environment = {"MAKEFLAGS": f"{toolchain.MAKEFLAGS} CXX={compiler} LINK={compiler}"}
     with locked(BUILD / "locks" / folder.name):
         marker = folder / "built"
         if not marker.exists():
@@ -94,8 +95,9 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
                 files.append(str(folder / f"{top}.v"))
             log = folder / "build.log"
             try:
-                runner.build(sources=files, hdl_toplevel=top, build_dir=folder, build_args=arguments, waves=waves,
-                             timescale=("1ns", "1ps"), always=True, log_file=log)
+                with patch.dict(os.environ, environment):
+                    runner.build(sources=files, hdl_toplevel=top, build_dir=folder, build_args=arguments, waves=waves,
+                                 timescale=("1ns", "1ps"), always=True, log_file=log)
             except (Exception, SystemExit) as error:
                 detail = log.read_text()[-3000:] if log.exists() else ""
                 raise AssertionError(f"{simulator} could not build {top}: {error}\n{detail}") from error
