@@ -381,7 +381,7 @@ async def lists(dut):
                     for _ in range(BATCH)])
         engine.begin()
         for _ in range(random.randrange(1, 6)):
-            count = random.choice((1, LANES, STRIP, random.randrange(1, STRIP)))
+            count = random.choice((1, LANES, STRIP, STRIP, STRIP, random.randrange(1, STRIP)))
             one = int(count == 1 and random.random() < 0.5)
             # As a program has them: a strip's keys may be at the engine before its scores and those of the last.
             engine.send(Vop(one=one, a=random.choice((0, ROW)), aa=random.randrange(SPAN), ba=1, d=LIST,
