@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.array.activations import activation_signature
 from sterna.hw.vector.issue import WRITE_STAGE, Command, Issue
 from sterna.hw.vector.operands import A, D, Unpacker
-from sterna.hw.vector.slot import Slot, SlotControl, Top
+from sterna.hw.vector.slot import Slot
+from sterna.hw.vector.slot_control import SlotControl, Top
 from sterna.hw.vector.store import Packer
 from sterna.hw.vector.writeback import WriteBack
 
@@ -82,7 +83,8 @@ class _Core(wiring.Component):
             issue.drained.eq(drained), issue.key_busy.eq(slots[0].key_busy),
             issue.scalar_taken.eq(slots[0].sampler_reads),
             issue.list_pending.eq(Cat(*(slot.list_pending for slot in slots)).any()),
-            self.busy.eq(self.command.valid | ~issue.idle | ~drained | Cat(*(slot.list_busy for slot in slots)).any()),
+            self.busy.eq(self.command.valid | ~issue.idle | ~drained
+                         | Cat(*(slot.list_busy for slot in slots)).any()),
             write_back.valid.eq(Cat(*valid)), write_back.last.eq(Cat(*last)), write_back.wrap.eq(Cat(*wrap)),
             issue.first_passed.eq(write_back.first_passed),
             control.read.eq(valid[1]), control.read_last.eq(last[1]),
@@ -179,8 +181,8 @@ class VectorEngine(wiring.Component):
         command -> setup (A, B, C) -> issue -> operands (2) -> lane (8): tables, product, sum -> write
         rows, stream, random -> FromInt (1) --------^                     banks, scalars, peak, codes, memory, sampler
 
-    The slots run in step: one setup and issue for all, and a ``Slot`` for each with its memories and lanes. Where numbers
-    of all slots stand side by side, those of a slot are together: lane v of slot s at s V + v.
+    The slots run in step: one setup and issue for all, and a ``Slot`` for each with its memories and lanes. Where
+    numbers of all slots stand side by side, those of a slot are together: lane v of slot s at s V + v.
 
     One beat per cycle, with three cycles of setup between operations; a beat is written ``WRITE_STAGE`` = 10 cycles
     after its issue. A dependent operation (``wait``) issues 14 cycles after the one it waits for, 15 + log2 V after a
@@ -199,8 +201,8 @@ class VectorEngine(wiring.Component):
     -------
     command : In(stream.Signature(Command))
         ``word`` the instruction, ``count`` the elements (at least 1; ignored with `one`), ``offset`` the strip
-        offset; or ``start``: a new sampling (row counter 0, no best row, key from ``seed`` and ``position``). ``slots``,
-        ``slot`` and ``prior`` have no effect with B = 1.
+        offset; or ``start``: a new sampling (row counter 0, no best row, key from ``seed`` and ``position``).
+        ``slots``, ``slot`` and ``prior`` have no effect with B = 1.
     rows : In(stream.Signature(ArrayLayout(signed(24), V * B)))
         Row queue: V accumulators of each slot per word.
     stream : In(stream.Signature(8 * P))

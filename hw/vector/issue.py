@@ -15,8 +15,8 @@ PASSED_STAGE = 7      # a first beat here reaches the write stage before the nex
 class Command(data.Struct):
     """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling.
 
-    ``slots``: the slots whose banks and scalar registers are written, bit by bit; ``slot``: the one whose numbers go to
-    MEM; ``prior``: an operand C in a bank is that of the slot before, for every slot but 0.
+    ``slots``: the slots whose banks and scalar registers are written, bit by bit; ``slot``: the one whose numbers go
+    to MEM; ``prior``: an operand C in a bank is that of the slot before, for every slot but 0.
     """
 
     word: unsigned(96)

@@ -6,56 +6,18 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.vector.float import FromInt
-from sterna.hw.vector.issue import WRITE_STAGE, Fields
+from sterna.hw.vector.issue import WRITE_STAGE
 from sterna.hw.vector.lane import LANE_CYCLES, Lane
 from sterna.hw.vector.operands import SCALAR, A, D
 from sterna.hw.vector.random import RandomUnit
 from sterna.hw.vector.sampler import Sampler
 from sterna.hw.vector.serial import SerialFromInt
+from sterna.hw.vector.slot_control import SlotControl, Top
 from sterna.hw.vector.toplist import TopList
 from sterna.sim.golden import fp24, rng
 
 ONE = 127 << 15
 ZEROS_LN2 = Const(sum(int(bits) << 24 * n for n, bits in enumerate(fp24.to_bits(rng.ZEROS_LN2))), 16 * 24)
-
-
-class Top(data.Struct):
-    """Which rows a sampling is restricted to: the ``k`` best, 0 for all; of these P, in units of 2^-16, 0 for all."""
-
-    k: 8
-    p: 16
-
-
-class SlotControl(wiring.Signature):
-    """What all slots do in a cycle.
-
-    Members
-    -------
-    fields, tail, addresses, scalar_address, loads, start, restart_random
-        As those of ``Issue``.
-    offered, pull, takes_random : Out(1)
-        Every queue that the operation needs has a beat; it is taken; its random number is.
-    read, read_last : Out(1)
-        The banks give the operands of a beat; the last of its operation.
-    begin : Out(1)
-        For the sampler: a first beat comes in ``PRELUDE_CYCLES``.
-    write, write_last : Out(1), mask : Out(V), count : Out(range(V + 1))
-        Results of a beat are there; its lanes within the operation, and their number.
-    keys, scores : Out(1)
-        They are for the list of the best rows.
-    banks : Out(3), address : Out, scalar : Out(1)
-        The results go to this word of these banks; the result of lane 0 goes to the scalar register ``address``.
-    """
-
-    def __init__(self, lanes, address_bits):
-        address = unsigned(address_bits)
-        bits = ("start", "restart_random", "offered", "pull", "takes_random", "read", "read_last", "begin", "write",
-                "write_last", "scalar", "keys", "scores")
-        super().__init__({name: Out(1) for name in bits} | {
-            "fields": Out(Fields), "tail": Out(lanes), "addresses": Out(data.ArrayLayout(address, 3)),
-            "scalar_address": Out(5), "loads": Out(3), "mask": Out(lanes), "count": Out(range(lanes + 1)),
-            "banks": Out(3), "address": Out(address),
-        })
 
 
 class Slot(wiring.Component):

@@ -10,7 +10,7 @@ from amaranth.lib import data
 from streams import StreamDriver, StreamMonitor, pack, unpack
 from sterna.firmware.isa import BEST_SCALAR
 from sterna.hw.vector.issue import Command
-from sterna.hw.vector.slot import Top
+from sterna.hw.vector.slot_control import Top
 from sterna.sim.golden import fp24
 from vop_model import (CODES0, CODES1, LIST, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR,
                        Model, Vop)
@@ -101,7 +101,7 @@ class Engine:
         """One fp24 value as float."""
         if self.random.random() < 0.05:
             return 0.0
-        exponent = self.random.randint(low, high) if self.random.random() >= self.wild else self.random.randint(1, 255)
+        exponent = self.random.randint(*((low, high) if self.random.random() >= self.wild else (1, 255)))
         bits = self.random.getrandbits(1) << 23 | exponent << 15 | self.random.getrandbits(15)
         return float(fp24.from_bits(np.array(bits)))
 
@@ -210,7 +210,8 @@ def random_vop(engine):
     # What a slot loop adds. Of `slots` the low B bits count.
     vop.slots, vop.slot = r.getrandbits(8) | (1 << BATCH) - 1, r.randrange(BATCH)
     vop.prior = int(r.random() < 0.3)
-    if r.random() < 0.5 and not (vop.peak or vop.d in (CODES0, CODES1, SAMPLE) or vop.a in (ROW, RANDOM) or vop.c == 4):
+    outside = vop.peak or vop.d in (CODES0, CODES1, SAMPLE) or vop.a in (ROW, RANDOM) or vop.c == 4
+    if r.random() < 0.5 and not outside:
         vop.slots &= ~((1 << BATCH) - 1) | 1 << vop.slot
     return vop
 
@@ -355,8 +356,8 @@ async def host_writes(dut):
         for _ in range(8):
             engine.send(Vop(one=1, aa=random.randrange(20), b=0, ba=random.randrange(SPAN), c=1, wait=0, d=SCALAR,
                             da=random.randrange(2, 20), slots=random.choice((255, 1 << slot))))
-            engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, peak=random.choice((1, 2)), k=random.randrange(2, 20)),
-                        random.choice((1, 2 * LANES)))
+            engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, peak=random.choice((1, 2)),
+                            k=random.randrange(2, 20)), random.choice((1, 2 * LANES)))
             # Several memory words: the engine stands still while the store is not ready.
             engine.send(Vop(a=1, aa=random.randrange(SPAN), ba=1, d=MEM, slot=slot), 4 * LANES)
             # The score of the last beat is written when the result of the next operation comes, with 8 lanes.
@@ -381,7 +382,7 @@ async def lists(dut):
                     for _ in range(BATCH)])
         engine.begin()
         for _ in range(random.randrange(1, 6)):
-            count = random.choice((1, LANES, STRIP, random.randrange(1, STRIP)))
+            count = random.choice((1, LANES, STRIP, STRIP, STRIP, random.randrange(1, STRIP)))
             one = int(count == 1 and random.random() < 0.5)
             # As a program has them: a strip's keys may be at the engine before its scores and those of the last.
             engine.send(Vop(one=one, a=random.choice((0, ROW)), aa=random.randrange(SPAN), ba=1, d=LIST,

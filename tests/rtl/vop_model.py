@@ -50,8 +50,8 @@ class Vop:
 
 @dataclass
 class SlotState:
-    """What each slot has: ``banks`` [3, words, V], ``scalars`` [32], the key of its random numbers, its best row, and the
-    keys and scores of its list (k rows, p).
+    """What each slot has: ``banks`` [3, words, V], ``scalars`` [32], the key of its random numbers, its best row, and
+    the keys and scores of its list (k rows, p).
     """
 
     banks: np.ndarray
