@@ -13,8 +13,8 @@ from sterna.hw.link.executor import Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
 
 MAGIC = 0x4E525453
-HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read", "ring_ready",
-        "ring_answer")  # members of the run control that are for the host
+HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read",
+        "ring_ready", "ring_answer")  # members of the run control that are for the host
 
 
 class Registers(wiring.Component):

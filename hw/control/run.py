@@ -73,8 +73,8 @@ class RunControl(wiring.Component):
         self._config = config
         number = Out(config.register_bits)
         super().__init__(wiring.Signature({
-            **RunSignature(config).members, "ring_answers": In(1), "enabled": Out(1), "position": number, "start": number, "limit": number,
-            "prompt_end": number, "flags": Out(1), "stop": number,
+            **RunSignature(config).members, "ring_answers": In(1), "enabled": Out(1), "position": number,
+            "start": number, "limit": number, "prompt_end": number, "flags": Out(1), "stop": number,
         }))
 
     def readable(self):
@@ -119,8 +119,9 @@ class RunControl(wiring.Component):
         moved = Signal()  # a reset or another position: what was decided before is worthless
         m.d.comb += [
             moved.eq(self.soft_reset | (self.write & (self.offset == POSITION // 4))),
-            self.token.eq(ring_read.data), self.ring_answer.eq(ring_read.data), self.token_valid.eq(~self.ring_answers),
-            ring_read.en.eq(1), ring_read.addr.eq(Mux(self.ring_read, self.entry, position[:len(self.entry)])),
+            self.token.eq(ring_read.data), self.ring_answer.eq(ring_read.data),
+            self.token_valid.eq(~self.ring_answers), ring_read.en.eq(1),
+            ring_read.addr.eq(Mux(self.ring_read, self.entry, position[:len(self.entry)])),
         ]
         m.d.sync += [
             self.go.eq(enabled & ~self.running & ~self.halted & (position < self.limit) & (self.fault == 0) & ~moved),
@@ -155,6 +156,9 @@ class RunControl(wiring.Component):
             self.ring_ready.eq(~self.sample_taken),
         ]
 
+        if cfg.top_k:
+            top = Signal(TOP_LAYOUT)
+            m.d.comb += self.tops[0].eq(top)
         plain = {START: start, LIMIT: limit_n, PROMPT_END: prompt_end_n, SEED: seed, FLAGS: flags, STOP: stop}
         with m.If(self.write), m.Switch(self.offset):
             with m.Case(CONTROL // 4):
@@ -167,8 +171,6 @@ class RunControl(wiring.Component):
                 with m.Case(offset // 4):
                     m.d.sync += register.eq(~self.value if offset in (LIMIT, PROMPT_END) else self.value)
             if cfg.top_k:
-                top = Signal(TOP_LAYOUT)
-                m.d.comb += self.tops[0].eq(top)
                 with m.Case(TOP // 4):
                     m.d.sync += [top.k.eq(self.value[:8]), top.p.eq(self.value[16:])]
         return m

@@ -59,8 +59,8 @@ class Sequencer(wiring.Component):
     go : In(1)
         A run may start; sampled while ``running`` is low.
     token : In(register_bits); token_valid : In(1)
-        The token at the present position, of the slot ``slot``; not valid in the cycle behind an access of the host to
-        the ring.
+        The token at the present position, of the slot ``slot``; not valid in the cycle behind another access to the
+        ring.
     unwanted, at_start, greedy : In(1)
         Conditions of JUMP.
     slot : Out(3)

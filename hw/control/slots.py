@@ -1,4 +1,4 @@
-"""Run control of a build for several sequences: which slots have a token in a run, and what becomes of their samples."""
+"""Run control of a build for several sequences: the slots with a token in a run, and what becomes of the samples."""
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -15,13 +15,13 @@ SLOT_WORDS = 16  # registers from 0x40 to 0x7C of one slot
 class SlotControl(wiring.Component):
     """Paces the sequencer run by run, for B > 1 (docs/protocol.md, "Running").
 
-    The registers of all slots lie in one memory, and one state machine goes through them slot by slot, so a slot takes
-    little more than what the engines want to see of it in every cycle. What a run is about (slots, positions, bounds,
-    seeds, the list) is read when it begins and stays. The registers are read anew after each run and each write of a
-    register, in at most 8 B + 2 cycles, in which the host's accesses to registers wait; a run begins in the last of
-    them or later. A write of a register in any cycle before the sequencer has started puts the start off.
+    The registers of all slots lie in one memory, and one state machine goes through them slot by slot, so a slot
+    takes little more than what the engines want to see of it in every cycle. What a run is about (slots, positions,
+    bounds, seeds, the list) is read when it begins and stays. The registers are read anew after each run and each
+    write of a register, in at most 8 B + 1 cycles, and then a run begins if any slot has a token. The host's accesses
+    to registers wait for both, so a host that writes without end does not keep a run from beginning.
 
-    Sampled tokens are recorded in three or four cycles per slot when the link has taken the event before. A reset or a
+    Sampled tokens are recorded in two or three cycles per slot when the link has taken the event before. A reset or a
     fault leaves the position as it was; a slot whose token is being recorded is finished. So what a reset leaves are
     whole records of some slots, in the ring and as `limit`, and the run that is repeated makes the same ones again.
 
@@ -83,7 +83,7 @@ class SlotControl(wiring.Component):
             self.writes.eq(Mux(self.chained & in_prompt, one_hot[last], self.active)),
         ]
 
-        # Accesses of the host: when the state machine has no use for the memory.
+        # Accesses of the host: when the state machine has no use for the memory, and no run is about to begin.
         reading, writing = Signal(), Signal()
         own_read, own_write, own_value = (Signal(slot_bits + 4, name="own_read"),
                                           Signal(slot_bits + 4, name="own_write"), Signal(32))
@@ -93,7 +93,7 @@ class SlotControl(wiring.Component):
         host_write = Signal()
         moves = Signal()  # a position that is in use now must stay
         m.d.comb += [
-            self.ready.eq(~reading & ~writing),
+            self.ready.eq(~reading & ~writing & ~self.go),
             host_write.eq(self.write & is_register),
             moves.eq((self.offset == POSITION // 4) & in_run & self.active.bit_select(self.slot[:slot_bits], 1)),
             file_read.en.eq(1), file_read.addr.eq(Mux(reading, own_read, asked)),
@@ -162,7 +162,7 @@ class SlotControl(wiring.Component):
         with m.If(self.event.ready):
             m.d.sync += event_waits.eq(0)
 
-        # Reading the registers: in cycle s of a slot that of `fields[s]` is asked for and that of `fields[s - 1]` here.
+        # Reading the registers: in cycle s of a slot `fields[s]` is asked for and `fields[s - 1]` is there.
         fields = [POSITION, LIMIT, START, PROMPT_END, DRAFT_END, SEED, *([TOP] if cfg.top_k else [])]
         step = Signal(range(len(fields) + 1))
         number = file_read.data[:bits]
@@ -222,9 +222,7 @@ class SlotControl(wiring.Component):
                         m.d.sync += [last.eq(k), in_prompt.eq(prompt)]
                     m.d.sync += [before.eq(takes), k.eq(k + 1), step.eq(0)]
                     with m.If(final):
-                        m.next = "GO"
-            with m.State("GO"):  # a chance to begin between two writes of a host that never stops
-                m.next = "READY"
+                        m.next = "READY"
             with m.State("READY"):
                 with m.If(self.running):
                     m.next = "RUN"
@@ -283,9 +281,9 @@ class SlotControl(wiring.Component):
         m.d.comb += [
             scanning.eq(fsm.ongoing("SCAN")),
             in_run.eq(self.running | fsm.ongoing("FINISH")),
-            reading.eq(fsm.ongoing("BEGIN") | scanning | fsm.ongoing("GO") | reads_draft),
+            reading.eq(fsm.ongoing("BEGIN") | scanning | reads_draft),
             writing.eq(fsm.ongoing("CLEAR") | fsm.ongoing("CUT") | (fsm.ongoing("FINISH") & advances)),
-            self.go.eq((fsm.ongoing("GO") | fsm.ongoing("READY")) & self.active.any() & (self.fault == 0) & ~self.running & ~host_write),
+            self.go.eq(fsm.ongoing("READY") & self.active.any() & (self.fault == 0) & ~self.running),
             self.sample_taken.eq(fsm.ongoing("TAKEN") & self.sample_done),
             self.busy.eq(~(fsm.ongoing("READY") | fsm.ongoing("RUN")) | self.go),
         ]

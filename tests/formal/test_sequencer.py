@@ -1,8 +1,9 @@
 """Proofs about the sequencer, with any program and any engines that keep their side of docs/isa.md.
 
 What hardware guarantees, and is proved here: no product is issued while a vector operation may still write codes, no
-second store before the words of the first, at most two products (`array_credit`), each instruction once and in order;
-with several slots none of those in a slot loop that are not for its slot, and the others with the slots that they write.
+second store before the words of the first, at most two products (`array_credit`), each instruction once and in
+order; with several slots none of those in a slot loop that are not for its slot, and the others with the slots that
+they write.
 What the program guarantees, that no code is written which a product may read, is in `tests/unit/test_hazards.py`.
 """
 

@@ -15,6 +15,8 @@ from sterna.hw.config import PRESETS
 pytestmark = pytest.mark.formal
 CONFIGS = {"external": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,
                                program_words=16),
+           "slots": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,
+                            program_words=16, batch=2),
            "onchip": replace(PRESETS["up5k"], memory_bytes=1024, ring=16, program_words=16)}
 REGISTERS = ("$dff", "$sdff", "$adff", "$mem")
 

@@ -76,8 +76,8 @@ async def idle_cycles(dut, count=40):
 
 @cocotb.test()
 async def fetch(dut):
-    """Random reads in queue order; the FIFO is never promised more than it has; four are queued; idle means idle."""
-    random, depth = bench.rng("fetch"), int(os.environ["DEPTH"])
+    """Random reads in queue order; the FIFO is never promised more than it has; QUEUED wait; idle means idle."""
+    random, depth, queued = bench.rng("fetch"), int(os.environ["DEPTH"]), int(os.environ["QUEUED"])
     command = StreamDriver(dut, "command", BLOCK, STALL)
     bursts = StreamMonitor(dut, "bursts", BURST, STALL)
     words = StreamMonitor(dut, "words", None, STALL)
@@ -88,11 +88,12 @@ async def fetch(dut):
     outstanding_most = 0
     for part in range(3):
         if part == 1:
+            done = command.sent
             words.stall = 1.0  # nobody takes words: the FIFO fills up to the brim and no further
             command.send({"address": 0, "words": 2 * depth})
             asked.append((0, 2 * depth))
             expected += [mixed(k) for k in range(2 * depth)]
-        for _ in range(8):
+        for _ in range(queued + 4):
             address = random.randrange(MASK + 1)
             count = random.choice([1, 2, limit, limit + 1, random.randint(1, 3 * depth)])
             command.send({"address": address, "words": count})
@@ -103,7 +104,7 @@ async def fetch(dut):
             promised = sum(b["length"] for b in bursts.items) - len(words.items)
             assert depth - limit < promised <= depth, f"{promised} words of a FIFO of {depth}"
             await bench.settled(dut)
-            assert not int(dut.idle.value)
+            assert not int(dut.idle.value) and command.sent == done + 1 + queued
             await bench.cycles(dut)
             words.stall = STALL
         while len(words.items) < len(expected):

@@ -18,8 +18,8 @@ PULSES = {"program_write": ("address", "lane", "data"), "scalar_write": ("slot",
 
 def quiet_inputs(dut):
     """Inputs of the registers that a bench does not use."""
-    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault", "best",
-                 *(["sequencer_slot"] if CONFIG.batch > 1 else [])):
+    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault",
+                 "best", *(["sequencer_slot"] if CONFIG.batch > 1 else [])):
         getattr(dut, name).value = 0
     dut.scalar_ready.value = 1
 
@@ -37,6 +37,11 @@ async def own_registers(dut, host, random):
     for offset, name in ((0x58, "seeds"), (0x48, "positions")):
         assert int(getattr(dut, name).value) == written[offset]
     assert not int(dut.greedy.value)
+    top = random.getrandbits(32)
+    await host.write(REGISTERS + 0x64, top)
+    assert await host.read(REGISTERS + 0x64) == (top & 0xFFFF00FF if c.top_k else 0)
+    if c.top_k:
+        assert int(dut.tops.value) == top & 0xFF | top >> 16 << 8
     for k in range(2 * NUMBER_BITS):
         start, prompt_end = random.getrandbits(NUMBER_BITS), random.randrange(2, 1 << NUMBER_BITS)
         position = start ^ 1 << k if k < NUMBER_BITS else random.choice([start, prompt_end - 1, prompt_end - 2])
@@ -80,8 +85,8 @@ async def address_map(dut):
             assert (await host.call(write, address, 1))[1] == 1, hex(address)
     for address in (PROGRAM, SCALARS):
         assert (await host.call(False, address))[1] == 1, "write only"
-    constants = {0x00: 0x4E525453, 0x04: int.from_bytes(VERSIONS[k] for k in ("image", "numerics", "isa", "protocol")), 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes,
-                 0x20: c.clock_hz,
+    versions = int.from_bytes(VERSIONS[k] for k in ("image", "numerics", "isa", "protocol"))
+    constants = {0x00: 0x4E525453, 0x04: versions, 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes, 0x20: c.clock_hz,
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
                        | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,
@@ -224,7 +229,8 @@ async def pacing(dut):
     await rest(600)
     assert [p for p, _ in processed] == [26, 27, 28, 29], "the stop token ends the run"
     assert await host.read(REGISTERS + 0x50) == (30 if c.counters else 0) and await host.read(REGISTERS + 0x48) == 30
-    assert await host.read(RING + 4 * (30 % c.ring)) == stop and events.items[-1] == {"slot": 0, "position": 30, "token": stop}
+    assert await host.read(RING + 4 * (30 % c.ring)) == stop
+    assert events.items[-1] == {"slot": 0, "position": 30, "token": stop}
 
     dut.fault.value = 1
     await host.write(REGISTERS + 0x50, 40)

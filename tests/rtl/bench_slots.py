@@ -5,8 +5,8 @@ import os
 import bench
 import cocotb
 from register_host import Host
-from run_model import (CONTROL, DRAFT_END, FLAGS, LIMIT, NEVER, POSITION, PROMPT_END, REGISTERS, RING, SEED, SOURCE, START,
-                       STATUS, STOP, TOP, RunModel)
+from run_model import (CONTROL, DRAFT_END, FLAGS, LIMIT, NEVER, POSITION, PROMPT_END, REGISTERS, RING, SEED, SOURCE,
+                       START, STATUS, STOP, TOP, RunModel)
 from sterna.hw.config import Config
 from sterna.hw.link.executor import Event, Request
 from streams import StreamMonitor, unpack
@@ -24,10 +24,11 @@ class Device:
 
     Attributes
     ----------
-    runs, resets : int
+    runs, resets, cuts : int
+        Counts; a cut is a record that lowers a limit.
     writing, sampling : bool
-        The host changes bounds; samples are being recorded. Neither begins while the other lasts, since the bench would
-        not know which came first.
+        The host changes bounds; samples are being recorded. Neither begins while the other lasts, since the bench
+        would not know which came first.
     """
 
     def __init__(self, dut, model, random, events):
@@ -35,7 +36,7 @@ class Device:
         self.runs = self.resets = self.cuts = self.seen = 0
         self.writing = self.sampling = self.running = self.fails = False
         self.expected, self.memory, self.kinds = [], {}, set()
-        self.pulse = self.quiet = False
+        self.pulse = False
         cocotb.start_soon(self._watch())
         cocotb.start_soon(self._run())
 
@@ -49,7 +50,6 @@ class Device:
             if int(d.request__valid.value) and int(d.request__ready.value) and request["write"]:
                 if request["address"] >= REGISTERS and not 0xA0000000 <= request["address"] < RING:
                     self.model.write(request["address"], request["data"])
-                self.quiet = False
             await bench.cycles(d)
 
     def best(self, run):
@@ -84,7 +84,7 @@ class Device:
         while True:
             await bench.settled(d)
             hold = RESETTING if self.pulse else max(0, hold - 1)
-            if not int(d.go.value) or hold:
+            if not int(d.go.value) or hold:  # as behind a reset in the accelerator
                 waited = waited + 1 if self.model.begin() and not hold and not int(d.fault.value) else 0
                 assert waited < SLACK, "a run does not begin"
                 await bench.cycles(d)
@@ -269,8 +269,8 @@ class Script:
 
 def quiet_inputs(dut):
     """Inputs of the registers that this bench does not use, or not yet."""
-    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault", "best",
-                 "sequencer_slot"):
+    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault",
+                 "best", "sequencer_slot"):
         getattr(dut, name).value = 0
     dut.scalar_ready.value = 1
 
@@ -314,8 +314,8 @@ async def independent(dut):
         await script.set(slot, POSITION, position)
         device.memory = {key: token for key, token in device.memory.items() if key[0] != slot}
         await script.tokens(slot, position, max(1, prompt))
-        for offset, value in ((START, random.choice([position, position + 1, NEVER])), (PROMPT_END, position + prompt),
-                              (SEED, random.getrandbits(32)), (FLAGS, random.randrange(2)),
+        for offset, value in ((START, random.choice([position, position + 1, NEVER])),
+                              (PROMPT_END, position + prompt), (SEED, random.getrandbits(32)), (FLAGS, random.randrange(2)),
                               (TOP, random.getrandbits(32))):
             await script.set(slot, offset, value)
         await script.bounds(slot, limit=position + random.randint(0, 7))
@@ -375,7 +375,8 @@ async def chained(dut):
             await script.set(0, SOURCE, random.randrange(B))
             await script.set(0, SEED, random.getrandbits(32))
             await script.set(0, FLAGS, 2 | random.randrange(2))
-        prompt, drafts = random.choice([0, 1, random.randint(1, 3 * B)]), random.choice([0, B, random.randrange(2 * B)])
+        prompt = random.choice([0, 1, random.randint(1, 3 * B)])
+        drafts = random.choice([0, B, random.randrange(2 * B)])
         await script.tokens(0, position, max(1, prompt + drafts))
         await script.bounds(0, stop=random.choice([NEVER, NEVER, random.randrange(6)]))
         await script.set(0, PROMPT_END, position + prompt)
@@ -412,7 +413,8 @@ async def scalar_waits(dut):
             await bench.settled(dut)
             offered += int(dut.scalar_write__valid.value)
             if int(dut.scalar_write__valid.value) and int(dut.scalar_ready.value):
-                taken.append(tuple(int(getattr(dut, f"scalar_write__{name}").value) for name in ("slot", "address", "data")))
+                taken.append(tuple(int(getattr(dut, f"scalar_write__{name}").value)
+                                   for name in ("slot", "address", "data")))
             await bench.cycles(dut)
 
     cocotb.start_soon(engine())

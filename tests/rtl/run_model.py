@@ -9,7 +9,7 @@ NEVER = 0xFFFFFFFF
 
 @dataclass
 class Run:
-    """One run: positions by slot, masks, the first position of each slot that is sampled, and the last that counts."""
+    """One run: positions by slot, masks, the slots that are sampled, and the last that counts."""
 
     chained: int
     at: dict
@@ -56,8 +56,9 @@ class RunModel:
             return
         slot, offset = divmod(address - REGISTERS, 0x100)
         keeps = {CONTROL: 1, FLAGS: 1 if slot else 3, TOP: 0xFFFF00FF if self.top_k else 0, SOURCE: self.batch - 1}
-        if offset == STATUS or offset not in self.registers[0] or (offset == POSITION and self.held >> slot & 1) or (
-                slot and offset in (DRAFT_END, SOURCE)):
+        held = offset == POSITION and self.held >> slot & 1
+        absent = offset not in self.registers[0] or (slot and offset in (DRAFT_END, SOURCE))
+        if offset == STATUS or held or absent:
             return
         self.registers[slot][offset] = value & keeps.get(offset, NEVER)
 

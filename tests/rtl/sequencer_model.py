@@ -6,8 +6,8 @@ from sterna.hw.control.sequencer import Widths
 
 
 def random_program(random, config):
-    """Instructions (list of int): every opcode, jumps of every condition, a strip, a layer and with B > 1 several slot
-    loops; ends with HALT.
+    """Instructions (list of int): every opcode, jumps of every condition, a strip, a layer and with B > 1 slot loops;
+    ends with HALT.
     """
     asm = Assembler(config.lanes, config.program_words)
     bits = config.word_address_bits

@@ -34,7 +34,8 @@ def test_sequencer(name, stall):
 @pytest.mark.parametrize("name, case", [("up5k", "faults"), ("up5k", "matvec_waits"), ("up5k", "memory_waits"),
                                         ("lanes40,batch=2", "faults")])
 def test_sequencer_special(name, case):
-    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase=case, env=parameters(name))
+    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase=case,
+              env=parameters(name))
 
 
 @pytest.mark.parametrize("name, case, stall", [

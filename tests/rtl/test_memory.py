@@ -21,8 +21,17 @@ ENVIRONMENT = {"ADDRESS_BITS": 12, "PORT": 4}
 @pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (64, 40, 0.3), (16, 90, 0.1), (256, 5, 0.5),
                                                    (4, 3, 0.2)])
 def test_fetch(depth, latency, stall):
-    bench.run(Fetch(**SHAPE, fifo_words=depth), "bench_memory", f"fetch{depth}", testcase="fetch",
-              env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, **ENVIRONMENT})
+    fetch(depth, latency, stall)
+
+
+def test_fetch_of_slots():
+    fetch(64, 20, 0.2, queued=12)
+
+
+def fetch(depth, latency, stall, queued=4):
+    bench.run(Fetch(**SHAPE, fifo_words=depth, queued=queued), "bench_memory", f"fetch{depth}_{queued}",
+              testcase="fetch",
+              env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, "QUEUED": queued, **ENVIRONMENT})
 
 
 class Pairs(wiring.Component):
