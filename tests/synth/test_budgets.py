@@ -15,7 +15,7 @@ pytestmark = pytest.mark.synth
 LUTS_PER_TRIT = {("ecp5", "portable"): 20, ("ecp5", "ecp5"): 13.5, ("xcup", "xcup"): 9}
 # Per trit lane of the array of lanes10 for a further slot, row queue included: less than a row of its own, since the
 # XORs of signs and the registers of trits are there already.
-SLOT_PER_TRIT = {"luts": 12.2, "flip_flops": 23}
+SLOT_PER_TRIT = {"luts": 12.2, "flip_flops": 22.5}
 # What the accelerator may take of an UP5K, which has 5280 logic cells, 30 block RAMs, 8 DSP blocks and 4 SPRAMs.
 UP5K = {"logic_cells": 4700, "block_ram": 30, "dsp": 8, "spram": 4}
 
