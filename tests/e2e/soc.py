@@ -201,8 +201,9 @@ def first_difference(expected, actual):
             wrong = np.flatnonzero(seen[slot] != want[slot])
             if len(wrong):
                 k = wrong[0]
-                return (f"vector {number} (instruction {pc}, {isa.OPCODE_NAMES[isa.VOP]} {fields}): slot {slot}, element "
-                        f"{k} of {want.shape[1]}: expected {int(want[slot, k]):#x}, got {int(seen[slot, k]):#x}")
+                return (f"vector {number} (instruction {pc}, {isa.OPCODE_NAMES[isa.VOP]} {fields}): slot {slot}, "
+                        f"element {k} of {want.shape[1]}: expected {int(want[slot, k]):#x}, "
+                        f"got {int(seen[slot, k]):#x}")
     if len(actual) > len(expected):
         return f"{len(actual) - len(expected)} vectors more than expected"
     return None

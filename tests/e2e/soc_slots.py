@@ -1,8 +1,8 @@
 """A build with slots on the simulated board beside the instruction interpreter, in step.
 
-Which slots join a run of the program depends on when the host's writes arrive. Where vectors are compared, a gate makes this
-certain: an instruction before the program jumps to itself until the host opens it. Slots are started while the first of them waits
-there; that one has the first run for itself, and all the others join at the second.
+Which slots join a run of the program depends on when the host's writes arrive. Where vectors are compared, a gate
+makes this certain: an instruction before the program jumps to itself until the host opens it. Slots are started while
+the first of them waits there; that one has the first run for itself, and all the others join at the second.
 """
 
 import time
@@ -42,9 +42,10 @@ def behind_gate(words):
 
 def random_text(rng, vocab, config, most=6):
     """Options of ``Both.begin``."""
-    text = {"prompt": rng.integers(0, vocab, int(rng.integers(1, most + 1))).tolist(), "count": int(rng.integers(1, 7)),
-            "seed": int(rng.integers(1 << 32)), "temperature": float(rng.choice([0.0, 0.7, 1.3]))}
-    if config.top_k and text["temperature"] and rng.random() < 0.6:
+    text = {"prompt": rng.integers(0, vocab, int(rng.integers(1, most + 1))).tolist(),
+            "count": int(rng.integers(1, 7)), "seed": int(rng.integers(1 << 32)),
+            "temperature": float(rng.choice([0.0, 0.7, 1.3]))}
+    if config.top_k and rng.random() < 0.6:
         text |= {"top_k": int(rng.integers(1, config.top_k + 1)), "top_p": float(rng.choice([0.3, 0.8, 1.0]))}
     return text
 
@@ -96,7 +97,7 @@ class Both(Session):
 
     def begin(self, slot, *, prompt, count, seed=0, temperature=0.0, top_k=0, top_p=1.0, stop=NEVER, chained=False,
               tokens=None):
-        """Sets a text up in a slot, at its start; ``tokens`` are the positions of it that are allowed, by default all.
+        """Sets a text up in a slot, at its start; ``tokens`` positions of it are allowed, by default all.
 
         Chained ones take slot 0, and the scalar registers of all.
         """
@@ -113,7 +114,7 @@ class Both(Session):
         self.device.write(protocol.PROGRAM, gate(is_open).to_bytes(16, "little"))
 
     def start(self, slots, meanwhile=lambda: None):
-        """Runs until every slot has come to its limit: the first of ``slots`` alone in the first run, then with the others.
+        """Runs until every slot has come to its limit: the first of ``slots`` alone in the first run, then all.
 
         ``meanwhile`` is called when the first one waits. Returns {slot: [(position, token)]}, the same on both sides.
         """

@@ -54,7 +54,7 @@ def random_program(random, config):
         straight(random.randint(0, 5), slots=True)
         if random.random() < 0.3:
             asm.emit(isa.MATVEC, buffer=1, rows=7, chunks=3)  # executed for every slot
-        asm.emit(isa.SLOT, again=1, target=target, which=random.randrange(4), prior=random.randrange(2))
+        asm.emit(isa.SLOT, again=1, target=target)
 
     straight(6)
     if config.batch > 1:
