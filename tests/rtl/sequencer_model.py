@@ -43,8 +43,9 @@ def random_program(random, config):
                 straight(random.randint(1, 2), slots)
                 asm.label(label)
             else:
-                a = random.choice([isa.ZERO, isa.ROW, isa.STREAM32, isa.STREAM8, isa.bank(1, 7, plus=True)])
-                d = random.choice([isa.MEM, isa.to_scalar(5), isa.to_banks(3, 9, plus=True), isa.to_activation(1)])
+                a = [isa.ZERO, isa.STREAM32, isa.STREAM8, isa.bank(1, 7, plus=True), isa.ROW]
+                d = [isa.MEM, isa.to_scalar(5), isa.to_banks(3, 9, plus=True), isa.to_activation(1)]
+                a, d = (random.choice(kinds[:-1] if slots else kinds) for kinds in (a, d))  # not the last in a slot loop
                 asm.vop(d, a, one=random.random() < 0.3)
 
     def slot_loop(which, prior):
