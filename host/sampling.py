@@ -59,7 +59,7 @@ class Sampling:
         option = f"--top-k {self.top_k}" if self.top_k else f"--top-p {self.top_p:g}"
         if not rows:
             raise UsageError(f"{option}: this build has no list of the best tokens: leave it out, or use a build "
-                             "with one, in simulation for instance --device sim:sim,top_k=40")
+                             "with one, in simulation for instance --device sim")
         if self.top_k > rows:
             raise UsageError(f"{option}: the list of this build has {rows} tokens: use 1 to {rows}"
                              + (", or a build with a longer one" if rows < MOST_ROWS else ""))

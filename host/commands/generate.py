@@ -172,7 +172,7 @@ def generate(
 
     sterna generate -m story.sterna -f prompt.txt --device /dev/ttyUSB0
 
-    sterna generate -m story.sterna -p "One day" -p "A cat" --device sim:sim,batch=2,top_k=40 --top-k 40
+    sterna generate -m story.sterna -p "One day" -p "A cat" --device sim:sim,batch=2 --top-k 40
     """
     if list_devices:
         show("".join(line + "\n" for line in device_lines()))
