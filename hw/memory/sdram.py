@@ -80,8 +80,8 @@ CHIPS = {chip.name: chip for chip in (
 
 
 class SdramPins(wiring.Signature):
-    """What a controller drives and reads, all of it in registers at the pins. The chip's clock is the controller's,
-    inverted: it samples in the middle of the cycle in which these values stand.
+    """What a controller drives and reads, all of it in registers at the pins. The chip has the controller's clock: it
+    samples at the end of the cycle in which these values stand, and a word that it drives is taken at the end of a cycle, too.
     """
 
     def __init__(self, row_bits):
