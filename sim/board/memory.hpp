@@ -1,20 +1,13 @@
 // Model of the external memory: bursts of words in order, byte-masked writes, latency, bandwidth and refresh.
 #pragma once
 
+#include "status.hpp"
+
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <random>
 #include <sys/mman.h>
-
-// Exit statuses of the harness; sim/board/board.py explains them.
-enum Status { OK = 0, USAGE = 2, BAD_ACCESS = 3, CYCLE_LIMIT = 4 };
-
-// Ends the run with a message; thrown, so that waveforms and traces are still written.
-[[noreturn]] inline void fail(Status status, const char *text) {
-    std::fprintf(stderr, "simulated board: %s\n", text);
-    throw status;
-}
 
 struct MemoryTiming {
     uint64_t latency_cycles = 20;    // from a command to its first word

@@ -1,0 +1,167 @@
+"""The SDRAM controller with a model of the chip that checks its data sheet, and the model itself."""
+
+import dataclasses
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from bench import SEED, verilog
+from sterna.hw.memory.sdram import ACTIVATE, ALL_BANKS, CHIPS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController
+from sterna.sim.board import compile as board
+from sterna.sim.board import toolchain
+from sterna.sim.board.sdram import timing_numbers
+
+pytestmark = pytest.mark.rtl
+HARNESS = Path(__file__).with_name("sdram_harness.cpp")
+SHORT_INIT = {name: dataclasses.replace(chip, t_init=2_000) for name, chip in CHIPS.items()}
+CHIP = SHORT_INIT["AS4C16M16SA-7"]
+CLOCK_HZ = 80_000_000
+
+
+class Flat(wiring.Component):
+    """The controller with plain ports, and with other cycle counts than those of the chip where they are given."""
+
+    def __init__(self, chip, clock_hz, **cycles):
+        self._controller = SdramController(chip, clock_hz)
+        self._controller.cycles |= cycles
+        bits = self._controller.address_bits
+        super().__init__({
+            "read_valid": In(1), "read_ready": Out(1), "read_address": In(bits), "read_length": In(8),
+            "data_valid": Out(1), "data": Out(16), "write_valid": In(1), "write_ready": Out(1), "write_address": In(bits),
+            "write_data": In(16), "write_mask": In(2), "refreshing": Out(1), "ready": Out(1),
+            **{name: Out(width) for name, width in (("cke", 1), ("cs_n", 1), ("ras_n", 1), ("cas_n", 1), ("we_n", 1), ("ba", 2),
+                                                    ("a", chip.row_bits), ("dqm", 2), ("dq_o", 16), ("dq_oe", 1))},
+            "dq_i": In(16)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.controller = controller = self._controller
+        port, pins = controller.port, controller.pins
+        m.d.comb += [
+            port.read_command.valid.eq(self.read_valid), self.read_ready.eq(port.read_command.ready),
+            port.read_command.payload.address.eq(self.read_address), port.read_command.payload.length.eq(self.read_length),
+            self.data_valid.eq(port.read_data.valid), self.data.eq(port.read_data.payload),
+            port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
+            port.write.payload.address.eq(self.write_address), port.write.payload.data.eq(self.write_data),
+            port.write.payload.mask.eq(self.write_mask), self.refreshing.eq(port.refreshing),
+            self.ready.eq(controller.ready), pins.dq_i.eq(self.dq_i),
+            *(getattr(self, name).eq(getattr(pins, name))
+              for name in ("cke", "cs_n", "ras_n", "cas_n", "we_n", "ba", "a", "dqm", "dq_o", "dq_oe"))]
+        return m
+
+
+def program(chip, clock_hz, **cycles):
+    """Path of the compiled harness; built once per text of gateware and harness."""
+    text = verilog(Flat(chip, clock_hz, **cycles), "controller")
+    sources = [HARNESS, board.HERE / "sdram.hpp", board.HERE / "status.hpp"]
+    digest = hashlib.sha256("".join([text, *(path.read_text() for path in sources)]).encode()).hexdigest()[:16]
+    folder = toolchain.BUILD / "rtl" / f"sdram-{digest}"
+    with board.locked(toolchain.BUILD / "rtl" / "locks" / folder.name):
+        if not (folder / "harness").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "controller.v").write_text(text)
+            board.run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", folder / "controller.v", "--top-module",
+                            "controller", "--prefix", "Vcontroller", "-Mdir", folder, "-O3", "--x-initial", "unique",
+                            "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style"],
+                           "verilator", env=toolchain.environment())
+            everything = folder / "everything.cpp"
+            everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob("Vcontroller*.cpp")))
+                                  + f'#include "{HARNESS}"\n')
+            board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), f"-I{board.HERE}", "-DVM_TRACE=0", "-O2",
+                            everything, *board.runtime_objects(False), "-lpthread", "-o", folder / "harness"],
+                           "compiling the SDRAM harness")
+    return folder / "harness"
+
+
+def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, **planted):
+    """Counts by name (dict of int), or the error's text."""
+    done = subprocess.run([program(chip, clock_hz, **planted), *timing_numbers(chip, clock_hz), "traffic", str(seed), str(cycles),
+                           str(int(sequential))], capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip()
+    words = done.stdout.split()
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+
+@pytest.mark.parametrize("clock_hz", [24_000_000, 80_000_000, 100_000_000, 125_000_000])
+@pytest.mark.parametrize("name", CHIPS)
+def test_random_traffic(name, clock_hz):
+    counts = traffic(SHORT_INIT[name], clock_hz, 300_000)
+    print(counts)
+    assert isinstance(counts, dict), counts
+    assert counts["words"] > 50_000 and counts["writes"] > 10_000 and counts["waiting"] < 200
+
+
+@pytest.mark.parametrize("name, clock_hz", [("AS4C16M16SA-7", 80_000_000), ("AS4C32M16SB-7", 100_000_000),
+                                            ("AS4C32M16SB-7", 125_000_000)])
+def test_sequential_reads_reach_97_percent(name, clock_hz):
+    """Of the peak, a word per cycle, refresh included; nothing else than refresh and rows is lost."""
+    counts = traffic(SHORT_INIT[name], clock_hz, 1_000_000, sequential=True)
+    share = counts["words"] / counts["since"]
+    print(f"{name} at {clock_hz / 1e6:g} MHz: {share:.2%} of the peak, refresh {counts['refreshing'] / counts['since']:.2%}")
+    assert share >= 0.97
+    assert counts["refreshes"] >= counts["since"] // (CHIP.t_refresh * clock_hz * 1e-9)
+
+
+@pytest.mark.parametrize("planted, text", [
+    ({"t_rcd": 1}, "tRCD violated"), ({"t_rp": 1}, "tRP violated"), ({"t_ras": 1}, "tRAS violated"),
+    ({"t_rfc": 3}, "tRFC violated"), ({"t_rrd": 1}, "tRRD violated"), ({"t_wr": 0, "t_ras": 4}, "tWR violated"),
+    ({"t_refresh": 640}, "tREFI violated"), ({"t_init": 100}, "the pause after power-up violated")])
+def test_planted_cycles_are_found(planted, text):
+    """A controller that keeps one time a little too short fails under the traffic that a right one stands."""
+    found = traffic(CHIP, CLOCK_HZ, 200_000, **planted)
+    assert isinstance(found, str) and text in found, found
+
+
+# A right session of a chip at 80 MHz, then what is wrong behind it.
+INIT = [(160, PRECHARGE, 0, ALL_BANKS), *((164 + 6 * k, REFRESH, 0, 0) for k in range(8)), (212, LOAD_MODE, 0, 0x220)]
+SESSION = [*INIT, (214, ACTIVATE, 0, 5), (216, READ, 0, 3), (217, ACTIVATE, 1, 5), (219, READ, 1, 7), (224, WRITE, 0, 3),
+           (227, PRECHARGE, 0, 0), (229, ACTIVATE, 0, 6)]
+VIOLATIONS = {
+    "tRCD": [(214, ACTIVATE, 0, 5), (215, READ, 0, 3)], "tRAS": [(214, ACTIVATE, 0, 5), (217, PRECHARGE, 0, 0)],
+    "tRP": [(214, ACTIVATE, 0, 5), (220, PRECHARGE, 0, 0), (221, ACTIVATE, 0, 5)],
+    "tRC": [(214, ACTIVATE, 0, 5), (218, PRECHARGE, 0, 0), (219, ACTIVATE, 0, 5)],
+    "tRRD": [(214, ACTIVATE, 0, 5), (215, ACTIVATE, 1, 5)], "tMRD": [(213, ACTIVATE, 0, 5)],
+    "tWR": [(214, ACTIVATE, 0, 5), (220, WRITE, 0, 5), (221, PRECHARGE, 0, 0)],
+    "tRFC": [(220, REFRESH, 0, 0), (224, ACTIVATE, 0, 5)], "tREFI": [(214, ACTIVATE, 0, 5), (7_000, READ, 0, 3)],
+}
+
+
+def run_commands(sequence, chip=CHIP, clock_hz=CLOCK_HZ):
+    done = subprocess.run([program(CHIP, CLOCK_HZ), *timing_numbers(chip, clock_hz), "commands",
+                           *(str(value) for command in sequence for value in command)], capture_output=True, text=True)
+    return done.returncode, done.stderr.strip()
+
+
+def test_right_session():
+    assert run_commands(SESSION) == (0, "")
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_every_time_is_checked(name):
+    if name == "tRC":  # with these chips tRAS + tRP covers it: one with a longer tRC
+        code, text = run_commands([*INIT, *VIOLATIONS[name][:2], (220, ACTIVATE, 0, 5)], dataclasses.replace(CHIP, t_rc=90))
+    else:
+        code, text = run_commands([*INIT, *VIOLATIONS[name]])
+    assert code and f"SDRAM: {name} violated" in text, text
+
+
+@pytest.mark.parametrize("sequence, text", [
+    ([(100, PRECHARGE, 0, ALL_BANKS)], "the pause after power-up"), ([(160, ACTIVATE, 0, 0)], "ACTIVATE before LOAD MODE"),
+    ([(160, REFRESH, 0, 0)], "REFRESH before PRECHARGE"), ([*INIT[:3], (212, LOAD_MODE, 0, 0x220)], "LOAD MODE before all REFRESHes"),
+    ([*INIT[:-1], (212, LOAD_MODE, 0, 0x223)], "a mode other than burst length 1"), ([*INIT, (214, READ, 0, 0)], "in a closed bank"),
+    ([*INIT, (214, ACTIVATE, 0, 5), (220, ACTIVATE, 0, 6)], "ACTIVATE of an open bank"),
+    ([*INIT, (214, ACTIVATE, 0, 5), (220, REFRESH, 0, 6)], "REFRESH with an open bank"),
+    ([*INIT, (214, ACTIVATE, 0, 5), (216, READ, 0, 6), (218, WRITE, 0, 6)], "both ends drive the data lines")])
+def test_wrong_orders_are_found(sequence, text):
+    code, found = run_commands(sequence)
+    assert code and text in found, found
+
+
+def test_clock_too_fast_for_the_latency():
+    code, found = run_commands([(cycle * 2, *rest) for cycle, *rest in INIT], clock_hz=125_000_000)
+    assert code and "a CAS latency of 2 at this clock" in found
