@@ -58,7 +58,7 @@ def test_slots_keep_time(case):
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("lanes, port_bytes, stall", [(1, 2, 0.4), (8, 16, 0.0)])
+@pytest.mark.parametrize("lanes, port_bytes, stall", [(1, 2, 0.4), (4, 8, 0.0)])
 def test_host_writes_while_slots_run(lanes, port_bytes, stall):
     run("host_writes", lanes, port_bytes, stall, batch=2)
 
