@@ -24,10 +24,11 @@ import tempfile
 import types
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, ClockDomain, Fragment, Module, Shape, Signal, Value
+from amaranth.hdl import Assert, Assume, ClockDomain, Elaboratable, Fragment, Module, Shape, Signal, Value
 from amaranth.lib import wiring
 from sterna.hw.synth import run_tool, yosys
 
@@ -101,6 +102,29 @@ def stub(component_class):
         def elaborate(self, platform):
             return Module()
     return Stub
+
+
+class AnyMemory(Elaboratable):
+    """In place of ``Memory``: one read port, whose data the proof chooses, and one write port; ``made`` are all objects of it
+    since the proof emptied the list.
+    """
+
+    made = []
+
+    def __init__(self, *, shape, depth, **options):
+        AnyMemory.made.append(self)
+        bits = max(1, (depth - 1).bit_length())
+        self.read = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
+        self.write = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
+
+    def read_port(self):
+        return self.read
+
+    def write_port(self):
+        return self.write
+
+    def elaborate(self, platform):
+        return Module()
 
 
 class Inside:

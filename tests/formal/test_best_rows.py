@@ -1,32 +1,12 @@
 """The list of the best rows holds the best rows, in order: by induction, for any keys, k and starts."""
 
-from types import SimpleNamespace
 
 import pytest
-from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal
-from prove import Proof, disproved, planted, stub
+from amaranth.hdl import Array, Cat, Const, Mux, Signal
+from prove import AnyMemory, Proof, disproved, planted, stub
 
 pytestmark = pytest.mark.formal
 ROW_BITS = 5
-
-
-class AnyMemory(Elaboratable):
-    """A memory that the proof answers for."""
-
-    def __init__(self, *, shape, depth, **options):
-        AnyMemory.made = self
-        bits = max(1, (depth - 1).bit_length())
-        self.read = SimpleNamespace(addr=Signal(bits), data=Signal(shape))
-        self.write = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
-
-    def read_port(self):
-        return self.read
-
-    def write_port(self):
-        return self.write
-
-    def elaborate(self, platform):
-        return Module()
 
 
 def best_rows(module, depth):
@@ -35,10 +15,11 @@ def best_rows(module, depth):
     """
     proof = Proof()
     m = proof.m
+    AnyMemory.made = []
     module.Memory, module._Elements, module.Choice = AnyMemory, stub(module._Elements), stub(module.Choice)
     dut = module.TopList(1, ROW_BITS, depth, 1)
     inside = proof.add(dut)
-    elements, choice, memory = module._Elements.made, module.Choice.made, AnyMemory.made
+    elements, choice, memory = module._Elements.made, module.Choice.made, AnyMemory.made[0]
     proof.release(elements.valid, elements.key, elements.score, elements.pending, choice.address, choice.done,
                   choice.best, memory.read.data.as_value())
     bottom, full, limit, hole, inserts, row, worst, settled, loaded, above, new, valid, key, free = (

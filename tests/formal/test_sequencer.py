@@ -8,11 +8,10 @@ What the program guarantees, that no code is written which a product may read, i
 """
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
-from prove import Proof, disproved, planted, stub
+from amaranth.hdl import Cat, Mux, Signal
+from prove import AnyMemory, Proof, disproved, planted, stub
 from sterna.firmware import isa
 from sterna.hw.config import PRESETS
 from sterna.hw.vector import slot
@@ -21,25 +20,6 @@ pytestmark = pytest.mark.formal
 CONFIG = replace(PRESETS["lanes40"], program_words=16, memory_bytes=512, vector_words=32, register_bits=16)
 SLOW = replace(CONFIG, clock_hz=24_000_000)
 SLOTS = replace(CONFIG, batch=2)
-
-
-class AnyMemory(Elaboratable):
-    """A program memory that returns any word for any address."""
-
-    def __init__(self, *, shape, depth, **options):
-        AnyMemory.made.append(self)
-        bits = (depth - 1).bit_length()
-        self.read = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
-        self.write = SimpleNamespace(addr=Signal(bits), en=Signal(), data=Signal(shape))
-
-    def read_port(self):
-        return self.read
-
-    def write_port(self):
-        return self.write
-
-    def elaborate(self, platform):
-        return Module()
 
 
 def sequencer(module, config=CONFIG):
