@@ -96,12 +96,11 @@ def large_image(tokenizer_json, name):
 def speed(image, name):
     """Cycles of sampled tokens on the simulated board of a preset."""
     latency, interval, refresh = TIMING[name]
-    timing = {"latency_cycles": latency, "refresh_interval_cycles": interval, "refresh_cycles": refresh}
     model, what = Model(image), "the story model"
     if name in LARGE_PRESETS:
         model = Model(large_image(model.tokenizer_json, name))
         what = f"random weights, hidden {LARGE.hidden_size}, {LARGE.num_hidden_layers} layers"
-    with open_runtime(f"sim:{name}", model, tell=print, preload=True, timing=timing) as runtime:
+    with open_runtime(f"sim:{name}", model, tell=print, preload=True, timing=slots.board_timing(TIMING[name])) as runtime:
         for _ in runtime.generate(model.vocabulary.encode(PROMPT), SPEED_TOKENS, Sampling(0.8, SEED)):
             pass
         statistics = runtime.statistics

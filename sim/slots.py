@@ -5,6 +5,7 @@ from sterna.host.model import Model
 from sterna.host.runtime import Sequence
 from sterna.host.sampling import Sampling
 from sterna.hw.config import BATCHES, preset
+from sterna.sim.pages import table
 
 PRESETS = ("lanes10", "lanes40")
 DRAFTING = ("lanes40", (4, 8))
@@ -24,13 +25,13 @@ def name_of(base, batch):
     return f"{base}b{batch}"
 
 
-def _timing(timing):
-    latency, interval, refresh = timing
-    return {"latency_cycles": latency, "refresh_interval_cycles": interval, "refresh_cycles": refresh}
+def board_timing(timing):
+    """Options of the simulated board (dict) for (latency, interval between refreshes, refresh), in cycles."""
+    return dict(zip(("latency_cycles", "refresh_interval_cycles", "refresh_cycles"), timing, strict=True))
 
 
 def _runtime(image, base, batch, timing):
-    return open_runtime(f"sim:{base},batch={batch}", Model(image), tell=print, preload=True, timing=_timing(timing))
+    return open_runtime(f"sim:{base},batch={batch}", Model(image), tell=print, preload=True, timing=board_timing(timing))
 
 
 def speed(image, base, batch, timing):
@@ -97,7 +98,7 @@ def tables(results):
     if drafted:
         head = ["greedy text behind", *(words for batch in drafted
                                         for words in (f"B = {batch}: tokens per run", f"B = {batch}: speed-up"))]
-        out["table.drafts"] = _rows(head, [
+        out["table.drafts"] = table(head, [
             [text, *(f"{v[f'{number}.{kind}']:.2f}" for v in drafted.values() for kind in ("tokens_per_run", "speed_up"))]
             for number, text in enumerate(TEXTS)])
     return out
@@ -111,10 +112,5 @@ def _speeds(values):
         rows.append([base, batch, f"{v['tokens_per_second']:,.0f}", f"{v['tokens_per_second'] / one / batch:.1%}",
                      f"{v['share']:.1%}", f"{v['prompt.tokens_per_second']:,.0f}",
                      f"{v['prompt.tokens_per_second'] / one / batch:.1%}"])
-    return _rows(["preset", "B", "tokens/s made, all slots", "of B times those of one", "share", "tokens/s of a prompt",
+    return table(["preset", "B", "tokens/s made, all slots", "of B times those of one", "share", "tokens/s of a prompt",
                   "of B times the making"], rows)
-
-
-def _rows(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

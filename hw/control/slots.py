@@ -1,7 +1,7 @@
 """Run control of a build for several sequences: the slots with a token in a run, and what becomes of the samples."""
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
