@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 
+from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+
 VERSIONS = {"protocol": 3, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
 BATCHES = (1, 2, 4, 8)
@@ -51,6 +53,10 @@ class Config:
         "external" (behind the memory port) or "onchip".
     memory_bytes : int
         Size of the model memory.
+    sdram : str
+        Name of the SDR SDRAM chip (``sterna.hw.memory.chips``) that is the external memory; "": any memory behind the port.
+    memory_hz : int
+        Clock of that chip and its controller; 0: that of the accelerator.
     vector_words : int
         Words (of V numbers) of each of the three vector banks; at most 16384.
     activation_words : int
@@ -89,6 +95,8 @@ class Config:
     top_k: int = 0
     weight_code: str = "trit5"
     memory: str = "external"
+    sdram: str = ""
+    memory_hz: int = 0
     program_words: int = 512
     fifo_words: int = 1024
     row_words: int = 128
@@ -121,6 +129,17 @@ class Config:
         need(self.tile_bytes <= (2 * self.port_bytes if self.memory == "external" else self.port_bytes),
              f"tiles of {self.tile_bytes} bytes: at most {'two words' if self.memory == 'external' else 'a word'} of "
              f"{self.port_bytes} bytes")
+        if self.sdram:
+            need(self.sdram in CHIPS, f"sdram {self.sdram!r}: use one of {', '.join(CHIPS)}")
+            need(self.memory == "external" and self.port_bytes >= DATA_BYTES,
+                 f"sdram {self.sdram}: needs external memory and words of {DATA_BYTES} bytes or more")
+            need(self.memory_bytes == CHIPS[self.sdram].bytes,
+                 f"memory_bytes {self.memory_bytes}: {self.sdram} has {CHIPS[self.sdram].bytes}")
+            need(DATA_BYTES * (self.memory_hz or self.clock_hz) <= self.port_bytes * self.clock_hz,
+                 f"memory_hz {self.memory_hz}: the port takes {self.port_bytes} bytes at {self.clock_hz} Hz, fewer than the "
+                 "chip gives")
+        else:
+            need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
         need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
         need(16 <= self.register_bits <= 32, f"register_bits {self.register_bits}: use 16 to 32")
@@ -142,6 +161,11 @@ class Config:
     def word_address_bits(self):
         """Bits of a memory word address."""
         return (self.memory_bytes // self.port_bytes - 1).bit_length()
+
+    @property
+    def own_memory_clock(self):
+        """Whether the memory controller has a clock domain of its own."""
+        return self.memory_hz not in (0, self.clock_hz)
 
     @property
     def slow(self):

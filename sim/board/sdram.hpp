@@ -193,3 +193,23 @@ class Sdram {
         counts.cycles++;
     }
 };
+
+// The pins of a Verilator model that has them as ports, in the present cycle.
+template <class Model> Sdram::Pins pins_of(const Model &model) {
+    Sdram::Pins pins;
+    pins.selected = !model.cs_n && model.cke;
+    pins.command = unsigned(model.ras_n << 2 | model.cas_n << 1 | model.we_n);
+    pins.bank = model.ba;
+    pins.address = model.a;
+    pins.mask = model.dqm;
+    pins.driven = model.dq_oe;
+    pins.data = model.dq_o;
+    return pins;
+}
+
+// The numbers of sim/board/sdram.py in their order.
+constexpr int SDRAM_NUMBERS = 16;
+inline SdramTiming sdram_timing(const uint64_t *n) {
+    return {n[0], unsigned(n[1]), unsigned(n[2]), n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], unsigned(n[14]),
+            unsigned(n[15] >> 32), n[15] & 0xFFFFFFFF};
+}

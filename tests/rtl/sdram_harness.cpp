@@ -33,8 +33,9 @@ int commands(Sdram &chip, int count, char **values) {
     return OK;
 }
 
-// Bursts and writes at random, or one long sequence of full bursts; every word that is read is compared.
+// Reads and writes at random, or one long sequence of full reads; every word that is read is compared.
 int traffic(Sdram &chip, const SdramTiming &timing, uint64_t seed, uint64_t cycles, bool sequential) {
+    constexpr unsigned WORDS = 2, FULL = 64; // words of a write and of a long read
     struct Word {
         uint64_t address;
         uint16_t value;
@@ -46,58 +47,49 @@ int traffic(Sdram &chip, const SdramTiming &timing, uint64_t seed, uint64_t cycl
     std::unordered_map<uint64_t, uint16_t> written; // the others are zero
     std::deque<Word> expected;
     auto top = std::make_unique<Vcontroller>();
-    bool read_offered = false, write_offered = false;
-    uint64_t address = 0, length = 0, next = 0, target = 0, words = 0, first = 0, refreshing = 0, writes = 0;
-    uint16_t value = 0;
+    bool offered = false, write = false;
+    uint64_t address = 0, length = 0, next = 0, words = 0, first = 0, refreshing = 0, writes = 0;
+    uint32_t value = 0;
     unsigned mask = 0;
-    // How busy the two streams are changes now and then, so that queues fill and run dry.
-    double reads_rate = 1, writes_rate = 0;
-    top->rst = 1;
+    double rate = 1, write_rate = 0; // they change now and then
     for (uint64_t cycle = 0; cycle < cycles; cycle++) {
         top->rst = cycle < RESET_CYCLES;
         if (!sequential && cycle % 1024 == 0) {
-            reads_rate = chance(0.3) ? 1 : chance(0.3) ? 0 : 0.1;
-            writes_rate = chance(0.3) ? 1 : chance(0.4) ? 0 : 0.05;
+            rate = chance(0.3) ? 1 : 0.1;
+            write_rate = chance(0.3) ? 1 : chance(0.4) ? 0 : 0.3;
         }
-        if (!read_offered && (sequential || chance(reads_rate))) {
+        if (!offered && (sequential || chance(rate))) {
             if (!sequential && chance(0.3))
                 next = chance(0.5) ? below(size) : (next + (below(8) << timing.column_bits)) % size;
-            length = sequential ? 32 : 1 + below(32);
+            write = !sequential && chance(write_rate);
+            length = write ? WORDS : sequential ? FULL : 1 + below(FULL);
             if (next + length > size)
                 next = 0;
-            address = next;
-            next += length;
-            // Nor is that of a read which overtakes a write that waits.
-            read_offered = !write_offered || target < address || target >= address + length;
+            // Now and then what was written before is read at once.
+            address = write ? (next + below(4u << timing.column_bits)) % size & ~uint64_t(WORDS - 1) : next;
+            if (!write)
+                next += length;
+            else if (chance(0.2))
+                next = address;
+            value = uint32_t(random());
+            mask = unsigned(below(1 << 2 * WORDS));
+            offered = true;
         }
-        if (!write_offered && !sequential && chance(writes_rate)) {
-            target = (next + below(4u << timing.column_bits)) % size;
-            bool outstanding = read_offered && target >= address && target < address + length;
-            for (const Word &word : expected)
-                outstanding |= word.address == target;
-            if (!outstanding) { // such a read's value is not defined
-                value = uint16_t(random());
-                mask = unsigned(below(4));
-                write_offered = true;
-            }
-        }
-        top->read_valid = read_offered;
-        top->read_address = uint32_t(address);
-        top->read_length = uint8_t(length);
-        top->write_valid = write_offered;
-        top->write_address = uint32_t(target);
-        top->write_data = value;
-        top->write_mask = uint8_t(mask);
+        top->valid = offered;
+        top->write_ = write;
+        top->address = uint32_t(address);
+        top->length = uint8_t(length);
+        top->data = value;
+        top->mask = uint8_t(mask);
         top->dq_i = chip.driving ? chip.data : uint16_t(random());
         top->clk = 0;
         top->eval();
-        bool reads = read_offered && top->read_ready && !top->rst, writes_now = write_offered && top->write_ready && !top->rst;
         if (top->data_valid && !top->rst) {
             if (expected.empty())
                 fail(BAD_ACCESS, "a word that nobody asked for");
-            if (top->data != expected.front().value) {
+            if (top->data_read != expected.front().value) {
                 std::fprintf(stderr, "word %llx: %04x instead of %04x (cycle %llu)\n", (unsigned long long)expected.front().address,
-                             unsigned(top->data), expected.front().value, (unsigned long long)cycle);
+                             unsigned(top->data_read), expected.front().value, (unsigned long long)cycle);
                 return BAD_ACCESS;
             }
             expected.pop_front();
@@ -106,26 +98,20 @@ int traffic(Sdram &chip, const SdramTiming &timing, uint64_t seed, uint64_t cycl
                 first = cycle;
         }
         refreshing += first && top->refreshing;
-        Sdram::Pins pins;
-        pins.selected = !top->cs_n && top->cke;
-        pins.command = unsigned(top->ras_n << 2 | top->cas_n << 1 | top->we_n);
-        pins.bank = top->ba;
-        pins.address = top->a;
-        pins.mask = top->dqm;
-        pins.driven = top->dq_oe;
-        pins.data = top->dq_o;
         if (!top->rst)
-            chip.step(pins);
-        if (reads) {
-            for (uint64_t k = address; k < address + length; k++)
-                expected.push_back({k, written.count(k) ? written[k] : uint16_t(0)});
-            read_offered = false;
-        }
-        if (writes_now) {
-            uint16_t kept = uint16_t((mask & 1 ? 0 : 0x00FF) | (mask & 2 ? 0 : 0xFF00));
-            written[target] = uint16_t(((written.count(target) ? written[target] : 0) & kept) | (value & ~kept));
-            write_offered = false;
-            writes++;
+            chip.step(pins_of(*top));
+        if (offered && top->accepted && !top->rst) {
+            for (uint64_t k = 0; k < length; k++) {
+                uint16_t &word = written[address + k];
+                if (write) {
+                    uint16_t enabled = uint16_t((mask >> 2 * k & 1 ? 0x00FF : 0) | (mask >> 2 * k & 2 ? 0xFF00 : 0));
+                    word = uint16_t((word & ~enabled) | (value >> 16 * k & enabled));
+                } else {
+                    expected.push_back({address + k, word});
+                }
+            }
+            writes += write;
+            offered = false;
         }
         top->clk = 1;
         top->eval();
@@ -139,14 +125,13 @@ int traffic(Sdram &chip, const SdramTiming &timing, uint64_t seed, uint64_t cycl
 } // namespace
 
 int main(int argc, char **argv) {
-    constexpr int CHIP = 16;
+    constexpr int CHIP = SDRAM_NUMBERS;
     if (argc <= CHIP + 1)
         return USAGE;
     uint64_t n[CHIP];
     for (int k = 0; k < CHIP; k++)
         n[k] = std::strtoull(argv[1 + k], nullptr, 0);
-    const SdramTiming timing{n[0], unsigned(n[1]), unsigned(n[2]), n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13],
-                             unsigned(n[14]), unsigned(n[15] >> 32), n[15] & 0xFFFFFFFF};
+    const SdramTiming timing = sdram_timing(n);
     try {
         std::vector<uint8_t> content(uint64_t(2) << (timing.row_bits + 2 + timing.column_bits));
         Sdram chip(timing, content.data());
