@@ -131,7 +131,10 @@ class SdramController(wiring.Component):
         with m.Elif(issue & last):
             m.d.sync += active.eq(0)
 
-        # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only
+        with m.If(issue & current.write & (until_close < t["t_wr"])):
+            m.d.sync += until_close.eq(t["t_wr"])
+
+        # The next run; an ACTIVATE in the cycle of a WRITE sets the timer last, to the longer time. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only
         # closed here, t_rp before it is opened again, or for REFRESH.
         assert t["t_rrd"] <= t["t_rcd"] + 2
         hit, bank_open, may_close = Signal(), Signal(), Signal()
@@ -183,8 +186,6 @@ class SdramController(wiring.Component):
                         m.next = "LOOK"
                 with m.Elif(due):
                     m.next = "LOOK"
-        with m.If(issue & current.write & (until_close < t["t_wr"])):
-            m.d.sync += until_close.eq(t["t_wr"])
 
         # Initialisation and REFRESH. t_init passes once; what comes later is counted by `gap`.
         power = Signal(range(t["t_init"] + 1), init=t["t_init"])
