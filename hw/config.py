@@ -228,17 +228,19 @@ PRESETS = {c.name: c for c in (
 
 
 def preset(name):
-    """The preset called ``name``, with other parameters if they follow: "lanes40,batch=4,top_k=16".
+    """The preset or board called ``name``, with other parameters if they follow: "lanes40,batch=4,top_k=16".
 
     Raises
     ------
     ConfigError
-        There is no such preset or no such parameter of integers, or the value does not fit.
+        There is no such preset or board, no such parameter of integers, or the value does not fit.
     """
+    from sterna.hw.boards import BOARDS  # boards are made of configurations
     base, *changes = name.split(",")
-    if base not in PRESETS:
-        raise ConfigError(f"unknown preset {base!r}: use one of {', '.join(PRESETS)}")
-    config = PRESETS[base]
+    known = PRESETS | {board.name: board.config for board in BOARDS.values()}
+    if base not in known:
+        raise ConfigError(f"unknown preset {base!r}: use one of {', '.join(known)}")
+    config = known[base]
     values = {field: value for field, value in asdict(config).items() if type(value) is int}
     for change in changes:
         field, equals, text = change.partition("=")

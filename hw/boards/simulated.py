@@ -1,12 +1,14 @@
-"""The accelerator with plain ports, for the compiled harness of the simulated board (sim/board)."""
+"""A board's gateware with plain ports, for the compiled harness of the simulated board (sim/board)."""
 
 import importlib
 
 from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import In, Out
 
-from sterna.hw.link.uart import Uart
+from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.sdram import SdramPins
+from sterna.hw.soc import Soc
 
 TOP = "simulated_board"
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
@@ -28,9 +30,10 @@ def device_class(path):
 
 
 class SimulatedBoard(wiring.Component):
-    """Flattens the members of an accelerator into ports that a C++ harness can set and read as plain bytes.
+    """Flattens the members of a ``Soc`` into ports that a C++ harness can set and read as plain bytes.
 
-    No logic and no registers are added: throughput, latency and back-pressure are those of the accelerator.
+    No logic is added, and no registers but those at the pins of an SDRAM, which boards have in their input and output
+    cells: throughput, latency and back-pressure are those of the accelerator.
 
     Parameters
     ----------
@@ -51,22 +54,26 @@ class SimulatedBoard(wiring.Component):
     data_payload [8 P], data_valid, data_ready : words read, inputs, in the order of the commands
     write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; bit k = byte k
     refreshing : input, the memory cannot deliver in this cycle
+    cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``, in place
+        of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock of its own
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
     """
 
     def __init__(self, config, device=ACCELERATOR, baud=None):
-        self._device = device_class(device)(config)
-        self._uart = Uart(config.clock_hz, baud, config.frame_counter_bits) if baud else None
-        self._external = config.memory == "external"
+        self._config, self._baud = config, baud
+        self._soc = Soc(config, baud, device_class(device)(config))
+        self._external = config.memory == "external" and not config.sdram
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
             ports = {"rx_line": In(1), "tx_line": Out(1)}
         ports |= {"idle": Out(1),
-                 "trace_valid": Out(1), "trace_last": Out(1), "trace_is_code": Out(1),
-                 "trace_values": Out(24 * config.batch * config.lanes),
-                 "trace_codes": Out(8 * config.batch * config.lanes)}
+                  "trace_valid": Out(1), "trace_last": Out(1), "trace_is_code": Out(1),
+                  "trace_values": Out(24 * config.batch * config.lanes),
+                  "trace_codes": Out(8 * config.batch * config.lanes)}
+        if config.sdram:
+            ports |= SdramPins(CHIPS[config.sdram].row_bits).members
         if self._external:
             word_bits = 8 * config.port_bytes
             ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
@@ -79,29 +86,27 @@ class SimulatedBoard(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.device = device = self._device
-        if self._uart:
-            m.submodules.uart = uart = self._uart
-            connect(m, uart.rx, device.rx)
-            connect(m, device.tx, uart.tx)
-            m.d.comb += [
-                uart.rx_line.eq(self.rx_line), self.tx_line.eq(uart.tx_line), device.line_errors.eq(uart.errors),
-                self.idle.eq(device.idle & uart.idle),
-            ]
+        m.submodules.soc = soc = self._soc
+        if self._baud:
+            m.d.comb += [soc.rx_line.eq(self.rx_line), self.tx_line.eq(soc.tx_line)]
         else:
             m.d.comb += [
-                device.rx.payload.eq(self.rx_payload), device.rx.valid.eq(self.rx_valid),
-                self.rx_ready.eq(device.rx.ready),
-                self.tx_payload.eq(device.tx.payload), self.tx_valid.eq(device.tx.valid),
-                device.tx.ready.eq(self.tx_ready), self.idle.eq(device.idle),
+                soc.rx.payload.eq(self.rx_payload), soc.rx.valid.eq(self.rx_valid), self.rx_ready.eq(soc.rx.ready),
+                self.tx_payload.eq(soc.tx.payload), self.tx_valid.eq(soc.tx.valid), soc.tx.ready.eq(self.tx_ready),
             ]
         m.d.comb += [
-            self.trace_valid.eq(device.trace.valid), self.trace_last.eq(device.trace.last),
-            self.trace_is_code.eq(device.trace.is_code), self.trace_values.eq(Value.cast(device.trace.values)),
-            self.trace_codes.eq(Value.cast(device.trace.codes)),
+            self.idle.eq(soc.idle),
+            self.trace_valid.eq(soc.trace.valid), self.trace_last.eq(soc.trace.last),
+            self.trace_is_code.eq(soc.trace.is_code), self.trace_values.eq(Value.cast(soc.trace.values)),
+            self.trace_codes.eq(Value.cast(soc.trace.codes)),
         ]
+        if self._config.sdram:
+            domain = m.d.memory if self._config.own_memory_clock else m.d.sync
+            for name, member in soc.pins.signature.members.items():
+                inside, outside = getattr(soc.pins, name), getattr(self, name)
+                domain += inside.eq(outside) if member.flow == In else outside.eq(inside)
         if self._external:
-            memory = device.memory
+            memory = soc.memory
             m.d.comb += [
                 self.command_address.eq(memory.read_command.payload.address),
                 self.command_length.eq(memory.read_command.payload.length),

@@ -1,11 +1,15 @@
 // The simulated board: clocks the Verilator model of the accelerator, with a memory and a byte link around it.
 // The model holds its inputs in registers (verilog.py): what is set before a rising edge are the inputs of the cycle
-// after it, and the outputs read after the edge belong to the same cycle. So each cycle is evaluated once.
+// after it, and the outputs read after the edge belong to the same cycle. So each cycle is evaluated once. The chip of
+// an SDRAM has its registers at the pins instead, and perhaps a clock of its own, at a phase that the seed chooses.
 
 #include "Vboard.h"
 #include "board_config.h"
 #include "link.hpp"
 #include "memory.hpp"
+#if BOARD_SDRAM
+#include "sdram.hpp"
+#endif
 #include "serial.hpp"
 #include "verilated.h"
 #if BOARD_WAVES
@@ -131,16 +135,23 @@ int run(int argc, char **argv) {
         waves.open(options.waves.c_str());
     }
 #endif
-#if BOARD_EXTERNAL
-    Memory memory(BOARD_MEMORY_BYTES, BOARD_PORT_BYTES, options.timing);
+#if BOARD_EXTERNAL || BOARD_SDRAM
+    Content content(BOARD_MEMORY_BYTES);
     if (options.seed)
-        memory.randomize(options.seed);
+        content.randomize(options.seed);
     for (const Preload &p : options.preloads)
-        if (!memory.preload(p.file.c_str(), p.offset, p.bytes, p.address))
+        if (!content.preload(p.file.c_str(), p.offset, p.bytes, p.address))
             fail(USAGE, ("--preload " + p.file + ": cannot be read, or is larger than the memory").c_str());
 #else
     if (!options.preloads.empty())
         fail(USAGE, "--preload: on-chip memory is written through the link");
+#endif
+#if BOARD_EXTERNAL
+    Memory memory(content, BOARD_MEMORY_BYTES, BOARD_PORT_BYTES, options.timing);
+#endif
+#if BOARD_SDRAM
+    static constexpr uint64_t sdram_numbers[SDRAM_NUMBERS] = BOARD_SDRAM_NUMBERS;
+    Sdram sdram(sdram_timing(sdram_numbers), content.at(0));
 #endif
     std::FILE *trace = nullptr;
     if (!options.trace.empty() && !(trace = std::fopen(options.trace.c_str(), "wb")))
@@ -183,19 +194,48 @@ int run(int argc, char **argv) {
 #if !BOARD_BAUD
     top->tx_ready = 1;
 #endif
+    // Rises a clock, and lets the other one fall with it unless both edges are of the same clock.
+    [[maybe_unused]] uint64_t wave_time = 0;
+    auto rise = [&](CData &clock, CData *other) {
+        if (clock || !other) {
+            clock = 0;
+            top->eval();
+        }
+#if BOARD_WAVES
+        if (!options.waves.empty())
+            waves.dump(wave_time++);
+#endif
+        clock = 1;
+        if (other)
+            *other = 0;
+        top->eval();
+#if BOARD_WAVES
+        if (!options.waves.empty())
+            waves.dump(wave_time++);
+#endif
+    };
+#if BOARD_SDRAM
+    auto chip_cycle = [&] {
+        top->dq_i = sdram.driving ? sdram.data : uint16_t(sdram.counts.cycles * 0x9E37); // for the end of this cycle
+        sdram.step(pins_of(*top));
+    };
+#endif
+#if BOARD_MEMORY_HZ
+    const double memory_period = double(BOARD_CLOCK_HZ) / BOARD_MEMORY_HZ; // in cycles of the main clock
+    double memory_edge = memory_period * double(options.seed % 97) / 97;
+#endif
     set_inputs();
     while (!stopped && !link.parent_gone) {
-        top->clk = 0;
-        top->eval();
-#if BOARD_WAVES
-        if (!options.waves.empty())
-            waves.dump(2 * cycle);
-#endif
-        top->clk = 1;
-        top->eval();
-#if BOARD_WAVES
-        if (!options.waves.empty())
-            waves.dump(2 * cycle + 1);
+#if BOARD_MEMORY_HZ
+        for (; memory_edge <= double(cycle); memory_edge += memory_period) {
+            top->memory_rst = cycle < RESET_CYCLES;
+            rise(top->memory_clk, &top->clk);
+            if (cycle >= RESET_CYCLES)
+                chip_cycle();
+        }
+        rise(top->clk, &top->memory_clk);
+#else
+        rise(top->clk, nullptr);
 #endif
         const bool reset = cycle < RESET_CYCLES;
 #if BOARD_BAUD
@@ -233,6 +273,10 @@ int run(int argc, char **argv) {
         memory.step(write_waits);
         quiet = quiet && memory.quiet();
 #endif
+#if BOARD_SDRAM && !BOARD_MEMORY_HZ
+        if (!reset)
+            chip_cycle();
+#endif
         cycle++;
         if (options.max_cycles && cycle >= options.max_cycles) {
             std::fprintf(stderr, "simulated board: stopped after %llu cycles (--max-cycles)\n", (unsigned long long)cycle);
@@ -261,6 +305,9 @@ int run(int argc, char **argv) {
     waves.close();
 #endif
     top->final();
+#if BOARD_SDRAM
+    std::printf("chip %llu\n", (unsigned long long)sdram.counts.cycles);
+#endif
     std::printf("cycles %llu\n", (unsigned long long)cycle);
     return status;
 }

@@ -12,10 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sterna.sim.board import toolchain
+from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
-HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "serial.hpp", "status.hpp", "compile.py", "toolchain.py", "verilog.py")
+HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp", "compile.py", "toolchain.py", "verilog.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -151,7 +152,10 @@ def _program(config, device, waves, on_compile, baud):
     """
     from sterna.sim.board import verilog  # Amaranth is imported only here
     on_compile(f"building the simulated board {config.name!r} (once per configuration)")
-    header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external')}\n"
+    header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not config.sdram)}\n"
+              f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
+              f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
+              f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
               f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")

@@ -16,12 +16,49 @@ struct MemoryTiming {
     uint64_t refresh_cycles = 0;     // cycles of a refresh, in which nothing is transferred
 };
 
+// The bytes of the memory.
+class Content {
+    uint64_t bytes_;
+    uint8_t *pages_;
+
+  public:
+    explicit Content(uint64_t bytes) : bytes_(bytes) {
+        // Anonymous pages: a large memory costs only what is touched.
+        void *pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pages == MAP_FAILED)
+            fail(USAGE, "not enough memory for the model memory");
+        pages_ = static_cast<uint8_t *>(pages);
+    }
+
+    uint8_t *at(uint64_t address) const { return pages_ + address; }
+
+    void randomize(uint64_t seed) {
+        std::mt19937_64 generator(seed);
+        for (uint64_t at = 0; at + 8 <= bytes_; at += 8) {
+            uint64_t value = generator();
+            std::memcpy(pages_ + at, &value, 8);
+        }
+    }
+
+    // Copies `bytes` at `offset` of a file to `address`; false if the file is too short or the memory too small.
+    bool preload(const char *file, uint64_t offset, uint64_t bytes, uint64_t address) {
+        if (address > bytes_ || bytes > bytes_ - address)
+            return false;
+        std::FILE *handle = std::fopen(file, "rb");
+        if (!handle)
+            return false;
+        bool good = fseeko(handle, off_t(offset), SEEK_SET) == 0 && std::fread(pages_ + address, 1, bytes, handle) == bytes;
+        std::fclose(handle);
+        return good;
+    }
+};
+
 class Memory {
     struct Burst {
         uint64_t address, left, due;
     };
     static constexpr unsigned DEPTH = 8; // bursts that may be outstanding
-    uint64_t bytes_, words_;
+    uint64_t words_;
     unsigned word_bytes_;
     uint8_t *content_;
     MemoryTiming timing_;
@@ -45,35 +82,10 @@ class Memory {
     bool command_ready = true, data_valid = false, write_ready = true, refreshing = false;
     const uint8_t *data = nullptr;
 
-    Memory(uint64_t bytes, unsigned word_bytes, const MemoryTiming &timing)
-        : bytes_(bytes), words_(bytes / word_bytes), word_bytes_(word_bytes), timing_(timing),
+    Memory(const Content &content, uint64_t bytes, unsigned word_bytes, const MemoryTiming &timing)
+        : words_(bytes / word_bytes), word_bytes_(word_bytes), content_(content.at(0)), timing_(timing),
           refresh_next_(timing.refresh_interval) {
-        // Anonymous pages: a large memory costs only what is touched.
-        void *pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (pages == MAP_FAILED)
-            fail(USAGE, "not enough memory for the model memory");
-        content_ = static_cast<uint8_t *>(pages);
         data = content_;
-    }
-
-    void randomize(uint64_t seed) {
-        std::mt19937_64 generator(seed);
-        for (uint64_t at = 0; at + 8 <= bytes_; at += 8) {
-            uint64_t value = generator();
-            std::memcpy(content_ + at, &value, 8);
-        }
-    }
-
-    // Copies `bytes` at `offset` of a file to `address`; false if the file is too short or the memory too small.
-    bool preload(const char *file, uint64_t offset, uint64_t bytes, uint64_t address) {
-        if (address > bytes_ || bytes > bytes_ - address)
-            return false;
-        std::FILE *handle = std::fopen(file, "rb");
-        if (!handle)
-            return false;
-        bool good = fseeko(handle, off_t(offset), SEEK_SET) == 0 && std::fread(content_ + address, 1, bytes, handle) == bytes;
-        std::fclose(handle);
-        return good;
     }
 
     bool quiet() const { return count_ == 0 && !data_valid && !write_waits_; }

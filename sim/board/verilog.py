@@ -40,7 +40,7 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None):
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
     netlist = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
-    return netlist + _clocked(board.signature.members)
+    return netlist + _clocked(board.signature.members, config.own_memory_clock)
 
 
 def forget_values(text):
@@ -74,15 +74,18 @@ def _forget_contents(module):
     return re.sub(r"(?ms)^  cell \$meminit_v2 .*?^  end\n", forget, module)
 
 
-def _clocked(members):
-    """Text of the module TOP: the board with a register before every input."""
+def _clocked(members, memory_clock):
+    """Text of the module TOP: the board with a register before every input of its main clock."""
     inputs, outputs = {"rst": 1}, {}
     for name, member in members.items():
         (inputs if member.flow == In else outputs)[name] = Shape.cast(member.shape).width
-    ports = ["input clk", *(f"input [{width - 1}:0] {name}" for name, width in inputs.items()),
+    direct = {"dq_i"} & inputs.keys()  # it has a register at its pin already, perhaps of another clock
+    clocks = ["clk", *["memory_clk", "memory_rst"][:2 * memory_clock]]
+    ports = [*(f"input {name}" for name in clocks), *(f"input [{width - 1}:0] {name}" for name, width in inputs.items()),
              *(f"output [{width - 1}:0] {name}" for name, width in outputs.items())]
-    registers = "".join(f"  reg [{width - 1}:0] {name}_held;\n" for name, width in inputs.items())
-    loads = "".join(f"    {name}_held <= {name};\n" for name in inputs)
-    wires = [".clk(clk)", *(f".{name}({name}_held)" for name in inputs), *(f".{name}({name})" for name in outputs)]
+    held = [name for name in inputs if name not in direct]
+    registers = "".join(f"  reg [{inputs[name] - 1}:0] {name}_held;\n" for name in held)
+    loads = "".join(f"    {name}_held <= {name};\n" for name in held)
+    wires = [*(f".{name}({name})" for name in (*clocks, *direct, *outputs)), *(f".{name}({name}_held)" for name in held)]
     return (f"\nmodule {TOP}({', '.join(ports)});\n{registers}  always @(posedge clk) begin\n{loads}  end\n"
             f"  {simulated.TOP} board({', '.join(wires)});\nendmodule\n")

@@ -1,0 +1,55 @@
+"""What makes a board: the FPGA's pins as amaranth-boards knows them, a configuration, and a rate of the serial line."""
+
+import importlib
+from dataclasses import dataclass
+
+from sterna.hw.config import Config, ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One board that bitstreams are built for. Importing it needs neither Amaranth nor amaranth-boards.
+
+    Attributes
+    ----------
+    config : Config
+        Of the name of the board; ``clock_hz`` is the clock that is built, and ``sdram`` the smallest chip that the board is sold
+        with.
+    platform : str
+        "module:Class" of the amaranth-boards platform.
+    top : str
+        "module:Class" of the gateware around the ``Soc``: clocks and pins; constructed with the Board.
+    baud : int
+        Of the serial line.
+    programmer : tuple of str
+        Arguments of openFPGALoader before the file.
+    flash_offset : int or None
+        Where a model lies in the board's flash, if the gateware loads it from there.
+    """
+
+    config: Config
+    platform: str
+    top: str
+    programmer: tuple
+    baud: int = 1_000_000
+    flash_offset: int | None = None
+
+    @property
+    def name(self):
+        """Name of the board and its configuration."""
+        return self.config.name
+
+
+def load(path):
+    """The object that "module:name" names.
+
+    Raises
+    ------
+    ConfigError
+        There is no such module or no such name in it.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path!r} cannot be loaded: {error}; use module:name") from None
