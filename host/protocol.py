@@ -110,6 +110,7 @@ class DeviceInfo:
     build: int
     memory: str = "external"
     top_k: int = 0
+    memory_hz: int = 0
 
     @classmethod
     def parse(cls, block, name="the device"):
@@ -146,7 +147,8 @@ class DeviceInfo:
             memory_bytes=value[Register.MEMORY_BYTES],
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
-            clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows)
+            clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows,
+            memory_hz=(value[Register.LIST] >> 8) * 1000)
         try:
             check_tiling(info.to_tiling())
         except ValueError as error:
@@ -160,7 +162,8 @@ class DeviceInfo:
         words = (MAGIC, versions, self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
                  self.memory_bytes, self.vector_words | self.program_words << 16,
-                 self.activation_words | self.ring << 16, self.clock_hz, self.build, self.top_k)
+                 self.activation_words | self.ring << 16, self.clock_hz, self.build,
+                 self.top_k | self.memory_hz // 1000 << 8)
         return b"".join(word.to_bytes(4, "little") for word in words)
 
     def to_tiling(self):

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from sterna.hw.config import delivered_bytes
+
 FP24_BYTES = 3
 WEIGHT_BITS = {"trit5": 1.6, "bit2": 2.0}
 STALLS = {"stall_stream": "stream", "stall_rows": "rows", "stall_idle": "idle", "refresh": "refresh"}
@@ -61,13 +63,13 @@ class Usage:
 
     @property
     def useful_cycles(self):
-        """Cycles of the memory port that the useful bytes of a run take, divided by its tokens (float)."""
+        """Cycles in which the memory gives the useful bytes of a run, divided by its tokens (float)."""
         per_run = useful_bytes(self.geometry, self.config.weight_code, self.output, self.tokens_per_run)
-        return per_run / self.config.port_bytes / self.tokens_per_run
+        return per_run / delivered_bytes(self.config) / self.tokens_per_run
 
     @property
     def share(self):
-        """Useful bytes / (port bytes x cycles in which the memory could deliver); the weights count once per run."""
+        """Useful bytes / (bytes per cycle x cycles in which the memory could deliver); the weights count once per run."""
         deliverable = self.counters["cycles"] - self.counters["refresh"]
         if not self._counted or self.output is None or deliverable <= 0:
             return None
@@ -82,14 +84,15 @@ class Usage:
         """Where the memory port's cycles per token go: dict of cause -> float.
 
         "useful": words' worth of useful bytes; "other": padding, the upper byte of stored numbers, the state;
-        "refresh"; "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency and writes.
+        "refresh"; "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency, writes, and a slower memory.
         """
         if not self._counted or self.output is None:
             return {}
         tokens = self.counters["tokens"]
         found = {cause: self.counters[name] / tokens for cause, name in
                  (("words", "port_busy"), ("refresh", "refresh"), ("full", "port_full"), ("empty", "port_empty"))}
-        useful, words = self.useful_cycles, found.pop("words")
+        useful = self.useful_cycles * delivered_bytes(self.config) / self.config.port_bytes
+        words = found.pop("words")
         return {"useful": useful, "other": words - useful, **found,
                 "wait": self.cycles_per_token - words - sum(found.values())}
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
 
-VERSIONS = {"protocol": 3, "isa": 3, "numerics": 2, "image": 1}
+VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
 BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
@@ -29,6 +29,11 @@ class Kind(IntEnum):
 
 class ConfigError(ValueError):
     """A configuration that cannot be built; the message names the value and the constraint."""
+
+
+def delivered_bytes(config):
+    """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator: the port's, or an SDRAM's."""
+    return DATA_BYTES * config.memory_hz / config.clock_hz if config.memory_hz else config.port_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class Config:
     sdram : str
         Name of the SDR SDRAM chip (``sterna.hw.memory.chips``) that is the external memory; "": any memory behind the port.
     memory_hz : int
-        Clock of that chip and its controller; 0: that of the accelerator.
+        Clock of that chip and its controller.
     vector_words : int
         Words (of V numbers) of each of the three vector banks; at most 16384.
     activation_words : int
@@ -135,9 +140,9 @@ class Config:
                  f"sdram {self.sdram}: needs external memory and words of {DATA_BYTES} bytes or more")
             need(self.memory_bytes == CHIPS[self.sdram].bytes,
                  f"memory_bytes {self.memory_bytes}: {self.sdram} has {CHIPS[self.sdram].bytes}")
-            need(DATA_BYTES * (self.memory_hz or self.clock_hz) <= self.port_bytes * self.clock_hz,
-                 f"memory_hz {self.memory_hz}: the port takes {self.port_bytes} bytes at {self.clock_hz} Hz, fewer than the "
-                 "chip gives")
+            need(0 < DATA_BYTES * self.memory_hz <= self.port_bytes * self.clock_hz,
+                 f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} bytes a cycle; the port "
+                 f"takes {self.port_bytes} at {self.clock_hz} Hz")
         else:
             need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
@@ -166,6 +171,11 @@ class Config:
     def own_memory_clock(self):
         """Whether the memory controller has a clock domain of its own."""
         return self.memory_hz not in (0, self.clock_hz)
+
+    @property
+    def delivered_bytes(self):
+        """Bytes that the memory gives at most per cycle of the accelerator (int or float)."""
+        return delivered_bytes(self)
 
     @property
     def slow(self):

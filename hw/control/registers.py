@@ -220,8 +220,8 @@ class Registers(wiring.Component):
             0x20: cfg.clock_hz,
             0x24: int(cfg.digest[:8], 16),
         }
-        if cfg.top_k:
-            constants[0x28] = cfg.top_k
+        if cfg.top_k or cfg.memory_hz:
+            constants[0x28] = cfg.top_k | cfg.memory_hz // 1000 << 8
         registers = self._run.readable() if cfg.batch == 1 else {}
         registers |= {0xA0: self.frames_bad, 0xA4: self.frames_lost, 0xA8: self.line_errors}
         if cfg.counters:
