@@ -4,13 +4,14 @@ SHELL := bash
 PYTHON ?= python3
 PRESET ?= lanes40
 UNIT ?= all
+BOARD ?= ulx3s-85f
 FAMILY ?= ecp5
 export STERNA_SEED ?= 1
 
 BIN := .venv/bin
 WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
-.PHONY: help install demo test synth figures clean
+.PHONY: help install demo test synth bitstream program figures clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,6 +52,16 @@ test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
 
 synth: .venv/.installed-test  ## print the cells of UNIT (all) for PRESET and FAMILY
 	@$(BIN)/python -m sterna.hw synth $(UNIT) --preset $(PRESET) --family $(FAMILY)
+
+.venv/.installed-boards: pyproject.toml | .venv/.installed
+	@echo "installing the tools of bitstreams into .venv" >&2
+	@$(WHEELS) -e '.[boards]' && touch $@
+
+bitstream: .venv/.installed-boards  ## build the bitstream of BOARD (ARGS="--seeds 1,2,3")
+	@$(BIN)/python -m sterna.hw bitstream $(BOARD) $(ARGS)
+
+program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to stay)
+	@$(BIN)/python -m sterna.hw program $(BOARD) $(ARGS)
 
 # The first run takes an hour or more on two cores; results are kept in build/figures.json while their sources stand.
 figures: .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)

@@ -1,17 +1,19 @@
-"""python -m sterna.hw: presets, Verilog of the accelerator, cells of its units."""
+"""python -m sterna.hw: presets, boards and their bitstreams, Verilog of the accelerator, cells of its units."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sterna.hw.boards import BOARDS, find_board
 from sterna.hw.config import PRESETS, ConfigError, preset
-from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, synthesise, units_of
+from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Gateware of Sterna: presets, Verilog and resources.")
+                  help="Gateware of Sterna: presets, Verilog, resources, boards and bitstreams.")
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Configuration; see the command presets.")]
 
 
@@ -50,6 +52,47 @@ def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"O
     for name in names:
         check(name, config)
     _print([synthesise(name, config, family).as_dict() for name in names], as_json)
+
+
+BoardName = Annotated[str, typer.Argument(metavar="BOARD", help=f"One of {', '.join(BOARDS)}, or module:NAME of a Board.")]
+
+
+@app.command()
+def boards(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False):
+    """List the boards that bitstreams can be built for."""
+    _print([{"board": b.name, "platform": b.platform.partition(":")[2], "clock_mhz": f"{b.config.clock_hz / 1e6:g}",
+             "memory": b.config.sdram or b.config.memory, "memory_mhz": f"{b.config.memory_hz / 1e6:g}",
+             "baud": b.baud} for b in BOARDS.values()], as_json)
+
+
+@app.command()
+def bitstream(name: BoardName, seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in "
+                                                                  "turn until every clock is met.")] = "1,2,3"):
+    """Build the bitstream of a board; its path is printed on standard output."""
+    from sterna.hw import bitstream as flow
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
+        raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
+    path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))], lambda text: print(text, file=sys.stderr))
+    used = ", ".join(f"{count:,} of {routed.available[kind]:,} {kind.replace('_', ' ')}" for kind, count in routed.used.items())
+    print(f"{name}: {used}", file=sys.stderr)
+    for domain, clock in routed.clocks.items():
+        print(f"{name}: {domain} {clock.fmax_hz / 1e6:.1f} MHz of {clock.target_hz / 1e6:.1f} MHz (nextpnr's model)",
+              file=sys.stderr)
+    print(path)
+
+
+@app.command()
+def program(name: BoardName,
+            flash: Annotated[bool, typer.Option("--flash", help="Write it into the board's flash, to stay.")] = False):
+    """Load the bitstream that was built last into a board, with openFPGALoader."""
+    from sterna.hw import bitstream as flow
+    board = find_board(name)
+    path = flow.built(board)
+    tool = find_tool("openFPGALoader", flow.EXTRA)
+    done = subprocess.run([tool, *board.programmer, *["--write-flash"] * flash, str(path)])
+    if done.returncode:
+        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): is the board plugged in, and may you use its "
+                             "USB port?")
 
 
 def _print(rows, as_json):

@@ -194,3 +194,16 @@ def bitstream(board, seeds=(1, 2, 3), tell=lambda text: None):
     raise SynthesisError(f"{board.name}: the clock {domain!r} meets {clock.fmax_hz / 1e6:.1f} of "
                          f"{clock.target_hz / 1e6:.1f} MHz with the best of the seeds {', '.join(map(str, seeds))}: "
                          "try others with --seeds")
+
+
+def built(board):
+    """Path of the board's bitstream that was built last; SynthesisError if there is none, or one of another configuration."""
+    folder = FOLDER / board.name
+    try:
+        report = json.loads((folder / "build.json").read_text())
+    except FileNotFoundError:
+        raise SynthesisError(f"{board.name}: no bitstream yet: run make bitstream BOARD={board.name}") from None
+    if report["build"] != board.config.digest[:8]:
+        raise SynthesisError(f"{board.name}: the bitstream is of another configuration (build {report['build']}): "
+                             f"run make bitstream BOARD={board.name}")
+    return folder / report["file"]

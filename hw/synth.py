@@ -177,7 +177,7 @@ def create(unit, config):
 
 def find_tool(name, extra):
     """Path of a tool: of its package beside this Python, or on PATH; SynthesisError if there is none."""
-    for candidate in (f"yowasp-{name}", name):
+    for candidate in (f"yowasp-{name}", name, f"{name.lower()}-cli"):
         found = shutil.which(candidate, path=str(Path(sys.executable).parent)) or shutil.which(candidate)
         if found:
             return found

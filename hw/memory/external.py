@@ -70,10 +70,11 @@ class SdramMemory(wiring.Component):
         clock_hz = cfg.memory_hz if own else cfg.clock_hz
         in_domain = DomainRenamer("memory") if own else (lambda component: component)
         m.submodules.controller = controller = in_domain(SdramController(self._chip, clock_hz, count))
-        m.submodules.gather = gather = in_domain(Gather(count)) if count > 1 else None
-        words = gather.output if gather else controller.words
-        if gather:
+        words = controller.words
+        if count > 1:
+            m.submodules.gather = gather = in_domain(Gather(count))
             connect(m, controller.words, gather.input)
+            words = gather.output
         layout = request_layout(self._chip.address_bits, count)
         request = stream.Signature(layout).create()
         reads = port.read_command.payload

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 from conftest import seed
 from soc import Expected, Session, first_difference, random_image, random_timing
+from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
 from sterna.sim.golden.model import GoldenModel
 
 GEOMETRIES = 3  # per board process
 # Upper ends of hidden and intermediate size: a few tiles of the array, and what up5k's banks hold.
 SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90, 130), "lanes320": (130, 200),
-         "bit2": (40, 60)}
+         "bit2": (40, 60), "ulx3s-85f": (60, 80), "same-clock": (40, 60)}
 # lanes160 is lanes320 with half the rows: its board is not built here. Weights of 2 bits, in tiles of 5 bytes that the gearbox
-# makes of words of 4.
-CONFIGS = PRESETS | {"bit2": dataclasses.replace(PRESETS["lanes10"], name="bit2", weight_code="bit2", rows=2, columns=10,
-                                                 lanes=2, port_bytes=4)}
-RUNS = [(name, part) for name in SIZES for part in range(1 if name == "bit2" else 2)]
+# makes of words of 4. An SDRAM with a clock of its own, and one with that of the accelerator.
+CONFIGS = PRESETS | {
+    "bit2": dataclasses.replace(PRESETS["lanes10"], name="bit2", weight_code="bit2", rows=2, columns=10, lanes=2,
+                                port_bytes=4),
+    "ulx3s-85f": BOARDS["ulx3s-85f"].config,
+    "same-clock": dataclasses.replace(PRESETS["lanes10"], name="same-clock", sdram="AS4C32M16SB-7",
+                                      memory_hz=PRESETS["lanes10"].clock_hz, memory_bytes=64 << 20)}
+RUNS = [(name, part) for name in SIZES for part in range(2 if name in PRESETS or CONFIGS[name].own_memory_clock else 1)]
 
 pytestmark = pytest.mark.rtl
 
@@ -37,7 +42,7 @@ def test_random_geometries(name, part, tmp_path):
     config = CONFIGS[name]
     rng = np.random.default_rng([seed(), part, *name.encode()])
     expected, timing = [], random_timing(rng)
-    if config.memory == "onchip":
+    if config.memory == "onchip" or config.sdram:
         timing = {"seed": timing["seed"]}
     print(f"timing {timing}")
     images = [(g, random_image(rng, config, g)) for g in geometries(rng, name)]
