@@ -11,7 +11,7 @@ export STERNA_SEED ?= 1
 BIN := .venv/bin
 WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
-.PHONY: help install demo test synth bitstream program figures clean
+.PHONY: help install demo test synth bitstream program results figures clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -64,6 +64,10 @@ program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to sta
 	@$(BIN)/python -m sterna.hw program $(BOARD) $(ARGS)
 
 # The first run takes an hour or more on two cores; results are kept in build/figures.json while their sources stand.
+results: .venv/.installed-boards .venv/.installed-test  ## place every board with 5 seeds, and its simulated speeds (hours)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(WHEELS) matplotlib==3.11.2
+	@$(BIN)/python -m sterna.sim.figures --only boards $(ARGS)
+
 figures: .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
 	@$(BIN)/python -m sterna.sim.figures $(ARGS)
 

@@ -67,6 +67,7 @@ UNITS = {
                   "external"),
     "direct_fetch": Unit("memory.fetch:DirectFetch",
                          lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "onchip"),
+    "sdram": Unit("memory.external:SdramMemory", _whole, "external", option="sdram"),
     "arbiter": Unit("memory.arbiter:Arbiter",
                     lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "external"),
     "gearbox": Unit("memory.gearbox:Gearbox",
@@ -161,6 +162,8 @@ def check(unit, config):
     if unit not in UNITS:
         raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
     option = UNITS[unit].option
+    if option == "sdram" and not config.sdram:
+        raise SynthesisError(f"unit {unit!r}: the preset {config.name} names no SDRAM; use a board, such as --preset ulx3s-85f")
     if option and not getattr(config, option):
         raise SynthesisError(f"unit {unit!r}: the preset {config.name} has none, as its {option} is 0; "
                              f"add one: --preset {config.name},{option}=NUMBER")

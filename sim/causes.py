@@ -30,8 +30,6 @@ def table(after):
 
 def draw(after, path):
     """Write the plot: a bar per preset and version, as shares of the cycles of the version before."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     bars = _bars(after)
@@ -48,5 +46,12 @@ def draw(after, path):
     axes.set_xlabel("cycles of the memory port per token, % of those before")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    with rc_context({"svg.hashsalt": "sterna"}):  # the same figures give the same file
+    save(figure, path)
+
+
+def save(figure, path):
+    """Write a matplotlib figure as SVG; the same figures give the same file."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    with rc_context({"svg.hashsalt": "sterna"}):
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})

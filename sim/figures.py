@@ -35,7 +35,7 @@ from sterna.hw.config import PRESETS
 from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
-from sterna.sim import causes, pages, slots
+from sterna.sim import boards, causes, pages, slots
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
@@ -212,6 +212,8 @@ def steps(options):
         out[f"drafts.{slots.name_of(base, batch)}"] = Step(
             lambda batch=batch: slots.drafts(image, base, batch, TIMING[base]), board, (image,),
             f"{TIMING[base]} {slots.DRAFT_TOKENS} {slots.TEXTS}")
+    for name, (function, inputs) in boards.steps(lambda name: ROOT / f"models/{name}/{name}.sterna").items():
+        out[name] = Step(function, ("hw",) if "place" in name or "units" in name else board, inputs)
     for family in FORMS:
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), ("hw",), (), str(FORM_COLUMNS))
     for form in PLACED:
@@ -255,11 +257,11 @@ def refill(results, given, files):
     """Write docs/results.md and the marked places of ``files``."""
     shown = {f"{step}.{name}": pages.show(name, value) for step, result in results.items()
              for name, value in result["values"].items()} | given
-    shown |= pages.tables(shown, SYNTHESES)
+    values = {name: result["values"] for name, result in results.items()}
+    shown |= pages.tables(shown, SYNTHESES) | boards.tables(values) | boards.draw(values, ROOT / "docs")
     if "demo.text" in shown:
         shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
     REPORT.write_text(pages.report(shown, SYNTHESES))
-    values = {name: result["values"] for name, result in results.items()}
     if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE if f"speed.{name}" in values}:
         causes.draw(after, ROOT / "docs" / "performance.svg")
         shown |= {"table.causes": causes.table(after)}

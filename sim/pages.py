@@ -146,7 +146,10 @@ def report(shown, syntheses):
     """Text of docs/results.md, with the figures and tables that are there."""
     parts = [INTRODUCTION]
     for title, prefix, names in (
-            ("Speed", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
+            ("Boards", "boards.place", ["table.boards.place", "picture.boards.clocks"]),
+            ("Speed of the boards", "boards.speed", ["table.boards.speed"]), ("A long run", "boards.long", ["table.boards.long"]),
+            ("Units of the boards", "boards.units", ["picture.boards.units"]),
+            ("Speed of the presets", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
             ("LUTs per trit lane of a row accumulator", "forms", ["table.forms"]),
             ("A row accumulator placed on ECP5", "placed", ["table.placed"]),
             ("Quality", "quality", ["table.quality"]), ("Lines of code", "lines", ["table.lines"])):

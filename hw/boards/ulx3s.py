@@ -1,23 +1,18 @@
-"""ULX3S of Radiona: a Lattice ECP5 with 32 MB of SDR SDRAM and an FTDI FT231X.
+"""ULX3S of Radiona: a Lattice ECP5 with 32 MB of SDR SDRAM, its serial line through an FTDI FT231X.
 
 The chip is the smallest and slowest one that these boards are sold with (AS4C16M16SA-7, IS42S16160G-7, W9825G6KH-6 ...).
 """
 
+from dataclasses import replace
+
 from sterna.hw.boards.board import Board
 from sterna.hw.config import Config
 
-MIB = 1 << 20
-
-
-def _board(size):
-    # The chip gives 2 bytes at 125 MHz, which is 3 per cycle at 83.3 MHz or 15 trits: the array takes 20, so that it
-    # catches up with what was read while it waited.
-    config = Config(
-        name=f"ulx3s-{size}", rows=1, columns=20, lanes=1, port_bytes=4, memory_bytes=32 * MIB, sdram="AS4C16M16SA-7",
-        clock_hz=83_333_333, memory_hz=125_000_000, vector_words=4096, activation_words=512, strip=16, top_k=64,
-        fifo_words=2048, row_words=64, credits=16)
-    return Board(config=config, platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform",
-                 top="sterna.hw.boards.ecp5:SdramTop", programmer=("--board", "ulx3s"))
-
-
-BOARDS = [_board(size) for size in ("85f", "45f", "25f", "12f")]
+# The chip gives 2 bytes at 125 MHz, which is 3 per cycle at 83.3 MHz or 15 trits: the array takes 20, so that it
+# catches up with what was read while it waited.
+CONFIG = Config(
+    name="ulx3s", rows=1, columns=20, lanes=1, port_bytes=4, memory_bytes=32 << 20, sdram="AS4C16M16SA-7",
+    clock_hz=83_333_333, memory_hz=125_000_000, vector_words=4096, activation_words=512, strip=16, top_k=64,
+    fifo_words=2048, row_words=64, credits=16)
+BOARDS = [Board(config=replace(CONFIG, name=f"ulx3s-{size}"), platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform",
+                top="sterna.hw.boards.ecp5:SdramTop", programmer=("--board", "ulx3s")) for size in ("85f", "45f", "25f", "12f")]
