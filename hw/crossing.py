@@ -1,8 +1,8 @@
 """Clock domains and the way between two of them.
 
-`DOMAINS` and `CROSSINGS` list what the accelerator has; `tests/rtl/test_crossing.py` compares them with the gateware.
-A board with a memory controller in a clock domain of its own crosses between it and the memory port, outside of the
-accelerator, with `StreamCrossing`; single levels, such as a serial line's input, go through
+`DOMAINS` and `CROSSINGS` list what a board has at most; `tests/rtl/test_crossing.py` compares them with the gateware.
+The accelerator itself has one domain. A memory controller with a clock of its own is crossed to at the memory port, with
+`StreamCrossing`; single levels, such as a serial line's input, go through
 `amaranth.lib.cdc.FFSynchronizer`, and the reset of a domain comes from `amaranth.lib.cdc.ResetSynchronizer`.
 """
 
@@ -11,8 +11,12 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import AsyncFIFO
 from amaranth.lib.wiring import In, Out
 
-DOMAINS = {"sync": "link, core and memory port"}
-CROSSINGS = ()  # (from, to, what) within the accelerator
+DOMAINS = {"sync": "link, core and memory port", "memory": "controller of an SDRAM with a clock of its own"}
+CROSSINGS = (  # (from, to, name within hw.memory.external, what)
+    ("sync", "memory", "requests", "reads and writes of the memory port, in one order"),
+    ("memory", "sync", "returned", "words that were read"),
+    ("memory", "sync", "refreshing", "a level, for the counters"),
+)
 
 
 class StreamCrossing(wiring.Component):

@@ -11,8 +11,10 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw import crossing
 from sterna.hw.accelerator import Accelerator
+from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
 from sterna.hw.crossing import StreamCrossing
+from sterna.hw.soc import Soc
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 OTHER = {"write": "read", "read": "write"}
@@ -94,7 +96,7 @@ def test_binary_pointers_are_caught(monkeypatch):
 
 
 def domains_of(fragment):
-    found = {domain for domain in fragment.statements if domain != "comb"}
+    found = {domain for domain in fragment.statements if domain not in ("comb", "async_ff")}  # the latter is a reset's own
     found |= {port._domain for port in (*getattr(fragment, "_read_ports", ()), *getattr(fragment, "_write_ports", ()))
               if port._domain != "comb"}
     for child, _, _ in fragment.subfragments:
@@ -105,8 +107,30 @@ def domains_of(fragment):
 @pytest.mark.parametrize("name", ["up5k", "lanes10"])
 def test_the_accelerator_has_the_listed_domains(name):
     config = dataclasses.replace(PRESETS[name], fifo_words=64)
-    assert domains_of(Fragment.get(Accelerator(config), None)) == set(crossing.DOMAINS)
-    assert all(a in crossing.DOMAINS and b in crossing.DOMAINS for a, b, _ in crossing.CROSSINGS)
+    assert domains_of(Fragment.get(Accelerator(config), None)) == {"sync"}
+
+
+def crossings_of(fragment):
+    """(from, to, name) of each part that has registers of two clocks, or a synchroniser."""
+    for child, name, _ in fragment.subfragments:
+        inside = domains_of(child)
+        if len(inside) > 1 and not any(len(domains_of(part)) > 1 for part, _, _ in child.subfragments):
+            yield name, inside
+        else:
+            yield from crossings_of(child)
+
+
+@pytest.mark.parametrize("own_clock", [True, False])
+def test_a_board_has_the_listed_domains_and_crossings(own_clock):
+    config = BOARDS["ulx3s-85f"].config
+    if not own_clock:
+        config = dataclasses.replace(config, memory_hz=config.clock_hz)
+    fragment = Fragment.get(Soc(config, 1_000_000), None)
+    assert domains_of(fragment) == (set(crossing.DOMAINS) if own_clock else {"sync"})
+    found = [name for name, _ in crossings_of(fragment)]
+    # Both ends of a synchroniser of one level are wires: it has registers of one domain only.
+    listed = [name for _, _, name, _ in crossing.CROSSINGS if name != "refreshing"]
+    assert len(found) == (len(listed) if own_clock else 0), found
 
 
 @pytest.mark.parametrize("options, message", [({"places": 6}, "places 6: use a power of two"),

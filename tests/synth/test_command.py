@@ -101,7 +101,7 @@ def test_verilog_is_written(tmp_path):
 
 @pytest.mark.parametrize("unit", synth.UNITS)
 def test_every_unit_can_be_created(unit):
-    configs = [*PRESETS.values(), preset("lanes40,top_k=64")]
+    configs = [*PRESETS.values(), preset("lanes40,top_k=64"), preset("ulx3s-85f")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)  # creating is all that is asked here
         for config in configs:

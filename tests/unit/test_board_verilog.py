@@ -30,7 +30,7 @@ def test_nothing_depends_on_an_input_without_a_register(waves):
 
 def test_only_waveforms_keep_the_hierarchy():
     assert set(modules(False)) == {"simulated_board", TOP}
-    assert "simulated_board.device.sequencer" in modules(True)
+    assert "simulated_board.soc.accelerator.sequencer" in modules(True)
 
 
 @pytest.mark.parametrize("waves", [False, True])
