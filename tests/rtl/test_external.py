@@ -1,0 +1,91 @@
+"""The memory of a board with an SDRAM behind the memory port: two clocks of any ratio and phase, every word compared."""
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from bench import SEED, verilog
+from harness import compiled
+from sterna.hw.boards import BOARDS
+from sterna.hw.memory import external
+from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.external import Gather, SdramMemory
+from sterna.hw.memory.sdram import SdramPins
+from sterna.sim.board import compile as board
+from sterna.sim.board.sdram import timing_numbers
+
+pytestmark = pytest.mark.rtl
+HARNESS = Path(__file__).with_name("external_harness.cpp")
+CONFIG = BOARDS["ulx3s-85f"].config
+CHIP = dataclasses.replace(CHIPS[CONFIG.sdram], t_init=2_000)
+
+
+class Flat(wiring.Component):
+    """The memory with plain ports and registers at its pins, as a board has them."""
+
+    def __init__(self):
+        self._memory = SdramMemory(CONFIG)
+        self._memory._chip = CHIP
+        bits = CONFIG.word_address_bits
+        super().__init__({
+            "read_valid": In(1), "read_ready": Out(1), "read_address": In(bits), "read_length": In(8), "data_valid": Out(1),
+            "data_read": Out(32), "write_valid": In(1), "write_ready": Out(1), "write_address": In(bits), "write_data": In(32),
+            "write_mask": In(4), "refreshing": Out(1), "ready": Out(1), **SdramPins(CHIP.row_bits).members})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = self._memory
+        port = memory.port
+        m.d.comb += [
+            port.read_command.valid.eq(self.read_valid), self.read_ready.eq(port.read_command.ready),
+            port.read_command.payload.address.eq(self.read_address), port.read_command.payload.length.eq(self.read_length),
+            self.data_valid.eq(port.read_data.valid), self.data_read.eq(port.read_data.payload), port.read_data.ready.eq(1),
+            port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
+            port.write.payload.address.eq(self.write_address), port.write.payload.data.eq(self.write_data),
+            port.write.payload.mask.eq(self.write_mask), self.refreshing.eq(port.refreshing), self.ready.eq(memory.ready)]
+        for name, member in memory.pins.signature.members.items():
+            inside, outside = getattr(memory.pins, name), getattr(self, name)
+            m.d.memory += inside.eq(outside) if member.flow == In else outside.eq(inside)
+        return m
+
+
+def traffic(ratio, cycles=200_000, seed=SEED):
+    """Counts by name (dict of int), or the error's text."""
+    program = compiled("external", "memory", verilog(Flat(), "memory"), HARNESS,
+                       [board.HERE / "sdram.hpp", board.HERE / "status.hpp"])
+    done = subprocess.run([program, *timing_numbers(CHIP, CONFIG.memory_hz), str(seed), str(cycles), str(ratio)],
+                          capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip()
+    words = done.stdout.split()
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+
+@pytest.mark.parametrize("ratio", [1.5, 1.25, 1.9, 0.7])
+def test_random_traffic_across_the_clocks(ratio):
+    """The board's ratio of clocks and others, with a jitter of 2 % and a random phase."""
+    counts = traffic(ratio)
+    print(counts)
+    assert isinstance(counts, dict), counts
+    assert counts["words"] > 20_000 and counts["writes"] > 5_000 and counts["waiting"] < 256
+    assert 0 < counts["refreshing"] < 0.1 * counts["since"]
+
+
+class Swapped(Gather):
+    """Words of 16 bits in the other order."""
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.inner = inner = Gather(2)
+        connect(m, flipped(self.input), inner.input)
+        m.d.comb += [self.output.payload.eq(inner.output.payload.rotate_left(16)), self.output.valid.eq(inner.output.valid)]
+        return m
+
+
+def test_a_fault_is_found(monkeypatch):
+    monkeypatch.setattr(external, "Gather", Swapped)
+    assert "a word that is wrong" in traffic(1.5, 50_000)
