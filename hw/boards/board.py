@@ -23,6 +23,8 @@ class Board:
         Of the serial line.
     programmer : tuple of str
         Arguments of openFPGALoader before the file.
+    tied_high : tuple of (resource, number, pin)
+        Outputs that the board wants to be high.
     flash_offset : int or None
         Where a model lies in the board's flash, if the gateware loads it from there.
     """
@@ -32,6 +34,7 @@ class Board:
     top: str
     programmer: tuple
     baud: int = 1_000_000
+    tied_high: tuple = ()
     flash_offset: int | None = None
 
     @property

@@ -83,6 +83,11 @@ class Clocks(Elaboratable):
         return m
 
 
+def _raw(platform, name, number):
+    """The ports of a resource without buffers."""
+    return platform.request(name, number, dir={pin.name: "-" for pin in platform.lookup(name, number).ios})
+
+
 class SdramTop(Elaboratable):
     """The gateware of a board with an ECP5 and an SDR SDRAM: a ``Soc`` with clocks and pins.
 
@@ -102,7 +107,11 @@ class SdramTop(Elaboratable):
         for number, value in enumerate((~soc.idle, ~uart.rx.i)):
             m.d.comb += platform.request("led", number).o.eq(value)
 
-        port = platform.request("sdram", 0, dir={pin.name: "-" for pin in platform.lookup("sdram", 0).ios})
+        for name, number, pin in self._board.tied_high:
+            m.submodules[f"{name}_{pin}"] = high = io.Buffer("o", getattr(_raw(platform, name, number), pin))
+            m.d.comb += high.o.eq(1)
+
+        port = _raw(platform, "sdram", 0)
         pins, outputs = soc.pins, {"clk_en": "cke", "cs": "cs_n", "we": "we_n", "ras": "ras_n", "cas": "cas_n", "ba": "ba",
                                    "a": "a", "dqm": "dqm"}
         for name, pin in outputs.items():

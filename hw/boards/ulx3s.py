@@ -20,7 +20,8 @@ CONFIG = Config(
 def _board(size, suffix="", **changes):
     return Board(config=replace(CONFIG, name=f"ulx3s-{size}{suffix}", **changes),
                  platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform", top="sterna.hw.boards.ecp5:SdramTop",
-                 programmer=("--board", "ulx3s"))
+                 programmer=("--board", "ulx3s"),
+                 tied_high=(("esp32", 0, "gpio0"),))  # or the ESP32 on the board may take the FPGA for its own
 
 
 BOARDS = [*map(_board, ("85f", "45f", "25f", "12f")),
