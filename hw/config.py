@@ -59,7 +59,7 @@ class Config:
     memory_bytes : int
         Size of the model memory.
     sdram : str
-        Name of the SDR SDRAM chip (``sterna.hw.memory.chips``) that is the external memory; "": any memory behind the port.
+        Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "": any memory behind the port.
     memory_hz : int
         Clock of that chip and its controller.
     vector_words : int

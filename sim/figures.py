@@ -36,6 +36,7 @@ from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim import boards, causes, pages, slots
+from sterna.sim.board.compile import locked
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
@@ -232,6 +233,16 @@ def chosen(names, only):
     return [name for name in names if not only or any(f"{name}.".startswith(f"{path}.") for path in only)]
 
 
+def save(name, result, results):
+    """Keep a step's result, in memory and in the file, to which another process may have added some."""
+    results[name] = result
+    with locked(RESULTS.with_suffix(".lock")):
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        fresh = RESULTS.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(kept | {name: result}, indent=1))
+        os.replace(fresh, RESULTS)
+
+
 def run(options, results):
     """Run the chosen steps that are not up to date and save each result at once."""
     every = steps(options)
@@ -242,9 +253,7 @@ def run(options, results):
             print(f"{name}: up to date", flush=True)
             continue
         started = time.monotonic()
-        results[name] = {"key": key, "values": step.run()}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1))
+        save(name, {"key": key, "values": step.run()}, results)
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     for name, step in every.items():
         if name in results and results[name]["key"] != step.key():
