@@ -97,21 +97,21 @@ def speed_check(runtime, known):
         return judged("counters", False, f"fault {max(faults)} behind the runs: program the board again")
     if not counters["cycles"] and (known is None or not known.counters):
         return skipped("counters", "this build counts no cycles")
-    total, port = counters["cycles"], counters["port_busy"]
-    # In every cycle of a token the array works or waits for one thing, and the port gives a word or is kept from it.
-    array = sum(counters[name] for name in ("array_busy", "stall_stream", "stall_rows", "stall_idle"))
-    held = port + sum(counters[name] for name in ("refresh", "port_full", "port_empty"))
+    total, port, busy = (counters[name] for name in ("cycles", "port_busy", "array_busy"))
+    idle, stalls = counters["stall_idle"], counters["stall_stream"] + counters["stall_rows"]
+    held = sum(counters[name] for name in ("refresh", "port_full", "port_empty"))
     per_token = total / tokens
     values = {"cycles_per_token": per_token, "tokens_per_second": device.info.clock_hz / per_token if total else 0.0}
-    if not (0 < port and 0 < counters["array_busy"] and 0 < counters["runs"]):
-        return judged("counters", False, f"{total} cycles, {port} words from the memory, {counters['array_busy']} of the "
-                      f"array, {counters['runs']} runs: none may be 0", **values)
-    if array > total or held > total:
-        return judged("counters", False, f"{total} cycles, but array {array} and memory {held}: the causes must not be more",
-                      **values)
+    if not (port and busy and counters["runs"]):
+        return judged("counters", False, f"{total} cycles, {port} words from the memory, {busy} of the array, "
+                      f"{counters['runs']} runs: none may be 0", **values)
+    # In every cycle of a token the array has a product or is idle; it stalls in a product; the memory waits for one cause.
+    if busy + idle != total or stalls > busy or held > total:
+        return judged("counters", False, f"{total} cycles do not fit array {busy} + idle {idle}, stalls {stalls} and "
+                      f"memory held {held}", **values)
     kind = "projected from simulated cycles" if runtime.statistics.simulated else "device time"
     return judged("counters", True, f"{per_token:,.0f} cycles per token of the built-in model, array busy "
-                  f"{counters['array_busy'] / total:.0%}, memory {port / total:.0%}; "
+                  f"{busy / total:.0%}, memory {port / total:.0%}; "
                   f"{values['tokens_per_second']:,.0f} tokens/s, {kind}", **values)
 
 

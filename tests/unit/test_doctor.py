@@ -143,7 +143,7 @@ def test_other_tokens_are_found(sterna):
 
 
 @pytest.mark.parametrize("offset, text", [(0x84, "0 words from the memory"), (0x88, "0 of the array"),
-                                          (0x94, "must not be more")])
+                                          (0x94, "cycles do not fit")])
 def test_counters_that_cannot_be_are_found(sterna, offset, text):
     class Broken(Board):
         def count(self):
