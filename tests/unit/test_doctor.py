@@ -1,10 +1,16 @@
 """sterna doctor against devices in plain Python: every check passes on a good one and fails on its planted fault."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import select
+import threading
 import time
+import tty
 
 import pytest
+import serial
 from fake_device import FakeDevice
 from small_model import DEVICE, SLOTS, GoldenDevice, served
 from sterna.host import protocol
@@ -290,6 +296,60 @@ def test_clock_against_the_wall(hertz, good):
     assert (check.verdict == OK) == good, check.text
     assert check.values["clock_hz"] == pytest.approx(hertz, rel=0.02)
     assert not device.block[Register.CONTROL] & 1
+
+
+@contextlib.contextmanager
+def plugged(device):
+    """Name of a serial port with the device at its other end."""
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    ended = threading.Event()
+
+    def serve():
+        while not ended.is_set():
+            if select.select([ours], [], [], 0.001)[0]:
+                device.write(os.read(ours, 4096))
+            data = device.read(0)
+            while data:
+                data = data[os.write(ours, data):]
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield os.ttyname(theirs)
+    finally:
+        ended.set()
+        thread.join()
+        os.close(ours)
+        os.close(theirs)
+
+
+class Plugged(Board):
+    """On a port the clock is looked at: the prompt without end is run in no time and 80 MHz."""
+
+    def _endless(self):
+        return self.block[Register.PROMPT_END] == protocol.NEVER - 1
+
+    def _load(self, address):
+        if address == protocol.REGISTERS + 0x80 and self._endless() and self._running():
+            return int(time.monotonic() * 80e6) & 0xFFFFFFFF
+        return super()._load(address)
+
+    def _token(self):
+        if not self._endless():
+            super()._token()
+
+
+def test_a_serial_port_has_a_rate_and_a_clock(sterna):
+    with plugged(Plugged()) as port:
+        code, out, err = sterna("doctor", "--device", port)
+        assert code == 0, out + err
+        assert f"{port} is open at 1000000 baud" in out and "of the line" in out
+        assert "MHz counted, 80.00 MHz told" in out and "fixed in the bitstream" in out
+        assert f"what is in the model memory of {port} will be lost" in err
+        with serial.Serial(port, exclusive=True):
+            code, out, _ = sterna("doctor", "--device", port)
+        assert code == 1 and "the port is in use: close the other program" in out
 
 
 # What is in the way
