@@ -1,4 +1,4 @@
-"""Energy of a token, projected: what the simulated board counts, times published energies per event, each with its range.
+"""Energy of a token, projected: what the simulated board counts, times published energies per event with their ranges.
 
 Two runs of a board differ by some tokens, and so do their counts; the difference is that of the tokens alone.
 """
@@ -17,7 +17,7 @@ from sterna.hw.synth import synthesise
 from sterna.sim.board.board import read_toggles
 from sterna.sim.pages import table
 
-PROMPT, TOKENS = 1, (1, 3)  # length of the prompt; tokens of the two runs
+PROMPT, TOKENS = 1, (1, 5)  # length of the prompt; tokens of the two runs
 PICO, NANO, MILLI = 1e-12, 1e-9, 1e-3
 CLOCKS = re.compile(r"\b(clk|rst|memory_clk|memory_rst)$")
 OTHERS = (  # published figures of others: name, model, kind, tokens/s, J per token, weights in 10^9
@@ -71,7 +71,7 @@ class Currents:
     period: float
 
     def energies(self, chip):
-        """(of an ACTIVATE with its PRECHARGE, a word read or written, a REFRESH) in J, and the power in between in W."""
+        """J of an ACTIVATE with its PRECHARGE, of a word read or written and of a REFRESH; and W in between."""
         cycle, refresh = chip.t_rc * NANO, chip.t_rfc * NANO
         return (VDD * (self.one_bank - self.active) * cycle, VDD * (self.burst - self.active) * self.period,
                 VDD * (self.refresh - self.active) * refresh, VDD * self.active)
@@ -102,7 +102,7 @@ def cases(models):
 
 
 def unit_of(path):
-    """The unit that a signal of the simulated board belongs to: of the accelerator its parts, else what is beside it."""
+    """The unit that a signal of the simulated board belongs to: a part of the accelerator, or what is beside it."""
     parts = path.split(".")
     if "accelerator" in parts:
         at = parts.index("accelerator")
@@ -117,7 +117,8 @@ def run(case, model, tokens):
     """(cycles of the board, bits that changed by unit, counts of the chip) of one run from the start."""
     with tempfile.TemporaryDirectory() as folder:
         path, external = Path(folder) / "toggles", preset(case.board).memory == "external"
-        with open_runtime(f"sim:{case.board}", model, tell=print, preload=external, timing={"toggles": path}) as runtime:
+        with open_runtime(f"sim:{case.board}", model, tell=print, preload=external,
+                          timing={"toggles": path}) as runtime:
             for _ in runtime.generate([1] * PROMPT, tokens, Sampling(0.8, 1)):
                 pass
             board = runtime.board
@@ -197,7 +198,8 @@ def tables(results):
     found = {name: results[f"energy.{name}"] for name in CASES if f"energy.{name}" in results}
     if len(found) < len(CASES):
         return {}
-    names = [key.removesuffix(".likely") for key in found["ulx3s"] if key.endswith(".likely") and key != "watts.likely"]
+    names = [key.removesuffix(".likely") for key in found["ulx3s"]
+             if key.endswith(".likely") and key != "watts.likely"]
 
     def cell(v, name, unit):
         if f"{name}.likely" not in v:
@@ -218,11 +220,11 @@ def tables(results):
             for name, (text, *_) in CASES.items()]
     others = [[name, model, kind, f"{speed:,g}", digits(joule), digits(joule / weights)]
               for name, model, kind, speed, joule, weights in OTHERS]
-    out["table.energy.others"] = table(["design", "weights", "kind", "tokens/s", "J per token", "nJ per token and weight"],
-                                       ours + others)
+    out["table.energy.others"] = table(
+        ["design", "weights", "kind", "tokens/s", "J per token", "nJ per token and weight"], ours + others)
     for name, v in found.items():
-        out |= {f"energy.{name}.{key}.text": digits(v[f"count.{key}"]) for key in ("read", "activate", "refresh", "pins")
-                if f"count.{key}" in v}
+        out |= {f"energy.{name}.{key}.text": digits(v[f"count.{key}"])
+                for key in ("read", "activate", "refresh", "pins") if f"count.{key}" in v}
         out[f"energy.{name}.per_cycle.text"] = digits(1e12 * sum(
             v[f"{key[:-7]}.likely"] for key in v if key.startswith("FPGA") and key.endswith(".likely")) / v["cycles"])
     return out

@@ -1,4 +1,4 @@
-"""Known answers: a tiny model of random weights on the device, and the same tokens from the golden model; its counters."""
+"""Known answers: a tiny model of random weights on the device, its tokens beside the golden model's, and its counters."""
 
 import time
 from contextlib import contextmanager
@@ -105,7 +105,7 @@ def speed_check(runtime, known):
     if not (port and busy and counters["runs"]):
         return judged("counters", False, f"{total} cycles, {port} words from the memory, {busy} of the array, "
                       f"{counters['runs']} runs: none may be 0", **values)
-    # In every cycle of a token the array has a product or is idle; it stalls in a product; the memory waits for one cause.
+    # In every cycle of a token the array has a product, in which it may stall, or is idle; the memory waits for one cause.
     if busy + idle != total or stalls > busy or held > total:
         return judged("counters", False, f"{total} cycles do not fit array {busy} + idle {idle}, stalls {stalls} and "
                       f"memory held {held}", **values)
@@ -145,7 +145,8 @@ def clock_check(runtime, per_token, seconds=CLOCK_S):
         device.halt()
     hertz = (second - first) % (1 << 32) / (later - at)
     off, unsure = hertz / info.clock_hz - 1, (slack + more) / (later - at)
-    text = f"{hertz / 1e6:.2f} MHz counted, {info.clock_hz / 1e6:.2f} MHz told ({off:+.1%}; request times +-{unsure:.1%})"
+    text = (f"{hertz / 1e6:.2f} MHz counted, {info.clock_hz / 1e6:.2f} MHz told ({off:+.1%}; request times "
+            f"+-{unsure:.1%})")
     good = abs(off) <= CLOCK_LIMIT + unsure
     if not good:
         text += ": check the oscillator and the PLL's settings"

@@ -12,7 +12,7 @@ from sterna.host.transport import TransportError
 SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")
 
 
-def _guarded(name, checks):
+def guarded(name, checks):
     """The Checks of a generator; a HostError in it is one more, which failed."""
     try:
         yield from checks
@@ -52,12 +52,13 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
         transport.close()
         name = "versions" if isinstance(error, ProtocolError) else "answer"
         yield judged(name, False, str(error))
-        yield from identity.skip_all([s for s in SECTIONS if s != name], "no device of this software's versions answers")
+        yield from identity.skip_all([s for s in SECTIONS if s != name],
+                                     "no device of this software's versions answers")
         return
     with device:
         yield from identity.identify(device, wanted)
         rest = judged("rest", False, "")
-        for rest in _guarded("rest", identity.at_rest(device, halt)):
+        for rest in guarded("rest", identity.at_rest(device, halt)):
             yield rest
         if rest.verdict != OK:
             yield from identity.skip_all(SECTIONS[3:], "the device is not at rest")
@@ -91,7 +92,7 @@ def _at_work(device, simulated, wanted, where, tell):
         if number and not identity.answers(device):
             yield from identity.skip_all(SECTIONS[3 + number:], "the device does not answer any more")
             return
-        yield from _guarded(name, checks())
+        yield from guarded(name, checks())
 
 
 def _answers(device, simulated, known, keep, tell):

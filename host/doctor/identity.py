@@ -55,15 +55,16 @@ def identify(device, wanted=None):
                  + ": those of this software", **VERSIONS)
     info = device.info
     names = named(info.build)
-    values = {"build": f"{info.build:08x}", "names": names, "clock_hz": info.clock_hz, "memory_bytes": info.memory_bytes}
+    values = {"build": f"{info.build:08x}", "names": names, "clock_hz": info.clock_hz,
+              "memory_bytes": info.memory_bytes}
     known = wanted or (NAMES[names[0]] if names else None)
     differing = unlike(info, known) if known else []
     if wanted and info.build != build_of(wanted):
         differing.append(("build", f"{info.build:08x}", wanted.digest[:8]))
     if differing:
         name, is_, must = differing[0]
-        yield judged("build", False, f"{info.build:08x}: {name} is {is_}, and {known.name} has {must}: build the bitstream "
-                     "again and program the board", **values)
+        yield judged("build", False, f"{info.build:08x}: {name} is {is_}, and {known.name} has {must}: build the "
+                     "bitstream again and program the board", **values)
         return
     label = " or ".join(names) if names else known.name if known else (
         "no board or preset of this software; its own parameters are used")
@@ -78,8 +79,8 @@ def at_rest(device, halt):
     note = ""
     if running and not halt:
         slot, position = running[0]
-        yield judged("rest", False, f"slot {slot} is running, at position {position}: wait until that run has ended, or "
-                     "add --halt to end it")
+        yield judged("rest", False, f"slot {slot} is running, at position {position}: wait until that run has ended, "
+                     "or add --halt to end it")
         return
     for slot, *_ in found:
         if not faults:

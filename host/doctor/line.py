@@ -1,7 +1,7 @@
 """Quality of the link: round trips, and the rate of writes and reads under several loads.
 
-The line's own rate is fixed in a bitstream, so the loads are what varies: short and long frames, one request under way
-and as many as the device has credits. They go to the token ring of slot 0, which no model lies in.
+The line's own rate is fixed in a bitstream, so the loads are what varies: short and long frames, one request under
+way and as many as the device has credits. They go to the token ring of slot 0, which no model lies in.
 """
 
 import time
@@ -141,7 +141,7 @@ def round_trips(device, count=ROUND_TRIPS):
     middle, worst = taken[len(taken) // 2], taken[-1]
     text = f"{1e3 * middle:.2f} ms median, {1e3 * worst:.2f} ms worst of {count}"
     if middle > SLOW_S and device.transport.baud:
-        return judged("round trip", False, text + ": something holds the answers back: check the port's latency timer",
+        return judged("round trip", False, text + ": something holds answers back: check the port's latency timer",
                       median_s=middle, worst_s=worst)
     if device.transport.baud and 0.01 < middle:
         text += "; the USB bridge's latency timer seems to be at 16 ms, 1 ms would be better"
@@ -165,5 +165,5 @@ def link_checks(device, sizes=SIZES):
 
 def no_rates(simulated):
     """Why the rate of the line is not varied."""
-    return skipped("other rates", "no serial line in this simulation; --baud 1000000,3000000 adds lines" if simulated else
-                   "the line's rate is fixed in the bitstream")
+    return skipped("other rates", "no serial line in this simulation; --baud 1000000,3000000 adds lines" if simulated
+                   else "the line's rate is fixed in the bitstream")

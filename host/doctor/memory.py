@@ -85,8 +85,8 @@ def _read_words(device, addresses):
 
 
 def address_lines(device):
-    """Words at 0, at every power of two and at the end: two of them that are the same word show a line that is stuck, or
-    tied to another one.
+    """Words at 0, at every power of two and at the end: two of them that are the same word show a line that is stuck
+    or tied to another one.
     """
     size = device.info.memory_bytes
     places = sorted({0, size - WORD, *(1 << k for k in range(2, (size - 1).bit_length()))})
@@ -97,8 +97,8 @@ def address_lines(device):
         for at in places:
             if found[at] != words[at]:
                 other = next((other for other in places if other != at and words[other] == found[at]), None)
-                why = f"which belongs to 0x{other:x}: an address line is stuck or tied to another" if other is not None \
-                    else f"instead of 0x{words[at]:08x}"
+                why = (f"instead of 0x{words[at]:08x}" if other is None else
+                       f"which belongs to 0x{other:x}: an address line is stuck or tied to another")
                 return judged(NAMES[0], False, f"0x{at:x} holds 0x{found[at]:08x}, {why}", address=at)
     return judged(NAMES[0], True, f"{len(places)} words at powers of two, twice", words=len(places))
 
@@ -151,7 +151,8 @@ def pattern_test(device, where, bars=None):
             wrong = []
             for address, size in where.parts:
                 data = pattern(address, size, inverted)
-                wrong += [(address + begin, address + end) for begin, end in differences(device, address, data.tobytes())]
+                wrong += [(address + begin, address + end)
+                          for begin, end in differences(device, address, data.tobytes())]
                 bars.advance(task, size)
             if wrong:
                 return judged(NAMES[3], False, f"{where.name}: {_first(device, where, wrong, inverted)}",

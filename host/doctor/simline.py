@@ -1,4 +1,4 @@
-"""The link of a simulated board at several rates: a serial line and a USB bridge, modelled bit by bit, for each of them.
+"""The link of a simulated board at several rates: for each of them a serial line and a USB bridge, modelled bit by bit.
 
 The times are those of the simulated line, out of its log, and not of this machine's clock.
 """
@@ -38,7 +38,7 @@ def seconds_of_loads(log, clock_hz, baud):
     fences = [k for k, (_, _, frame) in enumerate(requests) if frame.address == FENCE]
     ends = [cycle for _, cycle, _ in replies]
     found = []
-    for first, last in zip(fences[::2], fences[1::2], strict=True):
+    for first, last in zip(fences[::2], fences[1::2], strict=False):
         begin = requests[first + 1][0] - BITS_PER_BYTE * clock_hz / baud
         before = requests[last][0]
         found.append((max(end for end in ends if end < before) - begin) / clock_hz)
@@ -52,7 +52,7 @@ def line_checks(config, baud, tell):
     with tempfile.TemporaryDirectory() as folder:
         line = Line(baud=baud, log=Path(folder) / "line")
         with SimulatedBoard(config, line=line, on_compile=tell) as board:
-            with Device(open_transport(board.url), timeout_s=PATIENCE_S, retry_s=PATIENCE_S / 2) as device:
+            with Device(open_transport(board.url), timeout_s=PATIENCE_S, retry_s=PATIENCE_S / 4) as device:
                 before, credits = losses(device), device.info.credits
                 for kind in ("write", "read"):
                     for size in SIZES:

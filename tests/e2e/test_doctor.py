@@ -56,9 +56,11 @@ def test_a_stuck_data_line_is_found(doctor):
         code, found = doctor("--device", board.url)
         again, without = doctor("--device", board.url, "--memory", "none")
     assert (code, again) == (1, 1)
-    failed = {name for name, check in found.items() if check["verdict"] == "failed"}
-    assert {"data lines", "pattern", "tokens, greedy"} <= failed and not failed & {"versions", "build", "losses", "counters"}
+    failed, later = ({name for name, check in checks.items() if check["verdict"] == "failed"}
+                     for checks in (found, without))
+    assert {"data lines", "pattern"} <= failed and not failed & {"versions", "build", "rest", "losses", "counters"}
     # The port has 2 bytes, two words of it a word of the link.
     bit = stuck_memory.STUCK_BIT
     assert found["data lines"]["bits"] == [bit, bit + 16] and f"(bit {bit})" in found["pattern"]["text"]
-    assert without["tokens, greedy"]["verdict"] == "failed" and "pattern" not in without
+    # A wrong token, or one that the model does not even have.
+    assert later and all(name.startswith("tokens") for name in later) and "pattern" not in without

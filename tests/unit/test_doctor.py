@@ -48,16 +48,18 @@ def lines(sterna, device, *flags):
         code, out, err = sterna("doctor", "--device", url, *flags)
     found = [text.split(None, 1) for text in out.splitlines()]
     assert "Traceback" not in err
-    return code, {rest[:18].strip(): (verdict, rest[18:].strip()) for verdict, rest in found[:-1]}, out.splitlines()[-1]
+    checks = {rest[:18].strip(): (verdict, rest[18:].strip()) for verdict, rest in found[:-1]}
+    return code, checks, out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("info", [DEVICE, SLOTS], ids=["one", "slots"])
 def test_a_good_device_passes(sterna, info):
     code, found, last = lines(sterna, Board(info))
     assert code == 0 and last.startswith("verdict: ok: ") and {v for v, _ in found.values()} == {OK, SKIPPED}, found
-    assert {"port", "versions", "build", "rest", "round trip", "write 224 bytes", "read 4 bytes", "losses", *memory.NAMES,
-            "tokens, greedy", "tokens, sampled", "counters", "clock"} <= set(found)
-    assert ("tokens, 4 slots" in found) == ("tokens, top-k/p" in found) == (info is SLOTS)  # the other build has no list
+    assert {"port", "versions", "build", "rest", "round trip", "write 224 bytes", "read 4 bytes", "losses",
+            *memory.NAMES, "tokens, greedy", "tokens, sampled", "counters", "clock"} <= set(found)
+    # The other build has no list either.
+    assert ("tokens, 4 slots" in found) == ("tokens, top-k/p" in found) == (info is SLOTS)
     assert "no serial line: not judged" in found["write 224 bytes"][1]
 
 
@@ -172,7 +174,8 @@ def test_a_build_without_counters_is_no_failure(sterna):
 def test_a_known_build_is_named_and_compared():
     info = dict(vars(DEVICE))
     config = PRESETS["lanes40"]
-    told = {name: getattr(config, name) for name in info if hasattr(config, name)} | {"build": identity.build_of(config)}
+    told = {name: getattr(config, name) for name in info if hasattr(config, name)}
+    told["build"] = identity.build_of(config)
 
     def checks(wanted=None, **changes):
         device = Device(FakeDevice(protocol.DeviceInfo(**info | told | changes)))
@@ -427,11 +430,13 @@ def test_ctrl_c_leaves_the_device_at_rest(sterna, monkeypatch):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (("--device", "golden"), "--device golden: give a serial port"), (("--device", ""), "--device : give a serial port"),
+    (("--device", "golden"), "--device golden: give a serial port"),
+    (("--device", ""), "--device : give a serial port"),
     (("--device", "sim:lanes9"), "unknown preset 'lanes9'"),
     (("--device", "/dev/x", "--baud", "1,2"), "--baud 1,2: the rate of a board is fixed"),
     (("--device", "sim", "--baud", "x"), "--baud x: use the bits per second"),
     (("--device", "sim", "--baud", "0"), "--baud 0: use the bits per second"),
+    (("--device", "sim:up5k", "--baud", "20000000"), "--baud: baud 20000000 with a clock of 24000000 Hz: use 1 to"),
     (("--device", "sim", "--memory", "some"), "--memory some: use quick, full, none, or BEGIN:END"),
     (("--device", "sim:up5k", "--memory", "0:1048576"), "within the 131072 bytes"),
     (("--device", "sim", "--memory", "8:16"), "use multiples of 256"), ((), "Missing option '--device'")])
