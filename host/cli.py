@@ -11,6 +11,7 @@ import typer
 
 from sterna.host.commands.bench import bench
 from sterna.host.commands.devices import devices, version
+from sterna.host.commands.doctor import doctor
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, inspect, upload
@@ -63,7 +64,7 @@ def _with_verbose(command):
     return wrapped
 
 
-for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (upload, "upload"),
+for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"), (upload, "upload"),
                         (inspect, "inspect"), (convert, "convert"), (evaluate, "eval"), (gate, "gate"),
                         (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))

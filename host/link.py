@@ -1,5 +1,7 @@
 """Requests for the memory of a device, cut into frames and sent as fast as its credits allow (docs/protocol.md)."""
 
+from contextlib import contextmanager
+
 from sterna.host import protocol
 from sterna.host.window import RequestWindow
 
@@ -64,6 +66,15 @@ class Link:
     def exchange(self, frames, answered):
         """Requests of any kind; see ``RequestWindow.exchange``."""
         self._window.exchange(frames, answered)
+
+    @contextmanager
+    def at_once(self, requests):
+        """Within it at most so many requests are unanswered at a time (int)."""
+        kept, self._window.size = self._window.size, min(requests, self._window.size)
+        try:
+            yield
+        finally:
+            self._window.size = kept
 
     @staticmethod
     def _aligned(address, n_bytes):

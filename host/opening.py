@@ -38,7 +38,7 @@ def open_port(port, baud, model, tell, demands):
 
 
 def open_simulation(config, model, tell, demands, *, waves=None, preload=False, timing=None):
-    """The DeviceRuntime of a simulated board; ``waves``, ``preload`` and ``timing`` as for ``open_runtime``."""
+    """The DeviceRuntime of a simulated board, its ``board``; ``waves``, ``preload`` and ``timing`` as for ``open_runtime``."""
     from sterna.sim.board.board import SimulatedBoard
     demands.check(config)
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True)
-        runtime.resources = stack.pop_all()
+        runtime.resources, runtime.board = stack.pop_all(), board
         if waves is not None:
             runtime.piece_tokens = config.batch  # so that a limit of the file is looked at behind every run
         return runtime

@@ -35,7 +35,7 @@ from sterna.hw.config import PRESETS
 from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
-from sterna.sim import boards, causes, pages, slots
+from sterna.sim import boards, causes, energy, pages, slots
 from sterna.sim.board.compile import locked
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
@@ -219,6 +219,8 @@ def steps(options):
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), ("hw",), (), str(FORM_COLUMNS))
     for form in PLACED:
         out[f"placed.{form}"] = Step(lambda f=form: placed(f), ("hw",))
+    for name, case in energy.cases(ROOT / "models").items():
+        out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), board, (case.model, energy.__file__))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
                           (checkpoint / "model.safetensors", options.text), str(options.stories))
     return out
@@ -274,7 +276,7 @@ def refill(results, given, files):
     if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE if f"speed.{name}" in values}:
         causes.draw(after, ROOT / "docs" / "performance.svg")
         shown |= {"table.causes": causes.table(after)}
-    shown |= slots.tables(values)
+    shown |= slots.tables(values) | energy.tables(values)
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)
         path.write_text(text)

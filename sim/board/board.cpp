@@ -13,6 +13,7 @@
 #include "serial.hpp"
 #include "verilated.h"
 #if BOARD_WAVES
+#include "toggles.hpp"
 #include "verilated_vcd_c.h"
 #endif
 
@@ -37,7 +38,7 @@ struct Options {
     bool watch_stdin = false;
     MemoryTiming timing;
     std::vector<Preload> preloads;
-    std::string waves, trace, line_log;
+    std::string waves, toggles, trace, line_log;
     SerialTiming line;
 };
 
@@ -85,6 +86,7 @@ Options parse(int argc, char **argv) {
         else if (name == "--refresh-cycles") o.timing.refresh_cycles = number(value, "--refresh-cycles");
         else if (name == "--preload") o.preloads.push_back(preload(value));
         else if (name == "--waves") o.waves = value;
+        else if (name == "--toggles") o.toggles = value;
         else if (name == "--trace") o.trace = value;
         else if (name == "--line-error") o.line.error = std::strtod(value, nullptr) * 1e-6;
         else if (name == "--line-noise") o.line.noise = double(number(value, "--line-noise")) * 1e-9;
@@ -98,8 +100,10 @@ Options parse(int argc, char **argv) {
         fail(USAGE, "--bandwidth: use 1 to 256 words per 256 cycles");
     if (o.timing.refresh_interval && o.timing.refresh_cycles >= o.timing.refresh_interval)
         fail(USAGE, "--refresh-cycles: must be below --refresh-interval");
-    if (!o.waves.empty() && !BOARD_WAVES)
+    if ((!o.waves.empty() || !o.toggles.empty()) && !BOARD_WAVES)
         fail(USAGE, "--waves: this build cannot record waveforms");
+    if (!o.waves.empty() && !o.toggles.empty())
+        fail(USAGE, "--toggles: leave --waves out");
     return o;
 }
 
@@ -129,8 +133,10 @@ int run(int argc, char **argv) {
     context->traceEverOn(BOARD_WAVES);
     auto top = std::make_unique<Vboard>(context.get(), "board");
 #if BOARD_WAVES
-    VerilatedVcdC waves;
-    if (!options.waves.empty()) {
+    ToggleCounter toggles;
+    VerilatedVcdC waves(options.toggles.empty() ? nullptr : &toggles);
+    const bool dumping = !options.waves.empty() || !options.toggles.empty();
+    if (dumping) {
         top->trace(&waves, 99);
         waves.open(options.waves.c_str());
     }
@@ -202,7 +208,7 @@ int run(int argc, char **argv) {
             top->eval();
         }
 #if BOARD_WAVES
-        if (!options.waves.empty())
+        if (dumping)
             waves.dump(wave_time++);
 #endif
         clock = 1;
@@ -210,7 +216,7 @@ int run(int argc, char **argv) {
             *other = 0;
         top->eval();
 #if BOARD_WAVES
-        if (!options.waves.empty())
+        if (dumping)
             waves.dump(wave_time++);
 #endif
     };
@@ -303,10 +309,16 @@ int run(int argc, char **argv) {
         std::fclose(trace);
 #if BOARD_WAVES
     waves.close();
+    if (!options.toggles.empty())
+        toggles.save(options.toggles.c_str());
 #endif
     top->final();
 #if BOARD_SDRAM
     std::printf("chip %llu\n", (unsigned long long)sdram.counts.cycles);
+    static const char *const names[] = {"load_mode", "refresh", "precharge", "activate", "write", "read"};
+    for (unsigned k = 0; k < sizeof names / sizeof *names; k++)
+        std::printf("count %s %llu\n", names[k], (unsigned long long)sdram.counts.commands[k]);
+    std::printf("count pins %llu\n", (unsigned long long)sdram.counts.toggles);
 #endif
     std::printf("cycles %llu\n", (unsigned long long)cycle);
     return status;

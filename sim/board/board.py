@@ -65,6 +65,8 @@ class SimulatedBoard:
         Parts of files that lie in the model memory from the start (not for on-chip memory), all in bytes.
     waves : path or None
         VCD file to write; needs a compilation of its own and is slower.
+    toggles : path or None
+        Instead of it: a file for how many bits every signal has changed by; see ``read_toggles``.
     trace : path or None
         File for every intermediate vector; see `read_trace`.
     latency_cycles, bandwidth : int
@@ -89,6 +91,8 @@ class SimulatedBoard:
         "socket://127.0.0.1:PORT" for pyserial, while the board runs.
     cycles : int or None
         Clock cycles simulated in all, known after the end.
+    counts : dict of str to int
+        After the end, of a chip of SDRAM: commands by name, and "pins", the bits by which its pins have changed.
 
     Raises
     ------
@@ -100,8 +104,8 @@ class SimulatedBoard:
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None):
-        self._config, self._waves, self._seed = config, waves, seed
+                 device_sources=(), on_compile=None, line=None, toggles=None):
+        self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
                        "baud": line and line.baud}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
@@ -112,11 +116,13 @@ class SimulatedBoard:
         if line:
             self._arguments += ["--line-error", line.error_ppm, "--line-noise", line.noise_ppb, "--usb-latency",
                                 line.latency_us, "--usb-frame", line.frame_us, "--usb-packet", line.packet_bytes]
-        for option, path in (("--waves", waves), ("--trace", trace), ("--line-log", line and line.log)):
+        for option, path in (("--waves", waves), ("--toggles", toggles), ("--trace", trace),
+                             ("--line-log", line and line.log)):
             if path is not None:
                 self._arguments += [option, Path(path).resolve()]
         self._process = self._errors = None
         self.url = self.cycles = None
+        self.counts = {}
 
     def __enter__(self):
         self.start()
@@ -131,7 +137,7 @@ class SimulatedBoard:
 
     def start(self):
         """Compiles if necessary and starts the board; returns its URL."""
-        program = board_program(self._config, waves=self._waves is not None, **self._build)
+        program = board_program(self._config, waves=self._waves, **self._build)
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen([str(program), *map(str, self._arguments)], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=self._errors, text=True,
@@ -160,8 +166,11 @@ class SimulatedBoard:
             process.kill()
             process.wait()
         for line in process.stdout.read().splitlines():
-            if line.startswith("cycles "):
-                self.cycles = int(line.split()[1])
+            word, *rest = line.split()
+            if word == "cycles":
+                self.cycles = int(rest[0])
+            elif word == "count":
+                self.counts[rest[0]] = int(rest[1])
         process.stdout.close()
         self._errors.seek(0)
         message = self._errors.read().strip()
@@ -171,6 +180,14 @@ class SimulatedBoard:
             if process.returncode != USAGE:
                 message += f"; initial bits: seed {self._seed}"
             raise BoardError(message)
+
+
+def read_toggles(path):
+    """{path of a signal: bits by which it has changed} of a file of ``toggles``; of several names of one signal the
+    innermost.
+    """
+    rows = (line.split(" ", 2) for line in Path(path).read_text().splitlines())
+    return {name: int(count) for count, _, name in rows}
 
 
 def read_trace(path, lanes):

@@ -16,7 +16,8 @@ from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
-HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp", "compile.py", "toolchain.py", "verilog.py")
+HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp", "toggles.hpp",
+           "compile.py", "toolchain.py", "verilog.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once

@@ -28,6 +28,7 @@ class Sdram {
     };
     struct Counts {
         uint64_t commands[8] = {}, cycles = 0;
+        uint64_t toggles = 0; // of all pins but the clock; lines that nobody drives keep their value
     };
 
   private:
@@ -47,6 +48,7 @@ class Sdram {
     bool due_[4] = {}; // what the chip drives in this cycle and the next three
     uint16_t out_[4] = {};
     bool drove_ = false; // in the cycle before
+    uint64_t pins_ = 0;  // in the cycle before
 
     [[noreturn]] void violation(const char *what, int bank, int64_t is, int64_t must) const {
         char text[200];
@@ -140,9 +142,18 @@ class Sdram {
     // `words`: 2^(row_bits + 2 + column_bits) words, addressed by row, bank, column.
     Sdram(const SdramTiming &timing, uint8_t *content) : timing_(timing), words_(reinterpret_cast<uint16_t *>(content)) {}
 
+    void count_toggles(const Pins &pins) {
+        const uint64_t lines = driving ? data : pins.driven ? pins.data : pins_ & 0xFFFF;
+        const uint64_t now = lines | uint64_t(pins.command) << 16 | uint64_t(pins.selected) << 19 | uint64_t(pins.bank) << 20 |
+                             uint64_t(pins.mask) << 22 | uint64_t(pins.address) << 24;
+        counts.toggles += uint64_t(__builtin_popcountll(now ^ pins_));
+        pins_ = now;
+    }
+
     // The chip takes the pins of the present cycle at its end; `data` then belongs to the next one.
     void step(const Pins &pins) {
         now_ = int64_t(counts.cycles * timing_.clock_ps);
+        count_toggles(pins);
         if (pins.driven && (driving || drove_))
             wrong("both ends drive the data lines, or without a cycle between them", -1);
         unsigned command = pins.selected ? pins.command : unsigned(NOP);
