@@ -10,8 +10,9 @@ from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
 from sterna.hw.link.link import Link
+from sterna.hw.memory.ahead import PLACES, Ahead
 from sterna.hw.memory.arbiter import Arbiter
-from sterna.hw.memory.fetch import DirectFetch, Fetch
+from sterna.hw.memory.fetch import DirectFetch, Fetch, ShiftQueue
 from sterna.hw.memory.gearbox import Gearbox
 from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import MemoryPort
@@ -88,7 +89,10 @@ class Accelerator(wiring.Component):
             m.d.sync += resetting.eq(RESET_CYCLES)
         with m.Elif((resetting != 0) & memory.quiet):
             m.d.sync += resetting.eq(resetting - 1)
-        engines = ResetInserter(resetting != 0)
+        # With a fast clock signals that go far start at a register.
+        registered = not cfg.slow
+        held = _registered(m, resetting != 0, "held", registered)
+        engines = ResetInserter(held)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
             Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches) if external
@@ -108,7 +112,7 @@ class Accelerator(wiring.Component):
 
         if external:
             connect(m, memory.port, flipped(self.memory))
-            connect(m, fetch.bursts, memory.fetch_bursts)
+            self._bursts(m, engines, fetch, memory, registered)
         else:
             connect(m, fetch.reads, memory.fetch_reads)
         connect(m, memory.fetch_words, fetch.arriving)
@@ -117,10 +121,17 @@ class Accelerator(wiring.Component):
         connect(m, registers.host_write, memory.host_write)
         connect(m, store.write, memory.store)
 
-        connect(m, fetch.words, router.words)
+        words, second = fetch.words, fetch.second if cfg.pairs else None
+        if external and registered:
+            m.submodules.ahead = ahead = engines(Ahead(port_bytes=cfg.port_bytes, pairs=cfg.pairs))
+            connect(m, words, ahead.words)
+            if cfg.pairs:
+                connect(m, second, ahead.second)
+            words, second = ahead.out, ahead.out_second if cfg.pairs else None
+        connect(m, words, router.words)
         connect(m, router.to_array, gearbox.words)
         if cfg.pairs:
-            connect(m, fetch.second, router.second)
+            connect(m, second, router.second)
             connect(m, router.array_second, gearbox.second)
         connect(m, gearbox.tiles, array.tiles)
         connect(m, router.to_vector, vector.stream)
@@ -143,9 +154,10 @@ class Accelerator(wiring.Component):
             router.array_done.eq(array.done),
             router.vector_done.eq(vector.stream_done),
             gearbox.drop.eq(array.done),
-            sequencer.vector_busy.eq(vector.busy),
-            sequencer.array_busy.eq(array.busy),
-            sequencer.store_idle.eq(store.idle),
+            # What an instruction sets to work is busy before the next instruction is there.
+            sequencer.vector_busy.eq(_registered(m, vector.busy, "vector_busy", registered)),
+            sequencer.array_busy.eq(_registered(m, array.busy, "array_busy", registered)),
+            sequencer.store_idle.eq(_registered(m, store.idle, "store_idle", registered)),
             vector.seed.eq(registers.seeds),
             vector.position.eq(registers.positions),
             registers.best.eq(vector.best),
@@ -158,7 +170,7 @@ class Accelerator(wiring.Component):
             registers.running.eq(sequencer.running),
             registers.halted.eq(sequencer.halted),
             registers.fault.eq(sequencer.fault),
-            sequencer.go.eq(registers.go & (resetting == 0)),
+            sequencer.go.eq(registers.go & (resetting == 0) & ~held),
         ]
         running = sequencer.running
         conditions = ["token", "token_valid", "unwanted", "at_start", "greedy"]
@@ -168,7 +180,10 @@ class Accelerator(wiring.Component):
         if cfg.top_k:
             m.d.comb += vector.top.eq(registers.tops)
         for name in conditions:
-            m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
+            # Those of a run stand when it begins.
+            stands = name in ("unwanted", "at_start", "greedy")
+            m.d.comb += getattr(sequencer, name).eq(
+                _registered(m, getattr(registers, name), name, registered and stands))
 
         # The link has stages of its own, so quiet has to last a while before it counts as idle.
         quiet_cycles = Signal(8)
@@ -185,3 +200,23 @@ class Accelerator(wiring.Component):
             self.idle.eq(quiet_cycles.all() & ~active),
         ]
         return m
+
+    @staticmethod
+    def _bursts(m, engines, fetch, memory, registered):
+        """From the fetch engine to the arbiter."""
+        if not registered:
+            connect(m, fetch.bursts, memory.fetch_bursts)
+            return
+        bursts, taken = fetch.bursts, memory.fetch_bursts
+        m.submodules.bursts = queue = engines(ShiftQueue(len(bursts.payload.as_value()), PLACES))
+        m.d.comb += [queue.w_data.eq(bursts.payload), queue.w_en.eq(bursts.valid), bursts.ready.eq(queue.w_rdy),
+                     taken.payload.eq(queue.r_data), taken.valid.eq(queue.r_rdy), queue.r_en.eq(taken.ready)]
+
+
+def _registered(m, value, name, registered):
+    """``value``, behind a register if ``registered``."""
+    if not registered:
+        return value
+    register = Signal(name=name)
+    m.d.sync += register.eq(value)
+    return register

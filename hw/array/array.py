@@ -93,20 +93,44 @@ class TernaryArray(wiring.Component):
         gap = Signal(range(per_tile + 1))
         credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
 
-        first_chunk, last_chunk = chunk == 0, chunk == chunks - 1
+        first_chunk, last_chunk = Signal(), Signal()
         last_tile = Signal()
         groups = Signal(range(per_tile + 1), init=per_tile)  # of this tile
         phase = Signal(range(per_word))                      # groups in the word that the tiles before began
         begun = [queue.words_begun(*divmod(k, per_tile + 1)) for k in range(per_word * (per_tile + 1))]
         need = Signal(range(max(begun) + 1))
         table = Const(sum(words << k * len(need) for k, words in enumerate(begun)), len(begun) * len(need))
-        m.d.comb += [
-            last_tile.eq(left <= rows),
-            groups.eq(Mux(last_tile, (left + (queue.group_rows - 1)) // queue.group_rows, per_tile)),
-            need.eq(table.word_select(phase * (per_tile + 1) + groups, len(need))),
-        ]
-        blocked = (first_chunk & (credit < need)) | (last_chunk & (gap != 0))
         enter = Signal()
+        loads = waiting & (~running | self.done)
+
+        def tile(left, phase, name):
+            """last_tile, groups and need of a tile that begins with so many rows left."""
+            kept = Signal.like(groups, name=f"groups_{name}")
+            last = Signal(name=f"last_{name}")
+            m.d.comb += [
+                last.eq(left <= rows),
+                kept.eq(Mux(last, (left + (queue.group_rows - 1)) // queue.group_rows, per_tile)),
+            ]
+            return Cat(last, kept, table.word_select(phase * (per_tile + 1) + kept, len(need)))
+
+        of_tile, phase_after = Cat(last_tile, groups, need), Signal.like(phase)
+        m.d.comb += phase_after.eq((phase + per_tile) % per_word)
+        if cfg.slow:
+            m.d.comb += [of_tile.eq(tile(left, phase, "here")), first_chunk.eq(chunk == 0),
+                         last_chunk.eq(chunk == chunks - 1)]
+        else:
+            # Found a tile and a chunk ahead.
+            with m.If(enter):
+                m.d.sync += [first_chunk.eq(last_chunk),
+                             last_chunk.eq(Mux(last_chunk, chunks == 1, chunk + 2 == chunks))]
+                with m.If(last_chunk):
+                    m.d.sync += of_tile.eq(tile((left - rows)[:len(left)], phase_after, "after"))
+            with m.If(loads):
+                m.d.sync += [of_tile.eq(tile(next_rows, 0, "next")), first_chunk.eq(1),
+                             last_chunk.eq(next_chunks == 1)]
+        # Without a carry chain: need is small.
+        short = ~credit[len(need):].any() & (credit[:len(need)] < need)
+        blocked = (first_chunk & short) | (last_chunk & (gap != 0))
         m.d.comb += [
             enter.eq(running & self.tiles.valid & ~blocked),
             self.tiles.ready.eq(running & ~blocked),
@@ -125,10 +149,10 @@ class TernaryArray(wiring.Component):
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
             with m.If(last_chunk):
                 m.d.sync += [left.eq(left - rows), gap.eq(per_tile - 1)]
-                m.d.sync += phase.eq(Mux(last_tile, 0, (phase + per_tile) % per_word))
+                m.d.sync += phase.eq(Mux(last_tile, 0, phase_after))
         with m.If(self.done):
             m.d.sync += running.eq(0)
-        with m.If(waiting & (~running | self.done)):
+        with m.If(loads):
             m.d.sync += [waiting.eq(0), running.eq(1), left.eq(next_rows), chunks.eq(next_chunks),
                          buffer.eq(next_buffer), chunk.eq(0)]
         with m.If(self.command.valid & ~waiting):

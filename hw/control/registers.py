@@ -1,6 +1,6 @@
 """What the host sees: the address map of docs/protocol.md, in front of the run control."""
 
-from amaranth import Cat, Const, Module, Signal
+from amaranth import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -85,10 +85,20 @@ class Registers(wiring.Component):
         if many:
             m.d.comb += run.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
         selected = Signal(32)
-        with m.Switch(address[2:8]):
-            for offset, source in self._readable().items():
-                with m.Case(offset // 4):
-                    m.d.comb += selected.eq(source)
+        if cfg.slow:
+            with m.Switch(address[2:8]):
+                for offset, source in self._readable().items():
+                    with m.Case(offset // 4):
+                        m.d.comb += selected.eq(source)
+        else:  # within groups of 16, and in the next cycle among the groups
+            groups = [Signal(32, name=f"group{k}") for k in range(4)]
+            m.d.sync += [group.eq(0) for group in groups]
+            with m.Switch(address[2:6]):
+                for place in range(16):
+                    with m.Case(place):
+                        m.d.sync += [groups[offset // 64].eq(source) for offset, source in self._readable().items()
+                                     if offset // 4 % 16 == place]
+            m.d.comb += selected.eq(Array(groups)[address[6:8]])
 
         port = cfg.port_bytes
         parts = max(1, 4 // port)
@@ -147,16 +157,18 @@ class Registers(wiring.Component):
                             with m.If(run.ring_ready):
                                 m.d.comb += [run.ring_write.eq(1), finish.eq(1)]
                         with m.Case(0b1001_0):
-                            m.d.sync += answer.eq(selected)
+                            of_run = address[6:8] == 1
                             if many:
-                                with m.If(address[6:8] == 1):
+                                with m.If(of_run):
                                     m.d.comb += run.read.eq(run.ready)
                                     with m.If(run.ready):
                                         m.next = "REGISTER"
-                                with m.Else():
+                            with m.If(~of_run if many else 1):
+                                if cfg.slow:
+                                    m.d.sync += answer.eq(selected)
                                     m.d.comb += finish.eq(1)
-                            else:
-                                m.d.comb += finish.eq(1)
+                                else:
+                                    m.next = "SELECT"
                         with m.Case(0b1011_0):
                             m.d.comb += run.ring_read.eq(run.ring_ready if many else 1)
                             with m.If(run.ring_read):
@@ -169,6 +181,11 @@ class Registers(wiring.Component):
                                 m.next = "WRITE"
                             with m.Else():
                                 m.next = "COMMAND"
+            if not cfg.slow:
+                with m.State("SELECT"):
+                    m.d.sync += answer.eq(selected)
+                    m.d.comb += finish.eq(1)
+                    m.next = "IDLE"
             with m.State("RING"):
                 m.d.sync += answer.eq(run.ring_answer)
                 m.d.comb += finish.eq(1)

@@ -147,8 +147,15 @@ class RunControl(wiring.Component):
                 m.d.sync += event_waits.eq(0)
             with m.If(self.sample_taken):
                 m.d.sync += [event_waits.eq(1), event_position.eq(following), event_token.eq(best)]
-        with m.If(self.sample_taken & (best == stop)):
-            m.d.sync += limit_n.eq(~following)
+        if cfg.slow:
+            with m.If(self.sample_taken & (best == stop)):
+                m.d.sync += limit_n.eq(~following)
+        else:
+            # In the cycle behind, which is long before the end of the token.
+            noted = Signal()
+            m.d.sync += noted.eq(self.sample_taken)
+            with m.If(noted & (event_token == stop)):
+                m.d.sync += limit_n.eq(~event_position)
         m.d.comb += [
             ring_write.addr.eq(Mux(self.sample_taken, following[:len(self.entry)], self.entry)),
             ring_write.data.eq(Mux(self.sample_taken, self.best[0], self.value)),

@@ -45,8 +45,9 @@ class Widths:
 class Sequencer(wiring.Component):
     """Runs the microprogram, with B = 1 once per token.
 
-    Two cycles per instruction and as many more as the engine it addresses, or ``AddressRegisters``, makes it wait.
-    In order: an instruction that cannot be accepted holds all behind it. HALT waits until the engines are idle.
+    Three cycles per instruction, two with a slow clock, and as many more as the engine it addresses, or
+    ``AddressRegisters``, makes it wait. In order: an instruction that cannot be accepted holds all behind it. HALT
+    waits until the engines are idle.
 
     Parameters
     ----------
@@ -112,11 +113,15 @@ class Sequencer(wiring.Component):
         registered = not cfg.slow
         if not registered:
             m.d.comb += instruction.eq(fetched)
+        # A fast clock leaves no time to find the next instruction's place and to read it there in one cycle.
+        advance = Signal()  # on to the next instruction
+        following = "FETCH" if registered else "LOAD"
         for lane, memory in enumerate(words):
             m.submodules[f"program{lane}"] = memory
             read, write = memory.read_port(), memory.write_port()
             m.d.comb += [
-                read.addr.eq(next_pc), read.en.eq(fetch_next), fetched[32 * lane:32 * lane + 32].eq(read.data),
+                read.addr.eq(pc if registered else next_pc), read.en.eq(fetch_next),
+                fetched[32 * lane:32 * lane + 32].eq(read.data),
                 write.addr.eq(self.program_write.address), write.data.eq(self.program_write.data),
                 write.en.eq(self.program_write.valid & (self.program_write.lane == lane)),
             ]
@@ -144,7 +149,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             reads_stream.eq((kind == isa.A_STREAM32) | (kind == isa.A_STREAM8)),
             next_pc.eq(Mux(jump, field(isa.JUMP, "target"), pc + 1)),
-            fetch_next.eq(done),
+            advance.eq(done),
             self.vector.payload.word.eq(instruction),
             self.vector.payload.count.eq(vl),
             self.vector.payload.offset.eq(offset),
@@ -172,14 +177,14 @@ class Sequencer(wiring.Component):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
-        # One subtraction: NEXT takes the strip off what is left, and in the cycle behind STRIP and NEXT, when the
-        # next instruction is loaded, a borrow tells that less is left than vl.
+        # One subtraction: NEXT takes the strip off what is left, and when the instruction behind STRIP and NEXT is
+        # loaded, a borrow tells that less is left than vl. A fast clock wants a comparison of its own.
         strip = field(isa.NEXT, "strip")
         issue = Signal()
         rest, more = Signal(width.element_bits + 1), Signal()
         m.d.comb += [
             rest.eq(left - Mux(issue, strip[:width.length_bits], vl)),
-            more.eq(~rest[-1] & rest[:-1].any()),
+            more.eq(strip[:width.length_bits] < left if registered else ~rest[-1] & rest[:-1].any()),
         ]
 
         acts = issue  # an instruction is issued that acts on an engine
@@ -203,9 +208,9 @@ class Sequencer(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(self.go):
-                    m.d.comb += fetch_next.eq(1)
+                    m.d.comb += advance.eq(1)
                     m.d.sync += pc.eq(next_pc)
-                    m.next = "LOAD"
+                    m.next = following
             with m.State("LOAD"):
                 m.d.sync += [announced.eq(0), vl_fresh.eq(0)]
                 with m.If(vl_fresh & rest[-1]):
@@ -266,15 +271,21 @@ class Sequencer(wiring.Component):
                     m.d.sync += announced.eq(1)
                 with m.If(done):
                     m.d.sync += pc.eq(next_pc)
-                    m.next = "LOAD"
+                    m.next = following
             with m.State("FAULT"):
                 pass  # until a reset
+            if registered:
+                with m.State("FETCH"):
+                    m.d.comb += fetch_next.eq(1)
+                    m.next = "LOAD"
+            else:
+                m.d.comb += fetch_next.eq(advance)
 
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
         m.d.comb += issue.eq(fsm.ongoing("ISSUE"))
         section_first = ~announced & (is_op[isa.MATVEC] | (is_op[isa.VOP] & reads_stream))
         m.d.comb += [
-            self.running.eq(fsm.ongoing("LOAD") | issue),
+            self.running.eq(fsm.ongoing("LOAD") | issue | (fsm.ongoing("FETCH") if registered else 0)),
             addresses.valid.eq(issue & (addresses.set | is_op[isa.FETCH] | is_op[isa.STORE])),
             self.section.valid.eq(acts & section_first),
             self.vector.valid.eq(acts & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))),

@@ -70,10 +70,12 @@ class FrameExecutor(wiring.Component):
         Bits of an event's position and token; the others are 0.
     slot_bits : int
         The same for its slot.
+    registered : bool
+        A frame that is rejected is read again a cycle later: a shorter path.
     """
 
-    def __init__(self, number_bits=32, slot_bits=0):
-        self._number_bits, self._slot_bits = number_bits, slot_bits
+    def __init__(self, number_bits=32, slot_bits=0, registered=True):
+        self._number_bits, self._slot_bits, self._registered = number_bits, slot_bits, registered
         super().__init__({
             "available": In(1), "bytes": In(stream.Signature(8)), "rewind": Out(1), "release": Out(1),
             "body": Out(stream.Signature(8)), "restart": Out(1), "finish": Out(1), "finished": In(1),
@@ -103,6 +105,7 @@ class FrameExecutor(wiring.Component):
         own_data = is_event | is_nak | summed  # the reply carries data that no request asked for
         byte = self.bytes.payload
         reject = Signal()
+        late = Signal()  # the frame begins anew, after it was rejected
         hash_begins = Signal()
         reason = Signal(2)
         nak_reason = Signal(2)
@@ -142,7 +145,7 @@ class FrameExecutor(wiring.Component):
                         & (data_bytes == Mux(is_write, byte, 0)))
                 take = Signal()
                 m.d.comb += [
-                    take.eq(Mux(step == 0, self.bytes.valid, self.body.valid & self.body.ready)),
+                    take.eq(Mux(step == 0, self.bytes.valid & ~late, self.body.valid & self.body.ready)),
                     self.body.payload.eq(byte),
                 ]
                 with m.Switch(step):
@@ -247,17 +250,20 @@ class FrameExecutor(wiring.Component):
 
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
         in_header, in_finish = fsm.ongoing("HEADER"), fsm.ongoing("FINISH")
+        anew = (reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))) | (in_header & hash_begins)
+        if self._registered:
+            m.d.sync += late.eq(anew)
+            anew = late
         gathers = fsm.ongoing("GATHER") & ~issue & (words_left != 0) & ~(pending & (byte_index == 3))
         puts = fsm.ongoing("PUT") & ~issue  # `word` moves, and an offered request must not change
         m.d.comb += [
             self.body.valid.eq((in_header & (step != 0) & (is_event | self.bytes.valid)) | puts),
-            self.bytes.ready.eq((in_header & ((step == 0) | self.body.ready)) | gathers),
+            self.bytes.ready.eq((in_header & (((step == 0) & ~late) | ((step != 0) & self.body.ready))) | gathers),
             self.response.ready.eq(pending & (fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))),
             self.finish.eq(in_finish),
             self.release.eq(in_finish & self.finished & ~is_event),
             self.event.ready.eq(in_finish & self.finished & is_event),
-            self.restart.eq((reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD")))
-                            | (in_header & hash_begins) | fsm.ongoing("SUM")),
+            self.restart.eq(anew | fsm.ongoing("SUM")),
             self.rewind.eq(fsm.ongoing("IDLE") | self.restart),
         ]
         return m

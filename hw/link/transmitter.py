@@ -33,7 +33,7 @@ class FrameTransmitter(wiring.Component):
     Parameters
     ----------
     registered : bool
-        As for ``CobsEncoder``.
+        As for ``CobsEncoder``, and also for a register in front of it.
     """
 
     def __init__(self, registered=True):
@@ -48,12 +48,20 @@ class FrameTransmitter(wiring.Component):
         wiring.connect(m, encoder.tx, wiring.flipped(self.tx))
         tail = Signal(range(5))  # checksum bytes written
         in_checksum = self.finish & ~tail[2]
+        valid, byte = Signal(), Signal(8)  # for the encoder, which takes a whole frame or nothing of it
+        if self._registered:
+            with m.If(encoder.data.ready):
+                m.d.sync += [encoder.data.valid.eq(valid), encoder.data.payload.eq(byte)]
+            with m.If(self.restart):
+                m.d.sync += encoder.data.valid.eq(0)
+        else:
+            m.d.comb += [encoder.data.valid.eq(valid), encoder.data.payload.eq(byte)]
         m.d.comb += [
             self.body.ready.eq(encoder.data.ready),
-            encoder.data.valid.eq((self.body.valid & ~self.silent) | in_checksum),
-            encoder.data.payload.eq(Mux(self.finish, crc.checksum[:8], self.body.payload)),
+            valid.eq((self.body.valid & ~self.silent) | in_checksum),
+            byte.eq(Mux(self.finish, crc.checksum[:8], self.body.payload)),
             encoder.restart.eq(self.restart),
-            encoder.finish.eq(self.finish & tail[2]),
+            encoder.finish.eq(self.finish & tail[2] & (~encoder.data.valid if self._registered else 1)),
             self.finished.eq(encoder.finished),
             self.checksum.eq(crc.checksum),
             crc.data.eq(self.body.payload),

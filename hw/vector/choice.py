@@ -87,24 +87,25 @@ class Choice(wiring.Component):
         total = Signal((self.depth * toplist.weight(0)).bit_length())
         share, rest = Signal(len(total)), Signal()  # P total / 2^16, and whether something was cut off
         step = Signal(4)
+        p_left = Signal(16)  # bits of P that have not been multiplied with
         parts = Signal(self.address_bits)  # entries that take part, less one
         best_score, chosen = Signal(24), Signal()
         added, part = Signal(len(total) + 1), Signal()
-        m.d.comb += [added.eq(share + Mux(self.p.bit_select(step, 1), total, 0)), self.done.eq(state == State.DONE)]
+        m.d.comb += [added.eq(share + Mux(p_left[0], total, 0)), self.done.eq(state == State.DONE)]
         with m.If(valid[-1]):
             m.d.sync += total.eq(total + weight)
         ends = valid[-1] & last[-1]
         with m.Switch(state):
             with m.Case(State.REST):
                 m.d.sync += [total.eq(0), share.eq(0), rest.eq(0), step.eq(0), parts.eq(~0), chosen.eq(0),
-                             limit.eq(self.last)]
+                             p_left.eq(self.p), limit.eq(self.last)]
                 with m.If(self.run):
                     m.d.sync += [issues.eq(1), state.eq(Mux(self.p.any(), State.TOTAL, State.CHOOSE))]
             with m.Case(State.TOTAL):
                 with m.If(ends):
                     m.d.sync += state.eq(State.MULTIPLY)
             with m.Case(State.MULTIPLY):
-                m.d.sync += [step.eq(step + 1), share.eq(added[1:]), rest.eq(rest | added[0])]
+                m.d.sync += [step.eq(step + 1), p_left.eq(p_left >> 1), share.eq(added[1:]), rest.eq(rest | added[0])]
                 with m.If(step == 15):
                     m.d.sync += [state.eq(State.COUNT), total.eq(0), issues.eq(1)]
             with m.Case(State.COUNT):

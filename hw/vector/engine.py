@@ -5,10 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import activation_signature
-from sterna.hw.vector.issue import WRITE_STAGE, Command, Issue
+from sterna.hw.memory.fetch import ShiftQueue
+from sterna.hw.vector.issue import Command, Issue
 from sterna.hw.vector.operands import A, D, Unpacker
 from sterna.hw.vector.slot import Slot
 from sterna.hw.vector.slot_control import SlotControl, Top
+from sterna.hw.vector.stages import Stages
 from sterna.hw.vector.store import Packer
 from sterna.hw.vector.writeback import WriteBack
 
@@ -59,9 +61,10 @@ class _Core(wiring.Component):
         lanes = cfg.lanes
         address_bits = max(1, (cfg.vector_words - 1).bit_length())
         row_bits = min(ROW_BITS, cfg.register_bits)  # a row that is sampled is a token
-        m.submodules.issue = issue = Issue(lanes, address_bits, lists=cfg.top_k > 0)
+        stages = Stages.of(cfg)
+        m.submodules.issue = issue = Issue(lanes, address_bits, stages, lists=cfg.top_k > 0)
         m.submodules.unpacker = unpacker = Unpacker(lanes, cfg.port_bytes)
-        m.submodules.write_back = write_back = WriteBack(lanes, address_bits)
+        m.submodules.write_back = write_back = WriteBack(lanes, address_bits, stages)
         slots = [Slot(cfg, row_bits, follows=k > 0) for k in range(cfg.batch)]
         control = SlotControl(lanes, address_bits).create()
         for k, slot in enumerate(slots):
@@ -72,22 +75,26 @@ class _Core(wiring.Component):
 
         # Valid and last bits of the beats; index 0 is the issue.
         valid, last, wrap = [issue.issue], [issue.issue_last], [issue.wrap]
-        for stage in range(1, WRITE_STAGE + 1):
+        for stage in range(1, stages.write + 1):
             for name, bits in (("valid", valid), ("last", last), ("wrap", wrap)):
                 bit = Signal(name=f"{name}_{stage}")
                 m.d.sync += bit.eq(bits[-1])
                 bits.append(bit)
         drained = Signal()
+        sampler_busy = Cat(*(slot.sampler_busy for slot in slots)).any()
+        if stages.registered:  # with the beat that is issued now
+            m.d.sync += drained.eq(~(Cat(*valid).any() | sampler_busy))
+        else:
+            m.d.comb += drained.eq(~(Cat(*valid[1:]).any() | sampler_busy))
         m.d.comb += [
-            drained.eq(~(Cat(*valid[1:]).any() | Cat(*(slot.sampler_busy for slot in slots)).any())),
             issue.drained.eq(drained), issue.key_busy.eq(slots[0].key_busy),
             issue.scalar_taken.eq(slots[0].sampler_reads),
             issue.list_pending.eq(Cat(*(slot.list_pending for slot in slots)).any()),
-            self.busy.eq(self.command.valid | ~issue.idle | ~drained
+            self.busy.eq(self.command.valid | ~issue.idle | ~drained | issue.start
                          | Cat(*(slot.list_busy for slot in slots)).any()),
             write_back.valid.eq(Cat(*valid)), write_back.last.eq(Cat(*last)), write_back.wrap.eq(Cat(*wrap)),
             issue.first_passed.eq(write_back.first_passed),
-            control.read.eq(valid[1]), control.read_last.eq(last[1]),
+            control.read.eq(valid[stages.load]), control.read_last.eq(last[stages.load]),
             control.write.eq(valid[-1]), control.write_last.eq(last[-1]),
         ]
         for name in ("fields", "tail", "addresses", "scalar_address", "loads", "start", "restart_random"):
@@ -178,16 +185,17 @@ class _Core(wiring.Component):
 class VectorEngine(wiring.Component):
     """Executes vector operations: r = (+-) A B + (+-) C, V elements of each of B slots per beat, in program order.
 
-        command -> setup (A, B, C) -> issue -> operands (2) -> lane (8): tables, product, sum -> write
-        rows, stream, random -> FromInt (1) --------^                     banks, scalars, peak, codes, memory, sampler
+        command -> setup (A, B, C) -> issue -> operands -> lane: tables, product, sum -> write
+        rows, stream, random -> FromInt ----------^               banks, scalars, peak, codes, memory, sampler
 
     The slots run in step: one setup and issue for all, and a ``Slot`` for each with its memories and lanes. Where
     numbers of all slots stand side by side, those of a slot are together: lane v of slot s at s V + v.
 
-    One beat per cycle, with three cycles of setup between operations; a beat is written ``WRITE_STAGE`` = 10 cycles
-    after its issue. A dependent operation (``wait``) issues 14 cycles after the one it waits for, 15 + log2 V after a
-    peak. An operation of few beats is followed by the next after 10 cycles at the earliest. RANDOM gives a beat every
-    2 V cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 11. With a `compact`
+    One beat per cycle, with three cycles of setup between operations; a beat is written `Stages.write` = 15 cycles
+    after its issue. A dependent operation (``wait``) issues 20 cycles after the one it waits for, 21 + log2 V after a
+    peak. An operation of few beats is followed by the next after 16 cycles at the earliest. RANDOM gives a beat every
+    2 V cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 16. With a slow clock the
+    pipeline is shorter: 10 and 14 cycles, and 11 where it is 16. With a `compact`
     configuration an operand from a queue takes 3 cycles at least (`SerialFromInt`).
     Back-pressure: without an operand no beat is issued; if the store takes no beat, the whole engine stands still
     in that cycle.
@@ -238,13 +246,24 @@ class VectorEngine(wiring.Component):
         move = Signal()
         m.submodules.core = EnableInserter(move)(core)
         m.submodules.packer = packer = Packer(self.config.lanes, self.config.port_bytes)
-        connect(m, packer.words, flipped(self.store))
+        if self.config.slow:
+            connect(m, packer.words, flipped(self.store))
+        else:
+            # So that `move`, which everything waits for, does not depend on the memory in the same cycle.
+            m.submodules.places = places = ShiftQueue(8 * self.config.port_bytes, 2)
+            m.d.comb += [
+                places.w_data.eq(packer.words.payload), places.w_en.eq(packer.words.valid),
+                packer.words.ready.eq(places.w_rdy),
+                self.store.payload.eq(places.r_data), self.store.valid.eq(places.r_rdy),
+                places.r_en.eq(self.store.ready),
+            ]
         m.d.comb += [
             move.eq(~core.mem_valid | packer.ready),
             packer.valid.eq(core.mem_valid), packer.beat.eq(core.beat), packer.last.eq(core.last),
             core.seed.eq(self.seed), core.position.eq(self.position), self.best.eq(core.best),
             self.scalar_ready.eq(core.scalar_ready & move if self.config.batch > 1 else 1),
-            self.busy.eq(core.busy | packer.words.valid), self.stream_done.eq(core.stream_done & move),
+            self.busy.eq(core.busy | packer.words.valid | self.store.valid),
+            self.stream_done.eq(core.stream_done & move),
         ]
         if self.config.top_k:
             m.d.comb += core.top.eq(self.top)

@@ -12,6 +12,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from sterna.hw.vector.stages import delayed
+
 MAX_MAGNITUDE = 0x7FFFFF
 QUANTISED_EXPONENT = 128
 
@@ -50,19 +52,29 @@ def pack(m, name, sign, exponent_fraction, zero):
 class FromInt(wiring.Component):
     """FROMINT of a signed 24-bit integer, for integers that come from queues.
 
-    Two registers; the rounding behind the second one is combinational, so that it shares a stage with the operand
+    Registers behind the input, the magnitude, the coarse and the fine shift, and the rounding. Not ``pipelined``, two
+    registers behind the shifts; the rounding is combinational, so that it shares a stage with the operand
     multiplexer. With ``raw`` the input is fp24 already and passes unchanged.
+
+    Parameters
+    ----------
+    pipelined : bool
 
     Members
     -------
     x : In(24)
         Two's complement integer, or fp24 bits with ``raw``.
     raw : In(1)
-        ``x`` is fp24; must hold for as long as its values are in the pipeline.
+        ``x`` is fp24; if not ``pipelined``, it must hold for as long as its values are in the pipeline.
     fraction : In(1)
         The result is multiplied by 2^-24 (``x`` is not 0 then); must hold like ``raw``.
     y : Out(24)
-        fp24, two cycles after ``x``.
+        fp24, ``latency`` cycles after ``x``.
+
+    Attributes
+    ----------
+    latency : int
+        5, or 2.
     """
 
     x: In(24)
@@ -70,30 +82,40 @@ class FromInt(wiring.Component):
     fraction: In(1)
     y: Out(24)
 
+    def __init__(self, pipelined=True):
+        self._pipelined, self.latency = pipelined, 5 if pipelined else 2
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         negative = Signal()
         magnitude = Signal(24)
+        extra = int(self._pipelined)  # registers where there are none otherwise
+        x, raw, fraction = (delayed(m, value, extra, name) for name, value in (
+            ("x", self.x), ("raw", self.raw), ("fraction", self.fraction)))
         m.d.comb += [
-            negative.eq(self.x[23] & ~self.raw),
-            magnitude.eq((self.x ^ negative.replicate(24)) + negative),
+            negative.eq(x[23] & ~raw),
+            magnitude.eq((x ^ negative.replicate(24)) + negative),
         ]
+        magnitude_next, negative_next, raw = (delayed(m, value, extra, name) for name, value in (
+            ("magnitude", magnitude), ("negative", negative), ("raw_magnitude", raw)))
 
         def shift(value, places, name):
             taken = Signal(name=f"shift_{places}")
             shifted = Signal(24, name=name)
             m.d.comb += [
-                taken.eq(~value[24 - places:].any() & ~self.raw),
+                taken.eq(~value[24 - places:].any() & ~raw),
                 shifted.eq(Mux(taken, value << places, value)),
             ]
             return shifted, taken
 
-        by16, taken16 = shift(magnitude, 16, "by16")
+        by16, taken16 = shift(magnitude_next, 16, "by16")
         by8, taken8 = shift(by16, 8, "by8")
         coarse = Signal(24)
         coarse_sign = Signal()
         coarse_taken = Signal(2)
-        m.d.sync += [coarse.eq(by8), coarse_sign.eq(negative), coarse_taken.eq(Cat(taken8, taken16))]
+        m.d.sync += [coarse.eq(by8), coarse_sign.eq(negative_next), coarse_taken.eq(Cat(taken8, taken16))]
+        raw = delayed(m, raw, extra, "raw_coarse")
 
         by4, taken4 = shift(coarse, 4, "by4")
         by2, taken2 = shift(by4, 2, "by2")
@@ -105,12 +127,14 @@ class FromInt(wiring.Component):
                      fine_taken.eq(Cat(taken1, taken2, taken4, coarse_taken))]
 
         # Exponent 127 + 23 - shift; ones' complement of the shift plus one more in the base.
-        base = Mux(self.fraction, 127, 151)
+        raw = delayed(m, raw, extra, "raw_fine")
+        base = Mux(delayed(m, fraction, 3 * extra, "fraction_fine"), 127, 151)
         up = fine[7] & (fine[:7].any() | fine[8])
-        rounded = Signal(23)
+        rounded, result = Signal(23), Signal(24)
         m.d.comb += [
             rounded.eq(Cat(fine[8:23], (base + Cat(~fine_taken, Const(7, 3)))[:8]) + up),
-            self.y.eq(Mux(self.raw, fine, Mux(fine[23], Cat(rounded, fine_sign), 0))),
+            result.eq(Mux(raw, fine, Mux(fine[23], Cat(rounded, fine_sign), 0))),
+            self.y.eq(delayed(m, result, extra, "result")),
         ]
         return m
 
@@ -118,9 +142,13 @@ class FromInt(wiring.Component):
 class Multiplier(wiring.Component):
     """MUL(a, b), or the code of the unrounded product (docs/numerics.md, section 4).
 
-    Latency 2 cycles: 16 x 16 product; rounding. A code leaves as an fp24 number with exponent field 128, its sign,
-    and its magnitude in fraction bits 14:8; adding zero to it changes nothing, so it passes the adder
-    behind this unit.
+    Latency 2 cycles: 16 x 16 product; rounding. ``pipelined``, it is 3, with a register in the rounding. A code
+    leaves as an fp24 number with exponent field 128, its sign, and its magnitude in fraction bits 14:8; adding zero to
+    it changes nothing, so it passes the adder behind this unit.
+
+    Parameters
+    ----------
+    pipelined : bool
 
     Members
     -------
@@ -129,12 +157,20 @@ class Multiplier(wiring.Component):
     quantise : In(1)
         Give the code; belongs to the operands that entered one cycle earlier.
     product : Out(24)
+
+    Attributes
+    ----------
+    latency : int
     """
 
     a: In(24)
     b: In(24)
     quantise: In(1)
     product: Out(24)
+
+    def __init__(self, pipelined=True):
+        self._pipelined, self.latency = pipelined, 2 + pipelined
+        super().__init__()
 
     def elaborate(self, platform):
         m = Module()
@@ -151,35 +187,46 @@ class Multiplier(wiring.Component):
         fraction = Mux(top, exact[16:31], exact[15:30])
         sticky = exact[:14].any() | (top & exact[14])
         up = Mux(top, exact[15], exact[14]) & (sticky | fraction[0])
-        rounded = Signal(25)
-        # Less the bias of 127, plus 1 for a product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010.
-        m.d.comb += rounded.eq(
-            Cat(fraction, exponents) + Cat(Const(0, 15), ~top, top, Const(0b11100000, 8)) + up)
-        product = pack(m, "rounded_product", sign, rounded, ~exact[30:].any())
-
         # Value = exact * 2^(exponents - 284); 2 floor(..) in 9 bits for exponents up to 260, above it is 128 or more.
         places = Signal(signed(10))
         doubled = Signal(9)
-        code = Signal(7)
-        half_up = Signal(10)
+        # Less the bias of 127, plus 1 for a product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010.
+        bias = Cat(~top, top, Const(0b11100000, 8))
         m.d.comb += [
             places.eq(260 - exponents),
             doubled.eq(Mux(places[4:].any(), 0, exact[23:32] >> places[:4])),
+        ]
+        if self._pipelined:
+            exponents, bias = (exponents + bias)[:10], Const(0, 10)
+        extra = int(self._pipelined)
+        fraction, up, zero, exponents, sign, doubled, beyond, quantise = (
+            delayed(m, value, extra, name) for name, value in (
+                ("fraction", fraction), ("up", up), ("zero", ~exact[30:].any()), ("exponents", exponents),
+                ("sign", sign), ("doubled", doubled), ("beyond", places[9]), ("quantise", self.quantise)))
+        rounded = Signal(25)
+        m.d.comb += rounded.eq(Cat(fraction, exponents) + Cat(Const(0, 15), bias) + up)
+        product = pack(m, "rounded_product", sign, rounded, zero)
+
+        code = Signal(7)
+        half_up = Signal(10)
+        m.d.comb += [
             half_up.eq(doubled + 1),
-            code.eq(half_up[1:8] | (places[9] | half_up[8:].any()).replicate(7)),
+            code.eq(half_up[1:8] | (beyond | half_up[8:].any()).replicate(7)),
         ]
         m.d.sync += self.product.eq(
-            Mux(self.quantise, Cat(Const(0, 8), code, Const(QUANTISED_EXPONENT, 8), sign), product))
+            Mux(quantise, Cat(Const(0, 8), code, Const(QUANTISED_EXPONENT, 8), sign), product))
         return m
 
 
 class Adder(wiring.Component):
-    """ADD(a, b). Latency 4 cycles: order by magnitude; align and add; normalise; round.
+    """ADD(a, b). Latency 4 cycles: order by magnitude; align and add; normalise; round. ``pipelined``, it is 5, with
+    a register in the normalisation.
 
     Parameters
     ----------
     compact : bool
         Align by a multiplication with a power of two: fewer LUTs and a DSP block, but a longer path.
+    pipelined : bool
 
     Members
     -------
@@ -187,14 +234,18 @@ class Adder(wiring.Component):
         fp24; a zero may carry a sign here.
     sum : Out(24)
         Canonical fp24: a zero is +0.
+
+    Attributes
+    ----------
+    latency : int
     """
 
     a: In(24)
     b: In(24)
     sum: Out(24)
 
-    def __init__(self, compact=False):
-        self._compact = compact
+    def __init__(self, compact=False, pipelined=True):
+        self._compact, self._pipelined, self.latency = compact, pipelined, 4 + pipelined
         super().__init__()
 
     def elaborate(self, platform):
@@ -245,6 +296,10 @@ class Adder(wiring.Component):
             ]
             value = step
             taken.insert(0, bit)
+            if k == 3 and self._pipelined:
+                value, *taken, sign2, exponent2 = (delayed(m, each, 1, name) for name, each in (
+                    ("coarse", value), ("coarse_taken0", taken[0]), ("coarse_taken1", taken[1]),
+                    ("coarse_sign", sign2), ("coarse_exponent", exponent2)))
         normal3 = Signal(20)
         taken3 = Signal(5)
         sign3 = Signal()

@@ -8,9 +8,6 @@ from sterna.hw.config import PARTIAL_SUMS
 from sterna.hw.vector.operands import SCALAR, A, D, Vop
 from sterna.hw.vector.tables import EXPONENT, NONE
 
-WRITE_STAGE = 10      # cycles from the issue of a beat (bank addresses) to the write of its result
-PASSED_STAGE = 7      # a first beat here reaches the write stage before the next operation's fields are loaded
-
 
 class Command(data.Struct):
     """A vector operation with its length and strip offset, or (``start``) the beginning of a new sampling.
@@ -53,7 +50,7 @@ class Issue(wiring.Component):
 
     Setup takes three cycles, one each for operand A, B and C (one shared address adder, one scalar read), while
     earlier beats drain; the first beat follows in the next cycle. An operation with operands from a queue pulls them
-    one cycle before the issue. With ``wait``, or with RANDOM (the row counter must stand), setup begins when the
+    some cycles before the issue. With ``wait``, or with RANDOM (the row counter must stand), setup begins when the
     pipeline is empty. Sums into partial sums (`mod`) come back after 64 / V beats; if that is less than the
     pipeline's length, the beats pause.
 
@@ -61,6 +58,7 @@ class Issue(wiring.Component):
     ----------
     lanes, address_bits : int
         V; width of a bank address.
+    stages : Stages
     lists : bool
         There are lists of the best rows, and operations with destination LIST wait for them.
 
@@ -85,13 +83,13 @@ class Issue(wiring.Component):
     restart_random, start : Out(1)
         Rows begin at the row counter; a new sampling begins.
     first_passed : In(1)
-        The first beat of the present operation has reached ``PASSED_STAGE``.
+        The first beat of the present operation has reached the stage `passed`.
     list_pending : In(1)
         A list has not taken all keys and scores that have been written.
     """
 
-    def __init__(self, lanes, address_bits, lists=False):
-        self.lanes, self._lists = lanes, lists
+    def __init__(self, lanes, address_bits, stages, lists=False):
+        self.lanes, self._stages, self._lists = lanes, stages, lists
         self.address_bits = address_bits
         address = unsigned(address_bits)
         super().__init__({
@@ -117,11 +115,12 @@ class Issue(wiring.Component):
         operand = Signal(16)
         base = Signal(self.address_bits)
         addend = Signal(self.address_bits)
+        adds_low, adds_high = Signal(), Signal()  # the offset within the partial sums; the rest of it
         address = Signal(self.address_bits)
         rotates = Signal()
         m.d.comb += [
-            addend.eq(Mux(vop.one, 0, Mux(operand[14], command.offset[:sum_bits],
-                                          Mux(operand[15], command.offset, 0)))),
+            addend.eq(Cat(command.offset[:sum_bits] & adds_low.replicate(sum_bits),
+                          command.offset[sum_bits:] & adds_high.replicate(16 - sum_bits))),
             base.eq(operand[:14]),
             address.eq(base + addend),
         ]
@@ -154,11 +153,13 @@ class Issue(wiring.Component):
         uses_random = Signal()
         uses_fields = Signal()
         left = Signal(16 - lane_bits)
-        pulled, pulled_last, pulled_all = Signal(), Signal(), Signal()
+        pulled, pulled_last = (Signal(self._stages.pull, name=name) for name in ("pulled", "pulled_last"))
+        pulled_all = Signal()
         young = Signal()
         # Beat b of an operation may read what beat b of the one before wrote: short operations keep a
         # distance for that.
-        hold = Signal(range(WRITE_STAGE - 2))
+        write_stage = self._stages.write
+        hold = Signal(range(write_stage - 2))
         distance = Signal.like(hold)
         fresh = Signal()
         step = Signal()
@@ -168,6 +169,10 @@ class Issue(wiring.Component):
             uses_random.eq((vop.a_kind == A.RANDOM.value) | (vop.c_kind == 4)),
             uses_fields.eq((vop.table == NONE) | (vop.table >= EXPONENT)),
         ]
+        # Much begins anew with a sampling: with a fast clock in the cycle behind its command.
+        registered = self._stages.registered
+        starts = m.d.sync if registered else m.d.comb
+        starts += self.start.eq(0)
         m.d.sync += [self.loads.eq(0), fresh.eq(0)]
         with m.If(self.first_passed):
             m.d.sync += young.eq(0)
@@ -176,31 +181,33 @@ class Issue(wiring.Component):
         kind_a = self.fields.a_kind
         m.d.comb += uses_queue.eq(kind_a[2] | (self.fields.c_kind == 4))
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("A"):
                 m.d.comb += [
-                    self.idle.eq(1), operand.eq(vop.a_address), self.scalar_address.eq(vop.a_address),
+                    self.idle.eq(1), self.scalar_address.eq(vop.a_address),
                     begin.eq(self.command.valid & ~young & (hold == 0) & ~self.scalar_taken
                              & (self.drained | ~(vop.wait | uses_random | command.start))
-                             & ~(self.key_busy & uses_random) & ~list_waits),
+                             & ~(self.key_busy & uses_random) & ~list_waits
+                             & ~(self.start if registered else 0)),
                 ]
                 m.d.sync += sum_index.eq(Mux(vop.one, 0, command.offset))
                 with m.If(begin & command.start):
-                    m.d.comb += [self.start.eq(1), self.command.ready.eq(1)]
+                    m.d.comb += self.command.ready.eq(1)
+                    starts += self.start.eq(1)
                 with m.Elif(begin):
                     m.d.comb += self.restart_random.eq(uses_random)
                     m.d.sync += [self.loads[0].eq(vop.a_kind == A.SCALAR.value), kind_a.eq(vop.a_kind)]
                     load_bank(vop.a_kind)
                     m.next = "B"
             with m.State("B"):
-                m.d.comb += [operand.eq(vop.b_address), self.scalar_address.eq(vop.b_address)]
+                m.d.comb += [self.scalar_address.eq(vop.b_address)]
                 with m.If(~self.scalar_taken):
                     m.d.sync += [self.loads[1].eq(vop.b_kind == SCALAR), self.fields.b_kind.eq(vop.b_kind)]
                     with m.If(uses_fields):
                         load_bank(vop.b_kind)
                     m.next = "C"
             with m.State("C"):
-                m.d.comb += [operand.eq(vop.c_address), self.scalar_address.eq(vop.c_address), rotates.eq(vop.one)]
+                m.d.comb += [self.scalar_address.eq(vop.c_address), rotates.eq(vop.one)]
                 with m.If(~self.scalar_taken):
                     m.d.sync += [
                         self.loads[2].eq(vop.c_kind == SCALAR), self.fields.c_kind.eq(vop.c_kind),
@@ -214,11 +221,13 @@ class Issue(wiring.Component):
                         left.eq(Mux(vop.one, 0, (command.count - 1)[lane_bits:16])),
                         pulled_all.eq(0), fresh.eq(1), young.eq(1),
                     ]
-                    # An operation of n beats is followed WRITE_STAGE - 2 - n cycles later than setup alone
+                    # An operation of n beats is followed `write_stage` - 2 - n cycles later than setup alone
                     # would have it.
-                    far = WRITE_STAGE - 3
+                    far = write_stage - 3
                     beats = Mux(vop.one, 0, (command.count - 1)[lane_bits:16])
-                    m.d.sync += distance.eq(Mux(beats[3:].any(), 0, far - beats[:3]))
+                    few = beats[:far.bit_length()]
+                    near = beats[len(few):].any() if far & far + 1 == 0 else beats[len(few):].any() | (few > far)
+                    m.d.sync += distance.eq(Mux(near, 0, far - few))
                     if self.lanes > 1:
                         rest = command.count[:lane_bits]
                         for lane in range(self.lanes):
@@ -231,13 +240,12 @@ class Issue(wiring.Component):
                     m.next = "ISSUE"
             with m.State("ISSUE"):
                 m.d.comb += [
-                    operand.eq(vop.d_address),
                     self.command.ready.eq(fresh), self.pulling.eq(~pulled_all),
                     self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing),
                     self.pull_last.eq(left == 0),
                     step.eq(Mux(uses_queue, self.pull, ~pausing)),
-                    self.issue.eq(Mux(uses_queue, pulled, ~pausing)),
-                    self.issue_last.eq(Mux(uses_queue, pulled_last, left == 0)),
+                    self.issue.eq(Mux(uses_queue, pulled[-1], ~pausing)),
+                    self.issue_last.eq(Mux(uses_queue, pulled_last[-1], left == 0)),
                 ]
                 with m.If(fresh):
                     m.d.sync += [self.d_address.eq(address), self.d_mod.eq(operand[14] & ~vop.one)]
@@ -248,16 +256,27 @@ class Issue(wiring.Component):
                 with m.If(self.issue & self.issue_last):
                     m.d.sync += hold.eq(distance)
                     m.next = "A"
-        m.d.sync += [pulled.eq(self.pull), pulled_last.eq(self.pull_last)]
+        # What is added is chosen for each operand by itself, beside the choice of the operand.
+        odd, late = fsm.ongoing("B") | fsm.ongoing("ISSUE"), fsm.ongoing("C") | fsm.ongoing("ISSUE")
+
+        def present(values):
+            return Mux(late, Mux(odd, values[3], values[2]), Mux(odd, values[1], values[0]))
+
+        places = vop.a_address, vop.b_address, vop.c_address, vop.d_address
+        m.d.comb += [
+            operand.eq(present(places)), adds_low.eq(present([~vop.one & (p[14] | p[15]) for p in places])),
+            adds_high.eq(present([~vop.one & ~p[14] & p[15] for p in places])),
+        ]
+        m.d.sync += [pulled.eq(Cat(self.pull, pulled)), pulled_last.eq(Cat(self.pull_last, pulled_last))]
 
         if self._lists:
             # The keys of the last strip have been written by now, as its scores have been issued since. They are
             # pending until all scores have been written and taken.
             m.d.comb += list_waits.eq((vop.d_kind == D.LIST.value) & self.list_pending)
 
-        if sums <= WRITE_STAGE:
-            # A partial sum is written WRITE_STAGE cycles after it was read, and can be read in the cycle after that.
-            pause = WRITE_STAGE + 1 - sums
+        if sums <= write_stage:
+            # A partial sum is written `write_stage` cycles after it was read, and can be read in the next cycle.
+            pause = write_stage + 1 - sums
             burst = Signal(sum_bits)
             rest_cycles = Signal(range(pause + 1))
             m.d.comb += pausing.eq(rest_cycles != 0)

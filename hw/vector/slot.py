@@ -6,13 +6,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.vector.float import FromInt
-from sterna.hw.vector.issue import WRITE_STAGE
-from sterna.hw.vector.lane import LANE_CYCLES, Lane
+from sterna.hw.vector.lane import Lane
 from sterna.hw.vector.operands import SCALAR, A, D
 from sterna.hw.vector.random import RandomUnit
 from sterna.hw.vector.sampler import Sampler
 from sterna.hw.vector.serial import SerialFromInt
 from sterna.hw.vector.slot_control import SlotControl, Top
+from sterna.hw.vector.stages import Stages, delayed
 from sterna.hw.vector.toplist import TopList
 from sterna.sim.golden import fp24, rng
 
@@ -23,10 +23,10 @@ ZEROS_LN2 = Const(sum(int(bits) << 24 * n for n, bits in enumerate(fp24.to_bits(
 class Slot(wiring.Component):
     """Operands, lanes, registers and memories of one slot; when anything happens is the same for all slots.
 
-        rows, stream, random -> FromInt (1) -+
-        banks, scalars --------------------> operands (2) -> lane (8) -> values, codes, banks, scalars, sampler
+        rows, stream, random -> FromInt -+
+        banks, scalars ----------------> operands -> lane -> values, codes, banks, scalars, sampler
 
-    One beat per cycle; ``WRITE_STAGE`` = 10 cycles from the addresses of the banks to the results.
+    One beat per cycle; `Stages` says how many cycles each part takes.
 
     Parameters
     ----------
@@ -85,6 +85,7 @@ class Slot(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         control = self.control
+        self._stages = Stages.of(self._config)
         m.submodules.random = random = RandomUnit(self._config.lanes, self._row_bits)
         m.submodules.sampler = sampler = Sampler(self._config.lanes, self._row_bits)
         m.d.comb += [
@@ -112,7 +113,7 @@ class Slot(wiring.Component):
                 self.free.eq(from_int.free), self.takes.eq(from_int.take), self.number_valid.eq(from_int.valid),
             ]
         else:
-            converted = [FromInt() for _ in range(self._config.lanes)]
+            converted = [FromInt(not self._config.slow) for _ in range(self._config.lanes)]
             for lane, from_int in enumerate(converted):
                 m.submodules[f"from_int_{lane}"] = from_int
         for lane, from_int in enumerate(converted):
@@ -168,21 +169,26 @@ class Slot(wiring.Component):
         """Operands and lanes."""
         control, fields = self.control, self.control.fields
         lanes = self._config.lanes
+        # A next operation may set its kinds before the last beat of the present one loads its operands.
+        late = self._stages.load - 1
+        kind_a, kind_b, kind_c, loading = (delayed(m, value, late, name) for name, value in (
+            ("kind_a", fields.a_kind), ("kind_b", fields.b_kind), ("kind_c", fields.c_kind), ("loading", control.loads)))
+        stored = [delayed(m, word, late, f"stored{k}") for k, word in enumerate(stored)]
+        scalar = delayed(m, scalar, late, "scalar")
         a, b, c = ([Signal(24, name=f"{name}_{lane}") for lane in range(lanes)] for name in "abc")
         b_next, c_next = ([Signal(24, name=f"{name}_next_{lane}") for lane in range(lanes)] for name in "bc")
         zeros = [Signal(4, name=f"zeros_{lane}") for lane in range(lanes)]
-        zeros_next = [Signal(4, name=f"zeros_next_{lane}") for lane in range(lanes)]
 
         def loads(operand, kind, masked=0):
             """Operand 0, 1 or 2 takes its scalar in setup, or its part of a beat."""
-            return control.loads[operand] | (control.read & ((kind != SCALAR) | masked))
+            return loading[operand] | (control.read & ((kind != SCALAR) | masked))
 
         for lane in range(lanes):
-            m.submodules[f"lane_{lane}"] = unit = Lane(self._config.compact)
+            m.submodules[f"lane_{lane}"] = unit = Lane(self._config.compact, not self._config.slow)
             # Of a random number the count of zeros takes the way to C that its fraction takes to A.
             with m.If(control.takes_random | ~fields.a_kind[2]):
                 m.d.sync += zeros[lane].eq(random.beat[lane].zeros)
-            m.d.sync += zeros_next[lane].eq(zeros[lane])
+            zeros_next = delayed(m, zeros[lane], self._stages.convert - 1, f"zeros_{lane}")
 
             word = [bank[24 * lane:24 * lane + 24] for bank in stored]
 
@@ -190,15 +196,15 @@ class Slot(wiring.Component):
                 return Mux(kind[1], Mux(kind[0], scalar, word[2]), Mux(kind[0], word[1], word[0]))  # noqa: B023
 
             masked = Const(0) if lane == 0 else control.read_last & ~fields.one & ~control.tail[lane]
-            with m.If(loads(0, fields.a_kind, masked)):
-                m.d.sync += a[lane].eq(Mux(masked & ~control.loads[0], 0,
-                                           Mux(fields.a_kind[2], converted[lane].y, pick(fields.a_kind))))
-            with m.If(loads(1, fields.b_kind)):
-                m.d.sync += b[lane].eq(pick(fields.b_kind))
-            with m.If(loads(2, fields.c_kind)):
-                m.d.sync += c[lane].eq(pick(fields.c_kind))
-                with m.If(fields.c_kind[2]):
-                    m.d.sync += c[lane].eq(ZEROS_LN2.word_select(zeros_next[lane], 24))
+            with m.If(loads(0, kind_a, masked)):
+                m.d.sync += a[lane].eq(Mux(masked & ~loading[0], 0,
+                                           Mux(kind_a[2], converted[lane].y, pick(kind_a))))
+            with m.If(loads(1, kind_b)):
+                m.d.sync += b[lane].eq(pick(kind_b))
+            with m.If(loads(2, kind_c)):
+                m.d.sync += c[lane].eq(pick(kind_c))
+                with m.If(kind_c[2]):
+                    m.d.sync += c[lane].eq(ZEROS_LN2.word_select(zeros_next, 24))
             m.d.sync += b_next[lane].eq(b[lane])
             m.d.comb += [
                 unit.a.eq(a[lane]), unit.b.eq(b_next[lane]), unit.c.eq(c_next[lane]), unit.table.eq(fields.table),
@@ -214,7 +220,7 @@ class Slot(wiring.Component):
             m.d.comb += self.c[lane].eq(rotated[lane])
             m.d.sync += c_next[lane].eq(
                 Mux(fields.prior, self.prior_c[lane], rotated[lane]) if self._follows else rotated[lane])
-        assert LANE_CYCLES + 2 == WRITE_STAGE
+        assert unit.latency == self._stages.lane
 
     def _write(self, m, sampler):
         """Codes, peaks and best row."""

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.vector.float import MAX_MAGNITUDE
+from sterna.hw.vector.stages import delayed
 from sterna.sim.golden import tables
 
 NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(7)
@@ -46,9 +47,13 @@ def _rom_words():
 class TableUnit(wiring.Component):
     """Replaces the operands of r = a b + c by those of a table function.
 
-    One register (the synchronous read of the ROM); everything behind it is combinational, to be registered by the
-    user. Throughput one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of
+    One register (the synchronous read of the ROM), ``pipelined`` three (before and behind it as well); what is behind
+    the last one is combinational, to be registered by the user. Throughput one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of
     2^-126), so only the flush below 1 is built.
+
+    Parameters
+    ----------
+    pipelined : bool
 
     Members
     -------
@@ -57,9 +62,14 @@ class TableUnit(wiring.Component):
     b, c : In(24)
         Operands when ``table`` is NONE or EXPONENT; they belong to the argument of the cycle before.
     table : In(3)
-        Function; must hold while its arguments are in the unit.
+        Function; if not ``pipelined``, it must hold while its arguments are in the unit.
     d, slope, intercept : Out(24)
-        The operands one cycle after ``a``: d * slope + intercept.
+        The operands ``latency`` cycles after ``a``: d * slope + intercept.
+
+    Attributes
+    ----------
+    latency : int
+        3, or 1.
     """
 
     a: In(24)
@@ -70,8 +80,13 @@ class TableUnit(wiring.Component):
     slope: Out(24)
     intercept: Out(24)
 
+    def __init__(self, pipelined=True):
+        self._pipelined, self.latency = pipelined, 3 if pipelined else 1
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
+        extra = int(self._pipelined)
         m.submodules.rom = rom = Memory(shape=2 * ENTRY_BITS, depth=512, init=_rom_words())
         m.submodules.complement = complement = Memory(shape=15, depth=256,
                                                       init=[int(w) for w in tables.complements()])
@@ -79,8 +94,12 @@ class TableUnit(wiring.Component):
         read_complement = complement.read_port()
 
         fraction, exponent, negative = self.a[:15], self.a[15:23], self.a[23]
-        kind = Signal(7)
-        m.d.comb += kind.eq(1 << self.table)
+        sigmoid = Signal()
+        m.d.comb += sigmoid.eq(self.table == SIGMOID)
+
+        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than they
+        # are from 128 up.
+        magnitude = Signal(8)
 
         # floor(16 |a|), floor(128 |a|): the upper eight bits of the significand, shifted down.
         places = Signal(3)
@@ -88,12 +107,21 @@ class TableUnit(wiring.Component):
         high = Signal()
         index = Signal(8)
         m.d.comb += [
-            places.eq(~exponent[:3] + Mux(kind[SIGMOID], 3, 0)),
-            low.eq(Mux(kind[SIGMOID], _below(exponent, 123), _below(exponent, 120))),
-            high.eq(Mux(kind[SIGMOID], ~_below(exponent, 131), ~_below(exponent, 126))),
+            places.eq(~exponent[:3] + Mux(sigmoid, 3, 0)),
+            low.eq(Mux(sigmoid, _below(exponent, 123), _below(exponent, 120))),
+            high.eq(Mux(sigmoid, ~_below(exponent, 131), ~_below(exponent, 126))),
+            magnitude.eq(Mux(exponent[7], exponent[:7] + 1, ~exponent[:7])),
+        ]
+        table, argument, places, low, high, magnitude = (delayed(m, value, extra, name) for name, value in (
+            ("table", self.table), ("argument", self.a), ("places", places), ("low", low), ("high", high),
+            ("magnitude", magnitude)))
+        fraction, exponent, negative = argument[:15], argument[15:23], argument[23]
+        kind = Signal(7)
+        m.d.comb += [
+            kind.eq(1 << table),
             index.eq(Mux(low, 0, (Cat(fraction[8:], Const(1, 1)) >> places) | high.replicate(8))),
         ]
-        with m.Switch(self.table):
+        with m.Switch(table):
             with m.Case(SIGMOID):
                 m.d.comb += read.addr.eq(index)
             with m.Case(RECIP):
@@ -106,10 +134,6 @@ class TableUnit(wiring.Component):
                 m.d.comb += read.addr.eq(Cat(index[:5], Mux(index[5], 14, 13)))
         m.d.comb += read_complement.addr.eq(index)
 
-        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than they
-        # are from 128 up.
-        magnitude = Signal(8)
-        m.d.comb += magnitude.eq(Mux(exponent[7], exponent[:7] + 1, ~exponent[:7]))
         value, taken = magnitude, []
         for k in (2, 1, 0):
             step = Signal(8, name=f"exponent_{k}")
@@ -127,7 +151,7 @@ class TableUnit(wiring.Component):
         # What the second stage needs. The scaling is 127 - e for RECIP and floor((128 - e) / 2) for RSQRT: no adder,
         # only a carry into the one that applies it.
         scale = Cat(~exponent[:7], exponent[7], exponent[7])
-        argument = Signal(24)
+        passing, argument = argument, Signal(24)
         scaling = Signal(9)
         carry = Signal()
         special = Signal()    # c1 = 0, c0 = the result
@@ -135,12 +159,20 @@ class TableUnit(wiring.Component):
         negative2 = Signal()
         m.d.comb += at_zero.eq(~exponent.any())
         m.d.sync += [
-            argument.eq(Mux(kind[EXPONENT], number, self.a)),
+            argument.eq(Mux(kind[EXPONENT], number, passing)),
             scaling.eq(Mux(kind[RECIP], scale, Mux(kind[RSQRT], Cat(scale[1:], exponent[7]), 0))),
             carry.eq(kind[RSQRT] & ~exponent[0]),
             special.eq((kind[SIGMOID] & high) | ((kind[RECIP] | kind[RSQRT]) & at_zero)),
             negative2.eq(negative),
         ]
+        # Behind the ROM. A table that holds while its arguments are in the unit needs no register here.
+        words = read.data, read_complement.data
+        if self._pipelined:
+            kind = delayed(m, kind, 2, "kind")
+            *words, argument, scaling, carry, special, negative2 = (delayed(m, value, 1, name) for name, value in (
+                ("entry", words[0]), ("complement", words[1]), ("argument2", argument), ("scaling", scaling),
+                ("carry", carry), ("special", special), ("negative", negative2)))
+        b, c = delayed(m, self.b, 2 * extra, "b"), delayed(m, self.c, 2 * extra, "c")
         uses_rom = Signal()
         one_to_two = Signal()
         positive_sigmoid = Signal()
@@ -162,13 +194,13 @@ class TableUnit(wiring.Component):
             m.d.comb += total.eq(field + Cat(scaling, scaling[8]) + carry)
             return Cat(entry[:15], total[:8]), total[9] | ~total[:8].any()
 
-        (c0, flush0), (c1, flush1) = (scaled(read.data[:ENTRY_BITS], "field0"),
-                                      scaled(read.data[ENTRY_BITS:], "field1"))
+        (c0, flush0), (c1, flush1) = (scaled(words[0][:ENTRY_BITS], "field0"),
+                                      scaled(words[0][ENTRY_BITS:], "field1"))
         negative0, negative1 = kind[LOG2], ~(kind[LOG2] | kind[LOG1M])
         at_special = Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE)
-        from_rom = Mux(positive_sigmoid, Cat(read_complement.data, Const(126, 9)), Mux(flush0, 0, Cat(c0, negative0)))
+        from_rom = Mux(positive_sigmoid, Cat(words[1], Const(126, 9)), Mux(flush0, 0, Cat(c0, negative0)))
         m.d.comb += [
-            self.slope.eq(Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, negative1 ^ positive_sigmoid)), self.b)),
-            self.intercept.eq(Mux(uses_rom, Mux(special, at_special, from_rom), self.c)),
+            self.slope.eq(Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, negative1 ^ positive_sigmoid)), b)),
+            self.intercept.eq(Mux(uses_rom, Mux(special, at_special, from_rom), c)),
         ]
         return m

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.vector.issue import PASSED_STAGE, WRITE_STAGE, Fields
+from sterna.hw.vector.issue import Fields
 from sterna.hw.vector.operands import D
 from sterna.hw.vector.sampler import PRELUDE_CYCLES
 
@@ -17,15 +17,16 @@ class WriteBack(wiring.Component):
     ----------
     lanes, address_bits : int
         V; width of a bank address.
+    stages : Stages
 
     Members
     -------
-    valid, last, wrap : In(WRITE_STAGE + 1)
+    valid, last, wrap : In(stages.write + 1)
         Bits of the beats, by stage.
     fields : In(Fields), tail : In(V), d_address : In, d_mod : In(1)
         As those of ``Issue``.
     first_passed : Out(1), begin : Out(1)
-        A first beat is at ``PASSED_STAGE``, or ``PRELUDE_CYCLES`` before the write stage.
+        A first beat is at the stage `passed`, or ``PRELUDE_CYCLES`` before the write stage.
     first : Out(1)
         The next beat to be written is the first of its operation.
     kind, banks, slots, slot : Out
@@ -34,11 +35,11 @@ class WriteBack(wiring.Component):
         Of the beat there: address, lanes within the operation and their number.
     """
 
-    def __init__(self, lanes, address_bits):
-        self._lanes = lanes
-        address, stages = unsigned(address_bits), WRITE_STAGE + 1
+    def __init__(self, lanes, address_bits, stages):
+        self._lanes, self._stages = lanes, stages
+        address, bits = unsigned(address_bits), stages.write + 1
         super().__init__({
-            "valid": In(stages), "last": In(stages), "wrap": In(stages),
+            "valid": In(bits), "last": In(bits), "wrap": In(bits),
             "fields": In(Fields), "tail": In(lanes), "d_address": In(address), "d_mod": In(1),
             "first_passed": Out(1), "begin": Out(1), "first": Out(1),
             "kind": Out(D), "banks": Out(3), "slots": Out(8), "slot": Out(3),
@@ -47,14 +48,14 @@ class WriteBack(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes, end = self._lanes, WRITE_STAGE
+        lanes, end, passed = self._lanes, self._stages.write, self._stages.passed
         opening = {}  # the beat at a stage is the first of its operation
-        for stage in (PASSED_STAGE, end - PRELUDE_CYCLES, end - 1):
+        for stage in (passed, end - PRELUDE_CYCLES, end - 1):
             awaits = Signal(name=f"awaits_first_{stage}", init=1)
             with m.If(self.valid[stage]):
                 m.d.sync += awaits.eq(self.last[stage])
             opening[stage] = self.valid[stage] & awaits
-        m.d.comb += [self.first_passed.eq(opening[PASSED_STAGE]), self.begin.eq(opening[end - PRELUDE_CYCLES])]
+        m.d.comb += [self.first_passed.eq(opening[passed]), self.begin.eq(opening[end - PRELUDE_CYCLES])]
 
         tail, d_mod = Signal(lanes, init=1), Signal()
         m.d.sync += self.first.eq(opening[end - 1])

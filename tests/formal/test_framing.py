@@ -238,8 +238,13 @@ def transmitter_checksum(module):
     proof.assume(~proof.past(dut.finish & ~dut.finished) | dut.finish)
     proof.assume((length < 9) | ~dut.body.valid)
     state, sent = Signal(32, init=crc.INITIAL), Signal(3)
-    taken = inside["encoder.data__valid"] & inside["encoder.data__ready"]
-    payload = inside["encoder.data__payload"]
+    taken, payload = inside["valid"] & inside["encoder.data__ready"], inside["byte"]
+    # The register in front of the encoder.
+    at_encoder = inside["encoder.data__valid"]
+    proof.implies("passed", proof.past(taken), at_encoder & (inside["encoder.data__payload"] == proof.past(payload)))
+    proof.implies("nothing_else", at_encoder & proof.past(inside["encoder.data__ready"]), proof.past(taken))
+    proof.implies("forgotten", proof.past(dut.restart), ~at_encoder)
+    proof.implies("all_passed", inside["encoder.finish"], ~at_encoder)
     body = dut.body.valid & dut.body.ready
     with m.If(dut.restart | dut.finished):
         m.d.sync += [length.eq(0), state.eq(crc.INITIAL), sent.eq(0)]
@@ -267,7 +272,10 @@ def test_transmitter():
     transmitter_checksum(planted("link.transmitter"))
 
 
-def test_transmitter_catches_planted_bug():
+@pytest.mark.parametrize("old, new", [
+    ("crc.clear.eq(self.restart | self.finished)", "crc.clear.eq(self.finished)"),
+    ("tail[2] & (~encoder.data.valid if self._registered else 1)", "tail[2]"),
+])
+def test_transmitter_catches_planted_bug(old, new):
     with disproved():
-        transmitter_checksum(planted("link.transmitter", "crc.clear.eq(self.restart | self.finished)",
-                                     "crc.clear.eq(self.finished)"))
+        transmitter_checksum(planted("link.transmitter", old, new))

@@ -21,14 +21,14 @@ def no_gaps(value):
     return (value & (value + 1)[:len(value)]) == 0
 
 
-def claim_queue(proof, inside, item, prefix=""):
+def claim_queue(proof, inside, item, prefix="", name=""):
     """Invariants of a ShiftQueue that holds the items of `item`."""
     full = inside[f"{prefix}full"]
     depth = len(full)
     words = Cat(*(inside[f"{prefix}word{k}"] for k in range(depth)))
-    proof.claim("no_gaps", no_gaps(full))
-    proof.claim("count", item.count == count_ones(full))
-    proof.implies("kept", item.inside, words.word_select(item.ahead[:(depth - 1).bit_length()], item.item_bits)
+    proof.claim(f"{name}no_gaps", no_gaps(full))
+    proof.claim(f"{name}count", item.count == count_ones(full))
+    proof.implies(f"{name}kept", item.inside, words.word_select(item.ahead[:(depth - 1).bit_length()], item.item_bits)
                   == item.value)
 
 
@@ -197,6 +197,53 @@ def test_fetch_order(depth, pairs):
 def test_fetch_order_catches_planted_bug(old, new, claim, pairs):
     with disproved(match=claim):
         fetch_order(planted("memory.fetch", old, new), 8, pairs)
+
+
+def ahead(module, pairs):
+    """The places behind the FIFO keep the order of the words, and what is offered stays; by induction."""
+    proof = Proof()
+    dut = module.Ahead(port_bytes=1, pairs=pairs)
+    inside = proof.add(dut)
+    item = Tracked(proof, "word", 4, 8)
+    words, out = dut.words, dut.out
+    if not pairs:
+        item.enter(words.valid & words.ready, words.payload)
+        item.leave(out.valid & out.ready, out.payload, offered=out.valid)
+        claim_queue(proof, inside, item, "queue.")
+    else:
+        second, out_second = dut.second, dut.out_second
+        leaves = out.valid & out.ready
+        proof.assume(~second.valid | words.valid)
+        proof.assume(~out_second.take | (leaves & out_second.valid))
+        proof.implies("second_with_first", second.take, words.valid & words.ready & second.valid)
+        item.enter(words.valid & words.ready, Cat(words.payload, second.payload), 2, 1 + second.take)
+        item.leave(leaves, Cat(out.payload, out_second.payload), 2, leaves + out_second.take, offered=0)
+        proof.claim("turns", inside["write_odd"] == inside["read_odd"] ^ item.count[0])
+        for number, word in enumerate((out, out_second)):
+            proof.implies(f"exists_{number}", word.valid, item.count > number)
+            proof.implies(f"right_{number}", word.valid & item.inside & (item.ahead == number),
+                          word.payload == item.value)
+        for name, first, share in halves(inside, item.count):
+            claim_queue(proof, inside, SimpleNamespace(
+                count=share, inside=item.inside & (item.ahead[0] ^ first), ahead=item.ahead >> 1, value=item.value,
+                item_bits=8), f"{name}.", f"{name}_")
+    proof.offers_well(out=out)
+    proof.check(2, induction=True)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_ahead(pairs):
+    ahead(planted("memory.ahead"), pairs)
+
+
+@pytest.mark.parametrize("old, new, claim", [
+    ("second.valid & even.w_rdy & odd.w_rdy", "second.valid & odd.w_rdy", "turns|count|right|exists"),
+    ("(takes & ~second.take)", "takes", "turns|count"),
+    ("Mux(reads, out.ready, out_second.take)", "out.ready", "turns|count|exists"),
+])
+def test_ahead_catches_planted_bug(old, new, claim):
+    with disproved(match=claim):
+        ahead(planted("memory.ahead", old, new), True)
 
 
 def direct_fetch(module):

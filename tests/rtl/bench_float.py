@@ -58,13 +58,14 @@ async def compare(dut, inputs, output, latency, expected, late=()):
 
 
 COUNT = int(os.environ.get("COUNT", "6000"))
+LATENCY = int(os.environ.get("LATENCY", "0"))
 
 
 @cocotb.test()
 async def adder(dut):
     a, b = float_pairs(COUNT)
     expected = fp24.to_bits(fp24.add(fp24.from_bits(a), fp24.from_bits(b)))
-    await compare(dut, {"a": a, "b": b}, "sum", 4, expected)
+    await compare(dut, {"a": a, "b": b}, "sum", LATENCY, expected)
 
 
 @cocotb.test()
@@ -80,7 +81,7 @@ async def multiplier(dut):
     code = np.minimum(127, np.floor(np.abs(exact) + 0.5)).astype(np.int64)
     sign = (a ^ b) >> 23
     expected = np.where(quantise == 1, sign << 23 | 128 << 15 | code << 8, fp24.to_bits(fp24.mul(u, v)))
-    await compare(dut, {"a": a, "b": b, "quantise": quantise}, "product", 2, expected, late=("quantise",))
+    await compare(dut, {"a": a, "b": b, "quantise": quantise}, "product", LATENCY, expected, late=("quantise",))
 
 
 @cocotb.test()
@@ -94,7 +95,7 @@ async def from_int(dut):
         expected = {"int": fp24.to_bits(fp24.from_int(n)), "raw": bits,
                     "fraction": fp24.to_bits(fp24.round24(n * 2.0**-24))}[mode]
         dut.raw.value, dut.fraction.value = int(mode == "raw"), int(mode == "fraction")
-        await compare(dut, {"x": bits}, "y", 2, expected)
+        await compare(dut, {"x": bits}, "y", LATENCY, expected)
 
 
 @cocotb.test()
@@ -159,7 +160,7 @@ async def lane(dut):
                 expected = fp24.to_bits(fp24.add(sign_p * fp24.mul(x, y) + 0.0, sign_c * z + 0.0))
             dut.table.value, dut.negate_product.value, dut.negate_c.value = table, negate & 1, negate >> 1
             dut.quantise.value = 0
-            await compare(dut, {"a": a, "b": b, "c": c}, "r", 8, expected, late=("b", "c"))
+            await compare(dut, {"a": a, "b": b, "c": c}, "r", LATENCY, expected, late=("b", "c"))
 
 
 @cocotb.test()

@@ -12,18 +12,31 @@ UNITS = {"adder": Adder, "multiplier": Multiplier, "from_int": FromInt, "lane": 
 COMPACT = {"adder": Adder, "lane": Lane}
 
 
+def run(unit, component, simulator="icarus", form=""):
+    name = f"vector_{unit}{form}_{component.latency}"
+    bench.run(component, "bench_float", name, simulator, testcase=unit, env={"LATENCY": component.latency})
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize("simulator", SIMULATORS)
 @pytest.mark.parametrize("unit", UNITS)
 def test_unit(unit, simulator):
-    bench.run(UNITS[unit](), "bench_float", f"vector_{unit}", simulator, testcase=unit)
+    run(unit, UNITS[unit](), simulator)
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+@pytest.mark.parametrize("unit", UNITS)
+def test_slow_unit(unit):
+    """Without the registers for speed."""
+    run(unit, UNITS[unit](pipelined=False))
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
 @pytest.mark.parametrize("unit", COMPACT)
 def test_compact_unit(unit):
-    bench.run(COMPACT[unit](compact=True), "bench_float", f"vector_compact_{unit}", testcase=unit)
+    run(unit, COMPACT[unit](compact=True, pipelined=False), form="_compact")
 
 
 @pytest.mark.rtl

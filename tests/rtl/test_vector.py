@@ -6,6 +6,7 @@ import bench
 import pytest
 from sterna.hw.config import preset
 from sterna.hw.vector.engine import VectorEngine
+from sterna.hw.vector.stages import Stages
 
 # V, P: memory words of half a beat, half a beat, and two beats.
 SIZES = [(1, 2), (2, 8), (4, 8), (4, 32), (8, 16)]
@@ -19,10 +20,12 @@ def run(case, lanes, port_bytes, stall, parts=1, compact=False, batch=1, top_k=0
     if compact:
         config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000)
     assert config.compact == compact
+    stages = Stages.of(config)
     name = f"vector{lanes}_{port_bytes}{'c' * compact}_{batch}{'k' * (top_k > 0)}"
     bench.run(VectorEngine(config), "bench_vector", name, testcase=case,
               env={"LANES": lanes, "PORT": port_bytes, "WORDS": WORDS, "STALL": stall, "PARTS": parts,
-                   "ROW_BITS": 16 if compact else 24, "BATCH": batch, "TOP_K": top_k, "STRIP": config.strip})
+                   "ROW_BITS": 16 if compact else 24, "BATCH": batch, "TOP_K": top_k, "STRIP": config.strip,
+                   "PULL": stages.pull, "WAIT": stages.write + 4 + stages.registered})
 
 
 @pytest.mark.rtl
