@@ -7,7 +7,7 @@ from amaranth.lib.cdc import ResetSynchronizer
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.soc import Soc
 
-VCO_HZ = (400e6, 800e6)  # ECP5 and ECP5-5G Family Data Sheet, sysCLOCK PLL timing
+VCO_HZ, LEAST_PHASE_HZ = (400e6, 800e6), 10e6  # ECP5 and ECP5-5G Family Data Sheet, sysCLOCK PLL timing
 TOLERANCE = 1e-6
 
 
@@ -24,7 +24,7 @@ def pll_settings(input_hz, *clocks_hz):
     NoPll
         There is none.
     """
-    for divider in range(1, 9):
+    for divider in range(1, int(input_hz / LEAST_PHASE_HZ) + 1):
         for feedback in range(1, 81):
             for first in range(1, 129):
                 vco = input_hz / divider * feedback * first
