@@ -14,7 +14,7 @@ from sterna.host.commands.devices import devices, version
 from sterna.host.commands.doctor import doctor
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
-from sterna.host.commands.image import convert, inspect, upload
+from sterna.host.commands.image import convert, flash, inspect, upload
 from sterna.host.commands.train import train
 from sterna.host.console import printable
 from sterna.host.errors import HostError
@@ -65,8 +65,8 @@ def _with_verbose(command):
 
 
 for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"), (upload, "upload"),
-                        (inspect, "inspect"), (convert, "convert"), (evaluate, "eval"), (gate, "gate"),
-                        (train, "train"), (version, "version")):
+                        (inspect, "inspect"), (convert, "convert"), (flash, "flash"), (evaluate, "eval"),
+                        (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 
 

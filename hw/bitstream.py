@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -116,7 +117,8 @@ class Build:
         plan = self._platform.prepare(load(self.board.top)(self.board), name=TOP, emit_src=False)
         for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf"):
             content = plan.files[name]
-            (self.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+            text = content.decode() if isinstance(content, bytes) else content
+            (self.folder / name).write_text(_without_collisions(text))
         (self.folder / "ends.v").write_text(CARRY_ENDS)
         script = [f"read_rtlil {{root}}/{TOP}.il", FAMILIES[self.family][0], *[OPEN_ENDS] * self.ecp5,
                   f"write_json -selected {{root}}/{TOP}.json"]
@@ -165,6 +167,17 @@ class Build:
         (self.folder / "build.json").write_text(json.dumps(
             routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8], "file": self.bitstream.name,
                                 "sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest()}, indent=2))
+
+
+def _without_collisions(text):
+    """RTLIL text in which a memory may return anything for a word that is written in the cycle of its read, as in
+    ``sterna.hw.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog.
+    """
+    def free(cell):
+        if "CLK_ENABLE 1" not in cell[0]:
+            return cell[0]
+        return re.sub(r"(COLLISION_X_MASK) (\d+)'0+", lambda mask: f"{mask[1]} {mask[2]}'{'1' * int(mask[2])}", cell[0])
+    return re.sub(r"(?ms)^  cell \$memrd_v2 .*?^  end\n", free, text)
 
 
 def bitstream(board, seeds=(1, 2, 3), tell=lambda text: None):

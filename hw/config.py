@@ -11,6 +11,10 @@ VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
 BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
+# The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
+FLASH_OFFSET = 1 << 20
+FLASH_MAGIC = b"STFL"
+FLASH_HEADER_BYTES = 8
 PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
 
 

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.accelerator import Accelerator, Trace
+from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import SdramMemory
@@ -15,9 +16,10 @@ from sterna.hw.memory.sdram import SdramPins
 class Soc(wiring.Component):
     """An accelerator between its byte link or a serial line and its memory or the memory's controller.
 
-        rx_line, tx_line -- uart --+                                   +-- memory port
-                                   +-- accelerator --(memory, if external)
-                      rx, tx ------+                                   +-- controller -- pins
+        rx_line, tx_line -- uart --+                                               +-- memory port
+                                   +--(FlashBoot)-- accelerator --(memory, if external)
+                      rx, tx ------+       |                                       +-- controller -- pins
+                                         flash
 
     Parameters
     ----------
@@ -26,6 +28,8 @@ class Soc(wiring.Component):
         Rate of a serial line in front of the accelerator; None leaves its byte streams as they are.
     accelerator : wiring.Component, optional
         With the members of ``Accelerator``, in its place.
+    flash_offset : int or None
+        Where in the board's flash the frames lie that the accelerator starts from (``FlashBoot``); None: nowhere.
 
     Members
     -------
@@ -37,13 +41,16 @@ class Soc(wiring.Component):
         If the memory is external and its chip not named.
     pins : Out(SdramPins)
         With ``config.sdram``: in the domain ``memory`` if the chip has a clock of its own.
+    flash : Out(FlashPins)
+        With ``flash_offset``.
     idle : Out(1)
         Nothing will happen until a byte arrives.
     trace : Out(Trace)
     """
 
-    def __init__(self, config, baud=None, accelerator=None):
+    def __init__(self, config, baud=None, accelerator=None, flash_offset=None):
         self._config, self._baud = config, baud
+        self._boot = None if flash_offset is None else FlashBoot(config.clock_hz, flash_offset)
         self._accelerator = accelerator or Accelerator(config)
         members = {"idle": Out(1), "trace": Out(Trace(config.batch * config.lanes))}
         if baud:
@@ -51,6 +58,8 @@ class Soc(wiring.Component):
             self._uart = Uart(config.clock_hz, baud, config.frame_counter_bits)
         else:
             members |= {"rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8))}
+        if self._boot:
+            members["flash"] = Out(FlashPins())
         if config.sdram:
             members["pins"] = Out(SdramPins(CHIPS[config.sdram].row_bits))
         elif config.memory == "external":
@@ -60,16 +69,23 @@ class Soc(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.accelerator = accelerator = self._accelerator
+        rx, tx, idle = accelerator.rx, accelerator.tx, accelerator.idle
+        if self._boot:
+            m.submodules.boot = boot = self._boot
+            connect(m, boot.rx, rx)
+            connect(m, tx, boot.tx)
+            connect(m, boot.flash, flipped(self.flash))
+            rx, tx, idle = boot.host_rx, boot.host_tx, idle & ~boot.booting
         if self._baud:
             m.submodules.uart = uart = self._uart
-            connect(m, uart.rx, accelerator.rx)
-            connect(m, accelerator.tx, uart.tx)
+            connect(m, uart.rx, rx)
+            connect(m, tx, uart.tx)
             m.d.comb += [uart.rx_line.eq(self.rx_line), self.tx_line.eq(uart.tx_line),
-                         accelerator.line_errors.eq(uart.errors), self.idle.eq(accelerator.idle & uart.idle)]
+                         accelerator.line_errors.eq(uart.errors), self.idle.eq(idle & uart.idle)]
         else:
-            connect(m, flipped(self.rx), accelerator.rx)
-            connect(m, accelerator.tx, flipped(self.tx))
-            m.d.comb += self.idle.eq(accelerator.idle)
+            connect(m, flipped(self.rx), rx)
+            connect(m, tx, flipped(self.tx))
+            m.d.comb += self.idle.eq(idle)
         if self._config.sdram:
             m.submodules.memory = memory = SdramMemory(self._config)
             connect(m, accelerator.memory, memory.port)

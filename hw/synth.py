@@ -73,6 +73,7 @@ UNITS = {
     "gearbox": Unit("memory.gearbox:Gearbox",
                     lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
     "link": Unit("link.link:Link", _whole),
+    "flash": Unit("link.flash:FlashBoot", lambda c: ((c.clock_hz,), {}), "onchip"),
     "uart": Unit("link.uart:Uart", lambda c: ((c.clock_hz, 1_000_000), {})),
     "registers": Unit("control.registers:Registers", _whole),
     "counters": Unit("control.counters:Counters", lambda c: ((c.counters,), {})),

@@ -1,4 +1,4 @@
-"""sterna convert, inspect and upload: image files."""
+"""sterna convert, inspect, upload and flash: image files."""
 
 import json
 import time
@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sterna.host.commands.options import Baud
+from sterna.host.commands.options import Baud, ModelOption
 from sterna.host.console import printable, table_console, tell
 from sterna.host.devices import open_runtime
 from sterna.host.errors import HostError, UsageError
 from sterna.host.files import write_file
+from sterna.host.flash import flash_image
 from sterna.host.image import Image
 from sterna.host.model import Model
-from sterna.hw.config import preset
+from sterna.hw.config import FLASH_OFFSET, preset
 
 
 def convert(
@@ -36,11 +37,32 @@ def convert(
     model = Model(folder)
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     data = model.build(config, output.stem)
+    _write(output, data)
+    tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
+
+
+def _write(output, data):
     try:
         write_file(output, data)
     except OSError as error:
         raise HostError(f"cannot write {output}: {error.strerror}") from None
-    tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
+
+
+def flash(
+    model: ModelOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.", show_default=False)],
+    name: Annotated[str, typer.Option("--preset", help="Configuration of the board's bitstream.")] = "up5k",
+):
+    """Make the file for the flash of a board that starts by itself.
+
+    The file holds a model and its program as the board loads them after power-up, so that a host sends prompts only.
+
+    Example: sterna flash -m models/tiny/tiny.sterna -o tiny.flash
+    """
+    config = preset(name)
+    data = flash_image(Model(model).image_for(config, tell), config)
+    _write(output, data)
+    tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")
 
 
 def describe(path):

@@ -83,7 +83,7 @@ class TernaryArray(wiring.Component):
         # Rows not yet started, this tile included.
         left = Signal(min(24, (cfg.memory_bytes * rows // cfg.tile_bytes).bit_length()))
         chunk = Signal(min(16, cfg.activation_words.bit_length()))
-        chunks = Signal.like(chunk)
+        chunks = Signal.like(chunk)  # with a slow clock one less: the last place
         buffer = Signal()
         running = Signal()
         waiting = Signal()  # a product waits in the three registers below
@@ -116,8 +116,7 @@ class TernaryArray(wiring.Component):
         of_tile, phase_after = Cat(last_tile, groups, need), Signal.like(phase)
         m.d.comb += phase_after.eq((phase + per_tile) % per_word)
         if cfg.slow:
-            m.d.comb += [of_tile.eq(tile(left, phase, "here")), first_chunk.eq(chunk == 0),
-                         last_chunk.eq(chunk == chunks - 1)]
+            m.d.comb += [of_tile.eq(tile(left, phase, "here")), first_chunk.eq(chunk == 0), last_chunk.eq(chunk == chunks)]
         else:
             # Found a tile and a chunk ahead.
             with m.If(enter):
@@ -128,8 +127,14 @@ class TernaryArray(wiring.Component):
             with m.If(loads):
                 m.d.sync += [of_tile.eq(tile(next_rows, 0, "next")), first_chunk.eq(1),
                              last_chunk.eq(next_chunks == 1)]
-        # Without a carry chain: need is small.
-        short = ~credit[len(need):].any() & (credit[:len(need)] < need)
+        if cfg.slow:
+            # `need` is known late. Any tile finds room where this is said; behind the start of a tile, when the queue is
+            # nearly full, it is said a cycle late.
+            room, most = Signal(init=1), max(begun)
+            m.d.sync += room.eq(Mux(enter & first_chunk, credit >= 2 * most, credit >= most))
+            short = ~room
+        else:
+            short = ~credit[len(need):].any() & (credit[:len(need)] < need)  # no carry chain: need is small
         blocked = (first_chunk & short) | (last_chunk & (gap != 0))
         m.d.comb += [
             enter.eq(running & self.tiles.valid & ~blocked),
@@ -153,7 +158,7 @@ class TernaryArray(wiring.Component):
         with m.If(self.done):
             m.d.sync += running.eq(0)
         with m.If(loads):
-            m.d.sync += [waiting.eq(0), running.eq(1), left.eq(next_rows), chunks.eq(next_chunks),
+            m.d.sync += [waiting.eq(0), running.eq(1), left.eq(next_rows), chunks.eq(next_chunks - cfg.slow),
                          buffer.eq(next_buffer), chunk.eq(0)]
         with m.If(self.command.valid & ~waiting):
             m.d.sync += [

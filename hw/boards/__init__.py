@@ -1,10 +1,10 @@
 """Boards: one file each, with pins, clocks and a configuration; `simulated` is the one of the compiled harness."""
 
-from sterna.hw.boards import icepi_zero, ulx3s
+from sterna.hw.boards import icebreaker, icepi_zero, ulx3s
 from sterna.hw.boards.board import Board, load
 from sterna.hw.config import ConfigError
 
-BOARDS = {board.name: board for module in (ulx3s, icepi_zero) for board in module.BOARDS}
+BOARDS = {board.name: board for module in (ulx3s, icepi_zero, icebreaker) for board in module.BOARDS}
 
 
 def find_board(name):

@@ -6,6 +6,8 @@ from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from sterna.hw.config import FLASH_OFFSET
+from sterna.hw.link.flash import FlashPins
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.sdram import SdramPins
 from sterna.hw.soc import Soc
@@ -44,6 +46,8 @@ class SimulatedBoard(wiring.Component):
         sterna.hw.accelerator.Accelerator.
     baud : int or None
         Rate of a serial line in front of the byte streams; None leaves the streams as they are.
+    flash : bool
+        The board has a flash and starts from ``FLASH_OFFSET`` in it.
 
     Members
     -------
@@ -56,13 +60,14 @@ class SimulatedBoard(wiring.Component):
     refreshing : input, the memory cannot deliver in this cycle
     cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``, in place
         of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock of its own
+    select_n, clock, to_flash, from_flash : with ``flash``: its pins
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
     """
 
-    def __init__(self, config, device=ACCELERATOR, baud=None):
-        self._config, self._baud = config, baud
-        self._soc = Soc(config, baud, device_class(device)(config))
+    def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
+        self._config, self._baud, self._flash = config, baud, flash
+        self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
         self._external = config.memory == "external" and not config.sdram
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
@@ -72,6 +77,8 @@ class SimulatedBoard(wiring.Component):
                   "trace_valid": Out(1), "trace_last": Out(1), "trace_is_code": Out(1),
                   "trace_values": Out(24 * config.batch * config.lanes),
                   "trace_codes": Out(8 * config.batch * config.lanes)}
+        if flash:
+            ports |= FlashPins().members
         if config.sdram:
             ports |= SdramPins(CHIPS[config.sdram].row_bits).members
         if self._external:
@@ -100,6 +107,10 @@ class SimulatedBoard(wiring.Component):
             self.trace_is_code.eq(soc.trace.is_code), self.trace_values.eq(Value.cast(soc.trace.values)),
             self.trace_codes.eq(Value.cast(soc.trace.codes)),
         ]
+        if self._flash:
+            pins = soc.flash
+            m.d.comb += [self.select_n.eq(pins.select_n), self.clock.eq(pins.clock), self.to_flash.eq(pins.to_flash),
+                         pins.from_flash.eq(self.from_flash)]
         if self._config.sdram:
             domain = m.d.memory if self._config.own_memory_clock else m.d.sync
             for name, member in soc.pins.signature.members.items():

@@ -134,7 +134,10 @@ class Registers(wiring.Component):
             m.d.comb += [self.host_write.payload.data.eq(value.word_select(part, 8 * port)),
                          self.host_write.payload.mask.eq(~0)]
 
-        in_memory = ~address[31] & (address < cfg.memory_bytes)
+        size = cfg.memory_bytes
+        # Without the carry chain that synthesis makes of any comparison.
+        below = ~address[size.bit_length() - 1:31].any() if size & (size - 1) == 0 else address < size
+        in_memory = ~address[31] & below
         finish = Signal()
         with m.If(answered & self.response.ready):
             m.d.sync += answered.eq(0)

@@ -102,8 +102,8 @@ class RunControl(wiring.Component):
         ring_read, ring_write = ring.read_port(), ring.write_port()
 
         following = Signal(bits)
+        m.d.sync += following.eq(position + 1)  # nobody looks at it in the cycle behind a change of `position`
         m.d.comb += [
-            following.eq(position + 1),
             self.greedy.eq(~flags[0]),
             self.at_start.eq(position == start),
             self.unwanted.eq(following < ~prompt_end_n),
@@ -132,10 +132,10 @@ class RunControl(wiring.Component):
         if cfg.slow:
             # The sequencer waits until the link has taken the event; that takes every frame, heard or not.
             m.d.comb += [
-                self.event.valid.eq(self.sample_done),
                 self.event.payload.position.eq(following), self.event.payload.token.eq(best),
-                self.sample_taken.eq(self.sample_done & self.event.ready),
+                self.sample_taken.eq(self.event.valid & self.event.ready),
             ]
+            m.d.sync += self.event.valid.eq(self.sample_done & ~self.sample_taken)
         else:
             event_waits, event_position, event_token = Signal(), Signal(bits), Signal(bits)
             m.d.comb += [

@@ -45,7 +45,7 @@ class Widths:
 class Sequencer(wiring.Component):
     """Runs the microprogram, with B = 1 once per token.
 
-    Three cycles per instruction, two with a slow clock, and as many more as the engine it addresses, or
+    Three cycles per instruction, two with a slow clock but for NEXT, and as many more as the engine it addresses, or
     ``AddressRegisters``, makes it wait. In order: an instruction that cannot be accepted holds all behind it. HALT
     waits until the engines are idle.
 
@@ -182,10 +182,12 @@ class Sequencer(wiring.Component):
         strip = field(isa.NEXT, "strip")
         issue = Signal()
         rest, more = Signal(width.element_bits + 1), Signal()
-        m.d.comb += [
-            rest.eq(left - Mux(issue, strip[:width.length_bits], vl)),
-            more.eq(strip[:width.length_bits] < left if registered else ~rest[-1] & rest[:-1].any()),
-        ]
+        compared = Signal()  # NEXT knows `more`
+        m.d.comb += rest.eq(left - Mux(issue, strip[:width.length_bits], vl))
+        if registered:
+            m.d.comb += [more.eq(strip[:width.length_bits] < left), compared.eq(1)]
+        else:  # without a register behind the memory it takes a cycle of its own
+            m.d.sync += [more.eq(~rest[-1] & rest[:-1].any()), compared.eq(issue)]
 
         acts = issue  # an instruction is issued that acts on an engine
         if cfg.batch == 1:
@@ -239,10 +241,11 @@ class Sequencer(wiring.Component):
                         m.d.sync += [left.eq(field(isa.STRIP, "elements")), offset.eq(0)]
                         m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
                     with m.Case(isa.NEXT):
-                        m.d.comb += [done.eq(1), jump.eq(more)]
-                        m.d.sync += [left.eq(Mux(more, rest, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
-                        with m.If(more):
-                            m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
+                        m.d.comb += [done.eq(compared), jump.eq(more)]
+                        with m.If(compared):
+                            m.d.sync += [left.eq(Mux(more, rest, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
+                            with m.If(more):
+                                m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
                     with m.Case(isa.LOOP):
                         m.d.comb += done.eq(1)
                         m.d.sync += loop.eq(field(isa.LOOP, "count"))

@@ -56,8 +56,7 @@ class Link(wiring.Component):
         m = Module()
         cfg = self._config
         m.submodules.receiver = receiver = FrameReceiver(cfg.credits, cfg.frame_counter_bits, not cfg.slow)
-        m.submodules.executor = executor = FrameExecutor(cfg.register_bits, (cfg.batch - 1).bit_length(),
-                                                         not cfg.slow)
+        m.submodules.executor = executor = FrameExecutor(cfg.register_bits, (cfg.batch - 1).bit_length())
         m.submodules.transmitter = transmitter = FrameTransmitter(not cfg.slow)
         wiring.connect(m, wiring.flipped(self.rx), receiver.rx)
         wiring.connect(m, transmitter.tx, wiring.flipped(self.tx))

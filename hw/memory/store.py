@@ -32,12 +32,14 @@ class Store(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Comparing with the end takes half the cells of a second counter.
+        # Comparing with the end takes half the cells of a second counter; it is done in the cycle before.
         address = Signal(self._address_bits)
         end = Signal(self._address_bits)
-        running = address != end
+        following = Signal(self._address_bits)
+        running = Signal()
         m.d.comb += [
             self.idle.eq(~running),
+            following.eq(address + 1),
             self.command.ready.eq(~running),
             self.write.payload.address.eq(address),
             self.write.payload.data.eq(self.words.payload),
@@ -49,5 +51,6 @@ class Store(wiring.Component):
         with m.If(loads):
             m.d.sync += end.eq(self.command.payload.address + self.command.payload.words)
         with m.If(loads | (self.write.valid & self.write.ready)):
-            m.d.sync += address.eq(Mux(running, address + 1, self.command.payload.address))
+            m.d.sync += [address.eq(Mux(running, following, self.command.payload.address)),
+                         running.eq(~running | (following != end))]
         return m

@@ -8,7 +8,7 @@ of the fraction raise the exponent. The exponent has ten bits, signed, at that p
 occur lies in -254..384, so it cannot wrap.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,6 +21,15 @@ QUANTISED_EXPONENT = 128
 def significand(value):
     """16-bit significand of a 24-bit fp24 value: the hidden bit is 0 for zero only."""
     return Cat(value[:15], value[15:23].any())
+
+
+def kept_net(m, name, value):
+    """``value`` as a net that synthesis keeps: it counts levels of LUTs alone, so logic behind a carry chain or a
+    multiplier becomes short only where nets cut it.
+    """
+    net = Signal.like(Value.cast(value), name=name, attrs={"keep": 1})
+    m.d.comb += net.eq(value)
+    return net
 
 
 def pack(m, name, sign, exponent_fraction, zero):
@@ -185,13 +194,15 @@ class Multiplier(wiring.Component):
 
         top = exact[31]
         fraction = Mux(top, exact[16:31], exact[15:30])
-        sticky = exact[:14].any() | (top & exact[14])
+        lost = exact[:14].any()
+        sticky = (lost if self._pipelined else kept_net(m, "lost", lost)) | (top & exact[14])
         up = Mux(top, exact[15], exact[14]) & (sticky | fraction[0])
         # Value = exact * 2^(exponents - 284); 2 floor(..) in 9 bits for exponents up to 260, above it is 128 or more.
         places = Signal(signed(10))
         doubled = Signal(9)
-        # Less the bias of 127, plus 1 for a product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010.
-        bias = Cat(~top, top, Const(0b11100000, 8))
+        # Less the bias of 127, plus 1 for a product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010. A product
+        # of 0, whose exponents are 255 at most, loses 255 and is flushed: 11_0000_0001.
+        bias = Cat(~top, top, Const(0, 5), exact[30:].any(), Const(0b11, 2))
         m.d.comb += [
             places.eq(260 - exponents),
             doubled.eq(Mux(places[4:].any(), 0, exact[23:32] >> places[:4])),
@@ -199,13 +210,18 @@ class Multiplier(wiring.Component):
         if self._pipelined:
             exponents, bias = (exponents + bias)[:10], Const(0, 10)
         extra = int(self._pipelined)
-        fraction, up, zero, exponents, sign, doubled, beyond, quantise = (
+        fraction, up, exponents, sign, doubled, beyond, quantise = (
             delayed(m, value, extra, name) for name, value in (
-                ("fraction", fraction), ("up", up), ("zero", ~exact[30:].any()), ("exponents", exponents),
-                ("sign", sign), ("doubled", doubled), ("beyond", places[9]), ("quantise", self.quantise)))
+                ("fraction", fraction), ("up", up), ("exponents", exponents), ("sign", sign), ("doubled", doubled),
+                ("beyond", places[9]), ("quantise", self.quantise)))
         rounded = Signal(25)
         m.d.comb += rounded.eq(Cat(fraction, exponents) + Cat(Const(0, 15), bias) + up)
-        product = pack(m, "rounded_product", sign, rounded, zero)
+        exponent = rounded[15:]
+        product = Cat(rounded[:23] | exponent[8].replicate(23), sign)
+        some = [exponent[k:k + 4].any() for k in (0, 4)]
+        if not self._pipelined:
+            some = [kept_net(m, f"some{k}", value) for k, value in enumerate(some)]
+        flushed = exponent[9] | ~(exponent[8] | some[0] | some[1])
 
         code = Signal(7)
         half_up = Signal(10)
@@ -215,6 +231,8 @@ class Multiplier(wiring.Component):
         ]
         m.d.sync += self.product.eq(
             Mux(quantise, Cat(Const(0, 8), code, Const(QUANTISED_EXPONENT, 8), sign), product))
+        with m.If(flushed & ~quantise):  # a reset of registers, not a level of logic
+            m.d.sync += self.product.eq(0)
         return m
 
 
@@ -340,6 +358,7 @@ class Adder(wiring.Component):
             power.eq(Cat(places[:4] == 15 - k for k in range(16))),
             product.eq(small * power),
             shifted.eq(Cat(Mux(far, product[29:31], product[13:15]), product[15:31] & ~far.replicate(16))),
-            sticky.eq(product[:13].any() | (far & product[13:29].any())),
+            sticky.eq(kept_net(m, "lost_near", product[:13].any())
+                      | (far & kept_net(m, "lost_far", product[13:29].any()))),
         ]
         return shifted, sticky

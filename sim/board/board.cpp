@@ -5,6 +5,7 @@
 
 #include "Vboard.h"
 #include "board_config.h"
+#include "flash.hpp"
 #include "link.hpp"
 #include "memory.hpp"
 #if BOARD_SDRAM
@@ -38,7 +39,7 @@ struct Options {
     bool watch_stdin = false;
     MemoryTiming timing;
     std::vector<Preload> preloads;
-    std::string waves, toggles, trace, line_log;
+    std::string waves, toggles, trace, line_log, flash;
     SerialTiming line;
 };
 
@@ -94,6 +95,7 @@ Options parse(int argc, char **argv) {
         else if (name == "--usb-frame") o.line.frame_us = number(value, "--usb-frame");
         else if (name == "--usb-packet") o.line.packet_bytes = number(value, "--usb-packet");
         else if (name == "--line-log") o.line_log = value;
+        else if (name == "--flash") o.flash = value;
         else fail(USAGE, (name + ": unknown option").c_str());
     }
     if (o.timing.bandwidth < 1 || o.timing.bandwidth > 256)
@@ -158,6 +160,14 @@ int run(int argc, char **argv) {
 #if BOARD_SDRAM
     static constexpr uint64_t sdram_numbers[SDRAM_NUMBERS] = BOARD_SDRAM_NUMBERS;
     Sdram sdram(sdram_timing(sdram_numbers), content.at(0));
+#endif
+#if BOARD_FLASH
+    Flash flash(BOARD_CLOCK_HZ);
+    if (!flash.load(options.flash.c_str(), BOARD_FLASH_OFFSET))
+        fail(USAGE, ("--flash " + options.flash + ": cannot be read, or is larger than the flash").c_str());
+#else
+    if (!options.flash.empty())
+        fail(USAGE, "--flash: this board has none");
 #endif
     std::FILE *trace = nullptr;
     if (!options.trace.empty() && !(trace = std::fopen(options.trace.c_str(), "wb")))
@@ -256,6 +266,10 @@ int run(int argc, char **argv) {
             if (top->tx_valid)
                 link.put(uint8_t(top->tx_payload));
         }
+#endif
+#if BOARD_FLASH
+        if (!reset)
+            top->from_flash = flash.step(cycle, top->select_n, top->clock, top->to_flash);
 #endif
         if (!reset) {
             if (trace && top->trace_valid)

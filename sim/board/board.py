@@ -82,6 +82,8 @@ class SimulatedBoard:
         TCP port; 0: a free one.
     line : Line or None
         A serial line and a USB bridge between socket and device; None: bytes come and go directly.
+    flash : path or None
+        The board has a flash with this file in it (``sterna.host.flash``, or an empty one) and starts from it.
     device, device_sources, on_compile
         As for `sterna.sim.board.compile.board_program`.
 
@@ -104,10 +106,11 @@ class SimulatedBoard:
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None, toggles=None):
+                 device_sources=(), on_compile=None, line=None, toggles=None,
+                 flash=None):
         self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
-                       "baud": line and line.baud}
+                       "baud": line and line.baud, "flash": flash is not None}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
@@ -117,7 +120,7 @@ class SimulatedBoard:
             self._arguments += ["--line-error", line.error_ppm, "--line-noise", line.noise_ppb, "--usb-latency",
                                 line.latency_us, "--usb-frame", line.frame_us, "--usb-packet", line.packet_bytes]
         for option, path in (("--waves", waves), ("--toggles", toggles), ("--trace", trace),
-                             ("--line-log", line and line.log)):
+                             ("--flash", flash), ("--line-log", line and line.log)):
             if path is not None:
                 self._arguments += [option, Path(path).resolve()]
         self._process = self._errors = None

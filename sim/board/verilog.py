@@ -16,7 +16,7 @@ FAST_PASSES = ("proc -norom", "flatten", "opt -full -purge", "memory_collect")
 WAVES_PASSES = ("proc -nomux -norom", "memory_collect")  # keeps hierarchy and signals for the viewer
 
 
-def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None):
+def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, flash=False):
     """Verilog text whose top module ``TOP`` has the ports of the simulated board, `clk` and `rst` (str).
 
     Each input goes through a register, so inputs set before a rising edge hold in the cycle after it. Without the
@@ -33,8 +33,10 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None):
         Whether the hierarchy and all signals are kept (slower).
     baud : int or None
         Rate of a serial line in front of the device.
+    flash : bool
+        The board has a flash and starts from it.
     """
-    board = simulated.SimulatedBoard(config, device, baud)
+    board = simulated.SimulatedBoard(config, device, baud, flash)
     text = forget_values(rtlil.convert(board, name=simulated.TOP, emit_src=False))
     passes = WAVES_PASSES if waves else FAST_PASSES
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]

@@ -287,7 +287,7 @@ def test_devices_and_version(sterna):
     assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 4, isa 3, numerics 2, image 1\)\n", sterna("version")[1])
 
 
-@pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "eval", "gate",
+@pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "flash", "eval", "gate",
                                      "train",
                                      "version"])
 def test_every_command_has_help(sterna, command):
