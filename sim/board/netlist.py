@@ -1,0 +1,118 @@
+"""The simulated board as a netlist: its gateware after synthesis, as Verilog that behaves as its primitives do."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from sterna.hw.place import CARRY_ENDS, OPEN_ENDS
+from sterna.hw.synth import FAMILIES, TARGETS, failure, run_tool, yosys
+from sterna.sim.board.toolchain import ROOT, ToolError
+
+PRIMITIVES = ROOT / "sim" / "primitives"  # the models that yosys lacks, a file per family
+# Nothing here optimises, but for wires that nobody reads: an undefined constant of the netlist stays one, and Verilator
+# draws its bits, so that a netlist which depends on one gives wrong results instead of lucky ones.
+BEHAVIOUR = ("hierarchy -check -top {top}; proc -norom; flatten; opt_expr -keepdc; opt_mem; opt_clean -purge; "
+             "memory_share; memory_collect; opt_clean -purge")
+
+
+def families():
+    """Names of the families whose netlists can be simulated (list of str)."""
+    return sorted(path.stem for path in PRIMITIVES.glob("*.v"))
+
+
+def primitives(family):
+    """Netlist of a family -> text of its primitives; what stands in it is made before it, names as in yosys."""
+    return (PRIMITIVES / f"{family}.v").read_text()
+
+
+def synthesised(text, family, unseen="", open_ends=True):
+    """Verilog of the netlist that the flow of a family makes.
+
+    Parameters
+    ----------
+    text : str
+        Verilog whose top module is ``unit``.
+    family : str
+        One of ``families()``.
+    unseen : str
+        Pattern of outputs that boards do not have: they are no ports of the netlist, and what they alone need is gone.
+    open_ends : bool
+        Whether the ends of carry chains are opened as for place and route.
+
+    Raises
+    ------
+    sterna.hw.synth.SynthesisError
+        If there is no yosys.
+    ToolError
+        If yosys fails.
+    """
+    script = ["read_verilog {root}/unit.v"]
+    if unseen:
+        script.append(f"delete -output unit/{unseen}")
+    script.append(FAMILIES[family][0])
+    if family == "ecp5" and open_ends:
+        script.append(OPEN_ENDS)
+    script.append("write_verilog -noattr -norename {root}/netlist.v")
+    netlist = _yosys(script, "netlist.v", {"unit.v": text, "ends.v": CARRY_ENDS})
+    # Yosys reads no output that a constant is connected to: an open end of a carry chain.
+    return netlist.replace(".COUT(1'hx)", ".COUT()")
+
+
+def behaviour(netlist, family, top="unit", name=None, models=None):
+    """Verilog without instances that behaves as a netlist.
+
+    Parameters
+    ----------
+    netlist : str
+        Verilog of primitives with the top module ``top``.
+    family : str
+        One of ``families()``.
+    top, name : str
+        The top module, and what it is called in the result (``top`` by default).
+    models : str, optional
+        Verilog of primitives in place of ``primitives(family)``; yosys' own models serve for what is not in it.
+
+    Raises
+    ------
+    ToolError
+        If yosys fails, be it because a primitive or its configuration has no model.
+    """
+    script = ["read_verilog {root}/netlist.v", "read_verilog {root}/models.v",
+              f"read_verilog -nooverwrite +/{family}/cells_sim.v", BEHAVIOUR.format(top=top), f"rename {top} {name or top}",
+              "write_verilog -noattr -norename {root}/behaviour.v"]
+    return _yosys(script, "behaviour.v", {"netlist.v": netlist, "models.v": models or primitives(family)})
+
+
+def board_netlist(board, family, name):
+    """Verilog of a simulated board as a netlist, a module called ``name`` without the ports of the trace.
+
+    Parameters
+    ----------
+    board : amaranth.lib.wiring.Component
+        The simulated board.
+    family : str
+        One of ``families()``.
+    name : str
+
+    Raises
+    ------
+    ToolError
+        For an unknown family, and as `synthesised` and `behaviour`.
+    """
+    from amaranth.back import verilog
+    if family not in families():
+        raise ToolError(f"netlist {family!r}: use one of {', '.join(families())}")
+    text = verilog.convert(board, name="unit", platform=TARGETS[family], strip_internal_attrs=True, emit_src=False)
+    return behaviour(synthesised(text, family, unseen="trace_*"), family, name=name)
+
+
+def _yosys(script, result, files):
+    """Text of the file ``result`` after a script in a folder with ``files``."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text)
+        done = run_tool(yosys(), folder, ("-q", "-p", "; ".join(script)))
+        if done.returncode:
+            errors = re.findall(r"(?m)^(?:.*: )?ERROR: .*", done.stderr) or [failure(done)]
+            raise ToolError(f"yosys: {errors[0]}")
+        return (Path(folder) / result).read_text()
