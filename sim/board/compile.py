@@ -123,7 +123,7 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
     baud : int or None
         Rate of a serial line in front of the device; None: bytes go in and out directly.
     netlist : str or None
-        Family of FPGAs (sim.board.netlist) after whose synthesis the gateware is simulated; None: the gateware itself.
+        Family of FPGAs (sim.board.netlist): the gateware is simulated after its synthesis; None: the gateware itself.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _program(config, device, waves, on_compile, baud, netlist):
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n#define BOARD_TRACE {int(not netlist)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")
     text = verilog.board_verilog(config, device, waves, baud, netlist)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
@@ -176,17 +176,20 @@ def _program(config, device, waves, on_compile, baud, netlist):
             try:
                 (work / "board.v").write_text(text)
                 (work / "board_config.h").write_text(header)
-                _build(work, verilog.TOP, waves, runtime)
+                _build(work, verilog.TOP, waves, runtime, netlist)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return folder / "board"
 
 
-def _build(work, top, waves, runtime):
-    """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
+def _build(work, top, waves, runtime, netlist):
+    """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board.
+
+    What a `netlist` leaves undefined is drawn at the start; the gateware leaves nothing undefined.
+    """
     run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
-          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique",
+          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
           "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
          "verilator", env=toolchain.environment())

@@ -9,10 +9,22 @@ from sterna.hw.synth import FAMILIES, TARGETS, failure, run_tool, yosys
 from sterna.sim.board.toolchain import ROOT, ToolError
 
 PRIMITIVES = ROOT / "sim" / "primitives"  # the models that yosys lacks, a file per family
-# Nothing here optimises, but for wires that nobody reads: an undefined constant of the netlist stays one, and Verilator
-# draws its bits, so that a netlist which depends on one gives wrong results instead of lucky ones.
-BEHAVIOUR = ("hierarchy -check -top {top}; proc -norom; flatten; opt_expr -keepdc; opt_mem; opt_clean -purge; "
-             "memory_share; memory_collect; opt_clean -purge")
+# Primitives with a model of yosys become plain logic; those of `primitives` stay instances, for Verilator. Undefined
+# constants of the netlist stay too: Verilator draws their bits, so that a netlist which depends on one gives wrong
+# results and no lucky ones.
+BEHAVIOUR = "hierarchy -check -top {top}; proc -norom; flatten; opt_expr -keepdc; opt_clean -purge; memory_collect"
+
+# The functions of yosys' models, in the form that makes the fastest program.
+LUTS = """
+module LUT4(input A, B, C, D, output Z);
+    parameter [15:0] INIT = 0;
+    assign Z = INIT >> {D, C, B, A};
+endmodule
+module SB_LUT4(input I0, I1, I2, I3, output O);
+    parameter [15:0] LUT_INIT = 0;
+    assign O = LUT_INIT >> {I3, I2, I1, I0};
+endmodule
+"""
 
 
 def families():
@@ -35,7 +47,7 @@ def synthesised(text, family, unseen="", open_ends=True):
     family : str
         One of ``families()``.
     unseen : str
-        Pattern of outputs that boards do not have: they are no ports of the netlist, and what they alone need is gone.
+        Pattern of outputs that boards do not have: no ports of the netlist; what they alone need is gone.
     open_ends : bool
         Whether the ends of carry chains are opened as for place and route.
 
@@ -77,10 +89,12 @@ def behaviour(netlist, family, top="unit", name=None, models=None):
     ToolError
         If yosys fails, be it because a primitive or its configuration has no model.
     """
-    script = ["read_verilog {root}/netlist.v", "read_verilog {root}/models.v",
-              f"read_verilog -nooverwrite +/{family}/cells_sim.v", BEHAVIOUR.format(top=top), f"rename {top} {name or top}",
+    script = ["read_verilog {root}/netlist.v", "read_verilog -lib {root}/models.v",
+              "read_verilog {root}/luts.v", f"read_verilog -nooverwrite +/{family}/cells_sim.v",
+              BEHAVIOUR.format(top=top), f"rename {top} {name or top}",
               "write_verilog -noattr -norename {root}/behaviour.v"]
-    return _yosys(script, "behaviour.v", {"netlist.v": netlist, "models.v": models or primitives(family)})
+    models = models or primitives(family)
+    return _yosys(script, "behaviour.v", {"netlist.v": netlist, "models.v": models, "luts.v": LUTS}) + models
 
 
 def board_netlist(board, family, name):

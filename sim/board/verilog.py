@@ -46,8 +46,7 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, 
     passes = WAVES_PASSES if waves else FAST_PASSES
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
-    text = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "
-".join(script), ignore_warnings=True)
+    text = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
     return text + _clocked(board.signature.members, config.own_memory_clock)
 
 
