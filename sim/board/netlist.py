@@ -37,7 +37,7 @@ def primitives(family):
     return (PRIMITIVES / f"{family}.v").read_text()
 
 
-def synthesised(text, family, unseen="", open_ends=True):
+def synthesised(text, family, unseen="", rw_check=False):
     """Verilog of the netlist that the flow of a family makes.
 
     Parameters
@@ -48,8 +48,8 @@ def synthesised(text, family, unseen="", open_ends=True):
         One of ``families()``.
     unseen : str
         Pattern of outputs that boards do not have: no ports of the netlist; what they alone need is gone.
-    open_ends : bool
-        Whether the ends of carry chains are opened as for place and route.
+    rw_check : bool
+        Whether memories that are read where they are written get what that takes; the flow assumes that none is.
 
     Raises
     ------
@@ -61,8 +61,9 @@ def synthesised(text, family, unseen="", open_ends=True):
     script = ["read_verilog {root}/unit.v"]
     if unseen:
         script.append(f"delete -output unit/{unseen}")
-    script.append(FAMILIES[family][0])
-    if family == "ecp5" and open_ends:
+    flow = FAMILIES[family][0]
+    script.append(flow.replace(" -no-rw-check", "") if rw_check else flow)
+    if family == "ecp5":
         script.append(OPEN_ENDS)
     script.append("write_verilog -noattr -norename {root}/netlist.v")
     netlist = _yosys(script, "netlist.v", {"unit.v": text, "ends.v": CARRY_ENDS})

@@ -2,42 +2,11 @@
 // (sim/board/netlist.py).
 // A configuration that is not modelled ends the build; a primitive without a model here or in yosys does as well.
 
-// The place of a port's word of WIDTH bits (1, 2, 4, 9, 18 or 36) among the 512 words of 36 bits of a block RAM. An
-// address counts bits, eight to a byte of nine; narrow words leave the ninth bit out. For words of 18 and 36 bits
-// the lowest address bits enable bytes in place of it.
-module ecp5_ram_place #(parameter WIDTH = 18) (
-    input [13:0] address, input [35:0] data, input [35:0] word,
-    output [35:0] mask, output [35:0] spread, output [35:0] picked
-);
-    wire [1:0] byte_of_word = address[4:3];
-    generate
-        if (WIDTH == 36) begin
-            assign mask = {{9{address[3]}}, {9{address[2]}}, {9{address[1]}}, {9{address[0]}}};
-            assign spread = data;
-            assign picked = word;
-        end else if (WIDTH == 18) begin
-            wire [17:0] bytes = {{9{address[1]}}, {9{address[0]}}};
-            assign mask = address[4] ? {bytes, 18'b0} : {18'b0, bytes};
-            assign spread = {2{data[17:0]}};
-            assign picked = address[4] ? word[35:18] : word[17:0];
-        end else if (WIDTH == 9) begin
-            assign mask = 36'h1ff << 9 * byte_of_word;
-            assign spread = {4{data[8:0]}};
-            assign picked = word[9 * byte_of_word +: 9];
-        end else if (WIDTH == 4 || WIDTH == 2 || WIDTH == 1) begin
-            wire [2:0] first = WIDTH == 4 ? {address[2], 2'b0} : WIDTH == 2 ? {address[2:1], 1'b0} : address[2:0];
-            wire [35:0] ones = (1 << WIDTH) - 1;
-            assign mask = ones << 9 * byte_of_word + first;
-            assign spread = {4{1'b0, {8 / WIDTH{data[WIDTH - 1:0]}}}};
-            assign picked = word[9 * byte_of_word + first +: WIDTH];
-        end else
-            $fatal(1, "DP16KD: a port of this DATA_WIDTH is not modelled: use 1, 2, 4, 9, 18 or 36");
-    endgenerate
-endmodule
-
-// Block RAM of two ports. Port A of 36 bits only writes, with both data inputs; port B then only reads, 36 bits to
-// both data outputs and fewer to DOB. What a port reads while the other one writes to the same place is the old word
-// here and undefined in hardware.
+// Block RAM: 512 words of 36 bits, of which a port sees words of DATA_WIDTH bits. An address counts bits, eight to a byte
+// of nine; words of 1, 2 and 4 bits leave the ninth bit out, and for those of 18 and 36 bits the lowest address bits enable
+// bytes instead. Port A of 36 bits only writes, with both data inputs; port B then only reads, 36 bits to both data
+// outputs and fewer to DOB. What a port reads while the other one writes to the same place is the old word here and
+// undefined in hardware.
 module DP16KD(
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2,
         DIA1, DIA0,
@@ -81,15 +50,19 @@ module DP16KD(
         INITVAL_0F, INITVAL_0E, INITVAL_0D, INITVAL_0C, INITVAL_0B, INITVAL_0A, INITVAL_09, INITVAL_08,
         INITVAL_07, INITVAL_06, INITVAL_05, INITVAL_04, INITVAL_03, INITVAL_02, INITVAL_01, INITVAL_00};
     localparam PSEUDO = DATA_WIDTH_A == 36;
-    // Bits that a port writes all or none of, and how many such units a byte of nine bits has.
-    localparam UNIT_A = DATA_WIDTH_A < 9 ? DATA_WIDTH_A : 9, UNITS_A = 9 / UNIT_A - (UNIT_A == 1);
-    localparam UNIT_B = DATA_WIDTH_B < 9 ? DATA_WIDTH_B : 9, UNITS_B = 9 / UNIT_B - (UNIT_B == 1);
+    // Bits that a port writes all or none of, and how many such units a byte has.
+    localparam UNIT_A = DATA_WIDTH_A < 9 ? DATA_WIDTH_A : 9, UNITS_A = UNIT_A == 9 ? 1 : 8 / UNIT_A;
+    localparam UNIT_B = DATA_WIDTH_B < 9 ? DATA_WIDTH_B : 9, UNITS_B = UNIT_B == 9 ? 1 : 8 / UNIT_B;
 
     generate
         if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG")
             $fatal(1, "DP16KD: REGMODE is not modelled: use NOREG");
         if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000")
             $fatal(1, "DP16KD: CSDECODE is not modelled: use 0b000");
+        if (DATA_WIDTH_A != 1 && DATA_WIDTH_A != 2 && DATA_WIDTH_A != 4 && DATA_WIDTH_A != 9 && DATA_WIDTH_A != 18
+            && DATA_WIDTH_A != 36 || DATA_WIDTH_B != 1 && DATA_WIDTH_B != 2 && DATA_WIDTH_B != 4 && DATA_WIDTH_B != 9
+            && DATA_WIDTH_B != 18 && DATA_WIDTH_B != 36)
+            $fatal(1, "DP16KD: DATA_WIDTH: use 1, 2, 4, 9, 18 or 36");
         if (DATA_WIDTH_B == 36 && !PSEUDO)
             $fatal(1, "DP16KD: port B of 36 bits is modelled beside a port A of 36 bits only");
         if (RESETMODE != "SYNC" && RESETMODE != "ASYNC")
@@ -101,12 +74,29 @@ module DP16KD(
             $fatal(1, "DP16KD: WRITEMODE: use NORMAL, WRITETHROUGH or READBEFOREWRITE");
     endgenerate
 
+    // First bit of the word at an address, in a row of 36.
+    function [5:0] first(input integer width, input [4:0] address);
+        first = width == 36 ? 0 : width == 18 ? 18 * address[4] : 9 * address[4:3]
+            + (width == 9 ? 0 : {3'b0, address[2:0]} & ~(width - 1));
+    endfunction
+    // Which bits of a row a write at an address changes, and the data in all places where it can go.
+    function [35:0] places(input integer width, input [4:0] address);
+        places = width == 36 ? {{9{address[3]}}, {9{address[2]}}, {9{address[1]}}, {9{address[0]}}}
+            : (width == 18 ? {{9{address[1]}}, {9{address[0]}}} : (36'b1 << width) - 1) << first(width, address);
+    endfunction
+    function [35:0] spread(input integer width, input [35:0] data);
+        spread = width == 36 ? data : width == 18 ? {2{data[17:0]}} : width == 9 ? {4{data[8:0]}}
+            : {4{1'b0, width == 4 ? {2{data[3:0]}} : width == 2 ? {4{data[1:0]}} : {8{data[0]}}}};
+    endfunction
+    function [35:0] picked(input integer width, input [4:0] address, input [35:0] row);
+        picked = row >> first(width, address) & (36'b1 << width) - 1;
+    endfunction
+
     wire [13:0] address_a = {ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2, ADA1, ADA0};
     wire [13:0] address_b = {ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2, ADB1, ADB0};
-    wire [17:0] low = {DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4,
-        DIA3, DIA2, DIA1, DIA0};
-    wire [17:0] high = {DIB17, DIB16, DIB15, DIB14, DIB13, DIB12, DIB11, DIB10, DIB9, DIB8, DIB7, DIB6, DIB5, DIB4,
-        DIB3, DIB2, DIB1, DIB0};
+    wire [35:0] data_a = {DIB17, DIB16, DIB15, DIB14, DIB13, DIB12, DIB11, DIB10, DIB9, DIB8, DIB7, DIB6, DIB5, DIB4,
+        DIB3, DIB2, DIB1, DIB0, DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5,
+        DIA4, DIA3, DIA2, DIA1, DIA0};
     wire clock_a = CLKAMUX == "INV" ? ~CLKA : CLKA;
     wire clock_b = CLKBMUX == "INV" ? ~CLKB : CLKB;
     wire enable_a = CEA & ~(CSA2 | CSA1 | CSA0);
@@ -114,58 +104,52 @@ module DP16KD(
     // A synchronous reset keeps its port from writing.
     wire write_a = enable_a & WEA & ~(RESETMODE == "SYNC" & RSTA);
     wire write_b = enable_b & WEB & ~(RESETMODE == "SYNC" & RSTB) & !PSEUDO;
+    wire [35:0] places_a = places(DATA_WIDTH_A, address_a[4:0]), spread_a = spread(DATA_WIDTH_A, data_a);
+    wire [35:0] places_b = places(DATA_WIDTH_B, address_b[4:0]), spread_b = spread(DATA_WIDTH_B, data_a[35:18]);
 
-    reg [35:0] words [0:511];
+    reg [35:0] rows [0:511];
     integer k;
-    initial for (k = 0; k < 512; k = k + 1) words[k] = {INITIAL[40 * k + 20 +: 18], INITIAL[40 * k +: 18]};
+    initial for (k = 0; k < 512; k = k + 1) rows[k] = {INITIAL[40 * k + 20 +: 18], INITIAL[40 * k +: 18]};
 
-    wire [35:0] mask_a, spread_a, picked_a, mask_b, spread_b, picked_b;
-    wire [35:0] old_a = words[address_a[13:5]], old_b = words[address_b[13:5]];
-    wire [35:0] new_a = WRITEMODE_A == "WRITETHROUGH" && write_a ? spread_a & mask_a | old_a & ~mask_a : old_a;
-    wire [35:0] new_b = WRITEMODE_B == "WRITETHROUGH" && write_b ? spread_b & mask_b | old_b & ~mask_b : old_b;
-    ecp5_ram_place #(.WIDTH(DATA_WIDTH_A)) place_a(.address(address_a), .data({high, low}), .word(new_a),
-        .mask(mask_a),
-        .spread(spread_a), .picked(picked_a));
-    ecp5_ram_place #(.WIDTH(DATA_WIDTH_B)) place_b(.address(address_b), .data({18'b0, high}), .word(new_b),
-        .mask(mask_b), .spread(spread_b), .picked(picked_b));
-
-    genvar g;
-    generate
-        for (g = 0; g < 4 * UNITS_A; g = g + 1) begin
-            localparam FIRST = g / UNITS_A * 9 + g % UNITS_A * UNIT_A;
-            always @(posedge clock_a)
-                if (write_a & mask_a[FIRST]) words[address_a[13:5]][FIRST +: UNIT_A] <= spread_a[FIRST +: UNIT_A];
+    integer a, b;
+    always @(posedge clock_a)
+        if (write_a)
+            for (a = 0; a < 4 * UNITS_A; a = a + 1)
+                if (places_a[a / UNITS_A * 9 + a % UNITS_A * UNIT_A])
+                    rows[address_a[13:5]][a / UNITS_A * 9 + a % UNITS_A * UNIT_A +: UNIT_A]
+                        <= spread_a[a / UNITS_A * 9 + a % UNITS_A * UNIT_A +: UNIT_A];
+    wire load_a = enable_a & !PSEUDO & ~(WRITEMODE_A == "NORMAL" & write_a);
+    wire clear_a = RESETMODE == "ASYNC" & RSTA;
+    reg [35:0] row_a, read_a = 0;
+    always @(posedge clock_a, posedge clear_a)
+        if (RSTA)
+            read_a <= 0;
+        else if (load_a) begin
+            row_a = rows[address_a[13:5]];
+            if (WRITEMODE_A == "WRITETHROUGH" && write_a) row_a = row_a & ~places_a | spread_a & places_a;
+            read_a <= picked(DATA_WIDTH_A, address_a[4:0], row_a);
         end
-        for (g = 0; g < 4 * UNITS_B; g = g + 1) begin
-            localparam FIRST = g / UNITS_B * 9 + g % UNITS_B * UNIT_B;
-            always @(posedge clock_b)
-                if (write_b & mask_b[FIRST]) words[address_b[13:5]][FIRST +: UNIT_B] <= spread_b[FIRST +: UNIT_B];
-        end
-    endgenerate
 
-    wire load_a = enable_a & ~(WRITEMODE_A == "NORMAL" & write_a);
+    always @(posedge clock_b)
+        if (write_b)
+            for (b = 0; b < 4 * UNITS_B; b = b + 1)
+                if (places_b[b / UNITS_B * 9 + b % UNITS_B * UNIT_B])
+                    rows[address_b[13:5]][b / UNITS_B * 9 + b % UNITS_B * UNIT_B +: UNIT_B]
+                        <= spread_b[b / UNITS_B * 9 + b % UNITS_B * UNIT_B +: UNIT_B];
     wire load_b = enable_b & ~(WRITEMODE_B == "NORMAL" & write_b);
-    reg [17:0] read_a = 0;
-    reg [35:0] read_b = 0;
-    generate
-        if (RESETMODE == "SYNC") begin
-            always @(posedge clock_a)
-                if (RSTA) read_a <= 0;
-                else if (load_a) read_a <= picked_a[17:0];
-            always @(posedge clock_b)
-                if (RSTB) read_b <= 0;
-                else if (load_b) read_b <= picked_b;
-        end else begin
-            always @(posedge clock_a, posedge RSTA)
-                if (RSTA) read_a <= 0;
-                else if (load_a) read_a <= picked_a[17:0];
-            always @(posedge clock_b, posedge RSTB)
-                if (RSTB) read_b <= 0;
-                else if (load_b) read_b <= picked_b;
+    wire clear_b = RESETMODE == "ASYNC" & RSTB;
+    reg [35:0] row_b, read_b = 0;
+    always @(posedge clock_b, posedge clear_b)
+        if (RSTB)
+            read_b <= 0;
+        else if (load_b) begin
+            row_b = rows[address_b[13:5]];
+            if (WRITEMODE_B == "WRITETHROUGH" && write_b) row_b = row_b & ~places_b | spread_b & places_b;
+            read_b <= picked(DATA_WIDTH_B, address_b[4:0], row_b);
         end
-    endgenerate
+
     assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2,
-        DOA1, DOA0} = DATA_WIDTH_B == 36 ? read_b[17:0] : PSEUDO ? 18'bx : read_a;
+        DOA1, DOA0} = DATA_WIDTH_B == 36 ? read_b[17:0] : PSEUDO ? 18'bx : read_a[17:0];
     assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2,
         DOB1, DOB0} = DATA_WIDTH_B == 36 ? read_b[35:18] : read_b[17:0];
 endmodule
