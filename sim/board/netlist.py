@@ -1,12 +1,14 @@
 """The simulated board as a netlist: its gateware after synthesis, as Verilog that behaves as its primitives do."""
 
+import hashlib
+import os
 import re
 import tempfile
 from pathlib import Path
 
 from sterna.hw.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.synth import FAMILIES, TARGETS, failure, run_tool, yosys
-from sterna.sim.board.toolchain import ROOT, ToolError
+from sterna.sim.board.toolchain import BUILD, ROOT, ToolError, yosys_version
 
 PRIMITIVES = ROOT / "sim" / "primitives"  # the models that yosys lacks, a file per family
 # Primitives with a model of yosys become plain logic; those of `primitives` stay instances, for Verilator. Undefined
@@ -33,19 +35,21 @@ def families():
 
 
 def primitives(family):
-    """Netlist of a family -> text of its primitives; what stands in it is made before it, names as in yosys."""
+    """Verilog of the primitives of a family that are modelled here (str)."""
     return (PRIMITIVES / f"{family}.v").read_text()
 
 
-def synthesised(text, family, unseen="", rw_check=False):
+def synthesised(text, family, language="verilog", unseen="", rw_check=False):
     """Verilog of the netlist that the flow of a family makes.
 
     Parameters
     ----------
     text : str
-        Verilog whose top module is ``unit``.
+        Source whose top module is ``unit``.
     family : str
         One of ``families()``.
+    language : str
+        Of the source: "verilog" or "rtlil".
     unseen : str
         Pattern of outputs that boards do not have: no ports of the netlist; what they alone need is gone.
     rw_check : bool
@@ -58,7 +62,7 @@ def synthesised(text, family, unseen="", rw_check=False):
     ToolError
         If yosys fails.
     """
-    script = ["read_verilog {root}/unit.v"]
+    script = [f"read_{language} {{root}}/unit"]
     if unseen:
         script.append(f"delete -output unit/{unseen}")
     flow = FAMILIES[family][0]
@@ -66,7 +70,7 @@ def synthesised(text, family, unseen="", rw_check=False):
     if family == "ecp5":
         script.append(OPEN_ENDS)
     script.append("write_verilog -noattr -norename {root}/netlist.v")
-    netlist = _yosys(script, "netlist.v", {"unit.v": text, "ends.v": CARRY_ENDS})
+    netlist = _yosys(script, "netlist.v", {"unit": text, "ends.v": CARRY_ENDS})
     # Yosys reads no output that a constant is connected to: an open end of a carry chain.
     return netlist.replace(".COUT(1'hx)", ".COUT()")
 
@@ -114,11 +118,19 @@ def board_netlist(board, family, name):
     ToolError
         For an unknown family, and as `synthesised` and `behaviour`.
     """
-    from amaranth.back import verilog
+    from amaranth.back import rtlil
     if family not in families():
         raise ToolError(f"netlist {family!r}: use one of {', '.join(families())}")
-    text = verilog.convert(board, name="unit", platform=TARGETS[family], strip_internal_attrs=True, emit_src=False)
-    return behaviour(synthesised(text, family, unseen="trace_*"), family, name=name)
+    text = rtlil.convert(board, name="unit", platform=TARGETS[family], emit_src=False)
+    # The netlist is kept: it takes a minute, and does not change with the models or the harness.
+    parts = text, family, FAMILIES[family][0], CARRY_ENDS, OPEN_ENDS, yosys_version()
+    kept = BUILD / "sim" / f"netlist-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.v"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        fresh = kept.with_suffix(f".{os.getpid()}")
+        fresh.write_text(synthesised(text, family, "rtlil", unseen="trace_*"))
+        os.replace(fresh, kept)
+    return behaviour(kept.read_text(), family, name=name)
 
 
 def _yosys(script, result, files):

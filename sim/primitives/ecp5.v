@@ -2,11 +2,11 @@
 // (sim/board/netlist.py).
 // A configuration that is not modelled ends the build; a primitive without a model here or in yosys does as well.
 
-// Block RAM: 512 words of 36 bits, of which a port sees words of DATA_WIDTH bits. An address counts bits, eight to a byte
-// of nine; words of 1, 2 and 4 bits leave the ninth bit out, and for those of 18 and 36 bits the lowest address bits enable
-// bytes instead. Port A of 36 bits only writes, with both data inputs; port B then only reads, 36 bits to both data
-// outputs and fewer to DOB. What a port reads while the other one writes to the same place is the old word here and
-// undefined in hardware.
+// Block RAM: 512 rows of 36 bits, of which a port sees words of DATA_WIDTH bits. An address counts bits, eight to a
+// byte of nine; words of 1, 2 and 4 bits leave the ninth bit out, and for those of 18 and 36 bits the lowest address
+// bits enable bytes instead. Port A of 36 bits only writes, with both data inputs; port B then only reads, 36 bits to
+// both data outputs and fewer to DOB. What a port reads while the other one writes to the same place is the old word
+// here and undefined in hardware.
 module DP16KD(
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2,
         DIA1, DIA0,

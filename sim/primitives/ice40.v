@@ -1,9 +1,9 @@
 // Behaviour of the iCE40 memories, for the simulation of netlists (sim/board/netlist.py): yosys' models of them cannot
 // be synthesised, or only with a port per bit. A configuration that is not modelled ends the build.
 
-// Block RAM of 256 words of 16 bits with a port to read and one to write. In modes 1, 2 and 3 a port has fewer bits and
-// more words: bit k lies in the k-th group of 2, 4 or 8 bits of the 16, with the upper address bits as its place there,
-// and is on pin 0, 1 or 3 of that group.
+// Block RAM of 256 words of 16 bits with a port to read and one to write. In modes 1, 2 and 3 a port has fewer bits
+// and more words: bit k lies in the k-th group of 2, 4 or 8 bits of the 16, with the upper address bits as its place
+// there, and is on pin 0, 1 or 3 of that group.
 module SB_RAM40_4K(
     output [15:0] RDATA,
     input RCLK, RCLKE, RE, input [10:0] RADDR,

@@ -26,12 +26,17 @@ def _memory(width, bits, style="block"):
             f"    initial for (k = 0; k < {1 << bits}; k = k + 1) m[k] = k * 40503 >> 3 ^ k;\n")
 
 
+def _masked(target, lanes, grain):
+    """Text that writes ``grain`` bits of d where a bit of r says so."""
+    return "".join(f"        if (r[{k}]) {target}[{k * grain} +: {grain}] <= d[{k * grain} +: {grain}];\n"
+                   for k in range(lanes))
+
+
 def _single(width, bits, collision, grain=0, edge="posedge"):
     """One port that reads and writes, bits [grain] at a time; ``collision`` is what a read sees of its own write."""
     lanes = width // grain if grain else 1
     grain = grain or width
-    write = "".join(f"        if (r[{k}]) m[a][{k * grain} +: {grain}] <= d[{k * grain} +: {grain}];\n" for k in range(lanes))
-    new = "".join(f"        if (r[{k}]) o[{k * grain} +: {grain}] <= d[{k * grain} +: {grain}];\n" for k in range(lanes))
+    write, new = _masked("m[a]", lanes, grain), _masked("o", lanes, grain)
     read = {"old": "        o <= m[a];\n", "new": f"        o <= m[a];\n{new}",
             "unchanged": f"        if (~|r[{lanes - 1}:0]) o <= m[a];\n"}[collision]
     return _unit(_memory(width, bits) + f"""    wire [{bits - 1}:0] a = r[95 -: {bits}];
@@ -47,7 +52,7 @@ def _write_read(width, bits, grain=0, factor=1, reset="", style="block"):
     """One port that writes words of ``width`` bits, ``grain`` at a time, and one that reads ``factor`` of them."""
     lanes = width // grain if grain else 1
     grain = grain or width
-    write = "".join(f"        if (r[{k}]) m[a][{k * grain} +: {grain}] <= d[{k * grain} +: {grain}];\n" for k in range(lanes))
+    write = _masked("m[a]", lanes, grain)
     words = ", ".join(f"m[{{b, {k}}}]" for k in reversed([f"{factor.bit_length() - 1}'d{k}" for k in range(factor)]))
     word = f"{{{words}}}" if factor > 1 else "m[b]"
     low = factor.bit_length() - 1  # of the address, not in that of the port that reads
@@ -71,7 +76,8 @@ def _two_writers(width, bits, factor=1):
     """Two ports that both read and write, the second one ``factor`` words at once."""
     low = factor.bit_length() - 1
     places = [f"{{b, {low}'d{k}}}" if factor > 1 else "b" for k in range(factor)]
-    writes = "".join(f"        if (r[1]) m[{place}] <= e[{k * width} +: {width}];\n" for k, place in enumerate(places))
+    writes = "".join(f"        if (r[1]) m[{place}] <= e[{k * width} +: {width}];\n"
+                     for k, place in enumerate(places))
     word = "{" + ", ".join(f"m[{place}]" for place in reversed(places)) + "}"
     return _unit(_memory(width, bits) + f"""    wire [{bits - 1}:0] a = r[95 -: {bits}];
     wire [{bits - low - 1}:0] b = {{~a[{bits - 1}], r[80 -: {bits - low - 1}]}};
@@ -124,9 +130,9 @@ def _spram():
     wire [3:0] n = {r[95], r[94:92]};
     wire [15:0] d = r[31:16];
     always @(posedge clk) begin
-        valid <= 0;
         if (r[7]) begin
             if (r[5:4] == 0) begin
+                valid <= 0;
                 known[n] <= 1;
                 if (r[0] | ~known[n]) m[a][3:0] <= d[3:0];
                 if (r[1] | ~known[n]) m[a][7:4] <= d[7:4];
@@ -143,9 +149,11 @@ def _spram():
 
 
 ECP5 = {
-    "logic": Shape(LOGIC, ("CCU2C", "LUT4", "TRELLIS_FF", 'CLKMUX("INV")', 'SRMODE("ASYNC")', 'REGSET("SET")', ".COUT()")),
+    "logic": Shape(LOGIC, ("CCU2C", "LUT4", "TRELLIS_FF", 'CLKMUX("INV")', 'SRMODE("ASYNC")', 'REGSET("SET")',
+                           ".COUT()")),
     "lut_ram": Shape(_write_read(7, 5, style="distributed", reset="none"), ("TRELLIS_DPR16X4",)),
-    **{f"single_{collision}_{width}": Shape(_single(width, bits, collision), ("DP16KD", f'WRITEMODE_A("{mode}")'), True)
+    **{f"single_{collision}_{width}": Shape(_single(width, bits, collision),
+                                             ("DP16KD", f'WRITEMODE_A("{mode}")'), True)
        for width, bits in ((1, 11), (2, 11), (4, 11), (9, 11), (18, 10))
        for collision, mode in (("old", "READBEFOREWRITE"), ("new", "WRITETHROUGH"), ("unchanged", "NORMAL"))
        if width in (4, 18) or collision == "old"},
@@ -161,11 +169,13 @@ ECP5 = {
     "two_widths": Shape(_two_writers(9, 10, factor=2), ("DP16KD", "DATA_WIDTH"), True),
     "four_words": Shape(_two_writers(4, 10, factor=4), ("DP16KD", "DATA_WIDTH"), True),
     **{f"product_{a}x{b}_{'us'[s]}{'us'[t]}": Shape(_product(a, b, s, t), ("MULT18X18D",))
-       for a, b, s, t in ((18, 18, 0, 0), (18, 18, 1, 1), (16, 11, 0, 0), (17, 13, 1, 0), (24, 24, 0, 0), (36, 20, 1, 1))},
+       for a, b, s, t in ((18, 18, 0, 0), (18, 18, 1, 1), (16, 11, 0, 0), (17, 13, 1, 0), (24, 24, 0, 0),
+                          (36, 20, 1, 1))},
 }
 ICE40 = {
     "logic": Shape(LOGIC, ("SB_CARRY", "SB_LUT4", "SB_DFFER", "SB_DFFN")),
-    **{f"ram_{width}": Shape(_write_read(width, bits), ("SB_RAM40_4K", f"READ_MODE(2'h{mode})", f"WRITE_MODE(2'h{mode})"))
+    **{f"ram_{width}": Shape(_write_read(width, bits),
+                             ("SB_RAM40_4K", f"READ_MODE(2'h{mode})", f"WRITE_MODE(2'h{mode})"))
        for mode, (width, bits) in enumerate(((16, 8), (8, 9), (4, 10), (2, 11)))},
     "ram_masked": Shape(_write_read(16, 8, grain=4), ("SB_RAM40_4K",)),
     "ram_bits": Shape(_write_read(6, 8, grain=1), ("SB_RAM40_4K",)),

@@ -1,5 +1,5 @@
-// Units beside their netlists, the same random inputs for both. Arguments: SEED CYCLES. Prints the number of every pair
-// whose outputs have differed, with the cycle of the first difference.
+// Units beside their netlists, the same random inputs for both. Arguments: SEED CYCLES. Prints the number of every
+// pair whose outputs have differed, with the cycle of the first difference.
 
 #include "Vpairs.h"
 #include "verilated.h"
