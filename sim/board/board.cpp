@@ -102,6 +102,8 @@ Options parse(int argc, char **argv) {
         fail(USAGE, "--bandwidth: use 1 to 256 words per 256 cycles");
     if (o.timing.refresh_interval && o.timing.refresh_cycles >= o.timing.refresh_interval)
         fail(USAGE, "--refresh-cycles: must be below --refresh-interval");
+    if (!o.trace.empty() && !BOARD_TRACE)
+        fail(USAGE, "--trace: a netlist has no trace");
     if ((!o.waves.empty() || !o.toggles.empty()) && !BOARD_WAVES)
         fail(USAGE, "--waves: this build cannot record waveforms");
     if (!o.waves.empty() && !o.toggles.empty())
@@ -114,12 +116,14 @@ Options parse(int argc, char **argv) {
 template <class Port> const uint8_t *bytes_of(const Port &port) { return reinterpret_cast<const uint8_t *>(&port); }
 template <class Port> void set_bytes(Port &port, const uint8_t *source, size_t size) { std::memcpy(&port, source, size); }
 
+#if BOARD_TRACE
 void record(std::FILE *file, const Vboard &top) {
     uint8_t flags = uint8_t(top.trace_last | top.trace_is_code << 1);
     std::fwrite(&flags, 1, 1, file);
     std::fwrite(bytes_of(top.trace_values), 1, 3 * BOARD_LANES, file);
     std::fwrite(bytes_of(top.trace_codes), 1, BOARD_LANES, file);
 }
+#endif
 
 int run(int argc, char **argv) {
     const Options options = parse(argc, argv);
@@ -271,10 +275,10 @@ int run(int argc, char **argv) {
         if (!reset)
             top->from_flash = flash.step(cycle, top->select_n, top->clock, top->to_flash);
 #endif
-        if (!reset) {
-            if (trace && top->trace_valid)
-                record(trace, *top);
-        }
+#if BOARD_TRACE
+        if (trace && top->trace_valid && !reset)
+            record(trace, *top);
+#endif
 #if BOARD_EXTERNAL
         bool write_waits = false;
         if (!reset) {

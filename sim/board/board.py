@@ -84,7 +84,7 @@ class SimulatedBoard:
         A serial line and a USB bridge between socket and device; None: bytes come and go directly.
     flash : path or None
         The board has a flash with this file in it (``sterna.host.flash``, or an empty one) and starts from it.
-    device, device_sources, on_compile
+    device, device_sources, on_compile, netlist
         As for `sterna.sim.board.compile.board_program`.
 
     Attributes
@@ -106,11 +106,11 @@ class SimulatedBoard:
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None, toggles=None,
-                 flash=None):
+                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None):
         self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
-                       "baud": line and line.baud, "flash": flash is not None}
+                       "baud": line and line.baud, "flash": flash is not None,
+                       "netlist": netlist}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]

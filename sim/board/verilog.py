@@ -8,6 +8,7 @@ from amaranth.hdl import Shape
 from amaranth.lib.wiring import In
 
 from sterna.hw.boards import simulated
+from sterna.sim.board.netlist import board_netlist
 
 TOP = "clocked_board"
 # Amaranth writes every register as a combinational block for its next value and a copy at the edge, and Verilator
@@ -16,7 +17,7 @@ FAST_PASSES = ("proc -norom", "flatten", "opt -full -purge", "memory_collect")
 WAVES_PASSES = ("proc -nomux -norom", "memory_collect")  # keeps hierarchy and signals for the viewer
 
 
-def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, flash=False):
+def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, flash=False, netlist=None):
     """Verilog text whose top module ``TOP`` has the ports of the simulated board, `clk` and `rst` (str).
 
     Each input goes through a register, so inputs set before a rising edge hold in the cycle after it. Without the
@@ -35,14 +36,20 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, 
         Rate of a serial line in front of the device.
     flash : bool
         The board has a flash and starts from it.
+    netlist : str or None
+        Family of FPGAs whose netlist takes the place of the gateware: registers and memories then start as they are
+        configured, and there is no trace.
     """
     board = simulated.SimulatedBoard(config, device, baud, flash)
+    if netlist:
+        members = {name: member for name, member in board.signature.members.items() if not name.startswith("trace_")}
+        return board_netlist(board, netlist, simulated.TOP) + _clocked(members, config.own_memory_clock)
     text = forget_values(rtlil.convert(board, name=simulated.TOP, emit_src=False))
     passes = WAVES_PASSES if waves else FAST_PASSES
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
-    netlist = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
-    return netlist + _clocked(board.signature.members, config.own_memory_clock)
+    text = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+    return text + _clocked(board.signature.members, config.own_memory_clock)
 
 
 def forget_values(text):
