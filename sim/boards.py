@@ -12,6 +12,7 @@ from sterna.hw.bitstream import Build, versions
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import delivered_bytes
 from sterna.hw.synth import synthesise, units_of
+from sterna.sim.netlists import check, family_of
 from sterna.sim.pages import table
 
 SEEDS = range(1, 6)
@@ -19,7 +20,7 @@ PLACED = [name for name in BOARDS if not name.endswith("-64m")]  # one more addr
 TOKENS, PROMPT = 8, "Once upon a time"
 LONG_CYCLES, LONG_TOKENS = 100_000_000, 16  # at least, in steps of
 # Models by board; the other boards with an ECP5 have the same configuration as the first one.
-MODELS = {"ulx3s-85f": ("story", "stories37m")}
+MODELS = {"ulx3s-85f": ("story", "stories37m"), "icebreaker": ("tiny",)}
 LONG = "ulx3s-85f", "stories37m"
 WHOLE, INSIDE = "accelerator", {"decoder", "tree", "activations", "rows", "lane", "multiplier", "adder", "tables", "toplist", "random"}
 KINDS = {"luts": "LUTs", "logic_cells": "logic cells", "flip_flops": "flip-flops", "block_ram": "block RAM", "dsp": "DSP",
@@ -70,7 +71,7 @@ def speed(name, image):
 def units(name):
     """LUTs (iCE40: logic cells) of the units of a board's accelerator, each synthesised alone."""
     config = BOARDS[name].config
-    family = "ecp5" if config.memory == "external" else "ice40"
+    family = family_of(config)
     out = {}
     for unit in units_of(config):
         if unit != WHOLE and unit not in INSIDE:
@@ -98,6 +99,13 @@ def long_run(name, image):
                    f"sheet of {BOARDS[name].config.sdram}"}
 
 
+def netlist(name, image):
+    """Tokens of the netlist after synthesis against the golden model's; an error if one differs."""
+    found = check(name, image)
+    return found.as_dict() | {"how": "simulated: the gateware after synthesis, as cells of the FPGA with models of their behaviour; greedy "
+                                     "and sampled tokens equal to the golden model's"}
+
+
 def steps(models):
     """{name of a figure: (function, inputs)}; ``models`` gives the image of a name."""
     out = {f"boards.place.{name}": (lambda name=name: routes(name), ()) for name in PLACED}
@@ -105,6 +113,7 @@ def steps(models):
         out[f"boards.units.{name}"] = (lambda name=name: units(name), ())
         for image in images:
             out[f"boards.speed.{name}.{image}"] = (lambda name=name, image=image: speed(name, models(image)), (models(image),))
+        out[f"boards.netlist.{name}"] = (lambda name=name, image=images[0]: netlist(name, models(image)), (models(images[0]),))
     name, image = LONG
     out[f"boards.long.{name}"] = (lambda: long_run(name, models(image)), (models(image),))
     return out
@@ -142,6 +151,11 @@ def tables(results):
         out["table.boards.speed"] = table(
             ["board", "model", "weights", "cycles per token (simulated)", "share of the memory's peak", "of what it gives beside refresh",
              "tokens/s at the built clock", "at the median Fmax", "roofline, tokens/s"], rows)
+    checked = [v for key, v in results.items() if key.startswith("boards.netlist.")]
+    if checked:
+        out["table.boards.netlist"] = table(
+            ["board", "model", "tokens compared", "cycles", "seconds: synthesis and compilation, run"],
+            [[v["board"], v["model"], v["tokens"], f"{v['cycles']:,}", f"{v['build_s']:.0f} + {v['run_s']:.0f}"] for v in checked])
     for key, v in results.items():
         if key.startswith("boards.long."):
             out["table.boards.long"] = (f"{v['cycles']:,} simulated cycles of generation on {key.rpartition('.')[2]}: {v['tokens']} tokens, "

@@ -148,6 +148,7 @@ def report(shown, syntheses):
     for title, prefix, names in (
             ("Boards", "boards.place", ["table.boards.place", "picture.boards.clocks"]),
             ("Speed of the boards", "boards.speed", ["table.boards.speed"]), ("A long run", "boards.long", ["table.boards.long"]),
+            ("Netlists", "boards.netlist", ["table.boards.netlist"]),
             ("Units of the boards", "boards.units", ["picture.boards.units"]),
             ("Speed of the presets", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
             ("LUTs per trit lane of a row accumulator", "forms", ["table.forms"]),
