@@ -90,7 +90,7 @@ class _Core(wiring.Component):
             issue.drained.eq(drained), issue.key_busy.eq(slots[0].key_busy),
             issue.scalar_taken.eq(slots[0].sampler_reads),
             issue.list_pending.eq(Cat(*(slot.list_pending for slot in slots)).any()),
-            self.busy.eq(self.command.valid | ~issue.idle | ~drained | issue.start
+            self.busy.eq(self.command.valid | ~issue.idle | ~drained | (issue.start if stages.registered else 0)
                          | Cat(*(slot.list_busy for slot in slots)).any()),
             write_back.valid.eq(Cat(*valid)), write_back.last.eq(Cat(*last)), write_back.wrap.eq(Cat(*wrap)),
             issue.first_passed.eq(write_back.first_passed),

@@ -32,7 +32,7 @@ def kept_net(m, name, value):
     return net
 
 
-def pack(m, name, sign, exponent_fraction, zero):
+def pack(m, name, sign, exponent_fraction, zero, under=None):
     """fp24 of a rounded result: flush below exponent field 1, saturation above 255.
 
     Parameters
@@ -45,6 +45,8 @@ def pack(m, name, sign, exponent_fraction, zero):
         Signed exponent field (10 bits) above the fraction (15 bits), rounded.
     zero : Value, 1 bit
         The exact result is zero.
+    under : Value, 1 bit, or None
+        The result becomes zero, if the caller finds that faster than from `exponent_fraction`.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def pack(m, name, sign, exponent_fraction, zero):
     """
     result = Signal(24, name=name)
     exponent = exponent_fraction[15:]
-    under = zero | exponent[9] | ~exponent[:9].any()
+    under = zero | exponent[9] | ~exponent[:9].any() if under is None else under
     over = exponent[8]
     m.d.comb += result.eq(Mux(under, 0, Cat(exponent_fraction[:23] | over.replicate(23), sign)))
     return result
@@ -184,10 +186,11 @@ class Multiplier(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         exact = Signal(32, reset_less=True)
+        factors = [Cat(x[:15], Const(1, 1)) if self._pipelined else significand(x) for x in (self.a, self.b)]
         exponents = Signal(9)
         sign = Signal()
         m.d.sync += [
-            exact.eq(significand(self.a) * significand(self.b)),
+            exact.eq(factors[0] * factors[1]),
             exponents.eq(self.a[15:23] + self.b[15:23]),
             sign.eq(self.a[23] ^ self.b[23]),
         ]
@@ -200,28 +203,36 @@ class Multiplier(wiring.Component):
         # Value = exact * 2^(exponents - 284); 2 floor(..) in 9 bits for exponents up to 260, above it is 128 or more.
         places = Signal(signed(10))
         doubled = Signal(9)
-        # Less the bias of 127, plus 1 for a product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010. A product
-        # of 0, whose exponents are 255 at most, loses 255 and is flushed: 11_0000_0001.
-        bias = Cat(~top, top, Const(0, 5), exact[30:].any(), Const(0b11, 2))
+        zero = Const(0, 1)
+        if self._pipelined:
+            # The hidden bits are 1 there, of a zero as well. Less the bias of 127, plus 1 for a product of 2 and more:
+            # -127 is 11_1000_0001, -126 is 11_1000_0010.
+            zero = Signal(name="zero_operand")
+            m.d.sync += zero.eq(~(self.a[15:23].any() & self.b[15:23].any()))
+            bias = Cat(~top, top, Const(0b11100000, 8))
+        else:
+            # A product of 0, whose exponents are 255 at most, loses 255 and is flushed: 11_0000_0001.
+            bias = Cat(~top, top, Const(0, 5), exact[30:].any(), Const(0b11, 2))
         m.d.comb += [
             places.eq(260 - exponents),
-            doubled.eq(Mux(places[4:].any(), 0, exact[23:32] >> places[:4])),
+            doubled.eq(Mux(places[4:].any() | zero, 0, exact[23:32] >> places[:4])),
         ]
         if self._pipelined:
             exponents, bias = (exponents + bias)[:10], Const(0, 10)
         extra = int(self._pipelined)
-        fraction, up, exponents, sign, doubled, beyond, quantise = (
+        fraction, up, zero, exponents, sign, doubled, beyond, quantise = (
             delayed(m, value, extra, name) for name, value in (
-                ("fraction", fraction), ("up", up), ("exponents", exponents), ("sign", sign), ("doubled", doubled),
-                ("beyond", places[9]), ("quantise", self.quantise)))
+                ("fraction", fraction), ("up", up), ("zero", zero), ("exponents", exponents), ("sign", sign),
+                ("doubled", doubled), ("beyond", places[9]), ("quantise", self.quantise)))
         rounded = Signal(25)
         m.d.comb += rounded.eq(Cat(fraction, exponents) + Cat(Const(0, 15), bias) + up)
         exponent = rounded[15:]
         product = Cat(rounded[:23] | exponent[8].replicate(23), sign)
-        some = [exponent[k:k + 4].any() for k in (0, 4)]
-        if not self._pipelined:
-            some = [kept_net(m, f"some{k}", value) for k, value in enumerate(some)]
-        flushed = exponent[9] | ~(exponent[8] | some[0] | some[1])
+        if self._pipelined:  # without the carry chain of the sum
+            flushed = zero | exponents[9] | (~exponents[:9].any() & ~(fraction.all() & up))
+        else:
+            some = [kept_net(m, f"some{k}", exponent[k:k + 4].any()) for k in (0, 4)]
+            flushed = exponent[9] | ~(exponent[8] | some[0] | some[1])
 
         code = Signal(7)
         half_up = Signal(10)
@@ -318,18 +329,27 @@ class Adder(wiring.Component):
                 value, *taken, sign2, exponent2 = (delayed(m, each, 1, name) for name, each in (
                     ("coarse", value), ("coarse_taken0", taken[0]), ("coarse_taken1", taken[1]),
                     ("coarse_sign", sign2), ("coarse_exponent", exponent2)))
+        taken = Cat(*taken)
+        if self._pipelined:  # the coarse shift is taken off already
+            exponent2, taken = (exponent2 - Cat(Const(0, 3), taken[3:]))[:10], taken[:3]
         normal3 = Signal(20)
-        taken3 = Signal(5)
+        taken3 = Signal.like(taken)
         sign3 = Signal()
-        exponent3 = Signal(9)
-        m.d.sync += [normal3.eq(value), taken3.eq(Cat(*taken)), sign3.eq(sign2), exponent3.eq(exponent2)]
+        exponent3 = Signal.like(exponent2)
+        m.d.sync += [normal3.eq(value), taken3.eq(taken), sign3.eq(sign2), exponent3.eq(exponent2)]
 
         # Round. The field is exponent + 1 - shift = (exponent + 2) + ones' complement of the shift.
         up = normal3[3] & (normal3[:3].any() | normal3[4])
         rounded = Signal(25)
         m.d.comb += rounded.eq(
-            Cat(normal3[4:19], exponent3) + Cat(Const(0, 15), ~taken3, Const(31, 5)) + up)
-        m.d.sync += self.sum.eq(pack(m, "rounded_sum", sign3, rounded, ~normal3[19]))
+            Cat(normal3[4:19], exponent3) + Cat(Const(0, 15), ~taken3, Const(-1, 10 - len(taken3))) + up)
+        under = None
+        if self._pipelined:  # without the carry chain: the field is exponent3 - 1 - taken3 and the carry of the fraction
+            carry = normal3[4:19].all() & up
+            low, small = exponent3[:3], ~exponent3[3:9].any()
+            under = ~normal3[19] | exponent3[9] | (small & (low <= taken3)) | (~carry & Mux(
+                small, low == taken3 + 1, (exponent3[3:9] == 1) & (low == 0) & (taken3 == 7)))
+        m.d.sync += self.sum.eq(pack(m, "rounded_sum", sign3, rounded, ~normal3[19], under))
         return m
 
     @staticmethod

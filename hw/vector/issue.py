@@ -115,12 +115,9 @@ class Issue(wiring.Component):
         operand = Signal(16)
         base = Signal(self.address_bits)
         addend = Signal(self.address_bits)
-        adds_low, adds_high = Signal(), Signal()  # the offset within the partial sums; the rest of it
         address = Signal(self.address_bits)
         rotates = Signal()
         m.d.comb += [
-            addend.eq(Cat(command.offset[:sum_bits] & adds_low.replicate(sum_bits),
-                          command.offset[sum_bits:] & adds_high.replicate(16 - sum_bits))),
             base.eq(operand[:14]),
             address.eq(base + addend),
         ]
@@ -181,10 +178,13 @@ class Issue(wiring.Component):
         kind_a = self.fields.a_kind
         m.d.comb += uses_queue.eq(kind_a[2] | (self.fields.c_kind == 4))
 
+        def takes(place):
+            return [] if registered else [operand.eq(place)]
+
         with m.FSM() as fsm:
             with m.State("A"):
                 m.d.comb += [
-                    self.idle.eq(1), self.scalar_address.eq(vop.a_address),
+                    self.idle.eq(1), *takes(vop.a_address), self.scalar_address.eq(vop.a_address),
                     begin.eq(self.command.valid & ~young & (hold == 0) & ~self.scalar_taken
                              & (self.drained | ~(vop.wait | uses_random | command.start))
                              & ~(self.key_busy & uses_random) & ~list_waits
@@ -200,14 +200,14 @@ class Issue(wiring.Component):
                     load_bank(vop.a_kind)
                     m.next = "B"
             with m.State("B"):
-                m.d.comb += [self.scalar_address.eq(vop.b_address)]
+                m.d.comb += [*takes(vop.b_address), self.scalar_address.eq(vop.b_address)]
                 with m.If(~self.scalar_taken):
                     m.d.sync += [self.loads[1].eq(vop.b_kind == SCALAR), self.fields.b_kind.eq(vop.b_kind)]
                     with m.If(uses_fields):
                         load_bank(vop.b_kind)
                     m.next = "C"
             with m.State("C"):
-                m.d.comb += [self.scalar_address.eq(vop.c_address), rotates.eq(vop.one)]
+                m.d.comb += [*takes(vop.c_address), self.scalar_address.eq(vop.c_address), rotates.eq(vop.one)]
                 with m.If(~self.scalar_taken):
                     m.d.sync += [
                         self.loads[2].eq(vop.c_kind == SCALAR), self.fields.c_kind.eq(vop.c_kind),
@@ -240,6 +240,7 @@ class Issue(wiring.Component):
                     m.next = "ISSUE"
             with m.State("ISSUE"):
                 m.d.comb += [
+                    *takes(vop.d_address),
                     self.command.ready.eq(fresh), self.pulling.eq(~pulled_all),
                     self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing),
                     self.pull_last.eq(left == 0),
@@ -256,17 +257,23 @@ class Issue(wiring.Component):
                 with m.If(self.issue & self.issue_last):
                     m.d.sync += hold.eq(distance)
                     m.next = "A"
-        # What is added is chosen for each operand by itself, beside the choice of the operand.
-        odd, late = fsm.ongoing("B") | fsm.ongoing("ISSUE"), fsm.ongoing("C") | fsm.ongoing("ISSUE")
+        if registered:  # what is added is chosen for each operand by itself, beside the choice of the operand
+            odd, late = fsm.ongoing("B") | fsm.ongoing("ISSUE"), fsm.ongoing("C") | fsm.ongoing("ISSUE")
 
-        def present(values):
-            return Mux(late, Mux(odd, values[3], values[2]), Mux(odd, values[1], values[0]))
+            def present(values):
+                return Mux(late, Mux(odd, values[3], values[2]), Mux(odd, values[1], values[0]))
 
-        places = vop.a_address, vop.b_address, vop.c_address, vop.d_address
-        m.d.comb += [
-            operand.eq(present(places)), adds_low.eq(present([~vop.one & (p[14] | p[15]) for p in places])),
-            adds_high.eq(present([~vop.one & ~p[14] & p[15] for p in places])),
-        ]
+            places = vop.a_address, vop.b_address, vop.c_address, vop.d_address
+            adds_low = present([~vop.one & (place[14] | place[15]) for place in places])  # within the partial sums
+            adds_high = present([~vop.one & ~place[14] & place[15] for place in places])
+            m.d.comb += [
+                operand.eq(present(places)),
+                addend.eq(Cat(command.offset[:sum_bits] & adds_low.replicate(sum_bits),
+                              command.offset[sum_bits:] & adds_high.replicate(16 - sum_bits))),
+            ]
+        else:
+            m.d.comb += addend.eq(Mux(vop.one, 0, Mux(operand[14], command.offset[:sum_bits],
+                                                      Mux(operand[15], command.offset, 0))))
         m.d.sync += [pulled.eq(Cat(self.pull, pulled)), pulled_last.eq(Cat(self.pull_last, pulled_last))]
 
         if self._lists:
