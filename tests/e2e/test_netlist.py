@@ -1,4 +1,7 @@
-"""The netlist after synthesis generates the tokens of the golden model: its primitives do what the gateware does."""
+"""The netlist after synthesis generates the tokens of the golden model.
+
+Here that of the small board, a minute; those of all boards, with trained models: `make results` (`sterna.sim.netlists`).
+"""
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ GEOMETRY = (37, 53, 2, 61)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["up5k", "ulx3s-85f"])
+@pytest.mark.parametrize("name", ["up5k"])
 def test_first_tokens(name, tmp_path):
     config = preset(name)
     rng = np.random.default_rng([seed(), *name.encode()])
