@@ -171,13 +171,23 @@ class Build:
 
 def _without_collisions(text):
     """RTLIL text in which a memory may return anything for a word that is written in the cycle of its read, as in
-    ``sterna.hw.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog.
+    ``sterna.hw.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two clocks
+    share no cycle and stay as they are.
     """
-    def free(cell):
-        if "CLK_ENABLE 1" not in cell[0]:
-            return cell[0]
-        return re.sub(r"(COLLISION_X_MASK) (\d+)'0+", lambda mask: f"{mask[1]} {mask[2]}'{'1' * int(mask[2])}", cell[0])
-    return re.sub(r"(?ms)^  cell \$memrd_v2 .*?^  end\n", free, text)
+    def clock(cell):
+        return re.search(r"connect \\CLK (.*)", cell)[1]
+
+    def free(module):
+        written = {re.search(r'MEMID "(.*?)"', cell)[1]: clock(cell)
+                   for cell in re.findall(r"(?ms)^  cell \$memwr_v2 .*?^  end\n", module)}
+
+        def one(found):
+            cell = found[0]
+            if "CLK_ENABLE 1" not in cell or written.get(re.search(r'MEMID "(.*?)"', cell)[1]) != clock(cell):
+                return cell
+            return re.sub(r"(COLLISION_X_MASK) (\d+)'0+", lambda mask: f"{mask[1]} {mask[2]}'{'1' * int(mask[2])}", cell)
+        return re.sub(r"(?ms)^  cell \$memrd_v2 .*?^  end\n", one, module)
+    return "".join(map(free, re.split(r"(?m)^(?=module )", text)))
 
 
 def bitstream(board, seeds=(1, 2, 3), tell=lambda text: None):

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable, Module
+from amaranth.lib.fifo import AsyncFIFO, SyncFIFOBuffered
 from sterna.hw import __main__ as command
 from sterna.hw import bitstream as flow
 from sterna.hw import boards as package
@@ -136,6 +140,21 @@ def test_errors_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
     assert run(*arguments) == 1
     err = capsys.readouterr().err
     assert err.startswith(message) and err.count("\n") == 1
+
+
+def test_only_reads_with_the_clock_of_the_writes_may_return_anything():
+    """Of a FIFO between two clocks yosys takes no such promise."""
+    class Both(Elaboratable):
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.same = same = SyncFIFOBuffered(width=8, depth=64)
+            m.submodules.other = other = AsyncFIFO(width=8, depth=64, r_domain="sync", w_domain="memory")
+            m.d.comb += [same.w_en.eq(1), same.r_en.eq(1), other.w_en.eq(1), other.r_en.eq(1)]
+            return m
+    text = flow._without_collisions(rtlil.convert(Both(), ports=[]))
+    masks = {module.split()[1]: re.findall(r"COLLISION_X_MASK 1'(\d)", module)
+             for module in re.split(r"(?m)^(?=module )", text) if "memrd" in module}
+    assert len(masks) == 2 and all(mask == (["0"] if "other" in name else ["1"]) for name, mask in masks.items()), masks
 
 
 def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
