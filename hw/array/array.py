@@ -130,7 +130,8 @@ class TernaryArray(wiring.Component):
         if cfg.slow:
             # `need` is known late. Any tile finds room where this is said; behind the start of a tile, when the queue is
             # nearly full, it is said a cycle late.
-            room, most = Signal(init=1), max(begun)
+            room = Signal(init=1)
+            most = max(begun)
             m.d.sync += room.eq(Mux(enter & first_chunk, credit >= 2 * most, credit >= most))
             short = ~room
         else:

@@ -6,7 +6,7 @@ from math import gcd, lcm
 import pytest
 from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from prove import Proof, disproved, planted
-from sterna.hw.config import PRESETS
+from sterna.hw.config import PRESETS, SLOW_HZ
 from sterna.hw.vector import operands, store
 from tracked import Tracked, claim_fifo
 
@@ -122,13 +122,14 @@ def test_row_queue_catches_mixed_slots(shape, old, new):
         row_queue(planted("array.rows", old, new), *shape, 8, 2)
 
 
-def array_credit(module, rows_, lanes, batch=1):
+def array_credit(module, rows_, lanes, batch=1, slow=False):
     """`credit` is the room of the row queue less what is on its way: never negative, and the queue takes every row.
 
     Products of any shape, tiles and the consumer of the rows in any cycle; by induction.
     """
     config = replace(PRESETS["lanes10"], rows=rows_, lanes=lanes, columns=5 * lanes, strip=lcm(rows_, lanes),
-                     batch=batch, row_words=8, activation_words=4, memory_bytes=64, port_bytes=16)
+                     batch=batch, row_words=8, activation_words=4, memory_bytes=64, port_bytes=16,
+                     **({"clock_hz": SLOW_HZ} if slow else {}))
     proof = Proof()
     m = proof.m
     module.RowQueue = planted("array.rows").RowQueue
@@ -139,7 +140,7 @@ def array_credit(module, rows_, lanes, batch=1):
     proof.assume((product.chunks != 0) & (product.chunks <= config.activation_words))
     running, chunk, chunks, left = (inside[name] for name in ("running", "chunk", "chunks", "left"))
     credit, phase = inside["credit"], inside["phase"]
-    proof.implies("chunk", running, chunk < chunks)
+    proof.implies("chunk", running, chunk < chunks + slow)
     proof.implies("rows_left", running, left != 0)
     proof.implies("next_product", inside["waiting"], (inside["next_chunks"] != 0) & (inside["next_rows"] != 0))
     proof.implies("between_products", ~running, chunk == 0)
@@ -149,7 +150,7 @@ def array_credit(module, rows_, lanes, batch=1):
             stages.append(inside[f"finish_delay{len(stages)}"])
         except KeyError:
             break
-    assert len(stages) >= 4
+    assert len(stages) >= (2 if slow else 4)
     level, depth = inside["queue.fifo.level"], config.row_words
     proof.claim("level", level == inside["queue.fifo.inner_level"] + inside["queue.fifo.r_rdy"])
     proof.claim("in_range", credit <= depth)
@@ -157,6 +158,8 @@ def array_credit(module, rows_, lanes, batch=1):
 
     group = gcd(rows_, lanes)
     per_tile, per_word = rows_ // group, lanes // group
+    if slow:
+        proof.implies("room", inside["room"], credit >= -(-per_tile // per_word))
 
     def modulo(value):
         return value[:(per_word - 1).bit_length()] if per_word > 1 else Const(0)
@@ -207,6 +210,16 @@ def array_credit(module, rows_, lanes, batch=1):
 @pytest.mark.parametrize("rows_, lanes, batch", [*((*shape, 1) for shape in SHAPES), (3, 2, 2)])
 def test_array_credit(rows_, lanes, batch):
     array_credit(planted("array.array"), rows_, lanes, batch)
+
+
+@pytest.mark.parametrize("rows_, lanes", [(2, 1), (1, 2), (3, 2)])
+def test_credit_of_a_slow_array(rows_, lanes):
+    array_credit(planted("array.array"), rows_, lanes, slow=True)
+
+
+def test_credit_of_a_slow_array_catches_planted_bug():
+    with disproved(match="room"):
+        array_credit(planted("array.array", "credit >= 2 * most", "credit >= 2 * most - 1"), 2, 1, slow=True)
 
 
 @pytest.mark.parametrize("shape, old, new", [
