@@ -170,7 +170,7 @@ class Accelerator(wiring.Component):
             registers.running.eq(sequencer.running),
             registers.halted.eq(sequencer.halted),
             registers.fault.eq(sequencer.fault),
-            sequencer.go.eq(registers.go & (resetting == 0) & ~held),
+            sequencer.go.eq(registers.go & ~(held | (resetting != 0) if registered else held)),
         ]
         running = sequencer.running
         conditions = ["token", "token_valid", "unwanted", "at_start", "greedy"]

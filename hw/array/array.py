@@ -95,7 +95,7 @@ class TernaryArray(wiring.Component):
 
         first_chunk, last_chunk = Signal(), Signal()
         last_tile = Signal()
-        groups = Signal(range(per_tile + 1), init=per_tile)  # of this tile
+        groups = Signal(range(per_tile + 1), init=per_tile, name="groups_now")  # of this tile
         phase = Signal(range(per_word))                      # groups in the word that the tiles before began
         begun = [queue.words_begun(*divmod(k, per_tile + 1)) for k in range(per_word * (per_tile + 1))]
         need = Signal(range(max(begun) + 1))

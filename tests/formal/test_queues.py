@@ -173,6 +173,14 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
         """Words that `added` groups begin where a word has `before` already."""
         return (before + added + (per_word - 1)) // per_word - (before != 0)
 
+    # What was found ahead of the tile and the chunk that enter.
+    proof.implies("first_chunk", running, inside["first_chunk"] == (chunk == 0))
+    proof.implies("last_chunk", running, inside["last_chunk"] == (chunk == chunks - 1))
+    proof.implies("last_tile", running, inside["last_tile"] == (left <= rows_))
+    proof.implies("groups", running, inside["groups_now"] == groups)
+    proof.implies("need", running, inside["need"] == begun(phase, groups))
+    proof.implies("phase_at_rest", ~running, phase == 0)
+
     # From the queue to the tile that enters: the words that are still to come and the groups in the last one.
     push = count = held = Const(0)
     expected = Const(0)
@@ -223,11 +231,11 @@ def test_credit_of_a_slow_array_catches_planted_bug():
 
 
 @pytest.mark.parametrize("shape, old, new", [
-    ((4, 2), "(first_chunk & (credit < need)) | (last_chunk & (gap != 0))", "first_chunk & (credit < need)"),
-    ((2, 2), "(first_chunk & (credit < need))", "(first_chunk & (credit + 1 < need))"),
-    ((1, 4), "need.eq(table.word_select(phase * (per_tile + 1) + groups, len(need)))", "need.eq(phase == 1)"),
+    ((4, 2), "(first_chunk & short) | (last_chunk & (gap != 0))", "first_chunk & short"),
+    ((2, 2), "(first_chunk & short)", "(first_chunk & short & (credit + 1 < need))"),
+    ((1, 4), "table.word_select(phase * (per_tile + 1) + kept, len(need))", "(phase == 1)"),
     ((3, 2), "(queue.group_rows - 1)) // queue.group_rows", "(rows - 1)) // rows"),
-    ((3, 4), "Mux(last_tile, 0, (phase + per_tile) % per_word)", "(phase + per_tile) % per_word"),
+    ((3, 4), "Mux(last_tile, 0, phase_after)", "phase_after"),
     ((2, 2), "self.command.ready.eq(~waiting)", "self.command.ready.eq(~waiting | self.done)"),
 ])
 def test_array_credit_catches_planted_bug(shape, old, new):
