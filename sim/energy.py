@@ -114,7 +114,7 @@ def unit_of(path):
 
 
 def run(case, model, tokens):
-    """(cycles of the board, bits that changed by unit, counts of the chip) of one run from the start."""
+    """(bits that changed by unit, counts of the board) of one run from the start."""
     with tempfile.TemporaryDirectory() as folder:
         path, external = Path(folder) / "toggles", preset(case.board).memory == "external"
         with open_runtime(f"sim:{case.board}", model, tell=print, preload=external,
@@ -126,15 +126,15 @@ def run(case, model, tokens):
         for name, count in read_toggles(path).items():
             if not CLOCKS.search(name):
                 toggles[unit_of(name)] += count
-    return board.cycles, toggles, board.counts
+    return toggles, board.counts
 
 
 def events(case, model):
     """Per token: cycles, bits that changed by unit, and counts of the chip (float, dict, dict)."""
-    (cycles, toggles, counts), (later, more, most) = (run(case, model, tokens) for tokens in TOKENS)
+    (toggles, counts), (more, most) = (run(case, model, tokens) for tokens in TOKENS)
     n = TOKENS[1] - TOKENS[0]
-    return ((later - cycles) / n, {unit: (more[unit] - toggles[unit]) / n for unit in more},
-            {name: (most[name] - counts[name]) / n for name in most})
+    per_token = {name: (most[name] - counts[name]) / n for name in most}
+    return per_token.pop("busy"), {unit: (more[unit] - toggles[unit]) / n for unit in more}, per_token
 
 
 def dram(config, counts, seconds):
