@@ -174,7 +174,7 @@ int run(int argc, char **argv) {
     if (!options.line_log.empty() && !bridge.open_log(options.line_log.c_str()))
         fail(USAGE, ("--line-log " + options.line_log + ": cannot be written").c_str());
 #endif
-    uint64_t cycle = 0, busy_cycles = 0;
+    uint64_t cycle = 0;
     unsigned quiet_cycles = 0;
     Status status = OK;
     bool offered = false; // whether a received byte is at the inputs
@@ -290,7 +290,6 @@ int run(int argc, char **argv) {
             break;
         }
         quiet_cycles = quiet ? quiet_cycles + 1 : 0;
-        busy_cycles += !quiet;
         if (quiet_cycles >= 64) {
             // Nothing can happen before a byte arrives, so the clock stops and the process sleeps.
             if (trace)
@@ -321,7 +320,6 @@ int run(int argc, char **argv) {
         std::printf("count %s %llu\n", names[k], (unsigned long long)sdram.counts.commands[k]);
     std::printf("count pins %llu\n", (unsigned long long)sdram.counts.toggles);
 #endif
-    std::printf("count busy %llu\n", (unsigned long long)busy_cycles);
     std::printf("cycles %llu\n", (unsigned long long)cycle);
     return status;
 }

@@ -92,8 +92,7 @@ class SimulatedBoard:
     cycles : int or None
         Clock cycles simulated in all, known after the end.
     counts : dict of str to int
-        After the end: "busy", the cycles in which the device did not just wait for bytes; of a chip of SDRAM its commands
-        by name, and "pins", the bits by which its pins have changed.
+        After the end, of a chip of SDRAM: commands by name, and "pins", the bits by which its pins have changed.
 
     Raises
     ------

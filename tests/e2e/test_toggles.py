@@ -18,8 +18,8 @@ pytestmark = pytest.mark.rtl
 CONFIG = PRESETS["up5k"]
 
 
-def run(count=2, **options):
-    """(tokens of a tiny model on a board, counts of the board)."""
+def run(**options):
+    """Tokens of a tiny model on a board."""
     image = random_image(np.random.default_rng([seed(), 5]), CONFIG, (12, 14, 1, 19))
     with SimulatedBoard(CONFIG, seed=seed(), **options) as board, Device(open_transport(board.url)) as device:
         program = build_program(device.info, image.geometry)
@@ -27,9 +27,7 @@ def run(count=2, **options):
             device.write(address, data.tobytes() + bytes(-len(data) % 4))
         device.load_program(program.words)
         device.write_scalars(program.scalars)
-        tokens = [token for _, token in device.run([1, 5], count)]
-    assert 0 < board.counts["busy"] <= board.cycles
-    return tokens, board.counts
+        return [token for _, token in device.run([1, 5], 2)]
 
 
 def toggles_of(path):
@@ -51,7 +49,7 @@ def toggles_of(path):
 
 
 def test_toggles_are_those_of_the_waveform(tmp_path):
-    assert run(waves=tmp_path / "vcd")[0] == run(toggles=tmp_path / "toggles")[0]
+    assert run(waves=tmp_path / "vcd") == run(toggles=tmp_path / "toggles")
     # How often the host asks for the position differs from run to run; what computes has nothing to do with that.
     wanted, found = ({name: count for name, count in counts.items() if unit_of(name) in ("array", "vector")
                       and not name.endswith("clk")} for counts in (toggles_of(tmp_path / "vcd"),
@@ -59,14 +57,6 @@ def test_toggles_are_those_of_the_waveform(tmp_path):
     assert set(found) == set(wanted) and sum(wanted.values()) > 100_000
     different = {name for name in wanted if wanted[name] != found[name]}
     assert not different, sorted((name, wanted[name], found[name]) for name in different)[:9]
-
-
-def test_busy_cycles_are_those_of_the_tokens(tmp_path):
-    """Whatever the host and its upload take in between: the difference of two runs is that of their tokens."""
-    def per_token():
-        few, many = (run(count, toggles=tmp_path / "toggles")[1]["busy"] for count in (2, 18))
-        return (many - few) / 16
-    assert per_token() == pytest.approx(per_token(), rel=0.02) and per_token() > 500
 
 
 def test_waves_and_toggles_are_not_for_one_run(tmp_path):
