@@ -6,11 +6,11 @@ Two runs of a board differ by some tokens, and so do their counts; the differenc
 import re
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sterna.host.devices import open_runtime
-from sterna.host.sampling import Sampling
+from sterna.host.opening import open_simulation
+from sterna.host.sampling import Demands, Sampling
 from sterna.hw.config import preset
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.synth import synthesise
@@ -113,27 +113,31 @@ def unit_of(path):
     return "board"
 
 
-def run(case, model, tokens):
-    """(cycles of the board, bits that changed by unit, counts of the chip) of one run from the start."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, external = Path(folder) / "toggles", preset(case.board).memory == "external"
-        with open_runtime(f"sim:{case.board}", model, tell=print, preload=external,
-                          timing={"toggles": path}) as runtime:
-            for _ in runtime.generate([1] * PROMPT, tokens, Sampling(0.8, 1)):
-                pass
-            board = runtime.board
-        toggles = Counter()
-        for name, count in read_toggles(path).items():
-            if not CLOCKS.search(name):
-                toggles[unit_of(name)] += count
-    return board.cycles, toggles, board.counts
+def run(config, model, tokens, **options):
+    """(statistics, counts of the board) of one run from the start, on the board of a Config."""
+    with open_simulation(config, model, print, Demands(), preload=config.memory == "external", timing=options) as runtime:
+        for _ in runtime.generate([1] * PROMPT, tokens, Sampling(0.8, 1)):
+            pass
+        board, statistics = runtime.board, runtime.statistics
+    return statistics, board.counts
 
 
 def events(case, model):
     """Per token: cycles, bits that changed by unit, and counts of the chip (float, dict, dict)."""
-    (cycles, toggles, counts), (later, more, most) = (run(case, model, tokens) for tokens in TOKENS)
+    config, found = preset(case.board), []
+    for tokens in TOKENS:
+        with tempfile.TemporaryDirectory() as folder:
+            path, toggles = Path(folder) / "toggles", Counter()
+            statistics, counts = run(config, model, tokens, toggles=path)
+            for name, count in read_toggles(path).items():
+                if not CLOCKS.search(name):
+                    toggles[unit_of(name)] += count
+            found.append((toggles, counts))
+    if not config.counters:  # with them the same design has the same cycles
+        statistics, _ = run(replace(config, counters=True), model, TOKENS[1])
+    (toggles, counts), (more, most) = found
     n = TOKENS[1] - TOKENS[0]
-    return ((later - cycles) / n, {unit: (more[unit] - toggles[unit]) / n for unit in more},
+    return (statistics.usage.cycles_per_token, {unit: (more[unit] - toggles[unit]) / n for unit in more},
             {name: (most[name] - counts[name]) / n for name in most})
 
 

@@ -19,7 +19,7 @@ CONFIG = PRESETS["up5k"]
 
 
 def run(**options):
-    """Two tokens of a tiny model on a board."""
+    """Tokens of a tiny model on a board."""
     image = random_image(np.random.default_rng([seed(), 5]), CONFIG, (12, 14, 1, 19))
     with SimulatedBoard(CONFIG, seed=seed(), **options) as board, Device(open_transport(board.url)) as device:
         program = build_program(device.info, image.geometry)
