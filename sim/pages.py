@@ -25,7 +25,7 @@ measured on an FPGA board."""
 def show(name, value):
     """A value as the pages show it."""
     style = FORMATS.get(name.rpartition(".")[2], "{:,}")
-    return value if isinstance(value, str) else style.format(value)
+    return style.format(value) if isinstance(value, int | float) else str(value)
 
 
 def table(head, rows):

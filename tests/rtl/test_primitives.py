@@ -53,7 +53,7 @@ FAULTS = {
         ("RADDR[10:8] &", "RADDR[9:7] &", "ram_8"),
         ("WRITE_MODE == 0 ? MASK[g]", "WRITE_MODE == 0 ? ~MASK[g]", "ram_masked"),
         ("write_offset != g - W_FIRST", "1'b0", "ram_reads_wide"),
-        ("if (WE & WCLKE)", "if (WE)", "ram_16"),
+        ("if (WE & WCLKE)", "if (WE)", "ram_8"),
         ("if (RE & RCLKE)", "if (RE)", "ram_16"),
         ("if (MASKWREN[k])", "if (MASKWREN[3 - k])", "spram"),
         ("WREN ? 16'bx : words[ADDRESS]", "WREN ? 16'bx : ~words[ADDRESS]", "spram"),
