@@ -9,7 +9,7 @@ from sterna.sim.golden.gate import LIMITS
 
 STALLS = ("stream", "rows", "idle", "refresh")
 CELLS = ("lut4", "lut6", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
-MARK = re.compile(r"(<!-- figure:([\w.]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- figure:([\w.-]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
            "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
            "agreement": "{:.2%}", "millions": "{:.2f}", "per_trit": "{:.1f}",
