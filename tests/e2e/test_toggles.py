@@ -50,11 +50,11 @@ def toggles_of(path):
 
 def test_toggles_are_those_of_the_waveform(tmp_path):
     assert run(waves=tmp_path / "vcd") == run(toggles=tmp_path / "toggles")
-    # How often the host asks for the position differs from run to run; what computes has nothing to do with that.
-    wanted, found = ({name: count for name, count in counts.items() if unit_of(name) in ("array", "vector")
+    # How often the host asks for the position differs from run to run, which only the array has nothing to do with.
+    wanted, found = ({name: count for name, count in counts.items() if unit_of(name) == "array"
                       and not name.endswith("clk")} for counts in (toggles_of(tmp_path / "vcd"),
                                                                    read_toggles(tmp_path / "toggles")))
-    assert set(found) == set(wanted) and sum(wanted.values()) > 100_000
+    assert set(found) == set(wanted) and len(wanted) > 50 and sum(wanted.values()) > 50_000
     different = {name for name in wanted if wanted[name] != found[name]}
     assert not different, sorted((name, wanted[name], found[name]) for name in different)[:9]
 
