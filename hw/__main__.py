@@ -83,13 +83,20 @@ def bitstream(name: BoardName, seeds: Annotated[str, typer.Option("--seeds", hel
 
 @app.command()
 def program(name: BoardName,
-            flash: Annotated[bool, typer.Option("--flash", help="Write it into the board's flash, to stay.")] = False):
+            flash: Annotated[bool, typer.Option("--flash", help="Write it into the board's flash, to stay.")] = False,
+            model: Annotated[Path | None, typer.Option("--model", help="Write this file of sterna flash instead, to where "
+                                                       "the board looks for a model.")] = None):
     """Load the bitstream that was built last into a board, with openFPGALoader."""
     from sterna.hw import bitstream as flow
     board = find_board(name)
-    path = flow.built(board)
+    if model and board.flash_offset is None:
+        raise SynthesisError(f"{name}: loads no model from its flash: send it with sterna upload")
+    if model and not model.is_file():
+        raise SynthesisError(f"--model {model}: no such file: make it with sterna flash -m MODEL -o FILE")
+    path = model or flow.built(board)
+    place = ["--offset", str(board.flash_offset)] if model else []
     tool = find_tool("openFPGALoader", flow.EXTRA)
-    done = subprocess.run([tool, *board.programmer, *["--write-flash"] * flash, str(path)])
+    done = subprocess.run([tool, *board.programmer, *["--write-flash"] * bool(flash or model), *place, str(path)])
     if done.returncode:
         raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): is the board plugged in, and may you use its "
                              "USB port?")

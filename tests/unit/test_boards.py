@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,8 @@ def test_the_first_seed_that_meets_its_clock_is_kept(monkeypatch, capsys):
                                                    "seeds 1, 3: try others with --seeds"),
     (("bitstream", "ulx3s-85f", "--seeds", "1,x"), "error: --seeds '1,x': use numbers with commas"),
     (("bitstream", "ulx4s"), "error: unknown board 'ulx4s': use one of"),
+    (("program", "ulx3s-12f", "--model", "a"), "error: ulx3s-12f: loads no model from its flash: send it with sterna upload"),
+    (("program", "icebreaker", "--model", "no.flash"), "error: --model no.flash: no such file: make it with sterna flash"),
     (("program", "ulx3s-12f"), "error: ulx3s-12f: no bitstream yet: run make bitstream BOARD=ulx3s-12f")])
 def test_errors_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(flow, "Build", FakeBuild)
@@ -162,6 +165,19 @@ def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert run("bitstream", "ulx3s-85f") == 1
     assert capsys.readouterr().err == "error: nextpnr-ecp5 was not found: run pip install 'sterna[boards]'\n"
+
+
+def test_what_is_programmed(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(command, "find_tool", lambda name, extra: name)
+    monkeypatch.setattr(command.subprocess, "run", lambda arguments: calls.append(arguments) or types.SimpleNamespace(returncode=0))
+    monkeypatch.setattr(flow, "built", lambda board: tmp_path / "a.bit")
+    (tmp_path / "m.flash").write_bytes(b"x")
+    assert run("program", "ulx3s-85f", "--flash") == 0
+    assert run("program", "icebreaker", "--model", str(tmp_path / "m.flash")) == 0
+    assert calls == [
+        ["openFPGALoader", "--board", "ulx3s", "--write-flash", str(tmp_path / "a.bit")],
+        ["openFPGALoader", "--board", "ice40_generic", "--write-flash", "--offset", "1048576", str(tmp_path / "m.flash")]]
 
 
 def test_a_bitstream_of_another_configuration_is_not_loaded(monkeypatch, tmp_path):
