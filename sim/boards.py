@@ -26,7 +26,7 @@ WHOLE, INSIDE = "accelerator", {"decoder", "tree", "activations", "rows", "lane"
 KINDS = {"luts": "LUTs", "logic_cells": "logic cells", "flip_flops": "flip-flops", "block_ram": "block RAM", "dsp": "DSP",
          "spram": "SPRAM"}
 COLOURS = ("#2a6f97", "#89c2d9", "#014f86", "#f77f00", "#fcbf49", "#d62828", "#6a994e", "#a7c957", "#bc4749", "#9d4edd", "#c77dff",
-           "#adb5bd", "#495057")
+           "#adb5bd", "#495057", "#2b9348", "#ffafcc", "#7f5539")
 
 
 def routes(name):
@@ -150,7 +150,7 @@ def tables(results):
     if rows:
         out["table.boards.speed"] = table(
             ["board", "model", "weights", "cycles per token (simulated)", "share of the memory's peak", "of what it gives beside refresh",
-             "tokens/s at the built clock", "at the median Fmax", "roofline, tokens/s"], rows)
+             "tokens/s at the built clock", "at the median Fmax", "roofline at the built clock"], rows)
     checked = [v for key, v in results.items() if key.startswith("boards.netlist.")]
     if checked:
         out["table.boards.netlist"] = table(
@@ -188,7 +188,7 @@ def draw(results, folder):
             axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, alpha=0.7, label=f"{domain}: a seed")
             axes.scatter(*zip(*targets, strict=True), color=colour, marker="|", s=400, label=f"{domain}: asked for")
         axes.set_yticks(range(len(placed)), placed)
-        axes.invert_yaxis()
+        axes.set_ylim(len(placed) - 0.4, -0.6)
         axes.set_xlim(left=0)
         axes.set_xlabel("MHz after place and route (nextpnr's model)")
         axes.spines[["top", "right"]].set_visible(False)

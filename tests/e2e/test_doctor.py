@@ -30,7 +30,7 @@ def doctor(capsys, monkeypatch):
 def test_up5k_with_a_line(doctor):
     code, found = doctor("--device", "sim:up5k", "--baud", "1000000")
     assert code == 0, found
-    assert found["build"]["names"] == ["up5k"] and found["pattern"]["bytes"] == 1 << 16
+    assert found["build"]["names"] == ["icebreaker", "up5k"] and found["pattern"]["bytes"] == 1 << 16
     assert {name for name, check in found.items() if check["verdict"] == "skipped"} == {
         "other rates", "byte masks", "counters", "clock"}
     # The share of the simulated line, by its own clock: a WRITE of 224 bytes takes 237.
