@@ -57,7 +57,7 @@ synth: .venv/.installed-test  ## print the cells of UNIT (all) for PRESET and FA
 	@echo "installing the tools of bitstreams into .venv" >&2
 	@$(WHEELS) -e '.[boards]' && touch $@
 
-bitstream: .venv/.installed-boards  ## build the bitstream of BOARD (ARGS="--seeds 1,2,3")
+bitstream: .venv/.installed-boards  ## build the bitstream of BOARD (ARGS="--seeds 6,7,8")
 	@$(BIN)/python -m sterna.hw bitstream $(BOARD) $(ARGS)
 
 program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to stay)

@@ -67,7 +67,7 @@ def boards(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 @app.command()
 def bitstream(name: BoardName, seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in "
-                                                                  "turn until every clock is met.")] = "1,2,3"):
+                                                                  "turn until every clock is met.")] = "1,2,3,4,5"):
     """Build the bitstream of a board; its path is printed on standard output."""
     from sterna.hw import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):

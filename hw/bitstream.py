@@ -190,7 +190,7 @@ def _without_collisions(text):
     return "".join(map(free, re.split(r"(?m)^(?=module )", text)))
 
 
-def bitstream(board, seeds=(1, 2, 3), tell=lambda text: None):
+def bitstream(board, seeds=(1, 2, 3, 4, 5), tell=lambda text: None):
     """Builds a board with the first of the seeds whose clocks are met.
 
     Returns
