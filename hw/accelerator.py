@@ -208,9 +208,9 @@ class Accelerator(wiring.Component):
             connect(m, fetch.bursts, memory.fetch_bursts)
             return
         bursts, taken = fetch.bursts, memory.fetch_bursts
-        m.submodules.bursts = queue = engines(ShiftQueue(len(bursts.payload.as_value()), PLACES))
-        m.d.comb += [queue.w_data.eq(bursts.payload), queue.w_en.eq(bursts.valid), bursts.ready.eq(queue.w_rdy),
-                     taken.payload.eq(queue.r_data), taken.valid.eq(queue.r_rdy), queue.r_en.eq(taken.ready)]
+        queue = ShiftQueue(len(bursts.payload.as_value()), PLACES)
+        m.submodules.bursts = engines(queue)
+        m.d.comb += queue.between(bursts, taken)
 
 
 def _registered(m, value, name, registered):

@@ -43,6 +43,16 @@ class Board:
         return self.config.name
 
 
+def connect_console(m, platform, soc):
+    """Wires the serial line and the two LEDs that every board has: the first one is on while the accelerator works on
+    something, the second one while a byte is on the line.
+    """
+    uart = platform.request("uart", 0)
+    m.d.comb += [soc.rx_line.eq(uart.rx.i), uart.tx.o.eq(soc.tx_line)]
+    for number, value in enumerate((~soc.idle, ~uart.rx.i)):
+        m.d.comb += platform.request("led", number).o.eq(value)
+
+
 def load(path):
     """The object that "module:name" names.
 

@@ -4,6 +4,7 @@ from amaranth import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Mo
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
+from sterna.hw.boards.board import connect_console
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.soc import Soc
 
@@ -89,10 +90,7 @@ def _raw(platform, name, number):
 
 
 class SdramTop(Elaboratable):
-    """The gateware of a board with an ECP5 and an SDR SDRAM: a ``Soc`` with clocks and pins.
-
-    The first LED shows that the accelerator works on something, the second one that a byte is on the line.
-    """
+    """The gateware of a board with an ECP5 and an SDR SDRAM: a ``Soc`` with clocks and pins."""
 
     def __init__(self, board):
         self._board = board
@@ -102,10 +100,7 @@ class SdramTop(Elaboratable):
         config = self._board.config
         m.submodules.clocks = Clocks(config, platform.default_clk_frequency)
         m.submodules.soc = soc = Soc(config, self._board.baud)
-        uart = platform.request("uart", 0)
-        m.d.comb += [soc.rx_line.eq(uart.rx.i), uart.tx.o.eq(soc.tx_line)]
-        for number, value in enumerate((~soc.idle, ~uart.rx.i)):
-            m.d.comb += platform.request("led", number).o.eq(value)
+        connect_console(m, platform, soc)
 
         for name, number, pin in self._board.tied_high:
             m.submodules[f"{name}_{pin}"] = high = io.Buffer("o", getattr(_raw(platform, name, number), pin))

@@ -3,6 +3,7 @@
 from amaranth import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
 from amaranth.lib.cdc import ResetSynchronizer
 
+from sterna.hw.boards.board import connect_console
 from sterna.hw.soc import Soc
 
 VCO_HZ = (533e6, 1066e6)  # iCE40 UltraPlus Family Data Sheet, sysCLOCK PLL timing
@@ -25,8 +26,6 @@ class SpramTop(Elaboratable):
 
     The PLL takes some microseconds to lock, and ``FlashBoot`` some more before the first byte moves, so nothing reads a
     block RAM in the 3 us behind the configuration, in which those of the iCE40 read as zeros.
-
-    The first LED shows that the accelerator works on something, the second one that a byte is on the line.
     """
 
     def __init__(self, board):
@@ -46,10 +45,7 @@ class SpramTop(Elaboratable):
         m.submodules.reset = ResetSynchronizer(~locked)
 
         m.submodules.soc = soc = Soc(config, self._board.baud, flash_offset=self._board.flash_offset)
-        uart = platform.request("uart", 0)
-        m.d.comb += [soc.rx_line.eq(uart.rx.i), uart.tx.o.eq(soc.tx_line)]
-        for number, value in enumerate((~soc.idle, ~uart.rx.i)):
-            m.d.comb += platform.request("led", number).o.eq(value)
+        connect_console(m, platform, soc)
         if self._board.flash_offset is not None:
             flash = platform.request("spi_flash_1x", 0)  # its pins for write protection and hold stay inactive
             m.d.comb += [flash.cs.o.eq(~soc.flash.select_n), flash.clk.o.eq(soc.flash.clock),

@@ -39,8 +39,7 @@ class Ahead(wiring.Component):
         words, out = self.words, self.out
         if not self._pairs:
             m.submodules.queue = queue = ShiftQueue(self._bits, PLACES)
-            m.d.comb += [queue.w_data.eq(words.payload), queue.w_en.eq(words.valid), words.ready.eq(queue.w_rdy),
-                         out.payload.eq(queue.r_data), out.valid.eq(queue.r_rdy), queue.r_en.eq(out.ready)]
+            m.d.comb += queue.between(words, out)
             return m
         second, out_second = self.second, self.out_second
         m.submodules.even, m.submodules.odd = even, odd = [ShiftQueue(self._bits, PLACES) for _ in range(2)]

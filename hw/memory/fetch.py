@@ -20,6 +20,11 @@ class ShiftQueue(wiring.Component):
         super().__init__({"w_data": In(width), "w_en": In(1), "w_rdy": Out(1),
                           "r_data": Out(width), "r_en": In(1), "r_rdy": Out(1)})
 
+    def between(self, source, sink):
+        """The assignments that put the queue between two streams of its width."""
+        return [self.w_data.eq(source.payload), self.w_en.eq(source.valid), source.ready.eq(self.w_rdy),
+                sink.payload.eq(self.r_data), sink.valid.eq(self.r_rdy), self.r_en.eq(sink.ready)]
+
     def elaborate(self, platform):
         m = Module()
         words = [Signal(self._width, name=f"word{k}") for k in range(self._depth)]

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import activation_signature
+from sterna.hw.memory.ahead import PLACES
 from sterna.hw.memory.fetch import ShiftQueue
 from sterna.hw.vector.issue import Command, Issue
 from sterna.hw.vector.operands import A, D, Unpacker
@@ -250,13 +251,8 @@ class VectorEngine(wiring.Component):
             connect(m, packer.words, flipped(self.store))
         else:
             # So that `move`, which everything waits for, does not depend on the memory in the same cycle.
-            m.submodules.places = places = ShiftQueue(8 * self.config.port_bytes, 2)
-            m.d.comb += [
-                places.w_data.eq(packer.words.payload), places.w_en.eq(packer.words.valid),
-                packer.words.ready.eq(places.w_rdy),
-                self.store.payload.eq(places.r_data), self.store.valid.eq(places.r_rdy),
-                places.r_en.eq(self.store.ready),
-            ]
+            m.submodules.places = places = ShiftQueue(8 * self.config.port_bytes, PLACES)
+            m.d.comb += places.between(packer.words, self.store)
         m.d.comb += [
             move.eq(~core.mem_valid | packer.ready),
             packer.valid.eq(core.mem_valid), packer.beat.eq(core.beat), packer.last.eq(core.last),
