@@ -18,19 +18,9 @@ from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.router import QUEUED_SECTIONS, Router
 from sterna.hw.memory.store import Store
-from sterna.hw.vector.engine import VectorEngine
+from sterna.hw.vector.engine import Trace, VectorEngine
 
 RESET_CYCLES = 32
-
-
-class Trace(wiring.Signature):
-    """What the vector engine writes back, beat by beat, for simulation; synthesis removes it. Of several slots the
-    lanes follow each other, slot by slot.
-    """
-
-    def __init__(self, lanes):
-        super().__init__({"valid": Out(1), "last": Out(1), "is_code": Out(1), "values": Out(24 * lanes),
-                          "codes": Out(8 * lanes)})
 
 
 class Accelerator(wiring.Component):
@@ -58,6 +48,7 @@ class Accelerator(wiring.Component):
     idle : Out(1)
         Nothing will happen until a byte arrives.
     trace : Out(Trace)
+        What the vector engine writes back, for simulation; synthesis removes it.
     """
 
     def __init__(self, config):
@@ -138,8 +129,7 @@ class Accelerator(wiring.Component):
         connect(m, array.rows, vector.rows)
         connect(m, vector.activation, array.activation)
         connect(m, vector.store, store.words)
-        for name in self.trace.signature.members:
-            m.d.comb += getattr(self.trace, name).eq(getattr(vector.trace, name))
+        connect(m, vector.trace, flipped(self.trace))
 
         connect(m, sequencer.vector, vector.command)
         connect(m, sequencer.product, array.command)

@@ -4,7 +4,7 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.hw.accelerator import Accelerator, Trace
+from sterna.hw.accelerator import Accelerator
 from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
 from sterna.hw.memory.chips import CHIPS
@@ -92,6 +92,5 @@ class Soc(wiring.Component):
             connect(m, memory.pins, flipped(self.pins))
         elif self._config.memory == "external":
             connect(m, accelerator.memory, flipped(self.memory))
-        for name in self.trace.signature.members:
-            m.d.comb += getattr(self.trace, name).eq(getattr(accelerator.trace, name))
+        connect(m, accelerator.trace, flipped(self.trace))
         return m

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from sterna.hw.config import FLASH_OFFSET
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.memory.sdram import SdramPins
+from sterna.hw.memory.sdram import SdramPins, pad_registers
 from sterna.hw.soc import Soc
 
 TOP = "simulated_board"
@@ -113,9 +113,7 @@ class SimulatedBoard(wiring.Component):
                          pins.from_flash.eq(self.from_flash)]
         if self._config.sdram:
             domain = m.d.memory if self._config.own_memory_clock else m.d.sync
-            for name, member in soc.pins.signature.members.items():
-                inside, outside = getattr(soc.pins, name), getattr(self, name)
-                domain += inside.eq(outside) if member.flow == In else outside.eq(inside)
+            domain += pad_registers(soc.pins, self)
         if self._external:
             memory = soc.memory
             m.d.comb += [

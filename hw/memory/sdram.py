@@ -30,12 +30,34 @@ class SdramPins(wiring.Signature):
         })
 
 
+def pad_registers(pins, pads):
+    """Statements of the registers between a controller's ``pins`` and ``pads``, an interface with members of the same
+    names, in both directions; for the simulated boards, as FPGAs have them in their input and output cells.
+    """
+    return [getattr(pins, name).eq(getattr(pads, name)) if member.flow == In
+            else getattr(pads, name).eq(getattr(pins, name)) for name, member in pins.signature.members.items()]
+
+
 def request_layout(address_bits, words):
     """Reads of ``length`` words of 16 bits, or one write of ``words`` of them at a multiple of ``words``; bit k of
     ``mask`` enables byte k.
     """
     return data.StructLayout({"write": 1, "address": address_bits, "length": 8, "data": DATA_BITS * words,
                               "mask": DATA_BYTES * words})
+
+
+class _Timer:
+    """Counts down to -1 and stays there: that it has ended is one flip-flop, so no comparison follows the count."""
+
+    def __init__(self, m, name, longest):
+        self._count = Signal(range(-1, longest), init=-1, name=name)
+        self.done = self._count[-1]
+        with m.If(~self.done):
+            m.d.sync += self._count.eq(self._count - 1)
+
+    def start(self, cycles):
+        """The statement after which ``done`` is low for this many cycles; a later one wins."""
+        return self._count.eq(cycles - 1)
 
 
 class SdramController(wiring.Component):
@@ -50,9 +72,9 @@ class SdramController(wiring.Component):
     from bank to bank, so a sequential stream of long reads loses 2 / 2^column_bits to rows, and about
     (4 t_rfc + t_rp + t_rcd + 12 cycles) / (4 t_refresh) to REFRESHes, of which four are done together.
 
-    One timer of t_ras and t_wr serves all banks: the row of any bank is closed no earlier than it allows.
+    Two timers, of t_ras and of t_wr, serve all banks: the row of any bank is closed no earlier than they allow.
 
-    Throughput: a word per cycle within a run; a request per 3 cycles. Latency: 10 + CAS latency cycles from an accepted
+    Throughput: a word per cycle within a run; a request per 4 cycles. Latency: 10 + CAS latency cycles from an accepted
     request, its row open and nothing before it, to its first word. Back-pressure: one request waits behind the two
     runs; words that were read are not held back. During initialisation nothing goes on.
 
@@ -105,23 +127,20 @@ class SdramController(wiring.Component):
         cut = self._cut(m, run_layout)
         following = Signal(run_layout)
         open_, rows = Signal(BANKS), Array(Signal(row_bits, name=f"row{k}") for k in range(BANKS))
-        until_close = Signal(range(max(t["t_ras"], t["t_rc"] - t["t_rp"], t["t_wr"]) + 1))
-        with m.If(until_close != 0):
-            m.d.sync += until_close.eq(until_close - 1)
+        row_stays = max(t["t_ras"], t["t_rc"] - t["t_rp"])
+        opened, written = _Timer(m, "opened", row_stays), _Timer(m, "written", t["t_wr"])
 
         # The current run.
         active, current, last = Signal(), Signal(run_layout), Signal()
-        since_read = Signal(range(self.cas + 2))
+        since_read = _Timer(m, "since_read", self.cas + 1)
         issue, starts, next_ready = Signal(), Signal(), Signal()
         reads = issue & ~current.write
         m.d.comb += [
-            issue.eq(active & ~row_valid & (~current.write | (since_read == 0))),
+            issue.eq(active & ~row_valid & (~current.write | since_read.done)),
             starts.eq(next_ready & ~due & (~active | (issue & last))),
         ]
-        with m.If(since_read != 0):
-            m.d.sync += since_read.eq(since_read - 1)
         with m.If(reads):
-            m.d.sync += since_read.eq(self.cas + 1)
+            m.d.sync += since_read.start(self.cas + 1)
         with m.If(issue):
             m.d.sync += [current.column.eq(current.column + 1), current.count.eq(current.count - 1),
                          last.eq(current.count == 2), current.data.eq(current.data >> DATA_BITS),
@@ -131,17 +150,15 @@ class SdramController(wiring.Component):
         with m.Elif(issue & last):
             m.d.sync += active.eq(0)
 
-        with m.If(issue & current.write & (until_close < t["t_wr"])):
-            m.d.sync += until_close.eq(t["t_wr"])
+        with m.If(issue & current.write):
+            m.d.sync += written.start(t["t_wr"])
 
-        # The next run; an ACTIVATE in the cycle of a WRITE sets the timer last, to the longer time. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only
-        # closed here, t_rp before it is opened again, or for REFRESH.
+        # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only closed
+        # here, t_rp before it is opened again, or for REFRESH.
         assert t["t_rrd"] <= t["t_rcd"] + 2
         hit, bank_open, may_close = Signal(), Signal(), Signal()
-        wait = Signal(range(max(t["t_rcd"], t["t_rp"]) + 1))
-        with m.If(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
-        m.d.sync += may_close.eq((until_close == 0) & ~(active & (current.bank == following.bank)))
+        wait = _Timer(m, "wait", max(t["t_rcd"], t["t_rp"]))
+        m.d.sync += may_close.eq(opened.done & written.done & ~(active & (current.bank == following.bank)))
         m.d.comb += cut.ready.eq(0)
         with m.FSM(name="next"):
             with m.State("NONE"):
@@ -163,65 +180,62 @@ class SdramController(wiring.Component):
                     m.next = "OPEN"
                 with m.Elif(may_close):
                     send(PRECHARGE, 0, following.bank)
-                    m.d.sync += wait.eq(t["t_rp"] - 1)
+                    m.d.sync += wait.start(t["t_rp"] - 1)
                     m.next = "OPEN"
             with m.State("OPEN"):
                 with m.If(due):
                     m.d.sync += open_.bit_select(following.bank, 1).eq(0)
                     m.next = "LOOK"
-                with m.Elif(wait == 0):
+                with m.Elif(wait.done):
                     send(ACTIVATE, following.row, following.bank)
                     m.d.sync += [open_.bit_select(following.bank, 1).eq(1), rows[following.bank].eq(following.row),
-                                 until_close.eq(max(t["t_ras"], t["t_rc"] - t["t_rp"], t["t_wr"])), wait.eq(max(t["t_rcd"] - 2, 0))]
+                                 opened.start(row_stays), wait.start(max(t["t_rcd"] - 2, 0))]
                     m.next = "OPENING"
             with m.State("OPENING"):
-                with m.If(wait == 0):
+                with m.If(wait.done):
                     m.next = "READY"
             with m.State("READY"):
-                m.d.comb += [next_ready.eq(1), cut.ready.eq(starts)]
+                m.d.comb += next_ready.eq(1)
                 with m.If(starts):
-                    m.d.sync += following.eq(cut.payload)
                     m.next = "NONE"
-                    with m.If(cut.valid):
-                        m.next = "LOOK"
                 with m.Elif(due):
                     m.next = "LOOK"
 
         # Initialisation and REFRESH. t_init passes once; what comes later is counted by `gap`.
-        power = Signal(range(t["t_init"] + 1), init=t["t_init"])
-        gap, left = Signal(range(max(t["t_rfc"], t["t_rp"], t["t_mrd"]) + 1)), Signal(range(INIT_REFRESHES + 1))
+        power, passed = Signal(range(t["t_init"] + 1), init=t["t_init"]), Signal()
+        gap, left = _Timer(m, "gap", max(t["t_rfc"], t["t_rp"], t["t_mrd"])), Signal(range(INIT_REFRESHES + 1))
         interval = Signal(range(REFRESH_GROUP * t["t_refresh"]), init=REFRESH_GROUP * t["t_refresh"] - 1)
         elapsed, quiet = Signal(), Signal()
-        m.d.sync += [elapsed.eq(interval == 1), interval.eq(Mux(elapsed, REFRESH_GROUP * t["t_refresh"] - 1, interval - 1)),
-                     quiet.eq(due & ~active & ~row_valid & (until_close == 0))]
-        with m.If(gap != 0):
-            m.d.sync += gap.eq(gap - 1)
+        m.d.sync += [
+            elapsed.eq(interval == 1), interval.eq(Mux(elapsed, REFRESH_GROUP * t["t_refresh"] - 1, interval - 1)),
+            quiet.eq(due & ~active & ~row_valid & opened.done & written.done),
+        ]
         with m.If(elapsed & self.ready):
             m.d.sync += due.eq(1)
         with m.FSM(name="refresh") as fsm:
             with m.State("POWER"):
-                m.d.sync += power.eq(power - 1)
-                with m.If(power == 0):
+                m.d.sync += [power.eq(power - 1), passed.eq(power == 0)]
+                with m.If(passed):
                     m.d.sync += left.eq(INIT_REFRESHES)
                     m.next = "CLOSE"
             with m.State("CLOSE"):
                 send(PRECHARGE, ALL_BANKS)
-                m.d.sync += [gap.eq(t["t_rp"] - 1), open_.eq(0)]
+                m.d.sync += [gap.start(t["t_rp"] - 1), open_.eq(0)]
                 m.next = "REFRESH"
             with m.State("REFRESH"):
-                with m.If(gap == 0):
+                with m.If(gap.done):
                     with m.If(left != 0):
                         send(REFRESH, 0)
-                        m.d.sync += [left.eq(left - 1), gap.eq(t["t_rfc"] - 1)]
+                        m.d.sync += [left.eq(left - 1), gap.start(t["t_rfc"] - 1)]
                     with m.Elif(self.ready):
                         m.d.sync += due.eq(0)
                         m.next = "RUN"
                     with m.Else():
                         send(LOAD_MODE, 1 << 9 | self.cas << 4)  # burst length 1, sequential, single writes
-                        m.d.sync += gap.eq(t["t_mrd"] - 1)
+                        m.d.sync += gap.start(t["t_mrd"] - 1)
                         m.next = "MODE"
             with m.State("MODE"):
-                with m.If(gap == 0):
+                with m.If(gap.done):
                     m.d.sync += self.ready.eq(1)
                     m.next = "RUN"
             with m.State("RUN"):
@@ -250,23 +264,23 @@ class SdramController(wiring.Component):
         column_bits = self.chip.column_bits
         runs = stream.Signature(layout).create()
         run = Signal(layout)
-        held, counted, crosses, rest = Signal(), Signal(), Signal(), Signal(8)
+        held, counted, crosses = Signal(), Signal(), Signal()
         request = self.requests.payload
-        room = Signal(column_bits + 1)  # words of the page from the run's first one on
+        length = Mux(request.write, self._count, request.length)
+        behind = Signal(9)  # where the run would end, in words from the last multiple of 256 that it begins behind
         more = Signal()
         page = Cat(run.bank, run.row)
-        m.d.comb += [room.eq((1 << column_bits) - run.column), more.eq(run.count > room),
+        m.d.comb += [more.eq(run.column[8:].all() & behind[8] & (behind[:8] != 0)),
                      self.requests.ready.eq(~held), runs.payload.eq(run), runs.valid.eq(held & counted)]
         with m.If(~held):
             m.d.sync += [
                 held.eq(self.requests.valid), counted.eq(0), run.write.eq(request.write),
-                Cat(run.column, run.bank, run.row).eq(request.address),
-                run.count.eq(Mux(request.write, self._count, request.length)),
-                run.data.eq(request.data), run.mask.eq(request.mask)]
+                Cat(run.column, run.bank, run.row).eq(request.address), run.count.eq(length),
+                behind.eq(request.address[:8] + length), run.data.eq(request.data), run.mask.eq(request.mask)]
         with m.Elif(~counted):
-            m.d.sync += [counted.eq(1), crosses.eq(more), rest.eq(run.count - room)]
+            m.d.sync += [counted.eq(1), crosses.eq(more)]
             with m.If(more):
-                m.d.sync += run.count.eq(room)
+                m.d.sync += run.count.eq(-run.column[:8])
         with m.Elif(runs.ready):
-            m.d.sync += [held.eq(crosses), crosses.eq(0), page.eq(page + 1), run.column.eq(0), run.count.eq(rest)]
+            m.d.sync += [held.eq(crosses), crosses.eq(0), page.eq(page + 1), run.column.eq(0), run.count.eq(behind[:8])]
         return runs

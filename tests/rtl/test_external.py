@@ -14,7 +14,7 @@ from sterna.hw.boards import BOARDS
 from sterna.hw.memory import external
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import Gather, SdramMemory
-from sterna.hw.memory.sdram import SdramPins
+from sterna.hw.memory.sdram import SdramPins, pad_registers
 from sterna.sim.board import compile as board
 from sterna.sim.board.sdram import timing_numbers
 
@@ -47,9 +47,7 @@ class Flat(wiring.Component):
             port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
             port.write.payload.address.eq(self.write_address), port.write.payload.data.eq(self.write_data),
             port.write.payload.mask.eq(self.write_mask), self.refreshing.eq(port.refreshing), self.ready.eq(memory.ready)]
-        for name, member in memory.pins.signature.members.items():
-            inside, outside = getattr(memory.pins, name), getattr(self, name)
-            m.d.memory += inside.eq(outside) if member.flow == In else outside.eq(inside)
+        m.d.memory += pad_registers(memory.pins, self)
         return m
 
 

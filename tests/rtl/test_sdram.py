@@ -11,7 +11,8 @@ from amaranth.lib.wiring import In, Out
 from bench import SEED, verilog
 from harness import compiled
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.memory.sdram import ACTIVATE, ALL_BANKS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController
+from sterna.hw.memory.sdram import (ACTIVATE, ALL_BANKS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController,
+                                    SdramPins, pad_registers)
 from sterna.sim.board import compile as board
 from sterna.sim.board.sdram import timing_numbers
 
@@ -30,25 +31,23 @@ class Flat(wiring.Component):
     def __init__(self, chip, clock_hz, words=2, **cycles):
         self._controller = SdramController(chip, clock_hz, words)
         self._controller.cycles |= cycles
-        self._pins = {"cke": 1, "cs_n": 1, "ras_n": 1, "cas_n": 1, "we_n": 1, "ba": 2, "a": chip.row_bits, "dqm": 2,
-                      "dq_o": 16, "dq_oe": 1}
         request = self._controller.requests.payload.shape()
         super().__init__({
             "valid": In(1), "accepted": Out(1), **{name + "_" * (name == "write"): In(field.shape) for name, field in request},
             "data_valid": Out(1), "data_read": Out(16), "refreshing": Out(1), "ready": Out(1),
-            **{name: Out(width) for name, width in self._pins.items()}, "dq_i": In(16)})
+            **SdramPins(chip.row_bits).members})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.controller = controller = self._controller
-        requests, pins = controller.requests, controller.pins
+        requests = controller.requests
         m.d.comb += [
             requests.valid.eq(self.valid), self.accepted.eq(requests.ready),
             *(getattr(requests.payload, name).eq(getattr(self, name + "_" * (name == "write")))
               for name, _ in requests.payload.shape()),
             self.data_valid.eq(controller.words.valid), self.data_read.eq(controller.words.payload),
             self.refreshing.eq(controller.refreshing), self.ready.eq(controller.ready)]
-        m.d.sync += [*(getattr(self, name).eq(getattr(pins, name)) for name in self._pins), pins.dq_i.eq(self.dq_i)]
+        m.d.sync += pad_registers(controller.pins, self)
         return m
 
 
