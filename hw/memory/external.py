@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.crossing import StreamCrossing
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+from sterna.hw.memory.fetch import ShiftQueue
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.sdram import DATA_BITS, SdramController, SdramPins, request_layout
 
@@ -42,8 +43,8 @@ class SdramMemory(wiring.Component):
     Reads and writes share one crossing, so a read sees the writes accepted before it. While both wait, writes go first.
     The accelerator takes a word of the port in every cycle and the chip gives fewer, so none is lost.
 
-    Throughput: that of the controller. Latency: its own, about 3 cycles of its clock there and 3 of the accelerator's
-    back. Back-pressure: 8 requests wait in the crossing.
+    Throughput: that of the controller. Latency: its own, about 4 cycles of its clock there and 3 of the accelerator's
+    back. Back-pressure: 9 requests wait in the crossing.
 
     Parameters
     ----------
@@ -94,7 +95,9 @@ class SdramMemory(wiring.Component):
                                                           places=RETURNED)
             m.submodules.refreshing = FFSynchronizer(controller.refreshing, port.refreshing)
             connect(m, request, asks.input)
-            connect(m, asks.output, controller.requests)
+            # From a place of its own: the pointers of the crossing stay where its memory is.
+            m.submodules.request = place = in_domain(ShiftQueue(layout.size, 1))
+            m.d.comb += place.between(asks.output, controller.requests)
             connect(m, words, back.input)
             connect(m, back.output, flipped(port.read_data))
         else:
