@@ -81,7 +81,8 @@ def place(config, hidden, inner):
     if lanes > 8:
         raise AllocationError(f"lanes {lanes}: the fold of partial sums rotates at most 8 lanes")
     if config.strip > 2 * PARTIAL_SUMS:
-        raise AllocationError(f"strip {config.strip}: at most {2 * PARTIAL_SUMS} rows, which is what the vectors of a strip have room for")
+        raise AllocationError(f"strip {config.strip}: at most {2 * PARTIAL_SUMS} rows, which is what the vectors of "
+                              "a strip have room for")
     h, i, strip = -(-hidden // lanes), -(-inner // lanes), config.strip // lanes
     sums = PARTIAL_SUMS // lanes
     banks = Banks(config.vector_words)

@@ -1,4 +1,6 @@
-"""What the token program is made of: register numbers, fetches, loads, products, norms, folds and chains of scalars."""
+"""What the token program is made of: register numbers, fetches, loads, products, norms,
+folds and chains of scalars.
+"""
 
 from sterna.firmware import isa
 from sterna.firmware.allocate import place

@@ -1,7 +1,7 @@
 """The token program of a model geometry: docs/numerics.md, sections 6 to 8, in the order of the stream.
 
-Layout of the program: what comes before the first layer, then ``tail`` (scalars of two norms and of one matrix), which
-attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``,
+Layout of the program: what comes before the first layer, then ``tail`` (scalars of two norms and of one matrix),
+which attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``,
 which the tail's own NEXT instructions count down to one of four values. Behind the tail: the head, then the layer.
 
 Deadlock is avoided by construction: every vector of the stream is taken before the product behind it is issued, and
@@ -19,7 +19,9 @@ class TokenProgram(Pieces):
     """The parts of the program, in its order."""
 
     def start(self):
-        """Up to the first norm. The embedding row comes last: what precedes it was fetched before the token was known."""
+        """Up to the first norm. The embedding row comes last:
+        what precedes it was fetched before the token was known.
+        """
         where, port = self.map, self.port
         if self.ahead:
             self.jump(isa.FRESH, "first token")  # the token before has fetched what does not depend on this one

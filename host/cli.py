@@ -64,9 +64,9 @@ def _with_verbose(command):
     return wrapped
 
 
-for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"), (upload, "upload"),
-                        (inspect, "inspect"), (convert, "convert"), (flash, "flash"), (evaluate, "eval"),
-                        (gate, "gate"), (train, "train"), (version, "version")):
+for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"),
+                        (upload, "upload"), (inspect, "inspect"), (convert, "convert"), (flash, "flash"),
+                        (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 
 

@@ -92,8 +92,8 @@ class Device(Link):
         self.write(protocol.register_address(register, slot), int(value).to_bytes(4, "little"))
 
     def load_program(self, words):
-        """Writes a program: ``words`` are its 96-bit instructions (sequence of int). Resets the engines, which may have
-        fetched for a token of another one.
+        """Writes a program: ``words`` are its 96-bit instructions (sequence of int). Resets the engines, which may
+        have fetched for a token of another one.
         """
         if len(words) > self.info.program_words:
             raise DeviceError(f"{self.name}: the program has {len(words)} instructions and the device holds "

@@ -38,7 +38,9 @@ def open_port(port, baud, model, tell, demands):
 
 
 def open_simulation(config, model, tell, demands, *, waves=None, preload=False, timing=None):
-    """The DeviceRuntime of a simulated board, its ``board``; ``waves``, ``preload`` and ``timing`` as for ``open_runtime``."""
+    """The DeviceRuntime of a simulated board, its ``board``; ``waves``, ``preload`` and ``timing``
+    as for ``open_runtime``.
+    """
     from sterna.sim.board.board import SimulatedBoard
     demands.check(config)
     with ExitStack() as stack:

@@ -69,7 +69,9 @@ class Usage:
 
     @property
     def share(self):
-        """Useful bytes / (bytes per cycle x cycles in which the memory could deliver); the weights count once per run."""
+        """Useful bytes / (bytes per cycle x cycles in which the memory could deliver);
+        the weights count once per run.
+        """
         deliverable = self.counters["cycles"] - self.counters["refresh"]
         if not self._counted or self.output is None or deliverable <= 0:
             return None
@@ -84,7 +86,8 @@ class Usage:
         """Where the memory port's cycles per token go: dict of cause -> float.
 
         "useful": words' worth of useful bytes; "other": padding, the upper byte of stored numbers, the state;
-        "refresh"; "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency, writes, and a slower memory.
+        "refresh"; "full": no room in the FIFO; "empty": nothing to fetch; "wait": latency, writes,
+        and a slower memory.
         """
         if not self._counted or self.output is None:
             return {}
@@ -178,8 +181,8 @@ class Statistics:
         out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
                f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.together:
-            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens read; "
-                   f"made: {speed(self.tokens, self.seconds)} (wall clock)"]
+            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens "
+                   f"read; made: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.cycles_per_token is not None:
             mhz = f"{self.config.clock_hz / 1e6:g} MHz"
             label = f"projected at {mhz} from simulated cycles" if self.simulated else f"device time at {mhz}"

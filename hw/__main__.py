@@ -54,7 +54,8 @@ def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"O
     _print([synthesise(name, config, family).as_dict() for name in names], as_json)
 
 
-BoardName = Annotated[str, typer.Argument(metavar="BOARD", help=f"One of {', '.join(BOARDS)}, or module:NAME of a Board.")]
+BoardName = Annotated[str, typer.Argument(metavar="BOARD",
+                                          help=f"One of {', '.join(BOARDS)}, or module:NAME of a Board.")]
 
 
 @app.command()
@@ -66,14 +67,17 @@ def boards(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 @app.command()
-def bitstream(name: BoardName, seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in "
-                                                                  "turn until every clock is met.")] = "1,2,3,4,5"):
+def bitstream(name: BoardName,
+              seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in turn until "
+                                                 "every clock is met.")] = "1,2,3,4,5"):
     """Build the bitstream of a board; its path is printed on standard output."""
     from sterna.hw import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
-    path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))], lambda text: print(text, file=sys.stderr))
-    used = ", ".join(f"{count:,} of {routed.available[kind]:,} {kind.replace('_', ' ')}" for kind, count in routed.used.items())
+    path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))],
+                                  lambda text: print(text, file=sys.stderr))
+    used = ", ".join(f"{count:,} of {routed.available[kind]:,} {kind.replace('_', ' ')}"
+                     for kind, count in routed.used.items())
     print(f"{name}: {used}", file=sys.stderr)
     for domain, clock in routed.clocks.items():
         print(f"{name}: {domain} {clock.fmax_hz / 1e6:.1f} MHz of {clock.target_hz / 1e6:.1f} MHz (nextpnr's model)",
@@ -84,8 +88,8 @@ def bitstream(name: BoardName, seeds: Annotated[str, typer.Option("--seeds", hel
 @app.command()
 def program(name: BoardName,
             flash: Annotated[bool, typer.Option("--flash", help="Write it into the board's flash, to stay.")] = False,
-            model: Annotated[Path | None, typer.Option("--model", help="Write this file of sterna flash instead, to where "
-                                                       "the board looks for a model.")] = None):
+            model: Annotated[Path | None, typer.Option("--model", help="Write this file of sterna flash instead, to "
+                                                       "where the board looks for a model.")] = None):
     """Load the bitstream that was built last into a board, with openFPGALoader."""
     from sterna.hw import bitstream as flow
     board = find_board(name)
@@ -98,8 +102,8 @@ def program(name: BoardName,
     tool = find_tool("openFPGALoader", flow.EXTRA)
     done = subprocess.run([tool, *board.programmer, *["--write-flash"] * bool(flash or model), *place, str(path)])
     if done.returncode:
-        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): is the board plugged in, and may you use its "
-                             "USB port?")
+        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): is the board plugged in, and may "
+                             "you use its USB port?")
 
 
 def _print(rows, as_json):

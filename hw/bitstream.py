@@ -40,7 +40,8 @@ class Clock:
 class Routed:
     """One run of place and route.
 
-    ``used`` and ``available`` count cells by kind (luts, flip_flops, logic_cells, block_ram, dsp, spram); ``clocks`` are by domain.
+    ``used`` and ``available`` count cells by kind (luts, flip_flops, logic_cells, block_ram, dsp, spram); ``clocks``
+    are by domain.
     """
 
     board: str
@@ -130,13 +131,14 @@ class Build:
         started = time.monotonic()
         self.tell(f"{self.board.name}: placing and routing, seed {seed}")
         platform, out = self._platform, f"{{root}}/seed{seed}"
-        common = ("--json", f"{{root}}/{TOP}.json", "--seed", str(seed), "--timing-allow-fail", "--report", f"{out}.json")
+        common = ("--json", f"{{root}}/{TOP}.json", "--seed", str(seed), "--timing-allow-fail",
+                  "--report", f"{out}.json")
         if self.ecp5:
             device = (ECP5_SIZES[platform.device], "--package", f"CA{platform.package}".replace("CABG", "CABGA"),
                       "--speed", platform.speed, "--lpf", f"{{root}}/{TOP}.lpf", "--textcfg", f"{out}.config")
         else:
-            device = (f"--{platform.device.removeprefix('iCE40').lower()}", "--package", platform.package.lower(), "--pcf",
-                      f"{{root}}/{TOP}.pcf", "--asc", f"{out}.config")
+            device = (f"--{platform.device.removeprefix('iCE40').lower()}", "--package", platform.package.lower(),
+                      "--pcf", f"{{root}}/{TOP}.pcf", "--asc", f"{out}.config")
         done = self._run(self._place, f"nextpnr with seed {seed}", *device, *common)
         (self.folder / f"seed{seed}.log").write_text(done.stderr)
         report = json.loads((self.folder / f"seed{seed}.json").read_text())
@@ -165,14 +167,15 @@ class Build:
         """Makes the bitstream of a run the board's."""
         shutil.copy(self.folder / f"seed{routed.seed}{self.bitstream.suffix}", self.bitstream)
         (self.folder / "build.json").write_text(json.dumps(
-            routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8], "file": self.bitstream.name,
+            routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8],
+                                "file": self.bitstream.name,
                                 "sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest()}, indent=2))
 
 
 def _without_collisions(text):
     """RTLIL text in which a memory may return anything for a word that is written in the cycle of its read, as in
-    ``sterna.hw.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two clocks
-    share no cycle and stay as they are.
+    ``sterna.hw.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two
+    clocks share no cycle and stay as they are.
     """
     def clock(cell):
         return re.search(r"connect \\CLK (.*)", cell)[1]
@@ -185,7 +188,8 @@ def _without_collisions(text):
             cell = found[0]
             if "CLK_ENABLE 1" not in cell or written.get(re.search(r'MEMID "(.*?)"', cell)[1]) != clock(cell):
                 return cell
-            return re.sub(r"(COLLISION_X_MASK) (\d+)'0+", lambda mask: f"{mask[1]} {mask[2]}'{'1' * int(mask[2])}", cell)
+            return re.sub(r"(COLLISION_X_MASK) (\d+)'0+",
+                          lambda mask: f"{mask[1]} {mask[2]}'{'1' * int(mask[2])}", cell)
         return re.sub(r"(?ms)^  cell \$memrd_v2 .*?^  end\n", one, module)
     return "".join(map(free, re.split(r"(?m)^(?=module )", text)))
 
@@ -220,7 +224,9 @@ def bitstream(board, seeds=(1, 2, 3, 4, 5), tell=lambda text: None):
 
 
 def built(board):
-    """Path of the board's bitstream that was built last; SynthesisError if there is none, or one of another configuration."""
+    """Path of the board's bitstream that was built last; SynthesisError if there is none,
+    or one of another configuration.
+    """
     folder = FOLDER / board.name
     try:
         report = json.loads((folder / "build.json").read_text())

@@ -36,7 +36,9 @@ class ConfigError(ValueError):
 
 
 def delivered_bytes(config):
-    """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator: the port's, or an SDRAM's."""
+    """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator:
+    the port's, or an SDRAM's.
+    """
     return DATA_BYTES * config.memory_hz / config.clock_hz if config.memory_hz else config.port_bytes
 
 
@@ -63,7 +65,8 @@ class Config:
     memory_bytes : int
         Size of the model memory.
     sdram : str
-        Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "": any memory behind the port.
+        Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "": any memory
+        behind the port.
     memory_hz : int
         Clock of that chip and its controller.
     vector_words : int
@@ -145,8 +148,8 @@ class Config:
             need(self.memory_bytes == CHIPS[self.sdram].bytes,
                  f"memory_bytes {self.memory_bytes}: {self.sdram} has {CHIPS[self.sdram].bytes}")
             need(0 < DATA_BYTES * self.memory_hz <= self.port_bytes * self.clock_hz,
-                 f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} bytes a cycle; the port "
-                 f"takes {self.port_bytes} at {self.clock_hz} Hz")
+                 f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} bytes a cycle; "
+                 f"the port takes {self.port_bytes} at {self.clock_hz} Hz")
         else:
             need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
@@ -198,7 +201,9 @@ class Config:
 
     @property
     def queued_fetches(self):
-        """Reads that the fetch engine queues behind the running one: with slots, a row and a state for each of them."""
+        """Reads that the fetch engine queues behind the running one:
+        with slots, a row and a state for each of them.
+        """
         return 4 if self.batch == 1 else 4 + 2 * self.batch
 
     @property

@@ -1,9 +1,9 @@
 """Clock domains and the way between two of them.
 
 `DOMAINS` and `CROSSINGS` list what a board has at most; `tests/rtl/test_crossing.py` compares them with the gateware.
-The accelerator itself has one domain. A memory controller with a clock of its own is crossed to at the memory port, with
-`StreamCrossing`; single levels, such as a serial line's input, go through
-`amaranth.lib.cdc.FFSynchronizer`, and the reset of a domain comes from `amaranth.lib.cdc.ResetSynchronizer`.
+The accelerator itself has one domain. A memory controller with a clock of its own is crossed to at the memory port,
+with `StreamCrossing`; single levels, such as a serial line's input, go through `amaranth.lib.cdc.FFSynchronizer`, and
+the reset of a domain comes from `amaranth.lib.cdc.ResetSynchronizer`.
 """
 
 from amaranth import Module, Value
@@ -22,11 +22,11 @@ CROSSINGS = (  # (from, to, name within hw.memory.external, what)
 class StreamCrossing(wiring.Component):
     """A stream from one clock domain to another, through a FIFO with Gray pointers.
 
-    Order is kept, nothing is lost or doubled, whatever the clocks' phases and frequencies are. Throughput one item per
-    cycle of the slower clock with 8 places or more. Latency: an item is offered 2 to 3 cycles of the reading
-    clock after the writing edge; a place is free again as long after it has been read. Back-pressure: `input.ready` falls
-    while all places are taken. A reset of the writing domain empties the FIFO; one of the reading domain alone must
-    not happen. A board holds both until both clocks run.
+    Order is kept, nothing is lost or doubled, whatever the clocks' phases and frequencies are. Throughput one item
+    per cycle of the slower clock with 8 places or more. Latency: an item is offered 2 to 3 cycles of the reading
+    clock after the writing edge; a place is free again as long after it has been read. Back-pressure: `input.ready`
+    falls while all places are taken. A reset of the writing domain empties the FIFO; one of the reading domain alone
+    must not happen. A board holds both until both clocks run.
 
     Two crossings keep no order between them: reads and writes of a memory port, where a read must see the writes
     accepted before it, have to share one.

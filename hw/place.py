@@ -10,8 +10,9 @@ from sterna.hw.synth import FAMILIES, TARGETS, SynthesisError, failure, find_too
 DEVICE = ("--85k", "--speed", "6", "--package", "CABGA756")  # LFE5U-85F-6
 TARGET_HZ = 250_000_000  # above what a row meets, so that every run does its best
 # nextpnr puts a carry cell of its own before a chain whose carry in is connected, be it to a constant, and one behind
-# a chain whose carry out is, be it unread: four LUTs per adder. This disconnects them after synthesis: the carry in of
-# cells whose first LUT is 0 (at C = D = 1), so that its carry depends on A and B alone, and every unread carry out.
+# a chain whose carry out is, be it unread: four LUTs per adder. This disconnects them after synthesis: the
+# carry in of cells whose first LUT is 0 (at C = D = 1), so that its carry depends on A and B alone, and every
+# unread carry out.
 CARRY_ENDS = """
 module begins(input CIN, A0, B0, C0, D0, A1, B1, C1, D1, output S0, S1, COUT);
     parameter [15:0] INIT0 = 0, INIT1 = 0;

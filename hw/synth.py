@@ -164,7 +164,8 @@ def check(unit, config):
         raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
     option = UNITS[unit].option
     if option == "sdram" and not config.sdram:
-        raise SynthesisError(f"unit {unit!r}: the preset {config.name} names no SDRAM; use a board, such as --preset ulx3s-85f")
+        raise SynthesisError(f"unit {unit!r}: the preset {config.name} names no SDRAM; "
+                             "use a board, such as --preset ulx3s-85f")
     if option and not getattr(config, option):
         raise SynthesisError(f"unit {unit!r}: the preset {config.name} has none, as its {option} is 0; "
                              f"add one: --preset {config.name},{option}=NUMBER")
@@ -202,8 +203,8 @@ def run_tool(tool, folder, arguments, **options):
         Path, as ``find_tool`` gives it.
     folder : str or Path
     arguments : sequence of str
-        In each of them ``{root}`` is what the tool calls the folder. The WebAssembly builds have a /tmp of their own, which
-        hides the real one: they see the folder as /unit.
+        In each of them ``{root}`` is what the tool calls the folder. The WebAssembly builds have a /tmp of their own,
+        which hides the real one: they see the folder as /unit.
     options
         For ``subprocess.run``.
 

@@ -23,11 +23,12 @@ LONG_CYCLES, LONG_TOKENS = 100_000_000, 16  # at least, in steps of
 # Models by board; the other boards with an ECP5 have the same configuration as the first one.
 MODELS = {"ulx3s-85f": ("story", "stories37m"), "icebreaker": ("tiny",)}
 LONG = "ulx3s-85f", "stories37m"
-WHOLE, INSIDE = "accelerator", {"decoder", "tree", "activations", "rows", "lane", "multiplier", "adder", "tables", "toplist", "random"}
-KINDS = {"luts": "LUTs", "logic_cells": "logic cells", "flip_flops": "flip-flops", "block_ram": "block RAM", "dsp": "DSP",
-         "spram": "SPRAM"}
-COLOURS = ("#2a6f97", "#89c2d9", "#014f86", "#f77f00", "#fcbf49", "#d62828", "#6a994e", "#a7c957", "#bc4749", "#9d4edd", "#c77dff",
-           "#adb5bd", "#495057", "#2b9348", "#ffafcc", "#7f5539")
+WHOLE, INSIDE = "accelerator", {"decoder", "tree", "activations", "rows", "lane", "multiplier", "adder", "tables",
+                                "toplist", "random"}
+KINDS = {"luts": "LUTs", "logic_cells": "logic cells", "flip_flops": "flip-flops", "block_ram": "block RAM",
+         "dsp": "DSP", "spram": "SPRAM"}
+COLOURS = ("#2a6f97", "#89c2d9", "#014f86", "#f77f00", "#fcbf49", "#d62828", "#6a994e", "#a7c957", "#bc4749",
+           "#9d4edd", "#c77dff", "#adb5bd", "#495057", "#2b9348", "#ffafcc", "#7f5539")
 
 
 def routes(name):
@@ -45,9 +46,10 @@ def routes(name):
         out |= {f"{domain}.target.mhz": clock.target_hz / 1e6, f"{domain}.median.mhz": median(speeds),
                 f"{domain}.least.mhz": min(speeds), f"{domain}.all.mhz": speeds}
     tools = ", ".join(f"{tool} {number}" for tool, number in versions().items())
-    return out | {"seconds.route": median(run.seconds for run in found), "met": sum(run.met for run in found), "seed": best.seed,
-                  "how": f"placed and routed: {tools}; seeds {SEEDS[0]} to {SEEDS[-1]}; the clocks asked for are those that "
-                         "the bitstream has; clocks in nextpnr's model, cells of the largest run"}
+    return out | {"seconds.route": median(run.seconds for run in found), "met": sum(run.met for run in found),
+                  "seed": best.seed,
+                  "how": f"placed and routed: {tools}; seeds {SEEDS[0]} to {SEEDS[-1]}; the clocks asked for are "
+                         "those that the bitstream has; clocks in nextpnr's model, cells of the largest run"}
 
 
 def speed(name, image):
@@ -60,13 +62,14 @@ def speed(name, image):
     useful, cycles = useful_bytes(model.geometry, config.weight_code), statistics.cycles_per_token
     memory = config.sdram or "the SPRAM on chip"
     g = model.geometry
-    weights = g.num_hidden_layers * (4 * g.hidden_size**2 + 3 * g.hidden_size * g.intermediate_size) + g.vocab_size * g.hidden_size
+    weights = (g.num_hidden_layers * (4 * g.hidden_size**2 + 3 * g.hidden_size * g.intermediate_size)
+               + g.vocab_size * g.hidden_size)
     return {"cycles_per_token": cycles, "share": useful / delivered_bytes(config) / cycles,
             "share.deliverable": statistics.share, "useful.bytes": useful, "weights": weights,
             "tokens_per_second": config.clock_hz / cycles,
             "roofline": delivered_bytes(config) * config.clock_hz / useful,
-            "how": f"cycles simulated over {TOKENS} tokens behind {PROMPT!r}, temperature 0.8, seed 1, with the controller and a model "
-                   f"of {memory}; tokens/s projected"}
+            "how": f"cycles simulated over {TOKENS} tokens behind {PROMPT!r}, temperature 0.8, seed 1, with the "
+                   f"controller and a model of {memory}; tokens/s projected"}
 
 
 def units(name):
@@ -82,8 +85,8 @@ def units(name):
 
 
 def long_run(name, image):
-    """At least 100 million cycles of generation: every time of the memory's data sheet is kept, or the board stops; and the
-    tokens are the golden model's.
+    """At least 100 million cycles of generation: every time of the memory's data sheet is kept, or the board stops;
+    and the tokens are the golden model's.
     """
     model = Model(image)
     prompt, made, cycles = model.vocabulary.encode(PROMPT), [], 0
@@ -96,15 +99,15 @@ def long_run(name, image):
     if not equal:
         raise RuntimeError(f"{name}: the tokens differ from the golden model's")
     return {"cycles": cycles, "tokens": len(made),
-            "how": f"simulated: {len(made)} tokens of {image.stem}, equal to the golden model's, with no violation of a time of the data "
-                   f"sheet of {BOARDS[name].config.sdram}"}
+            "how": f"simulated: {len(made)} tokens of {image.stem}, equal to the golden model's, with no violation "
+                   f"of a time of the data sheet of {BOARDS[name].config.sdram}"}
 
 
 def netlist(name, image):
     """Tokens of the netlist after synthesis against the golden model's; an error if one differs."""
     found = check(name, image)
-    return found.as_dict() | {"how": "simulated: the gateware after synthesis, as cells of the FPGA with models of their behaviour; greedy "
-                                     "and sampled tokens equal to the golden model's"}
+    return found.as_dict() | {"how": "simulated: the gateware after synthesis, as cells of the FPGA with models of "
+                                     "their behaviour; greedy and sampled tokens equal to the golden model's"}
 
 
 def steps(models):
@@ -113,8 +116,10 @@ def steps(models):
     for name, images in MODELS.items():
         out[f"boards.units.{name}"] = (lambda name=name: units(name), ())
         for image in images:
-            out[f"boards.speed.{name}.{image}"] = (lambda name=name, image=image: speed(name, models(image)), (models(image),))
-        out[f"boards.netlist.{name}"] = (lambda name=name, image=images[0]: netlist(name, models(image)), (models(images[0]),))
+            out[f"boards.speed.{name}.{image}"] = (lambda name=name, image=image: speed(name, models(image)),
+                                                   (models(image),))
+        out[f"boards.netlist.{name}"] = (lambda name=name, image=images[0]: netlist(name, models(image)),
+                                         (models(images[0]),))
     name, image = LONG
     out[f"boards.long.{name}"] = (lambda: long_run(name, models(image)), (models(image),))
     return out
@@ -131,8 +136,8 @@ def tables(results):
         head = ["board", *KINDS.values(), "clock", "asked, MHz", "median", "least", "seeds met", "seconds"]
         rows = []
         for name, v in placed.items():
-            cells = [f"{v[f'{kind}.used']:,} ({v[f'{kind}.used'] / v[f'{kind}.available']:.0%})" if f"{kind}.used" in v else ""
-                     for kind in KINDS]
+            cells = [f"{v[f'{kind}.used']:,} ({v[f'{kind}.used'] / v[f'{kind}.available']:.0%})"
+                     if f"{kind}.used" in v else "" for kind in KINDS]
             for number, domain in enumerate(d for d in ("sync", "memory") if f"{d}.median.mhz" in v):
                 clocks = [f"{v[f'{domain}.{what}.mhz']:.1f}" for what in ("target", "median", "least")]
                 rows.append([*(["" for _ in (name, *cells)] if number else [name, *cells]), domain, *clocks,
@@ -145,21 +150,24 @@ def tables(results):
             v = results.get(f"boards.speed.{name}.{image}")
             if v:
                 scaled = f"{v['tokens_per_second'] * _scale(placed[name]):,.1f}" if name in placed else ""
-                rows.append([name, image, f"{v['weights'] / 1e6:.2f} M", f"{v['cycles_per_token']:,.0f}", f"{v['share']:.1%}",
-                             f"{v['share.deliverable']:.1%}" if v["share.deliverable"] else "", f"{v['tokens_per_second']:,.1f}", scaled,
-                             f"{v['roofline']:,.1f}"])
+                rows.append([name, image, f"{v['weights'] / 1e6:.2f} M", f"{v['cycles_per_token']:,.0f}",
+                             f"{v['share']:.1%}", f"{v['share.deliverable']:.1%}" if v["share.deliverable"] else "",
+                             f"{v['tokens_per_second']:,.1f}", scaled, f"{v['roofline']:,.1f}"])
     if rows:
         out["table.boards.speed"] = table(
-            ["board", "model", "weights", "cycles per token (simulated)", "share of the memory's peak", "of what it gives beside refresh",
-             "tokens/s at the built clock", "at the median Fmax", "roofline at the built clock"], rows)
+            ["board", "model", "weights", "cycles per token (simulated)", "share of the memory's peak",
+             "of what it gives beside refresh", "tokens/s at the built clock", "at the median Fmax",
+             "roofline at the built clock"], rows)
     checked = [v for key, v in results.items() if key.startswith("boards.netlist.")]
     if checked:
         out["table.boards.netlist"] = table(
             ["board", "model", "tokens compared", "cycles", "seconds: synthesis and compilation, run"],
-            [[v["board"], v["model"], v["tokens"], f"{v['cycles']:,}", f"{v['build_s']:.0f} + {v['run_s']:.0f}"] for v in checked])
+            [[v["board"], v["model"], v["tokens"], f"{v['cycles']:,}", f"{v['build_s']:.0f} + {v['run_s']:.0f}"]
+             for v in checked])
     for key, v in results.items():
         if key.startswith("boards.long."):
-            out["table.boards.long"] = (f"{v['cycles']:,} simulated cycles of generation on {key.rpartition('.')[2]}: {v['tokens']} tokens, "
+            out["table.boards.long"] = (f"{v['cycles']:,} simulated cycles of generation on "
+                                        f"{key.rpartition('.')[2]}: {v['tokens']} tokens, "
                                         "no violation of the memory's data sheet.")
     return out
 
@@ -185,8 +193,10 @@ def draw(results, folder):
         axes = figure.add_subplot()
         for domain, colour, marker in (("sync", COLOURS[0], "o"), ("memory", COLOURS[3], "s")):
             points = [(mhz, k) for k, v in enumerate(placed.values()) for mhz in v.get(f"{domain}.all.mhz", ())]
-            targets = [(v[f"{domain}.target.mhz"], k) for k, v in enumerate(placed.values()) if f"{domain}.target.mhz" in v]
-            axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, alpha=0.7, label=f"{domain}: a seed")
+            targets = [(v[f"{domain}.target.mhz"], k) for k, v in enumerate(placed.values())
+                       if f"{domain}.target.mhz" in v]
+            axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, alpha=0.7,
+                         label=f"{domain}: a seed")
             axes.scatter(*zip(*targets, strict=True), color=colour, marker="|", s=400, label=f"{domain}: asked for")
         axes.set_yticks(range(len(placed)), placed)
         axes.set_ylim(len(placed) - 0.4, -0.6)
@@ -205,7 +215,8 @@ def draw(results, folder):
         left = [0] * len(found)
         for number, unit in enumerate(names):
             widths = [units.get(unit, 0) for units in found.values()]
-            axes.barh(range(len(found)), widths, left=left, label=unit, color=COLOURS[number % len(COLOURS)], edgecolor="white")
+            axes.barh(range(len(found)), widths, left=left, label=unit, color=COLOURS[number % len(COLOURS)],
+                      edgecolor="white")
             left = [a + b for a, b in zip(left, widths, strict=True)]
         axes.set_yticks(range(len(found)), found)
         axes.invert_yaxis()

@@ -1,4 +1,6 @@
-"""Where the cycles of the memory port go, before the changes of docs/performance.md and now: its table and its plot."""
+"""Where the cycles of the memory port go, before the changes of docs/performance.md and now:
+its table and its plot.
+"""
 
 import json
 from pathlib import Path

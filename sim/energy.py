@@ -1,4 +1,5 @@
-"""Energy of a token, projected: what the simulated board counts, times published energies per event with their ranges.
+"""Energy of a token, projected: what the simulated board counts, times published energies per event
+with their ranges.
 
 Two runs of a board differ by some tokens, and so do their counts; the difference is that of the tokens alone.
 """
@@ -115,7 +116,8 @@ def unit_of(path):
 
 def run(config, model, tokens, **options):
     """(statistics, counts of the board) of one run from the start, on the board of a Config."""
-    with open_simulation(config, model, print, Demands(), preload=config.memory == "external", timing=options) as runtime:
+    with open_simulation(config, model, print, Demands(), preload=config.memory == "external",
+                         timing=options) as runtime:
         for _ in runtime.generate([1] * PROMPT, tokens, Sampling(0.8, 1)):
             pass
         board, statistics = runtime.board, runtime.statistics

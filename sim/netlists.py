@@ -112,8 +112,9 @@ def main(arguments=None):
     except (NetlistError, HostError, ConfigError, SynthesisError, ToolError, BoardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{result.board}: {result.tokens} tokens of {result.model} equal those of the golden model; {result.cycles} "
-          f"cycles of the netlist for {result.family} in {result.run_s:.0f} s, built in {result.build_s:.0f} s")
+    print(f"{result.board}: {result.tokens} tokens of {result.model} equal those of the golden model; "
+          f"{result.cycles} cycles of the netlist for {result.family} in {result.run_s:.0f} s, "
+          f"built in {result.build_s:.0f} s")
     return 0
 
 

@@ -91,8 +91,8 @@ def tables(f, syntheses):
     rows = [[key.split(".")[1], *(f[f"{key[:-len('.luts')]}.{kind}"] for kind in kinds)]
             for key in f if key.startswith("placed.") and key.endswith(".luts")]
     if rows:
-        out["table.placed"] = table(["form, C = 20", "LUTs", "per trit lane", "flip-flops", "MHz, median", "MHz, least"],
-                                    rows)
+        out["table.placed"] = table(["form, C = 20", "LUTs", "per trit lane", "flip-flops",
+                                     "MHz, median", "MHz, least"], rows)
     if "quality.gate" in f:
         out["table.quality"] = quality_table(f)
     if "lines.hw" in f:
@@ -147,10 +147,12 @@ def report(shown, syntheses):
     parts = [INTRODUCTION]
     for title, prefix, names in (
             ("Boards", "boards.place", ["table.boards.place", "picture.boards.clocks"]),
-            ("Speed of the boards", "boards.speed", ["table.boards.speed"]), ("A long run", "boards.long", ["table.boards.long"]),
+            ("Speed of the boards", "boards.speed", ["table.boards.speed"]),
+            ("A long run", "boards.long", ["table.boards.long"]),
             ("Netlists", "boards.netlist", ["table.boards.netlist"]),
             ("Units of the boards", "boards.units", ["picture.boards.units"]),
-            ("Speed of the presets", "speed", ["table.speed"]), ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
+            ("Speed of the presets", "speed", ["table.speed"]),
+            ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
             ("LUTs per trit lane of a row accumulator", "forms", ["table.forms"]),
             ("A row accumulator placed on ECP5", "placed", ["table.placed"]),
             ("Quality", "quality", ["table.quality"]), ("Lines of code", "lines", ["table.lines"])):

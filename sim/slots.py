@@ -1,4 +1,6 @@
-"""Speeds of builds with several slots: sequences side by side, prompts, and drafts; their tables in docs/performance.md."""
+"""Speeds of builds with several slots: sequences side by side, prompts, and drafts;
+their tables in docs/performance.md.
+"""
 
 from sterna.host.devices import open_runtime
 from sterna.host.model import Model
@@ -10,13 +12,15 @@ from sterna.sim.pages import table
 PRESETS = ("lanes10", "lanes40")
 DRAFTING = ("lanes40", (4, 8))
 TOKENS, PROMPT_TOKENS, DRAFT_TOKENS, SEED = 32, 64, 32, 1
-# What is made from the beginning alone, from a story that is told for the second time, and from a list that repeats itself.
-STORY = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her friends. "
-         "One day, she saw a big ")
+# What is made from the beginning alone, from a story that is told for the second time, and from a list that
+# repeats itself.
+STORY = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her "
+         "friends. One day, she saw a big ")
 TEXTS = {
     "a story": "Once upon a time",
     "a copied text": f"{STORY}red ball. She was very happy.\n{STORY}",
-    "a repetitive text": "Tom had a red ball. Tom had a blue ball. Tom had a red ball. Tom had a blue ball. Tom had a red ball. Tom had",
+    "a repetitive text": "Tom had a red ball. Tom had a blue ball. Tom had a red ball. Tom had a blue ball. "
+                         "Tom had a red ball. Tom had",
 }
 
 
@@ -31,7 +35,8 @@ def board_timing(timing):
 
 
 def _runtime(image, base, batch, timing):
-    return open_runtime(f"sim:{base},batch={batch}", Model(image), tell=print, preload=True, timing=board_timing(timing))
+    return open_runtime(f"sim:{base},batch={batch}", Model(image), tell=print, preload=True,
+                        timing=board_timing(timing))
 
 
 def speed(image, base, batch, timing):
@@ -55,14 +60,18 @@ def speed(image, base, batch, timing):
         read = runtime.statistics.prompt_usage
     return {"cycles_per_token": made.cycles_per_token, "tokens_per_second": clock_hz / made.cycles_per_token,
             "tokens_per_run": made.tokens_per_run, "share": made.share,
-            "prompt.cycles_per_token": read.cycles_per_token, "prompt.tokens_per_second": clock_hz / read.cycles_per_token,
+            "prompt.cycles_per_token": read.cycles_per_token,
+            "prompt.tokens_per_second": clock_hz / read.cycles_per_token,
             "prompt.tokens_per_run": read.tokens_per_run,
-            "how": f"the story model; cycles simulated; {TOKENS} tokens in each slot, temperature 0.8; a prompt of {PROMPT_TOKENS} "
-                   f"tokens; memory latency {timing[0]} cycles, refresh {timing[2]} of every {timing[1]}; tokens/s projected"}
+            "how": f"the story model; cycles simulated; {TOKENS} tokens in each slot, temperature 0.8; a prompt of "
+                   f"{PROMPT_TOKENS} tokens; memory latency {timing[0]} cycles, refresh {timing[2]} of every "
+                   f"{timing[1]}; tokens/s projected"}
 
 
 def drafts(image, base, batch, timing):
-    """Tokens per run and cycles per token of greedy texts with drafts of batch - 1 tokens, and without; the texts are equal."""
+    """Tokens per run and cycles per token of greedy texts with drafts of batch - 1 tokens, and without;
+    the texts are equal.
+    """
     out = {}
     with _runtime(image, base, batch, timing) as runtime:
         for number, text in enumerate(TEXTS.values()):
@@ -77,8 +86,8 @@ def drafts(image, base, batch, timing):
                 raise RuntimeError(f"the text with drafts differs from the one without: {plain} and {drafted}")
             out |= {f"{number}.tokens_per_run": usage.tokens_per_run,
                     f"{number}.speed_up": alone.cycles_per_token / usage.cycles_per_token}
-    return out | {"how": f"the story model, {DRAFT_TOKENS} greedy tokens, prompt lookup of {batch - 1} tokens; cycles simulated, without "
-                         "the way of the drafts over the link"}
+    return out | {"how": f"the story model, {DRAFT_TOKENS} greedy tokens, prompt lookup of {batch - 1} tokens; "
+                         "cycles simulated, without the way of the drafts over the link"}
 
 
 def builds():
@@ -89,7 +98,8 @@ def builds():
 def tables(results):
     """Markdown by name (dict of str), of what is there of the figures: ``results`` are values by step."""
     out = {}
-    speeds = {build: results[f"slots.{name_of(*build)}"] for build in builds() if f"slots.{name_of(*build)}" in results}
+    speeds = {build: results[f"slots.{name_of(*build)}"] for build in builds()
+              if f"slots.{name_of(*build)}" in results}
     speeds = {build: values for build, values in speeds.items() if (build[0], 1) in speeds}
     if speeds:
         out["table.slots"] = _speeds(speeds)
@@ -99,7 +109,8 @@ def tables(results):
         head = ["greedy text behind", *(words for batch in drafted
                                         for words in (f"B = {batch}: tokens per run", f"B = {batch}: speed-up"))]
         out["table.drafts"] = table(head, [
-            [text, *(f"{v[f'{number}.{kind}']:.2f}" for v in drafted.values() for kind in ("tokens_per_run", "speed_up"))]
+            [text, *(f"{v[f'{number}.{kind}']:.2f}" for v in drafted.values()
+                     for kind in ("tokens_per_run", "speed_up"))]
             for number, text in enumerate(TEXTS)])
     return out
 
@@ -112,5 +123,5 @@ def _speeds(values):
         rows.append([base, batch, f"{v['tokens_per_second']:,.0f}", f"{v['tokens_per_second'] / one / batch:.1%}",
                      f"{v['share']:.1%}", f"{v['prompt.tokens_per_second']:,.0f}",
                      f"{v['prompt.tokens_per_second'] / one / batch:.1%}"])
-    return table(["preset", "B", "tokens/s made, all slots", "of B times those of one", "share", "tokens/s of a prompt",
-                  "of B times the making"], rows)
+    return table(["preset", "B", "tokens/s made, all slots", "of B times those of one", "share",
+                  "tokens/s of a prompt", "of B times the making"], rows)

@@ -31,12 +31,12 @@ def bauds(text):
 def check_arguments(device, rates, memory):
     """UsageError for what cannot be; returns the Config of a simulated board or None."""
     if not device or not is_hardware(device):
-        raise UsageError(f"--device {device}: give a serial port, socket://HOST:PORT or sim:BOARD: nothing else has a "
-                         "link")
+        raise UsageError(f"--device {device}: give a serial port, socket://HOST:PORT or sim:BOARD: "
+                         "nothing else has a link")
     config = simulated_config(device)
     if config is None and len(rates) > 1:
-        raise UsageError(f"--baud {','.join(map(str, rates))}: the rate of a board is fixed in its bitstream: give that "
-                         "one (several are for sim:BOARD, which then gets a line of each)")
+        raise UsageError(f"--baud {','.join(map(str, rates))}: the rate of a board is fixed in its bitstream: give "
+                         "that one (several are for sim:BOARD, which then gets a line of each)")
     if config:
         from sterna.hw.link.uart import BitClock
         for rate in rates:
@@ -70,8 +70,8 @@ def doctor(
     device: Annotated[str, typer.Option("--device", help="Serial port or URL; or sim:BOARD, sim:PRESET, sim.",
                                         show_default=False)],
     baud: Annotated[str, typer.Option("--baud", help="Bits per second of a serial port, 1000000 if it is not given. "
-                                      "For sim:BOARD: rates with commas; the link is checked again behind a simulated "
-                                      "line of each.", show_default=False)] = "",
+                                      "For sim:BOARD: rates with commas; the link is checked again behind a "
+                                      "simulated line of each.", show_default=False)] = "",
     memory: Annotated[str, typer.Option("--memory", help="What of the model memory is tested: quick (128 KB over the "
                                         "line), full (all of it, twice), BEGIN:END in bytes, or none.")] = "quick",
     halt: Annotated[bool, typer.Option("--halt", help="End what the device runs; without it a busy one is left "

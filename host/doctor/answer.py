@@ -1,4 +1,6 @@
-"""Known answers: a tiny model of random weights on the device, its tokens beside the golden model's, and its counters."""
+"""Known answers: a tiny model of random weights on the device, its tokens beside the golden model's,
+and its counters.
+"""
 
 import time
 from contextlib import contextmanager
@@ -105,7 +107,8 @@ def speed_check(runtime, known):
     if not (port and busy and counters["runs"]):
         return judged("counters", False, f"{total} cycles, {port} words from the memory, {busy} of the array, "
                       f"{counters['runs']} runs: none may be 0", **values)
-    # In every cycle of a token the array has a product, in which it may stall, or is idle; the memory waits for one cause.
+    # In every cycle of a token the array has a product, in which it may stall, or is idle; the memory waits
+    # for one cause.
     if busy + idle != total or stalls > busy or held > total:
         return judged("counters", False, f"{total} cycles do not fit array {busy} + idle {idle}, stalls {stalls} and "
                       f"memory held {held}", **values)

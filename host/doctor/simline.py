@@ -1,4 +1,5 @@
-"""The link of a simulated board at several rates: for each of them a serial line and a USB bridge, modelled bit by bit.
+"""The link of a simulated board at several rates: for each of them a serial line and a USB bridge,
+modelled bit by bit.
 
 The times are those of the simulated line, out of its log, and not of this machine's clock.
 """

@@ -94,7 +94,9 @@ class SerialTransport:
 
 
 def _hurry(port):
-    """Asks the driver not to keep received bytes back: an FTDI chip waits 16 ms for more of them otherwise, 1 ms then."""
+    """Asks the driver not to keep received bytes back:
+    an FTDI chip waits 16 ms for more of them otherwise, 1 ms then.
+    """
     with contextlib.suppress(AttributeError, NotImplementedError, ValueError, OSError):  # not every port can do it
         port.set_low_latency_mode(True)
 

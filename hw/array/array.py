@@ -20,11 +20,12 @@ class Product(data.Struct):
 
 
 class TernaryArray(wiring.Component):
-    """acc[s][i] = sum over j of code[s][j] * trit[i][j] for the rows i of a matrix, in order, and all slots s at once.
+    """acc[s][i] = sum over j of code[s][j] * trit[i][j] for the rows i of a matrix, in order,
+    and all slots s at once.
 
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed
-    with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / gcd(R, V)) cycles when tiles arrive every
-    cycle. One more product may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has
+    with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / gcd(R, V)) cycles when tiles arrive
+    every cycle. One more product may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has
     entered it never stalls: a tile starts only when the row queue can take it. Accumulators hold 16512 columns;
     models stay below 2^21 (docs/numerics.md, section 4).
 
@@ -116,7 +117,8 @@ class TernaryArray(wiring.Component):
         of_tile, phase_after = Cat(last_tile, groups, need), Signal.like(phase)
         m.d.comb += phase_after.eq((phase + per_tile) % per_word)
         if cfg.slow:
-            m.d.comb += [of_tile.eq(tile(left, phase, "here")), first_chunk.eq(chunk == 0), last_chunk.eq(chunk == chunks)]
+            m.d.comb += [of_tile.eq(tile(left, phase, "here")), first_chunk.eq(chunk == 0),
+                         last_chunk.eq(chunk == chunks)]
         else:
             # Found a tile and a chunk ahead.
             with m.If(enter):
@@ -128,8 +130,8 @@ class TernaryArray(wiring.Component):
                 m.d.sync += [of_tile.eq(tile(next_rows, 0, "next")), first_chunk.eq(1),
                              last_chunk.eq(next_chunks == 1)]
         if cfg.slow:
-            # `need` is known late. Any tile finds room where this is said; behind the start of a tile, when the queue is
-            # nearly full, it is said a cycle late.
+            # `need` is known late. Any tile finds room where this is said; behind the start of a tile, when the queue
+            # is nearly full, it is said a cycle late.
             room = Signal(init=1)
             most = max(begun)
             m.d.sync += room.eq(Mux(enter & first_chunk, credit >= 2 * most, credit >= most))

@@ -1,4 +1,6 @@
-"""What makes a board: the FPGA's pins as amaranth-boards knows them, a configuration, and a rate of the serial line."""
+"""What makes a board: the FPGA's pins as amaranth-boards knows them, a configuration,
+and a rate of the serial line.
+"""
 
 import importlib
 from dataclasses import dataclass
@@ -13,8 +15,8 @@ class Board:
     Attributes
     ----------
     config : Config
-        Of the name of the board; ``clock_hz`` is the clock that is built, and ``sdram`` the smallest chip that the board is sold
-        with.
+        Of the name of the board; ``clock_hz`` is the clock that is built, and ``sdram`` the smallest chip that the
+        board is sold with.
     platform : str
         "module:Class" of the amaranth-boards platform.
     top : str

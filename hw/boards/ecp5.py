@@ -31,18 +31,19 @@ def pll_settings(input_hz, *clocks_hz):
                 vco = input_hz / divider * feedback * first
                 dividers = [round(vco / hz) for hz in clocks_hz]
                 if (VCO_HZ[0] <= vco <= VCO_HZ[1] and dividers[0] == first and max(dividers) <= 128
-                        and all(abs(vco / d / hz - 1) < TOLERANCE for d, hz in zip(dividers, clocks_hz, strict=True))):
+                        and all(abs(vco / d / hz - 1) < TOLERANCE
+                                for d, hz in zip(dividers, clocks_hz, strict=True))):
                     return divider, feedback, dividers
-    raise NoPll(f"no PLL setting makes {', '.join(f'{hz / 1e6:g}' for hz in clocks_hz)} MHz of {input_hz / 1e6:g} MHz: "
-                "use clocks that divide one frequency between 400 and 800 MHz")
+    raise NoPll(f"no PLL setting makes {', '.join(f'{hz / 1e6:g}' for hz in clocks_hz)} MHz of "
+                f"{input_hz / 1e6:g} MHz: use clocks that divide one frequency between 400 and 800 MHz")
 
 
 def chip_phase(chip, memory_hz, steps):
-    """By how many of ``steps`` per period the chip's clock follows the controller's: the middle between the latest that
-    lets data reach the input register in time and the earliest that lets them stay until it has taken them.
+    """By how many of ``steps`` per period the chip's clock follows the controller's: the middle between the latest
+    that lets data reach the input register in time and the earliest that lets them stay until it has taken them.
 
-    Data are taken two edges of the controller behind the chip's last edge. With delays d of pad, clock and board that are
-    the same for all lines, they are there from phase + t_ac + d - period, and until phase + t_oh + d of it.
+    Data are taken two edges of the controller behind the chip's last edge. With delays d of pad, clock and board that
+    are the same for all lines, they are there from phase + t_ac + d - period, and until phase + t_oh + d of it.
     """
     period, pads = 1e9 / memory_hz, 4.0  # ns; out through one pad, back through another, and the board between them
     access = chip.t_ac2 if chip.cas_latency(memory_hz) == 2 else chip.t_ac3
@@ -52,8 +53,8 @@ def chip_phase(chip, memory_hz, steps):
 
 
 class Clocks(Elaboratable):
-    """Domains ``sync``, ``memory`` and ``chip`` (the clock that the chip gets) of the board's oscillator, held in reset until
-    the PLL has locked.
+    """Domains ``sync``, ``memory`` and ``chip`` (the clock that the chip gets) of the board's oscillator, held in
+    reset until the PLL has locked.
     """
 
     def __init__(self, config, oscillator_hz):
@@ -76,8 +77,9 @@ class Clocks(Elaboratable):
             p_CLKOS_ENABLE="ENABLED", p_CLKOS_DIV=sync, p_CLKOS_CPHASE=memory - 1, p_CLKOS_FPHASE=0,
             p_CLKOS2_ENABLE="ENABLED", p_CLKOS2_DIV=memory, p_CLKOS2_CPHASE=memory - 1 + phase, p_CLKOS2_FPHASE=0,
             i_CLKI=oscillator, i_CLKFB=ClockSignal("memory"), i_RST=Const(0), i_STDBY=Const(0),
-            i_PHASESEL0=Const(0), i_PHASESEL1=Const(0), i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0),
-            i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0), i_ENCLKOS=Const(0), i_ENCLKOS2=Const(0),
+            i_PHASESEL0=Const(0), i_PHASESEL1=Const(0), i_PHASEDIR=Const(0), i_PHASESTEP=Const(0),
+            i_PHASELOADREG=Const(0), i_PLLWAKESYNC=Const(0),
+            i_ENCLKOP=Const(0), i_ENCLKOS=Const(0), i_ENCLKOS2=Const(0),
             o_CLKOP=ClockSignal("memory"), o_CLKOS=ClockSignal("sync"), o_CLKOS2=ClockSignal("chip"), o_LOCK=locked)
         for domain in ("sync", "memory"):
             m.submodules[f"{domain}_reset"] = ResetSynchronizer(~locked, domain=domain)
@@ -107,8 +109,8 @@ class SdramTop(Elaboratable):
             m.d.comb += high.o.eq(1)
 
         port = _raw(platform, "sdram", 0)
-        pins, outputs = soc.pins, {"clk_en": "cke", "cs": "cs_n", "we": "we_n", "ras": "ras_n", "cas": "cas_n", "ba": "ba",
-                                   "a": "a", "dqm": "dqm"}
+        pins, outputs = soc.pins, {"clk_en": "cke", "cs": "cs_n", "we": "we_n", "ras": "ras_n", "cas": "cas_n",
+                                   "ba": "ba", "a": "a", "dqm": "dqm"}
         for name, pin in outputs.items():
             if not hasattr(port, name):
                 continue  # tied on the board

@@ -24,8 +24,8 @@ def pll_settings(input_hz, clock_hz):
 class SpramTop(Elaboratable):
     """The gateware of a board with an iCE40 UP5K: a ``Soc`` with memory on chip that starts from the board's flash.
 
-    The PLL takes some microseconds to lock, and ``FlashBoot`` some more before the first byte moves, so nothing reads a
-    block RAM in the 3 us behind the configuration, in which those of the iCE40 read as zeros.
+    The PLL takes some microseconds to lock, and ``FlashBoot`` some more before the first byte moves, so nothing reads
+    a block RAM in the 3 us behind the configuration, in which those of the iCE40 read as zeros.
     """
 
     def __init__(self, board):
@@ -38,8 +38,8 @@ class SpramTop(Elaboratable):
         divf, divq = pll_settings(platform.default_clk_frequency, config.clock_hz)
         locked = Signal()
         m.submodules.pll = Instance(
-            "SB_PLL40_PAD", p_FEEDBACK_PATH="SIMPLE", p_DIVR=Const(0, 4), p_DIVF=Const(divf, 7), p_DIVQ=Const(divq, 3),
-            p_FILTER_RANGE=Const(1, 3), p_PLLOUT_SELECT="GENCLK",
+            "SB_PLL40_PAD", p_FEEDBACK_PATH="SIMPLE", p_DIVR=Const(0, 4), p_DIVF=Const(divf, 7),
+            p_DIVQ=Const(divq, 3), p_FILTER_RANGE=Const(1, 3), p_PLLOUT_SELECT="GENCLK",
             i_PACKAGEPIN=platform.request(platform.default_clk, dir="-").io, i_RESETB=Const(1), i_BYPASS=Const(0),
             o_PLLOUTGLOBAL=ClockSignal(), o_LOCK=locked)
         m.submodules.reset = ResetSynchronizer(~locked)

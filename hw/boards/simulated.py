@@ -58,8 +58,9 @@ class SimulatedBoard(wiring.Component):
     data_payload [8 P], data_valid, data_ready : words read, inputs, in the order of the commands
     write_address [A], write_data [8 P], write_mask [P], write_valid, write_ready : words to write; bit k = byte k
     refreshing : input, the memory cannot deliver in this cycle
-    cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``, in place
-        of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock of its own
+    cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``,
+        in place of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock
+        of its own
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector

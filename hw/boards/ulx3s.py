@@ -1,7 +1,7 @@
 """ULX3S of Radiona: a Lattice ECP5 with 32 or 64 MB of SDR SDRAM, its serial line through an FTDI FT231X.
 
-The chips are the slowest ones that these boards are sold with (AS4C16M16SA-7, IS42S16160G-7, W9825G6KH-6 ...). A build for 32 MB works
-with 64, too.
+The chips are the slowest ones that these boards are sold with (AS4C16M16SA-7, IS42S16160G-7, W9825G6KH-6 ...). A
+build for 32 MB works with 64, too.
 """
 
 from dataclasses import replace
@@ -19,8 +19,8 @@ CONFIG = Config(
 
 def _board(size, suffix="", **changes):
     return Board(config=replace(CONFIG, name=f"ulx3s-{size}{suffix}", **changes),
-                 platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform", top="sterna.hw.boards.ecp5:SdramTop",
-                 programmer=("--board", "ulx3s"),
+                 platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform",
+                 top="sterna.hw.boards.ecp5:SdramTop", programmer=("--board", "ulx3s"),
                  tied_high=(("esp32", 0, "gpio0"),))  # or the ESP32 on the board may take the FPGA for its own
 
 

@@ -23,14 +23,14 @@ class FlashBoot(wiring.Component):
     transport.
 
     The flash holds, from ``offset`` on, a magic, the number of bytes behind it, which only programs read, and frames
-    of docs/protocol.md as a host sends them, up to an empty frame (``sterna.host.flash``). Without the magic, as in an
-    empty flash, the transport has the accelerator after some microseconds, and no byte of the flash has reached it. It
-    also has it when 256 bytes hold no delimiter, as where a flash was not written to the end.
+    of docs/protocol.md as a host sends them, up to an empty frame (``sterna.host.flash``). Without the magic, as in
+    an empty flash, the transport has the accelerator after some microseconds, and no byte of the flash has reached
+    it. It also has it when 256 bytes hold no delimiter, as where a flash was not written to the end.
 
     A flash that has configured an iCE40 sleeps. It is woken (0xAB) and given 5 us; then one READ (0x03) takes all
     bytes at half the clock, in mode 0: a byte every 16 cycles. A full frame takes 3872 cycles to arrive and less than
-    900 to be executed (``FrameExecutor``), so none finds the buffers taken. Replies are dropped until 256 bytes behind
-    the end have passed, when the last one is over. What a host sends meanwhile is lost, and it sends it again.
+    900 to be executed (``FrameExecutor``), so none finds the buffers taken. Replies are dropped until 256 bytes
+    behind the end have passed, when the last one is over. What a host sends meanwhile is lost, and it sends it again.
 
     Parameters
     ----------

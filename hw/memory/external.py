@@ -21,7 +21,8 @@ class Gather(wiring.Component):
 
     def __init__(self, count):
         self._count = count
-        super().__init__({"input": In(stream.Signature(DATA_BITS)), "output": Out(stream.Signature(DATA_BITS * count))})
+        super().__init__({"input": In(stream.Signature(DATA_BITS)),
+                          "output": Out(stream.Signature(DATA_BITS * count))})
 
     def elaborate(self, platform):
         m = Module()
@@ -40,8 +41,8 @@ class SdramMemory(wiring.Component):
         port (sync) -- reads and writes in one order --> crossing --> controller --> pins (memory)
         port (sync) <-- crossing <------- words of the port <--- gathered words of 16 bits
 
-    Reads and writes share one crossing, so a read sees the writes accepted before it. While both wait, writes go first.
-    The accelerator takes a word of the port in every cycle and the chip gives fewer, so none is lost.
+    Reads and writes share one crossing, so a read sees the writes accepted before it. While both wait, writes go
+    first. The accelerator takes a word of the port in every cycle and the chip gives fewer, so none is lost.
 
     Throughput: that of the controller. Latency: its own, about 4 cycles of its clock there and 3 of the accelerator's
     back. Back-pressure: 9 requests wait in the crossing.
@@ -82,7 +83,8 @@ class SdramMemory(wiring.Component):
         number_bits = count.bit_length() - 1  # of the words of 16 bits within one of the port
         m.d.comb += [
             request.payload.write.eq(port.write.valid),
-            request.payload.address.eq(Mux(port.write.valid, port.write.payload.address, reads.address) << number_bits),
+            request.payload.address.eq(
+                Mux(port.write.valid, port.write.payload.address, reads.address) << number_bits),
             request.payload.length.eq(reads.length << number_bits),
             request.payload.data.eq(port.write.payload.data), request.payload.mask.eq(port.write.payload.mask),
             request.valid.eq(port.write.valid | port.read_command.valid),

@@ -44,8 +44,8 @@ class ShiftQueue(wiring.Component):
 
 
 class Second(wiring.Signature):
-    """The word behind the one that a stream of words of P bytes offers: a consumer that takes that one may ``take`` this
-    one with it, if ``valid``.
+    """The word behind the one that a stream of words of P bytes offers: a consumer that takes that one may ``take``
+    this one with it, if ``valid``.
     """
 
     def __init__(self, port_bytes):
@@ -154,7 +154,8 @@ class Fetch(wiring.Component):
             m.d.comb += [half.w_data.eq(arriving.payload), half.w_en.eq(arriving.valid & writes),
                          half.r_en.eq(Mux(reads, words.ready, second.take))]
         m.d.comb += [
-            words.payload.eq(Mux(read_odd, odd.r_data, even.r_data)), words.valid.eq(Mux(read_odd, odd.r_rdy, even.r_rdy)),
+            words.payload.eq(Mux(read_odd, odd.r_data, even.r_data)),
+            words.valid.eq(Mux(read_odd, odd.r_rdy, even.r_rdy)),
             second.payload.eq(Mux(read_odd, even.r_data, odd.r_data)), second.valid.eq(even.r_rdy & odd.r_rdy),
         ]
         m.d.sync += [write_odd.eq(write_odd ^ arriving.valid), read_odd.eq(read_odd ^ (leaves & ~second.take))]

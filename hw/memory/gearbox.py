@@ -14,8 +14,8 @@ class Gearbox(wiring.Component):
 
     When P = T a word is a tile. Otherwise a shift register of P + T bytes gives a tile whenever it holds T bytes and
     takes a word only when the next tile needs it, so it never reaches into the section behind. Up to one tile and one
-    word per cycle or, where T > P, two words: then a tile per cycle as long as T <= 2 P. ``drop``, with the last tile of
-    a section, forgets what is left of the last word.
+    word per cycle or, where T > P, two words: then a tile per cycle as long as T <= 2 P. ``drop``, with the last tile
+    of a section, forgets what is left of the last word.
 
     Members
     -------

@@ -18,8 +18,8 @@ ALL_BANKS = 1 << 10  # address bit A10 of PRECHARGE
 
 class SdramPins(wiring.Signature):
     """What a controller drives and reads. A board has one more register at each pin, in both directions; between them
-    the chip has the controller's clock: it samples at the end of the cycle in which these values stand at the pins, and
-    a word that it drives is taken at the end of a cycle, too.
+    the chip has the controller's clock: it samples at the end of the cycle in which these values stand at the pins,
+    and a word that it drives is taken at the end of a cycle, too.
     """
 
     def __init__(self, row_bits):
@@ -67,16 +67,16 @@ class SdramController(wiring.Component):
 
         requests --> cut at the page's end --> next: its row is opened --> current: READ or WRITE per cycle --> pins
 
-    Every READ and WRITE moves one word (burst length 1), so commands for rows take single cycles between them: the row
-    of the next run is opened while the current one is read, if they are in different banks. Pages follow each other
-    from bank to bank, so a sequential stream of long reads loses 2 / 2^column_bits to rows, and about
+    Every READ and WRITE moves one word (burst length 1), so commands for rows take single cycles between them: the
+    row of the next run is opened while the current one is read, if they are in different banks. Pages follow each
+    other from bank to bank, so a sequential stream of long reads loses 2 / 2^column_bits to rows, and about
     (4 t_rfc + t_rp + t_rcd + 12 cycles) / (4 t_refresh) to REFRESHes, of which four are done together.
 
     Two timers, of t_ras and of t_wr, serve all banks: the row of any bank is closed no earlier than they allow.
 
-    Throughput: a word per cycle within a run; a request per 4 cycles. Latency: 10 + CAS latency cycles from an accepted
-    request, its row open and nothing before it, to its first word. Back-pressure: one request waits behind the two
-    runs; words that were read are not held back. During initialisation nothing goes on.
+    Throughput: a word per cycle within a run; a request per 4 cycles. Latency: 10 + CAS latency cycles from an
+    accepted request, its row open and nothing before it, to its first word. Back-pressure: one request waits behind
+    the two runs; words that were read are not held back. During initialisation nothing goes on.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ class SdramController(wiring.Component):
         with m.If(issue & current.write):
             m.d.sync += written.start(t["t_wr"])
 
-        # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only closed
-        # here, t_rp before it is opened again, or for REFRESH.
+        # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only
+        # closed here, t_rp before it is opened again, or for REFRESH.
         assert t["t_rrd"] <= t["t_rcd"] + 2
         hit, bank_open, may_close = Signal(), Signal(), Signal()
         wait = _Timer(m, "wait", max(t["t_rcd"], t["t_rp"]))
@@ -282,5 +282,6 @@ class SdramController(wiring.Component):
             with m.If(more):
                 m.d.sync += run.count.eq(-run.column[:8])
         with m.Elif(runs.ready):
-            m.d.sync += [held.eq(crosses), crosses.eq(0), page.eq(page + 1), run.column.eq(0), run.count.eq(behind[:8])]
+            m.d.sync += [held.eq(crosses), crosses.eq(0), page.eq(page + 1), run.column.eq(0),
+                         run.count.eq(behind[:8])]
         return runs

@@ -195,11 +195,10 @@ class VectorEngine(wiring.Component):
     One beat per cycle, with three cycles of setup between operations; a beat is written `Stages.write` = 15 cycles
     after its issue. A dependent operation (``wait``) issues 20 cycles after the one it waits for, 21 + log2 V after a
     peak. An operation of few beats is followed by the next after 16 cycles at the earliest. RANDOM gives a beat every
-    2 V cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 16. With a slow clock the
-    pipeline is shorter: 10 and 14 cycles, and 11 where it is 16. With a `compact`
-    configuration an operand from a queue takes 3 cycles at least (`SerialFromInt`).
-    Back-pressure: without an operand no beat is issued; if the store takes no beat, the whole engine stands still
-    in that cycle.
+    2 V cycles. Sums into the partial sums pause after every 64 / V beats if that is less than 16. With a slow clock
+    the pipeline is shorter: 10 and 14 cycles, and 11 where it is 16. With a `compact` configuration an operand from a
+    queue takes 3 cycles at least (`SerialFromInt`). Back-pressure: without an operand no beat is issued; if the store
+    takes no beat, the whole engine stands still in that cycle.
 
     Parameters
     ----------

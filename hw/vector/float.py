@@ -154,8 +154,8 @@ class Multiplier(wiring.Component):
     """MUL(a, b), or the code of the unrounded product (docs/numerics.md, section 4).
 
     Latency 2 cycles: 16 x 16 product; rounding. ``pipelined``, it is 3, with a register in the rounding. A code
-    leaves as an fp24 number with exponent field 128, its sign, and its magnitude in fraction bits 14:8; adding zero to
-    it changes nothing, so it passes the adder behind this unit.
+    leaves as an fp24 number with exponent field 128, its sign, and its magnitude in fraction bits 14:8; adding zero
+    to it changes nothing, so it passes the adder behind this unit.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ class Multiplier(wiring.Component):
         doubled = Signal(9)
         zero = Const(0, 1)
         if self._pipelined:
-            # The hidden bits are 1 there, of a zero as well. Less the bias of 127, plus 1 for a product of 2 and more:
-            # -127 is 11_1000_0001, -126 is 11_1000_0010.
+            # The hidden bits are 1 there, of a zero as well. Less the bias of 127, plus 1 for a product of 2 and
+            # more: -127 is 11_1000_0001, -126 is 11_1000_0010.
             zero = Signal(name="zero_operand")
             m.d.sync += zero.eq(~(self.a[15:23].any() & self.b[15:23].any()))
             bias = Cat(~top, top, Const(0b11100000, 8))
@@ -344,7 +344,8 @@ class Adder(wiring.Component):
         m.d.comb += rounded.eq(
             Cat(normal3[4:19], exponent3) + Cat(Const(0, 15), ~taken3, Const(-1, 10 - len(taken3))) + up)
         under = None
-        if self._pipelined:  # without the carry chain: the field is exponent3 - 1 - taken3 and the carry of the fraction
+        if self._pipelined:
+            # Without the carry chain: the field is exponent3 - 1 - taken3 and the carry of the fraction.
             carry = normal3[4:19].all() & up
             low, small = exponent3[:3], ~exponent3[3:9].any()
             under = ~normal3[19] | exponent3[9] | (small & (low <= taken3)) | (~carry & Mux(

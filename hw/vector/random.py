@@ -20,8 +20,8 @@ def _members(lanes, row_bits):
 class RandomUnit(wiring.Component):
     """bits = mix(key + row) for ascending rows, V per beat; key = mix(seed ^ mix(position)).
 
-    ``Ring`` s beside each other: ring k of n computes the rows k, n + k, 2 n + k ... of a beat. A beat comes every 2 V / n
-    cycles, the first one 2 V / n + 3 cycles after ``restart``. A new key takes 10 cycles.
+    ``Ring`` s beside each other: ring k of n computes the rows k, n + k, 2 n + k ... of a beat. A beat comes
+    every 2 V / n cycles, the first one 2 V / n + 3 cycles after ``restart``. A new key takes 10 cycles.
 
     Parameters
     ----------
@@ -30,7 +30,8 @@ class RandomUnit(wiring.Component):
     row_bits : int
         Width of a row index.
     rings : int
-        n; divides V. By default what keeps a beat within 4 cycles: the operations of a sampled row take about as long.
+        n; divides V. By default what keeps a beat within 4 cycles: the operations of a sampled row take
+        about as long.
 
     Members
     -------
@@ -168,7 +169,8 @@ class Ring(wiring.Component):
                 insert_key.eq(key_steps[1]),
             ]
         with m.If(self.restart | self.rekey):
-            m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0), row.eq(Mux(self.rekey, 0, self.row + self._first))]
+            m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0),
+                         row.eq(Mux(self.rekey, 0, self.row + self._first))]
         with m.If(self.rekey):
             m.d.sync += [key.eq(self.position), key_steps.eq(2), insert_key.eq(1)]
         return m

@@ -172,7 +172,8 @@ class Slot(wiring.Component):
         # A next operation may set its kinds before the last beat of the present one loads its operands.
         late = self._stages.load - 1
         kind_a, kind_b, kind_c, loading = (delayed(m, value, late, name) for name, value in (
-            ("kind_a", fields.a_kind), ("kind_b", fields.b_kind), ("kind_c", fields.c_kind), ("loading", control.loads)))
+            ("kind_a", fields.a_kind), ("kind_b", fields.b_kind), ("kind_c", fields.c_kind),
+            ("loading", control.loads)))
         stored = [delayed(m, word, late, f"stored{k}") for k, word in enumerate(stored)]
         scalar = delayed(m, scalar, late, "scalar")
         a, b, c = ([Signal(24, name=f"{name}_{lane}") for lane in range(lanes)] for name in "abc")

@@ -48,8 +48,8 @@ class TableUnit(wiring.Component):
     """Replaces the operands of r = a b + c by those of a table function.
 
     One register (the synchronous read of the ROM), ``pipelined`` three (before and behind it as well); what is behind
-    the last one is combinational, to be registered by the user. Throughput one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of
-    2^-126), so only the flush below 1 is built.
+    the last one is combinational, to be registered by the user. Throughput one argument per cycle. Scaling cannot
+    exceed exponent field 255 (the largest is 253, RECIP of 2^-126), so only the flush below 1 is built.
 
     Parameters
     ----------

@@ -199,8 +199,8 @@ def read_trace(path, lanes):
     `values` is an int8 array of codes if `is_code`, else a uint32 array of fp24 bit patterns; both have the padding
     of the last beat. A vector that was cut off at the end is left out.
 
-    With B > 1 `lanes` is B V, those of all slots, and each beat has the V lanes of slot 0, then those of slot 1, and so
-    on: ``values.reshape(-1, B, V)`` are beats, slots and lanes.
+    With B > 1 `lanes` is B V, those of all slots, and each beat has the V lanes of slot 0, then those of slot 1, and
+    so on: ``values.reshape(-1, B, V)`` are beats, slots and lanes.
     """
     record = np.dtype([("flags", "u1"), ("values", "u1", (lanes, 3)), ("codes", "i1", (lanes,))])
     raw = Path(path).read_bytes()

@@ -90,11 +90,13 @@ def _clocked(members, memory_clock):
         (inputs if member.flow == In else outputs)[name] = Shape.cast(member.shape).width
     direct = {"dq_i"} & inputs.keys()  # it has a register at its pin already, perhaps of another clock
     clocks = ["clk", *["memory_clk", "memory_rst"][:2 * memory_clock]]
-    ports = [*(f"input {name}" for name in clocks), *(f"input [{width - 1}:0] {name}" for name, width in inputs.items()),
+    ports = [*(f"input {name}" for name in clocks),
+             *(f"input [{width - 1}:0] {name}" for name, width in inputs.items()),
              *(f"output [{width - 1}:0] {name}" for name, width in outputs.items())]
     held = [name for name in inputs if name not in direct]
     registers = "".join(f"  reg [{inputs[name] - 1}:0] {name}_held;\n" for name in held)
     loads = "".join(f"    {name}_held <= {name};\n" for name in held)
-    wires = [*(f".{name}({name})" for name in (*clocks, *direct, *outputs)), *(f".{name}({name}_held)" for name in held)]
+    wires = [*(f".{name}({name})" for name in (*clocks, *direct, *outputs)),
+             *(f".{name}({name}_held)" for name in held)]
     return (f"\nmodule {TOP}({', '.join(ports)});\n{registers}  always @(posedge clk) begin\n{loads}  end\n"
             f"  {simulated.TOP} board({', '.join(wires)});\nendmodule\n")

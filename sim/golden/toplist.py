@@ -1,6 +1,7 @@
 """Top-k and top-p: which of the best rows take part, and which of them wins (docs/numerics.md, section 8).
 
-The weights need no function of the C library: their tables come from 50-digit decimal arithmetic, as those of `tables`.
+The weights need no function of the C library: their tables come from 50-digit decimal arithmetic, as
+those of `tables`.
 """
 
 import functools

@@ -131,8 +131,8 @@ def test_model_too_large_for_the_device(folder):
         check(sterna("generate", "-m", folder, "-p", "x", "--device", url), "vector memory: ")
 
 
-@pytest.mark.parametrize("byte, message", [(4, "protocol version 99"), (5, "isa version 99"), (6, "numerics version 99"),
-                                           (0, "is no Sterna device")])
+@pytest.mark.parametrize("byte, message", [(4, "protocol version 99"), (5, "isa version 99"),
+                                           (6, "numerics version 99"), (0, "is no Sterna device")])
 def test_device_of_another_version(folder, byte, message):
     device = GoldenDevice(Model(folder).packed)
     device.hello[byte] = 99

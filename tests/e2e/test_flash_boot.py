@@ -50,7 +50,9 @@ def test_nothing_is_uploaded(flash, capsys):
 
 
 def test_stands_alone(flash):
-    """The program and the constants came from the flash too: a host that loads nothing at all gets golden's tokens."""
+    """The program and the constants came from the flash too:
+    a host that loads nothing at all gets golden's tokens.
+    """
     prompt, count = [1, 5, 2], 10
     image = Image.load(TINY)
     with SimulatedBoard(CONFIG, flash=flash, seed=seed(), line=Line(baud=1_000_000)) as board:

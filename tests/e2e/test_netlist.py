@@ -1,6 +1,7 @@
 """The netlist after synthesis generates the tokens of the golden model.
 
-Here that of the small board, a minute; those of all boards, with trained models: `make results` (`sterna.sim.netlists`).
+Here that of the small board, a minute; those of all boards, with trained models:
+`make results` (`sterna.sim.netlists`).
 """
 
 import numpy as np

@@ -42,8 +42,8 @@ def share_of_line(log, config, baud):
     return sum(acked.values()) * BITS_PER_BYTE / ((end - begin) / config.clock_hz * baud)
 
 
-# Rate, geometry, latency timer in us, error of the clock in ppm: a board with an FT2232H and its latency timer at 1 ms.
-# The clocks of the two ends are apart by as much as a UART has to bear.
+# Rate, geometry, latency timer in us, error of the clock in ppm: a board with an FT2232H and its latency timer at
+# 1 ms. The clocks of the two ends are apart by as much as a UART has to bear.
 UPLOADS = {"up5k": (1_000_000, (30, 40, 2, 200), 1000, 20_000),
            "lanes40": (12_000_000, (40, 60, 2, 500), 1000, -20_000)}
 

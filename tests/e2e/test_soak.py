@@ -16,8 +16,8 @@ from sterna.hw.config import PRESETS
 
 CONFIG = PRESETS["lanes40"]
 TOKENS = int(os.environ.get("STERNA_SOAK", "300"))
-FAULTS = {"corrupt": 1e-3, "drop": 1e-3, "duplicate": 1e-3, "burst": 1e-5, "drop_frame": 0.01, "duplicate_frame": 0.01,
-          "truncate_frame": 0.01, "reorder_frame": 0.01}
+FAULTS = {"corrupt": 1e-3, "drop": 1e-3, "duplicate": 1e-3, "burst": 1e-5, "drop_frame": 0.01,
+          "duplicate_frame": 0.01, "truncate_frame": 0.01, "reorder_frame": 0.01}
 TEXT = {"temperature": 0.9, "seed": 3}
 
 
@@ -36,5 +36,6 @@ def test_long_text_over_a_bad_link(tmp_path):
     first = next((k for k, (a, b) in enumerate(zip(got[0], tokens, strict=True)) if a != b), None)
     assert first is None, f"token {first} differs"
     assert got[1] == state
-    print(f"{TOKENS} tokens, {faulty.faults} faults, {session.device.requests_repeated} requests repeated, {counters}")
+    print(f"{TOKENS} tokens, {faulty.faults} faults, {session.device.requests_repeated} requests repeated, "
+          f"{counters}")
     assert faulty.faults >= TOKENS // 50

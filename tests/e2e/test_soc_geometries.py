@@ -14,15 +14,16 @@ GEOMETRIES = 3  # per board process
 # Upper ends of hidden and intermediate size: a few tiles of the array, and what up5k's banks hold.
 SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90, 130), "lanes320": (130, 200),
          "bit2": (40, 60), "ulx3s-85f": (60, 80), "same-clock": (40, 60)}
-# lanes160 is lanes320 with half the rows: its board is not built here. Weights of 2 bits, in tiles of 5 bytes that the gearbox
-# makes of words of 4. An SDRAM with a clock of its own, and one with that of the accelerator.
+# lanes160 is lanes320 with half the rows: its board is not built here. Weights of 2 bits, in tiles of 5 bytes that
+# the gearbox makes of words of 4. An SDRAM with a clock of its own, and one with that of the accelerator.
 CONFIGS = PRESETS | {
     "bit2": dataclasses.replace(PRESETS["lanes10"], name="bit2", weight_code="bit2", rows=2, columns=10, lanes=2,
                                 port_bytes=4),
     "ulx3s-85f": BOARDS["ulx3s-85f"].config,
     "same-clock": dataclasses.replace(PRESETS["lanes10"], name="same-clock", sdram="AS4C32M16SB-7",
                                       memory_hz=PRESETS["lanes10"].clock_hz, memory_bytes=64 << 20)}
-RUNS = [(name, part) for name in SIZES for part in range(2 if name in PRESETS or CONFIGS[name].own_memory_clock else 1)]
+RUNS = [(name, part) for name in SIZES
+        for part in range(2 if name in PRESETS or CONFIGS[name].own_memory_clock else 1)]
 
 pytestmark = pytest.mark.rtl
 

@@ -105,8 +105,8 @@ def stub(component_class):
 
 
 class AnyMemory(Elaboratable):
-    """In place of ``Memory``: one read port, whose data the proof chooses, and one write port; ``made`` are all objects of it
-    since the proof emptied the list.
+    """In place of ``Memory``: one read port, whose data the proof chooses, and one write port; ``made`` are all
+    objects of it since the proof emptied the list.
     """
 
     made = []

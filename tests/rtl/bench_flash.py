@@ -17,8 +17,8 @@ BEHIND = 256  # bytes behind the end, or without a delimiter, after which the fl
 class Board:
     """Flash, transport and accelerator around the device, cycle by cycle.
 
-    ``selections`` has [cycle of its begin, of its end, bits that came]; ``played`` and ``answered`` are the bytes that
-    the accelerator and the transport got.
+    ``selections`` has [cycle of its begin, of its end, bits that came]; ``played`` and ``answered`` are the bytes
+    that the accelerator and the transport got.
     """
 
     def __init__(self, dut, content):

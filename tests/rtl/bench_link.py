@@ -188,9 +188,10 @@ async def refused_frames(dut):
              protocol.read(13, MEMORY_BYTES - 100, 224), protocol.write(14, MEMORY_BYTES - 100, body),
              protocol.write(15, 0xFFFFFFFC, b"abcd"), Frame(2, 16, 0, 229, bytes(229)), Frame(2, 17, 0, 224, body),
              protocol.read(18, 0, 224), protocol.read(19, MEMORY_BYTES - 224, 224),
-             Frame(4, 21, 0, 0), Frame(4, 22, 0, 3), Frame(4, 23, 0, 228), Frame(4, 24, 2, 4), Frame(4, 25, 0, 4, b"abcd"),
-             Frame(6, 26, 0, 4), protocol.hash_(27, MEMORY_BYTES - 252, 256), protocol.hash_(28, MEMORY_BYTES, 256),
-             protocol.hash_(29, MEMORY_BYTES - 256, 256), protocol.read(30, 0, 4), protocol.hash_(31, 4, 512)]
+             Frame(4, 21, 0, 0), Frame(4, 22, 0, 3), Frame(4, 23, 0, 228), Frame(4, 24, 2, 4),
+             Frame(4, 25, 0, 4, b"abcd"), Frame(6, 26, 0, 4), protocol.hash_(27, MEMORY_BYTES - 252, 256),
+             protocol.hash_(28, MEMORY_BYTES, 256), protocol.hash_(29, MEMORY_BYTES - 256, 256),
+             protocol.read(30, 0, 4), protocol.hash_(31, 4, 512)]
     for case in cases:
         assert await board.exchange(case.encode()) == [execute(model, case)], case
     assert board.memory == model

@@ -86,7 +86,8 @@ async def address_map(dut):
     for address in (PROGRAM, SCALARS):
         assert (await host.call(False, address))[1] == 1, "write only"
     versions = int.from_bytes(VERSIONS[k] for k in ("image", "numerics", "isa", "protocol"))
-    constants = {0x00: 0x4E525453, 0x04: versions, 0x08: c.rows | c.columns << 16, 0x14: c.memory_bytes, 0x20: c.clock_hz,
+    constants = {0x00: 0x4E525453, 0x04: versions, 0x08: c.rows | c.columns << 16,
+                 0x14: c.memory_bytes, 0x20: c.clock_hz,
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
                        | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,

@@ -308,15 +308,16 @@ async def independent(dut):
         position = random.choice([0, random.randrange(3000), NEVER - 8])
         prompt = random.randint(0, 5)
         await script.set(slot, CONTROL, 0)
-        while await script.host.read(REGISTERS + 0x100 * slot + STATUS) & 1:  # as a host does, for a position in use stays
+        # As a host does, for a position in use stays.
+        while await script.host.read(REGISTERS + 0x100 * slot + STATUS) & 1:
             await bench.cycles(dut)
         await script.bounds(slot, limit=0, stop=random.choice([NEVER, random.randrange(6)]))
         await script.set(slot, POSITION, position)
         device.memory = {key: token for key, token in device.memory.items() if key[0] != slot}
         await script.tokens(slot, position, max(1, prompt))
         for offset, value in ((START, random.choice([position, position + 1, NEVER])),
-                              (PROMPT_END, position + prompt), (SEED, random.getrandbits(32)), (FLAGS, random.randrange(2)),
-                              (TOP, random.getrandbits(32))):
+                              (PROMPT_END, position + prompt), (SEED, random.getrandbits(32)),
+                              (FLAGS, random.randrange(2)), (TOP, random.getrandbits(32))):
             await script.set(slot, offset, value)
         await script.bounds(slot, limit=position + random.randint(0, 7))
         await script.set(slot, CONTROL, 1)

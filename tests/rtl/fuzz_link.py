@@ -1,7 +1,7 @@
 """Fuzzes the link's gateware, compiled: python tests/rtl/fuzz_link.py [--frames N] [--seed N] [--credits N] [--slow].
 
-Every frame on the line, damaged or not, is executed by a model too; replies, writes and counters must be the same, and
-a valid READ is answered after every batch. Prints one line of counts.
+Every frame on the line, damaged or not, is executed by a model too; replies, writes and counters must be the same,
+and a valid READ is answered after every batch. Prints one line of counts.
 """
 
 import argparse

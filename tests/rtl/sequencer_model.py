@@ -45,7 +45,8 @@ def random_program(random, config):
             else:
                 a = [isa.ZERO, isa.STREAM32, isa.STREAM8, isa.bank(1, 7, plus=True), isa.ROW]
                 d = [isa.MEM, isa.to_scalar(5), isa.to_banks(3, 9, plus=True), isa.to_activation(1)]
-                a, d = (random.choice(kinds[:-1] if slots else kinds) for kinds in (a, d))  # not the last in a slot loop
+                # Not the last in a slot loop.
+                a, d = (random.choice(kinds[:-1] if slots else kinds) for kinds in (a, d))
                 asm.vop(d, a, one=random.random() < 0.3)
 
     def slot_loop(which, prior):

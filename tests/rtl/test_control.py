@@ -48,7 +48,8 @@ def test_registers(name, case, stall):
 
 
 @pytest.mark.parametrize("name, case, stall", [
-    *((name, case, 0.3) for name in BATCHES for case in ("independent", "chained")), ("lanes40,batch=2", "chained", 0.0)])
+    *((name, case, 0.3) for name in BATCHES for case in ("independent", "chained")),
+    ("lanes40,batch=2", "chained", 0.0)])
 def test_slots(name, case, stall):
     bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase=case,
               env=parameters(name, STALL=stall))

@@ -96,7 +96,8 @@ def test_binary_pointers_are_caught(monkeypatch):
 
 
 def domains_of(fragment):
-    found = {domain for domain in fragment.statements if domain not in ("comb", "async_ff")}  # the latter is a reset's own
+    # The domain async_ff is a reset's own.
+    found = {domain for domain in fragment.statements if domain not in ("comb", "async_ff")}
     found |= {port._domain for port in (*getattr(fragment, "_read_ports", ()), *getattr(fragment, "_write_ports", ()))
               if port._domain != "comb"}
     for child, _, _ in fragment.subfragments:

@@ -1,4 +1,6 @@
-"""The memory of a board with an SDRAM behind the memory port: two clocks of any ratio and phase, every word compared."""
+"""The memory of a board with an SDRAM behind the memory port: two clocks of any ratio and phase,
+every word compared.
+"""
 
 import dataclasses
 import subprocess
@@ -32,9 +34,10 @@ class Flat(wiring.Component):
         self._memory._chip = CHIP
         bits = CONFIG.word_address_bits
         super().__init__({
-            "read_valid": In(1), "read_ready": Out(1), "read_address": In(bits), "read_length": In(8), "data_valid": Out(1),
-            "data_read": Out(32), "write_valid": In(1), "write_ready": Out(1), "write_address": In(bits), "write_data": In(32),
-            "write_mask": In(4), "refreshing": Out(1), "ready": Out(1), **SdramPins(CHIP.row_bits).members})
+            "read_valid": In(1), "read_ready": Out(1), "read_address": In(bits), "read_length": In(8),
+            "data_valid": Out(1), "data_read": Out(32), "write_valid": In(1), "write_ready": Out(1),
+            "write_address": In(bits), "write_data": In(32), "write_mask": In(4), "refreshing": Out(1),
+            "ready": Out(1), **SdramPins(CHIP.row_bits).members})
 
     def elaborate(self, platform):
         m = Module()
@@ -42,11 +45,14 @@ class Flat(wiring.Component):
         port = memory.port
         m.d.comb += [
             port.read_command.valid.eq(self.read_valid), self.read_ready.eq(port.read_command.ready),
-            port.read_command.payload.address.eq(self.read_address), port.read_command.payload.length.eq(self.read_length),
-            self.data_valid.eq(port.read_data.valid), self.data_read.eq(port.read_data.payload), port.read_data.ready.eq(1),
+            port.read_command.payload.address.eq(self.read_address),
+            port.read_command.payload.length.eq(self.read_length),
+            self.data_valid.eq(port.read_data.valid), self.data_read.eq(port.read_data.payload),
+            port.read_data.ready.eq(1),
             port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
             port.write.payload.address.eq(self.write_address), port.write.payload.data.eq(self.write_data),
-            port.write.payload.mask.eq(self.write_mask), self.refreshing.eq(port.refreshing), self.ready.eq(memory.ready)]
+            port.write.payload.mask.eq(self.write_mask),
+            self.refreshing.eq(port.refreshing), self.ready.eq(memory.ready)]
         m.d.memory += pad_registers(memory.pins, self)
         return m
 
@@ -80,7 +86,8 @@ class Swapped(Gather):
         m = Module()
         m.submodules.inner = inner = Gather(2)
         connect(m, flipped(self.input), inner.input)
-        m.d.comb += [self.output.payload.eq(inner.output.payload.rotate_left(16)), self.output.valid.eq(inner.output.valid)]
+        m.d.comb += [self.output.payload.eq(inner.output.payload.rotate_left(16)),
+                     self.output.valid.eq(inner.output.valid)]
         return m
 
 

@@ -15,7 +15,8 @@ def test_flash_boot(clock_hz, offset, simulator):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ((100_000_001,), "clock 100000001 Hz"), ((24_000_000, 1 << 24), "offset 16777216"), ((24_000_000, -1), "offset -1")])
+    ((100_000_001,), "clock 100000001 Hz"), ((24_000_000, 1 << 24), "offset 16777216"),
+    ((24_000_000, -1), "offset -1")])
 def test_impossible_flashes(arguments, words):
     with pytest.raises(ValueError, match=words):
         FlashBoot(*arguments)

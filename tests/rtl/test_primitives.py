@@ -1,5 +1,5 @@
-"""Synthesised units, simulated with the models of their primitives, do what the units do; with a fault in a model they
-do not.
+"""Synthesised units, simulated with the models of their primitives, do what the units do; with a fault in a model
+they do not.
 """
 
 import os

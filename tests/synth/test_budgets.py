@@ -18,8 +18,9 @@ LUTS_PER_TRIT = {("ecp5", "portable"): 20, ("ecp5", "ecp5"): 13.5, ("xcup", "xcu
 # Per trit lane of the array of lanes10 for a further slot, row queue included: less than a row of its own, since the
 # XORs of signs and the registers of trits are there already.
 SLOT_PER_TRIT = {"luts": 12.2, "flip_flops": 22.5}
-# What all of the iCEBreaker's gateware but its PLL may take of an UP5K, which has 5280 logic cells, 30 block RAMs, 8 DSP
-# blocks and 4 SPRAMs. Place and route adds some 100 cells, for the ends of carry chains and as ways for registers.
+# What all of the iCEBreaker's gateware but its PLL may take of an UP5K, which has 5280 logic cells, 30 block
+# RAMs, 8 DSP blocks and 4 SPRAMs. Place and route adds some 100 cells, for the ends of carry chains and as
+# ways for registers.
 UP5K = {"logic_cells": 4800, "block_ram": 30, "dsp": 8, "spram": 4}
 FLASH_BOOT = 110  # logic cells
 

@@ -73,8 +73,8 @@ def yosys(folder, script, cells, gold, gate, before="", **options):
     columns, bits = options["columns"], len(unit.sum)
     (folder / "top.v").write_text(TOP.format(activations=8 * columns - 1, top=columns - 1, bits=bits - 1,
                                              trits=2 * columns - 1, unregistered=int(not unit.pipelined)))
-    script = (f"read_verilog {{root}}/gold.v {{root}}/gate.v {{root}}/top.v; {before} read_verilog -overwrite {cells}; "
-              f"hierarchy -top top; proc; {script}")
+    script = (f"read_verilog {{root}}/gold.v {{root}}/gate.v {{root}}/top.v; {before} "
+              f"read_verilog -overwrite {cells}; hierarchy -top top; proc; {script}")
     return synth.run_tool(synth.yosys(), folder, ("-q", "-p", script))
 
 
@@ -108,8 +108,8 @@ def test_adders_of_a_wide_row(form, columns, bits, arithmetic, tmp_path):
 
 
 @pytest.mark.parametrize("form, module, name, value", [
-    ("ecp5", fused, "ADD_TRIT", 0x956A ^ 0x8000), ("ecp5", fused, "CARRY", 0x000C), ("xc7", lut6, "PAIR", lut6.PAIR ^ 1),
-    ("xc7", lut6, "THREE", lut6.THREE ^ 1 << 40)])
+    ("ecp5", fused, "ADD_TRIT", 0x956A ^ 0x8000), ("ecp5", fused, "CARRY", 0x000C),
+    ("xc7", lut6, "PAIR", lut6.PAIR ^ 1), ("xc7", lut6, "THREE", lut6.THREE ^ 1 << 40)])
 def test_a_wrong_table_is_found(form, module, name, value, tmp_path, monkeypatch):
     monkeypatch.setattr(module, name, value)
     done = proof(tmp_path, form, columns=3)

@@ -43,7 +43,8 @@ def test_a_board_names_a_platform_with_its_clock(name):
     assert preset(name) == board.config and find_board(name) is board
     assert preset(f"{name},top_k=0").top_k == 0
     if board.config.sdram:
-        divider, feedback, outputs = pll_settings(platform.default_clk_frequency, board.config.memory_hz, board.config.clock_hz)
+        divider, feedback, outputs = pll_settings(platform.default_clk_frequency, board.config.memory_hz,
+                                                  board.config.clock_hz)
         vco = platform.default_clk_frequency / divider * feedback * outputs[0]
         assert VCO_HZ[0] <= vco <= VCO_HZ[1]
         for hz, output in zip((board.config.memory_hz, board.config.clock_hz), outputs, strict=True):
@@ -51,7 +52,8 @@ def test_a_board_names_a_platform_with_its_clock(name):
 
 
 def test_importing_boards_needs_no_amaranth():
-    code = "import sys; import sterna.hw.boards; sys.exit('amaranth' in sys.modules or 'amaranth_boards' in sys.modules)"
+    code = ("import sys; import sterna.hw.boards; "
+            "sys.exit('amaranth' in sys.modules or 'amaranth_boards' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -109,7 +111,8 @@ class FakeBuild:
         return 1.0
 
     def route(self, seed):
-        return Routed(self.board.name, seed, {"luts": 10}, {"luts": 100}, {"sync": Clock(80e6, (76 + seed) * 1e6)}, 1.0)
+        return Routed(self.board.name, seed, {"luts": 10}, {"luts": 100},
+                      {"sync": Clock(80e6, (76 + seed) * 1e6)}, 1.0)
 
     def keep(self, routed):
         FakeBuild.kept = routed.seed
@@ -130,12 +133,14 @@ def test_the_first_seed_that_meets_its_clock_is_kept(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("bitstream", "ulx3s-85f", "--seeds", "1,3"), "error: ulx3s-85f: the clock 'sync' meets 79.0 of 80.0 MHz with the best of the "
-                                                   "seeds 1, 3: try others with --seeds"),
+    (("bitstream", "ulx3s-85f", "--seeds", "1,3"), "error: ulx3s-85f: the clock 'sync' meets 79.0 of 80.0 MHz with "
+                                                   "the best of the seeds 1, 3: try others with --seeds"),
     (("bitstream", "ulx3s-85f", "--seeds", "1,x"), "error: --seeds '1,x': use numbers with commas"),
     (("bitstream", "ulx4s"), "error: unknown board 'ulx4s': use one of"),
-    (("program", "ulx3s-12f", "--model", "a"), "error: ulx3s-12f: loads no model from its flash: send it with sterna upload"),
-    (("program", "icebreaker", "--model", "no.flash"), "error: --model no.flash: no such file: make it with sterna flash"),
+    (("program", "ulx3s-12f", "--model", "a"), "error: ulx3s-12f: loads no model from its flash: "
+                                               "send it with sterna upload"),
+    (("program", "icebreaker", "--model", "no.flash"), "error: --model no.flash: no such file: "
+                                                       "make it with sterna flash"),
     (("program", "ulx3s-12f"), "error: ulx3s-12f: no bitstream yet: run make bitstream BOARD=ulx3s-12f")])
 def test_errors_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(flow, "Build", FakeBuild)
@@ -157,7 +162,8 @@ def test_only_reads_with_the_clock_of_the_writes_may_return_anything():
     text = flow._without_collisions(rtlil.convert(Both(), ports=[]))
     masks = {module.split()[1]: re.findall(r"COLLISION_X_MASK 1'(\d)", module)
              for module in re.split(r"(?m)^(?=module )", text) if "memrd" in module}
-    assert len(masks) == 2 and all(mask == (["0"] if "other" in name else ["1"]) for name, mask in masks.items()), masks
+    assert len(masks) == 2 and all(mask == (["0"] if "other" in name else ["1"])
+                                   for name, mask in masks.items()), masks
 
 
 def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
@@ -170,20 +176,23 @@ def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
 def test_what_is_programmed(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(command, "find_tool", lambda name, extra: name)
-    monkeypatch.setattr(command.subprocess, "run", lambda arguments: calls.append(arguments) or types.SimpleNamespace(returncode=0))
+    monkeypatch.setattr(command.subprocess, "run",
+                        lambda arguments: calls.append(arguments) or types.SimpleNamespace(returncode=0))
     monkeypatch.setattr(flow, "built", lambda board: tmp_path / "a.bit")
     (tmp_path / "m.flash").write_bytes(b"x")
     assert run("program", "ulx3s-85f", "--flash") == 0
     assert run("program", "icebreaker", "--model", str(tmp_path / "m.flash")) == 0
     assert calls == [
         ["openFPGALoader", "--board", "ulx3s", "--write-flash", str(tmp_path / "a.bit")],
-        ["openFPGALoader", "--board", "ice40_generic", "--write-flash", "--offset", "1048576", str(tmp_path / "m.flash")]]
+        ["openFPGALoader", "--board", "ice40_generic", "--write-flash", "--offset", "1048576",
+         str(tmp_path / "m.flash")]]
 
 
 def test_a_bitstream_of_another_configuration_is_not_loaded(monkeypatch, tmp_path):
     monkeypatch.setattr(flow, "FOLDER", tmp_path)
     (tmp_path / "ulx3s-85f").mkdir()
-    (tmp_path / "ulx3s-85f" / "build.json").write_text(json.dumps({"build": ULX3S.config.digest[:8], "file": "a.bit"}))
+    (tmp_path / "ulx3s-85f" / "build.json").write_text(
+        json.dumps({"build": ULX3S.config.digest[:8], "file": "a.bit"}))
     assert flow.built(ULX3S) == tmp_path / "ulx3s-85f" / "a.bit"
     (tmp_path / "ulx3s-85f" / "build.json").write_text(json.dumps({"build": "00000000", "file": "a.bit"}))
     with pytest.raises(SynthesisError, match="is of another configuration .* run make bitstream BOARD=ulx3s-85f"):

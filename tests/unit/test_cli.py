@@ -87,7 +87,8 @@ def test_drafts_do_not_change_the_text(sterna, folder):
     wanted = sterna(*flags, "--device", "golden")[1]
     with served(GoldenDevice(Model(folder).packed, SLOTS)) as url:
         code, out, err = sterna(*flags, "--device", url, "--draft", 3)
-        assert (code, out) == (0, wanted) and re.search(r"slots: +[1-4]\.\d\d tokens per run of the program, gen", err)
+        assert (code, out) == (0, wanted) and re.search(
+            r"slots: +[1-4]\.\d\d tokens per run of the program, gen", err)
         code, out, err = sterna(*flags, "-p", "One", "--device", url, "--draft", 3)  # one after the other
         assert (code, out) == (0, wanted + "\n" + sterna("generate", "-m", folder, "-p", "One", *flags[5:],
                                                          "--device", "golden")[1])
@@ -112,7 +113,8 @@ def test_state_of_a_text_moves_out_of_the_slots(sterna, folder, tmp_path):
     (("--top-k", "65"), "--top-k 65: the list of this build has 64 tokens"),
     (("--top-k", "40", "--device", "sim:sim,top_k=0"), "--top-k 40: this build has no list of the best tokens"),
     (("--top-p", "0.9", "--device", "sim:sim,top_k=0"), "--top-p 0.9: this build has no list of the best tokens"),
-    (("--top-k", "17", "--device", "sim:sim,top_k=16"), "--top-k 17: the list of this build has 16 tokens: use 1 to 16"),
+    (("--top-k", "17", "--device", "sim:sim,top_k=16"),
+     "--top-k 17: the list of this build has 16 tokens: use 1 to 16"),
     (("--top-k", "-1"), "--top-k -1: use 0 (off)"), (("--top-p", "0"), "--top-p 0: use more than 0"),
     (("--top-p", "nan"), "--top-p nan: use more than 0"), (("--top-p", "1.5"), "--top-p 1.5: use more than 0"),
     (("--repeat-penalty", "1.1"), "--repeat-penalty 1.1: no device keeps count of what it has made"),
@@ -287,9 +289,8 @@ def test_devices_and_version(sterna):
     assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 4, isa 3, numerics 2, image 1\)\n", sterna("version")[1])
 
 
-@pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "flash", "eval", "gate",
-                                     "train",
-                                     "version"])
+@pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "flash", "eval",
+                                     "gate", "train", "version"])
 def test_every_command_has_help(sterna, command):
     code, out, _ = sterna(command, "--help")
     assert code == 0 and f"sterna {command}" in out and "--verbose" in out and len(out.splitlines()) > 5

@@ -213,7 +213,9 @@ def test_wait_across_the_back_edge_of_a_loop():
 
 def test_waits_see_slot_loops():
     def body(first, *, inside=0):
-        """VOP 0, a slot loop whose last VOP touches s5 behind ``inside`` others, and one behind the loop that does."""
+        """VOP 0, a slot loop whose last VOP touches s5 behind ``inside`` others, and one behind the loop
+        that does.
+        """
         def program(asm):
             first(asm)
             asm.slots(isa.READS, lambda: [asm.vop(isa.to_scalar(9 + k), one=True) for k in range(inside)]

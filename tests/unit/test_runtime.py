@@ -57,7 +57,8 @@ def test_lists_on_device_equal_golden(model, limits):
     sampling, plain = Sampling(0.8, 7, *limits), list(GoldenRuntime(model).generate(PROMPT, 60, Sampling(0.8, 7)))
     k, p = limits
     wanted = list(GoldenRuntime(model).generate(PROMPT, 60, dataclasses.replace(sampling, top_k=k or 16)))
-    assert wanted == GoldenRuntime(model)._golden.generate(PROMPT, 60, seed=7, temperature=0.8, top_k=k or 16, top_p=p)
+    assert wanted == GoldenRuntime(model)._golden.generate(PROMPT, 60, seed=7, temperature=0.8,
+                                                           top_k=k or 16, top_p=p)
     assert wanted != plain
     device, drafted, several = on_slots(model), on_slots(model), [Sequence(PROMPT, 60, sampling) for _ in range(2)]
     assert list(device.generate(PROMPT, 60, sampling)) == wanted
@@ -226,7 +227,8 @@ def test_several_texts_are_those_of_each_alone(model, make, tokens_per_call):
         assert figures.together == 6 and (tokens_per_call > 1 or max(runtime.fake.reads_per_run) == 4)
         assert figures.counters["tokens"] == sum(runtime.fake.reads_per_run) == made + 54
         assert figures.share is None and figures.cycles_per_token <= CYCLES_PER_TOKEN
-        assert figures.lines()[0].startswith(f"together:   6 texts in 4 slots, 54 tokens read; made: {made} tokens in ")
+        assert figures.lines()[0].startswith("together:   6 texts in 4 slots, 54 tokens read; "
+                                             f"made: {made} tokens in ")
     again = list(runtime.generate(PROMPT, 9, SAMPLING))
     assert again == list(GoldenRuntime(model).generate(PROMPT, 9, SAMPLING))
 
