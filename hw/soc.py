@@ -11,6 +11,7 @@ from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import SdramMemory
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.sdram import SdramPins
+from sterna.hw.vector.engine import Trace
 
 
 class Soc(wiring.Component):
