@@ -13,7 +13,7 @@ from sterna.sim.board.netlist import board_netlist
 TOP = "clocked_board"
 # Amaranth writes every register as a combinational block for its next value and a copy at the edge, and Verilator
 # evaluates both in every cycle. As registers with enables an idle unit costs a branch, and what nobody reads is gone.
-FAST_PASSES = ("proc -norom", "flatten", "opt -full -purge", "memory_collect")
+FAST_PASSES = ("proc -norom", "flatten", "opt -fast -full -purge", "memory_collect")
 WAVES_PASSES = ("proc -nomux -norom", "memory_collect")  # keeps hierarchy and signals for the viewer
 
 
