@@ -16,7 +16,7 @@ from sterna.sim.golden.machine_slots import FLAG_CHAINED, NEVER
 _NARROW = replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4, strip=18,
                   vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20, top_k=0)
 CONFIGS = {"2": preset("lanes40,batch=2,top_k=8"), "4": _NARROW,
-           "8": replace(_NARROW, name="eight", batch=8, rows=2, strip=16, row_words=64, ring=64, top_k=4)}
+           "8": replace(_NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64, top_k=4)}
 SIZES = {"2": (70, 90), "4": (50, 60), "8": (50, 60)}
 
 pytestmark = pytest.mark.rtl

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import seed
-from soc import Expected, Session, first_difference, random_image, random_timing
+from soc import LANES320, Expected, Session, first_difference, random_image, random_timing
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
 from sterna.sim.golden.model import GoldenModel
@@ -17,6 +17,7 @@ SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90,
 # lanes160 is lanes320 with half the rows: its board is not built here. Weights of 2 bits, in tiles of 5 bytes that
 # the gearbox makes of words of 4. An SDRAM with a clock of its own, and one with that of the accelerator.
 CONFIGS = PRESETS | {
+    "lanes320": LANES320,
     "bit2": dataclasses.replace(PRESETS["lanes10"], name="bit2", weight_code="bit2", rows=2, columns=10, lanes=2,
                                 port_bytes=4),
     "ulx3s-85f": BOARDS["ulx3s-85f"].config,

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import seed
+from soc import LANES320 as BOARD
 from soc import Expected, Session, first_difference, placed, random_image
 from sterna.firmware.program import ProgramError, build_program
 from sterna.host.image import memory_map
@@ -35,13 +36,13 @@ def test_largest_geometry_fits():
 @pytest.mark.rtl
 def test_model_at_the_top_of_the_memory(tmp_path):
     rng = np.random.default_rng([seed(), 30])
-    image = random_image(rng, CONFIG, (51, 77, 2, 23))
-    where = placed(image, CONFIG, CONFIG.memory_bytes - image.check(CONFIG).end)
-    assert where.end == CONFIG.memory_bytes and where.embedding_address > 1023 << 20
-    golden = Expected(CONFIG, image, where)
+    image = random_image(rng, BOARD, (51, 77, 2, 23))
+    where = placed(image, BOARD, BOARD.memory_bytes - image.check(BOARD).end)
+    assert where.end == BOARD.memory_bytes and where.embedding_address > 1023 << 20
+    golden = Expected(BOARD, image, where)
     options = {"temperature": 0.7, "seed": 4}
     wanted = golden.generate([22, 0], 4, **options)
-    with Session(CONFIG, image, tmp_path, addresses=where, latency_cycles=50) as session:
+    with Session(BOARD, image, tmp_path, addresses=where, latency_cycles=50) as session:
         # Different bytes at the bottom, and half way up: an address that lost its upper bits would meet them.
         for low in (0, 1 << 20, 256 << 20, 512 << 20):
             session.device.write(low, rng.bytes(256))
@@ -52,10 +53,10 @@ def test_model_at_the_top_of_the_memory(tmp_path):
 @pytest.mark.rtl
 def test_whole_layer_at_hidden_2048(tmp_path):
     """One layer with the sizes of the 1.3B model and 512 of its 32,000 rows of embedding and head, every vector."""
-    image = random_image(np.random.default_rng([seed(), 20]), CONFIG, (2048, 5632, 1, 512))
-    golden = Expected(CONFIG, image)
+    image = random_image(np.random.default_rng([seed(), 20]), BOARD, (2048, 5632, 1, 512))
+    golden = Expected(BOARD, image)
     wanted = golden.generate([509], 1)
-    with Session(CONFIG, image, tmp_path, preload=True) as session:
+    with Session(BOARD, image, tmp_path, preload=True) as session:
         got = session.generate([509], 1)
         counters = session.device.counters()
     print(f"{counters['cycles']} cycles, {counters['port_busy']} words, array busy {counters['array_busy']}")

@@ -63,19 +63,19 @@ def random_start(text):
 
 
 def _runtime(waves):
-    """Folder of the objects that all builds share: Verilator's run time and cocotb's main program."""
+    """Folder of the objects that all builds share: Verilator's run time. Each has a main program of its own."""
     tools = [*map(version, ("verilator", "cocotb")), toolchain.compiler_version(), str(waves)]
-    return BUILD / f"runtime-{hashlib.sha256(repr(tools).encode()).hexdigest()[:16]}"
+    return BUILD / f"verilated-{hashlib.sha256(repr(tools).encode()).hexdigest()[:16]}"
 
 
 def _make_variables(waves):
-    """Variables for make, which cocotb's runner calls: the compiler, and the shared objects in place of own ones, which
-    would take most of the time of a build.
+    """Variables for make, which cocotb's runner calls: the compiler, and the shared objects in place of a build's
+    own, which would take most of its time.
     """
     compiler, shared = toolchain.compiler(), sorted(map(str, _runtime(waves).glob("*.o")))
     variables = {"CXX": compiler, "LINK": [*compiler, *shared]}
     if shared:
-        variables |= {"VK_USER_OBJS": [], "VK_GLOBAL_OBJS": []}
+        variables["VK_GLOBAL_OBJS"] = []
     return " ".join([toolchain.MAKEFLAGS, *(f"{name}=" + "\\ ".join(value) for name, value in variables.items())])
 
 
@@ -85,7 +85,7 @@ def _share_objects(built, waves):
     with locked(BUILD / "locks" / folder.name):
         if not folder.exists():
             work = Path(tempfile.mkdtemp(prefix="work-", dir=BUILD))
-            for path in [built / "verilator.o", *built.glob("verilated*.o")]:
+            for path in built.glob("verilated*.o"):
                 shutil.copy(path, work)
             work.rename(folder)
 

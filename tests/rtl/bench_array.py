@@ -108,7 +108,7 @@ async def products(dut):
     flags = Flags(dut)
     expected, products = [], 0
     most_chunks = min(c.activation_words, 9)
-    for _ in range(int(os.environ.get("PAIRS", "8"))):
+    for _ in range(int(os.environ.get("PAIRS", "4"))):
         for buffer in range(2):
             chunks = random.choice([1, 1, 2, 3, random.randint(1, most_chunks)])
             count = random.randint(1, 5 * max(c.rows, c.lanes))
@@ -141,7 +141,7 @@ async def fed(dut):
     for buffer in range(2):
         await fill(dut, buffer, codes[buffer])
     expected = []
-    for _ in range(20):
+    for _ in range(10):
         buffer, chunks, count = random.randrange(2), random.randint(1, 3), random.randint(1, 3 * max(c.rows, c.lanes))
         trits = generator.integers(-1, 2, (count, chunks * c.columns)).astype(np.int8)
         run = tiling.pack_matrix(trits, c.rows, c.columns, c.weight_code).tobytes()

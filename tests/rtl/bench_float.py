@@ -57,7 +57,7 @@ async def compare(dut, inputs, output, latency, expected, late=()):
     assert not wrong, f"{len(wrong)} of {count} wrong, e.g. {wrong[:5]}"
 
 
-COUNT = int(os.environ.get("COUNT", "6000"))
+COUNT = int(os.environ.get("COUNT", "4000"))
 LATENCY = int(os.environ.get("LATENCY", "0"))
 
 

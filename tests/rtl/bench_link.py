@@ -125,7 +125,7 @@ async def windowed_requests(dut):
     board = await Board(dut).begin()
     random = rng("requests")
     model, wanted, events, seen = {}, [], [], []
-    for k in range(0, 60, CREDITS):
+    for k in range(0, 36, CREDITS):
         line = b""
         for sequence in range(k, k + CREDITS):
             request = random_request(random, sequence)
@@ -149,7 +149,7 @@ async def damaged_frames(dut):
     board = await Board(dut, latency=2).begin()
     random = rng("damage")
     model, wanted, seen, bad = {}, [], [], 0
-    for sequence in range(80):
+    for sequence in range(50):
         code = bytearray(random_request(random, sequence).encode()[:-1])
         place = random.randrange(len(code))
         kind = random.randrange(7)

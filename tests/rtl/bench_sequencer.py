@@ -81,7 +81,7 @@ async def sequencer(dut):
     engines = Engines(dut)
     await bench.start(dut)
     model = Model(CONFIG)
-    for _ in range(int(os.environ.get("PROGRAMS", "6"))):
+    for _ in range(int(os.environ.get("PROGRAMS", "4"))):
         program = random_program(random, CONFIG)
         await write_program(dut, program)
         for _ in range(3):

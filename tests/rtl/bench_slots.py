@@ -13,7 +13,7 @@ from streams import StreamMonitor, unpack
 
 CONFIG = Config(**eval(os.environ["CONFIG"]))  # repr of a dictionary by the launcher
 STALL = float(os.environ.get("STALL", "0"))
-ROUNDS = int(os.environ.get("ROUNDS", "60"))
+ROUNDS = int(os.environ.get("ROUNDS", "36"))
 B = CONFIG.batch
 RESETTING = 40  # cycles in which nothing starts behind a reset
 SLACK = 300     # cycles in which a run that may begin must have begun

@@ -281,7 +281,7 @@ async def chains(dut):
     await engine.start()
     await engine.fill()
     random = engine.random
-    for _ in range(60):
+    for _ in range(30):
         count = random.choice((1, LANES, random.randrange(1, 12 * LANES), 12 * LANES))
         offset = random.randrange(8)
         flag = random.choice((0, PLUS))

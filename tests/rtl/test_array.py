@@ -26,6 +26,13 @@ WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, l
 SLOTS = (preset("lanes40,batch=2"), preset("lanes10,batch=4"),
          *(dataclasses.replace(c, name=f"{c.name},batch=2", batch=2) for c in (BIT2, WIDE)))
 CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40")), BIT2, WIDE, *SLOTS)}
+ON_VERILATOR = ("wide", "wide,batch=2", "lanes40,batch=2")  # Icarus takes a cycle of these a hundred times as long
+
+
+def array(names, **others):
+    """Parameters of tests: configurations by name and others, with the simulator that suits the configuration."""
+    return [pytest.param(*others.values(), name, "verilator") if name in ON_VERILATOR
+            else pytest.param(*others.values(), name, "icarus", marks=pytest.mark.icarus) for name in names]
 
 
 @pytest.mark.rtl
@@ -88,12 +95,11 @@ def parameters(config):
 
 
 @pytest.mark.rtl
-@pytest.mark.icarus
-@pytest.mark.parametrize("stall, name", [*((0.0, name) for name in CONFIGS if CONFIGS[name].batch == 1),
-                                         *((0.4, name) for name in CONFIGS)])
-def test_products(stall, name):
-    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), testcase="products",
-              env={"STALL": stall, "PAIRS": 8, **parameters(CONFIGS[name])})
+@pytest.mark.parametrize("stall, name, simulator", [
+    *array([name for name in CONFIGS if CONFIGS[name].batch == 1], stall=0.0), *array(CONFIGS, stall=0.4)])
+def test_products(stall, name, simulator):
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), simulator, testcase="products",
+              env={"STALL": stall, "PAIRS": 16 if simulator == "verilator" else 4, **parameters(CONFIGS[name])})
 
 
 @pytest.mark.rtl
@@ -103,21 +109,21 @@ def test_products(stall, name):
 def test_products_in_a_fabric(family, name):
     """The array as a fabric gets it, in step with the cycles that the other tests count."""
     bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", family, name), "icarus", [CARRY_CELLS],
-              "products", {"STALL": 0.4, "PAIRS": 4, **parameters(CONFIGS[name])}, platform=TARGETS[family])
-
-
-@pytest.mark.rtl
-def test_products_in_the_other_simulator():
-    config = CONFIGS["lanes40,batch=2"]
-    bench.run(TernaryArray(config), "bench_array", top("array", config.name), "verilator", testcase="products",
-              env={"STALL": 0.4, "PAIRS": 8, **parameters(config)})
+              "products", {"STALL": 0.4, "PAIRS": 3, **parameters(CONFIGS[name])}, platform=TARGETS[family])
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("name", CONFIGS)
-def test_back_to_back(name):
-    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), testcase="back_to_back",
+def test_products_in_the_other_simulator():
+    config = CONFIGS["lanes40,batch=2"]
+    bench.run(TernaryArray(config), "bench_array", top("array", config.name), "icarus", testcase="products",
+              env={"STALL": 0.4, "PAIRS": 4, **parameters(config)})
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("name, simulator", array(CONFIGS))
+def test_back_to_back(name, simulator):
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), simulator, testcase="back_to_back",
               env=parameters(CONFIGS[name]))
 
 
@@ -143,11 +149,10 @@ class Fed(wiring.Component):
 
 
 @pytest.mark.rtl
-@pytest.mark.icarus
-@pytest.mark.parametrize("stall, name", [(0.0, "up5k"), (0.0, "bit2"), (0.0, "wide"), (0.4, "up5k"), (0.4, "bit2"),
-                                         (0.4, "wide,batch=2")])
-def test_behind_gearbox(stall, name):
-    bench.run(Fed(CONFIGS[name]), "bench_array", top("fed", name), testcase="fed",
+@pytest.mark.parametrize("stall, name, simulator", [*array(["up5k", "bit2", "wide"], stall=0.0),
+                                                    *array(["up5k", "bit2", "wide,batch=2"], stall=0.4)])
+def test_behind_gearbox(stall, name, simulator):
+    bench.run(Fed(CONFIGS[name]), "bench_array", top("fed", name), simulator, testcase="fed",
               env={"STALL": stall, **parameters(CONFIGS[name])})
 
 

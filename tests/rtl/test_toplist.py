@@ -16,19 +16,19 @@ def run(lanes, depth, beats, parts, simulator, row_bits=24):
 @pytest.mark.rtl
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_four_lanes(simulator):
-    run(4, 16, 9, 40, simulator)
+    run(4, 16, 9, 20, simulator)
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
-@pytest.mark.parametrize("lanes, depth, beats, parts", [(1, 7, 16, 60), (2, 1, 3, 60), (8, 5, 5, 60), (1, 2, 1, 60)])
+@pytest.mark.parametrize("lanes, depth, beats, parts", [(1, 7, 16, 30), (2, 1, 3, 30), (8, 5, 5, 30), (1, 2, 1, 30)])
 def test_sizes(lanes, depth, beats, parts):
     run(lanes, depth, beats, parts, "icarus", row_bits=16)
 
 
 @pytest.mark.rtl
 def test_full_depth():
-    run(8, 64, 10, 60, "verilator")
+    run(8, 64, 10, 20, "verilator")
 
 
 @pytest.mark.parametrize("arguments, text", [((3, 24, 4, 4), "lanes 3"), ((4, 24, 0, 4), "depth 0"),

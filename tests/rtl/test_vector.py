@@ -33,14 +33,14 @@ def run(case, lanes, port_bytes, stall, parts=1, compact=False, batch=1, top_k=0
 @pytest.mark.parametrize("lanes, port_bytes", SIZES)
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 def test_sequences(lanes, port_bytes, stall):
-    run("sequences", lanes, port_bytes, stall, parts=6)
+    run("sequences", lanes, port_bytes, stall, parts=3)
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
 @pytest.mark.parametrize("batch, stall", [(1, 0.0), (1, 0.4), (2, 0.4)])
 def test_compact_sequences(batch, stall):
-    run("sequences", 1, 2, stall, parts=8, compact=True, batch=batch)
+    run("sequences", 1, 2, stall, parts=4, compact=True, batch=batch)
 
 
 @pytest.mark.rtl
@@ -49,7 +49,7 @@ def test_compact_sequences(batch, stall):
                          [(1, 2, 2, 0.4), (2, 8, 2, 0.0), (4, 8, 2, 0.4), (2, 4, 4, 0.4)])
 def test_slots(lanes, port_bytes, batch, stall):
     """With other contents in each slot: operations for all and for one, with C of the slot before, sampling."""
-    run("sequences", lanes, port_bytes, stall, parts=4, batch=batch)
+    run("sequences", lanes, port_bytes, stall, parts=2, batch=batch)
 
 
 @pytest.mark.rtl
@@ -93,4 +93,4 @@ def test_ties(lanes, port_bytes, compact):
 @pytest.mark.icarus
 @pytest.mark.parametrize("lanes, port_bytes, batch, stall", [(1, 2, 1, 0.4), (4, 8, 2, 0.0)])
 def test_lists(lanes, port_bytes, batch, stall):
-    run("lists", lanes, port_bytes, stall, parts=8, batch=batch, top_k=5)
+    run("lists", lanes, port_bytes, stall, parts=4, batch=batch, top_k=5)
