@@ -28,7 +28,7 @@ def doctor(capsys, monkeypatch):
 
 
 def test_up5k_with_a_line(doctor):
-    code, found = doctor("--device", "sim:up5k", "--baud", "2000000")
+    code, found = doctor("--device", "sim:up5k", "--baud", "1500000")
     assert code == 0, found
     assert found["build"]["names"] == ["icebreaker", "up5k"] and found["pattern"]["bytes"] == 1 << 16
     assert {name for name, check in found.items() if check["verdict"] == "skipped"} == {
