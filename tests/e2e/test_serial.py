@@ -45,7 +45,7 @@ def share_of_line(log, config, baud):
 # Rate, geometry, latency timer in us, error of the clock in ppm: a board with an FT2232H and its latency timer at
 # 1 ms. The clocks of the two ends are apart by as much as a UART has to bear.
 UPLOADS = {"up5k": (1_500_000, (30, 40, 2, 200), 1000, 20_000),
-           "lanes40": (11_500_000, (40, 60, 2, 300), 1000, -20_000)}
+           "lanes40": (12_000_000, (40, 60, 2, 500), 1000, -20_000)}
 
 
 @pytest.mark.parametrize("name", UPLOADS)
