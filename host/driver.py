@@ -99,12 +99,12 @@ class Device(Link):
             raise DeviceError(f"{self.name}: the program has {len(words)} instructions and the device holds "
                               f"{self.info.program_words}: use a bitstream with a larger program memory")
         self.reset()
-        self.write(protocol.PROGRAM, b"".join(int(word).to_bytes(16, "little") for word in words))
+        self.write(protocol.PROGRAM, protocol.program_bytes(words))
 
     def write_scalars(self, values, slot=0):
         """Writes scalar registers: {number: bits of an fp24 number}; only while the slot runs no token."""
-        for number, bits in values.items():
-            self.write(protocol.scalar_address(number, slot), int(bits).to_bytes(4, "little"))
+        for address, data in protocol.scalar_writes(values, slot):
+            self.write(address, data)
 
     def status(self, slot=0):
         """(running a token, enabled, fault, next position): bool, bool, int, int."""

@@ -14,7 +14,8 @@ class FlashError(HostError):
 
 
 def load_requests(image, config):
-    """Generator of (address, bytes) of all WRITEs that bring a model into a device: memory, program, constants.
+    """Generator of (address, bytes) of all WRITEs that bring a model into a device: memory, program, constants;
+    whole words each.
 
     Parameters
     ----------
@@ -23,12 +24,12 @@ def load_requests(image, config):
     config : Config
     """
     program = build_program(config, image.geometry)
-    yield from image.regions(config)
+    for address, data in image.regions(config):
+        yield address, bytes(data) + bytes(-len(data) % 4)
     yield protocol.register_address(Register.CONTROL), protocol.CONTROL_RESET.to_bytes(4, "little")
-    yield protocol.PROGRAM, b"".join(int(word).to_bytes(16, "little") for word in program.words)
+    yield protocol.PROGRAM, protocol.program_bytes(program.words)
     for slot in range(config.batch):
-        for number, bits in program.scalars.items():
-            yield protocol.scalar_address(number, slot), int(bits).to_bytes(4, "little")
+        yield from protocol.scalar_writes(program.scalars, slot)
 
 
 def flash_image(image, config):
@@ -49,8 +50,6 @@ def flash_image(image, config):
     """
     frames = []
     for address, data in load_requests(image, config):
-        data = bytes(data)
-        data += bytes(-len(data) % 4)
         for at in range(0, len(data), MAX_DATA_BYTES):
             frames.append(protocol.write(len(frames) & 0xFF, address + at, data[at:at + MAX_DATA_BYTES]).encode())
     body = b"".join(frames) + protocol.DELIMITER

@@ -76,6 +76,17 @@ def scalar_address(number, slot=0):
     return SCALARS + SCALARS_PER_SLOT * slot + 4 * number
 
 
+def program_bytes(words):
+    """Contents of the program memory: instructions of 96 bits (sequence of int), each in 16 bytes (bytes)."""
+    return b"".join(int(word).to_bytes(16, "little") for word in words)
+
+
+def scalar_writes(values, slot=0):
+    """Generator of (address, bytes) that sets scalar registers of a slot: {number: bits of an fp24 number}."""
+    for number, bits in values.items():
+        yield scalar_address(number, slot), int(bits).to_bytes(4, "little")
+
+
 def ring_address(position, ring, slot=0):
     """Address of the token of a position in a slot's ring of ``ring`` entries."""
     return RING + 4 * (slot * ring + position % ring)

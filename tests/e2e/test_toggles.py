@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import seed
 from soc import random_image
-from sterna.firmware.program import build_program
 from sterna.host.driver import Device
+from sterna.host.flash import load_requests
 from sterna.host.transport import open_transport
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_toggles
@@ -22,11 +22,8 @@ def run(**options):
     """Tokens of a tiny model on a board."""
     image = random_image(np.random.default_rng([seed(), 5]), CONFIG, (12, 14, 1, 19))
     with SimulatedBoard(CONFIG, seed=seed(), **options) as board, Device(open_transport(board.url)) as device:
-        program = build_program(device.info, image.geometry)
-        for address, data in image.regions(CONFIG):
-            device.write(address, data.tobytes() + bytes(-len(data) % 4))
-        device.load_program(program.words)
-        device.write_scalars(program.scalars)
+        for address, data in load_requests(image, CONFIG):
+            device.write(address, data)
         return [token for _, token in device.run([1, 5], 2)]
 
 
