@@ -16,8 +16,9 @@ from sterna.hw.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
 
 TOP = "unit"  # of the scripts of hw.synth
-# Of late paths against the length of wires, in placement; with nextpnr's own 10 most seeds miss 125 MHz in a 25F.
-TIMING_WEIGHT = 40  # on ECP5
+# What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
+# 125 MHz in a 25F.
+TIMING_WEIGHT = 40
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "boards"
 ECP5_SIZES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
 # What the tables call the cells of nextpnr's reports.

@@ -12,7 +12,8 @@ SHIFTED_FETCHES = 4  # most places for which shifting takes fewer cells than a m
 
 class ShiftQueue(wiring.Component):
     """A short queue whose words move down to the output when one leaves: smaller than a memory of flip-flops with a
-    read multiplexer. One word in and one out per cycle; ports as those of `amaranth.lib.fifo.SyncFIFO`.
+    read multiplexer. One word in and one out per cycle, with a single place every other cycle; ports as those of
+    `amaranth.lib.fifo.SyncFIFO`.
     """
 
     def __init__(self, width, depth):

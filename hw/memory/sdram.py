@@ -261,7 +261,6 @@ class SdramController(wiring.Component):
 
     def _cut(self, m, layout):
         """The stream of runs, each within a page, that requests become."""
-        column_bits = self.chip.column_bits
         runs = stream.Signature(layout).create()
         run = Signal(layout)
         held, counted, crosses = Signal(), Signal(), Signal()
