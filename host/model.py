@@ -85,13 +85,17 @@ class Model:
 
     @cached_property
     def vocabulary(self):
-        """The Vocabulary; ModelError if the tokenizer writes ids that the model does not have."""
+        """The Vocabulary; ModelError if its pieces or start marks have ids that the model does not have.
+
+        Added tokens may have such ids: they are refused where a text uses them.
+        """
         try:
-            vocabulary = Vocabulary(self.tokenizer_json, self.end)
+            vocabulary = Vocabulary(self.tokenizer_json, self.end, self.geometry.vocab_size)
         except TextError as error:
             raise TextError(f"{self.path}: {error}") from None
-        if vocabulary.largest >= self.geometry.vocab_size:
-            raise ModelError(f"{self.path}: the tokenizer has a token {vocabulary.largest} and the model "
+        largest = max(vocabulary.largest_piece, *vocabulary.start)
+        if largest >= self.geometry.vocab_size:
+            raise ModelError(f"{self.path}: the tokenizer has a token {largest} and the model "
                              f"{self.geometry.vocab_size} tokens: they do not belong together")
         return vocabulary
 
