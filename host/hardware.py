@@ -11,6 +11,7 @@ from sterna.host.console import progress_bar
 from sterna.host.draft import propose
 from sterna.host.errors import DeviceError, HostError
 from sterna.host.protocol import Register
+from sterna.host.run import stop_tokens
 from sterna.host.runtime import Runtime
 from sterna.host.slots import Slots
 from sterna.host.upload import upload, verify
@@ -136,14 +137,14 @@ class DeviceRuntime(Runtime):
 
     def _make(self, token, n, sampling, stop, cancelled):
         self._begin_count()
-        begin, text = self.position, list(self.tokens)
+        begin, text, stops = self.position, list(self.tokens), stop_tokens(stop)
         run = self.device.run([token], n, stop=stop, start_position=begin, reset_state=begin == 0,
                               **self._options(sampling), **self._chain_options(text))
         ended = False
         try:
             with closing(run):
                 for _, token in run:
-                    ended = token == stop
+                    ended = token in stops
                     text.append(self._known(token))
                     yield token
                     if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:

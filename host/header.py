@@ -7,6 +7,7 @@ from sterna.sim.golden import strictjson
 from sterna.sim.golden.packed import Geometry, PackError
 
 HEADER_BYTES = 1 << 24  # the largest that is read; a layer takes some 300 bytes
+MOST_ENDS = 256
 SECTIONS = ("embedding", "stream", "tokenizer")
 
 
@@ -16,12 +17,14 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``eos`` is a token id."""
+    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``ends`` are token ids, ``eos``
+    the first of them.
+    """
 
     geometry: Geometry
     tiling: dict
     name: str
-    eos: int
+    ends: tuple
     sections: dict
 
 
@@ -65,6 +68,11 @@ def parse_header(text, start, align):
             raise HeaderError(f"name is {strictjson.short(name)}: must be a text")
         if not _natural(eos, geometry.vocab_size):
             raise HeaderError(f"eos is {strictjson.short(eos)}: must be a token below {geometry.vocab_size}")
+        ends = raw.get("ends", [eos])
+        if not isinstance(ends, list) or ends[:1] != [eos] or len(ends) > MOST_ENDS \
+                or not all(_natural(end, geometry.vocab_size) for end in ends) or len(set(ends)) != len(ends):
+            raise HeaderError(f"ends is {strictjson.short(ends)}: must be different tokens below "
+                              f"{geometry.vocab_size}, at most {MOST_ENDS}, the first of them eos")
         sections = [_section(entry, start, align) for entry in listed] if isinstance(listed, list) else []
         if sorted(s["name"] for s in sections) != sorted(SECTIONS):
             raise HeaderError(f"sections must be {', '.join(SECTIONS)}")
@@ -72,4 +80,4 @@ def parse_header(text, start, align):
         raise HeaderError(str(error)) from None
     except ValueError as error:  # of the tiling
         raise error if isinstance(error, HeaderError) else HeaderError(str(error)) from None
-    return Header(geometry, tiling, name, eos, {s["name"]: s for s in sections})
+    return Header(geometry, tiling, name, tuple(ends), {s["name"]: s for s in sections})

@@ -4,9 +4,11 @@ from functools import cached_property
 from pathlib import Path
 
 from sterna.host.errors import HostError
+from sterna.host.header import MOST_ENDS
 from sterna.host.image import Image, ImageError, build_image, tiling_of
 from sterna.host.text import TextError, Vocabulary
-from sterna.sim.golden.packed import load_checkpoint, pack, read_json
+from sterna.sim.golden import strictjson
+from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_json
 from sterna.sim.golden.strictjson import read_bytes, short
 
 TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
@@ -30,7 +32,9 @@ class Model:
     image : Image or None
         The image of the file; None for a folder.
     end : int
-        Token that ends a text.
+        Token that ends the texts that the model was trained on.
+    ends : tuple of int
+        Tokens that end a text that it makes, ``end`` the first of them.
 
     Raises
     ------
@@ -45,19 +49,47 @@ class Model:
         if self.path.is_dir():
             self.image, self.name = None, self.path.resolve().name
             self.geometry, self._tensors = load_checkpoint(self.path)
-            self.end = self._end_of_folder()
+            self.ends = self._ends_of_folder()
         else:
             self.image = Image.load(self.path)
-            self.name, self.geometry, self.end = self.image.name, self.image.geometry, self.image.eos
+            self.name, self.geometry, self.ends = self.image.name, self.image.geometry, self.image.ends
+        self.end = self.ends[0]
 
-    def _end_of_folder(self):
-        end = read_json(self.path).get("eos_token_id")
-        if isinstance(end, list) and end:
-            end = end[0]
-        if type(end) is not int or not 0 <= end < self.geometry.vocab_size:
-            raise ModelError(f"{self.path / 'config.json'}: eos_token_id is {short(end)}: must be a token id below "
-                             f"{self.geometry.vocab_size}")
-        return end
+    def _ends_of_folder(self):
+        """The end tokens of generation_config.json, which holds what making texts needs, or else of config.json.
+
+        The first of config.json stands first where it is among them: texts were trained to end with it.
+        """
+        config = self._ends_in(self.path / "config.json", read_json(self.path))
+        path = self.path / "generation_config.json"
+        if not path.exists():
+            return self._some(config)
+        try:
+            raw = strictjson.read(path, CONFIG_BYTES)
+        except (OSError, strictjson.JsonError) as error:
+            raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        if not isinstance(raw, dict):
+            raise ModelError(f"{path}: must hold a JSON object")
+        ends = self._ends_in(path, raw) or self._some(config)
+        return tuple(sorted(ends, key=lambda end: end not in config[:1]))
+
+    def _ends_in(self, path, raw):
+        """The end tokens (tuple of int, maybe empty) of a configuration; ModelError if one is no token."""
+        given = raw.get("eos_token_id")
+        ends = given if isinstance(given, list) else [] if given is None else [given]
+        for end in ends:
+            if type(end) is not int or not 0 <= end < self.geometry.vocab_size:
+                raise ModelError(f"{path}: eos_token_id is {short(given)}: must be token ids below "
+                                 f"{self.geometry.vocab_size}")
+        if len(ends) > MOST_ENDS:
+            raise ModelError(f"{path}: eos_token_id has {len(ends)} tokens: at most {MOST_ENDS} are read")
+        return tuple(dict.fromkeys(ends))
+
+    def _some(self, ends):
+        if not ends:
+            raise ModelError(f"{self.path / 'config.json'}: there is no eos_token_id: give the id of the token, "
+                             f"below {self.geometry.vocab_size}, that ends a text")
+        return ends
 
     @property
     def size_bytes(self):
@@ -101,7 +133,7 @@ class Model:
 
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
-        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end)
+        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.ends)
 
     def image_for(self, config, tell):
         """The Image for a device: the file's own, or one tiled anew in memory.

@@ -8,6 +8,7 @@ import numpy as np
 
 from sterna.host.errors import HostError
 from sterna.host.protocol import MOST_ROWS
+from sterna.host.run import stop_tokens
 from sterna.host.sampling import Sampling
 from sterna.host.state import State
 from sterna.host.statistics import Statistics
@@ -29,8 +30,8 @@ class Sequence:
     n : int
         Tokens to make at most.
     sampling : Sampling
-    stop : int or None
-        Token after which the text ends.
+    stop : int, tuple of int, or None
+        Tokens after any of which the text ends.
     tokens : list of int
         What has been made.
     closed : bool
@@ -40,7 +41,7 @@ class Sequence:
     ids: list
     n: int
     sampling: Sampling
-    stop: int | None = None
+    stop: int | tuple | None = None
     tokens: list = field(default_factory=list)
     closed: bool = False
 
@@ -93,8 +94,8 @@ class Runtime:
         n : int
             Tokens to make; 0 only reads.
         sampling : Sampling
-        stop : int, optional
-            Token after which to stop; it is yielded too.
+        stop : int or tuple of int, optional
+            Tokens after any of which to stop; it is yielded too.
         cancelled : callable() -> bool
             Asked between tokens; True ends the run, and ``tokens`` says how far it went.
         progress : callable(done, total)
@@ -230,6 +231,7 @@ class GoldenRuntime(Runtime):
             yield done
 
     def _make(self, token, n, sampling, stop, cancelled):
+        stops = stop_tokens(stop)
         for _ in range(n):
             if cancelled():
                 return
@@ -237,7 +239,7 @@ class GoldenRuntime(Runtime):
             token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature,
                                             sampling.top_k, sampling.top_p)[0])
             yield token
-            if token == stop:
+            if token in stops:
                 return
 
     def _values(self):

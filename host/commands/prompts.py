@@ -90,10 +90,10 @@ def run_several(runtime, texts, sampling, stops, ignore_end, display_prompt, can
     cancelled : callable() -> bool
     """
     model, output = runtime.model, InOrder(len(texts))
-    end = None if ignore_end else model.end
+    ends = () if ignore_end else model.ends
     streams, numbers = [], {}
     for number, (prompt, ids, n) in enumerate(texts):
-        numbers[Sequence(list(ids), n, sampling, end)] = number
+        numbers[Sequence(list(ids), n, sampling, ends)] = number
         streams.append(TextStream(model.vocabulary, stops))
         if display_prompt:
             output.push(number, prompt)
@@ -103,6 +103,6 @@ def run_several(runtime, texts, sampling, stops, ignore_end, display_prompt, can
         if token is None:
             output.push(number, stream.finish())
             output.end(number)
-        elif token != end:
+        elif token not in ends:
             output.push(number, stream.push(token))
             sequence.closed |= stream.stopped
