@@ -1,8 +1,8 @@
 """Text to token ids by the tokenizers package, with nothing lost on the way.
 
-The package drops characters without a word where a tokenizer lacks them, or writes one unknown token for all of them.
-Its ids are therefore compared with those of a second tokenizer, which takes texts apart in the same way and whose
-model writes every byte that comes to it.
+The package drops characters without a word where a tokenizer lacks them, or writes one unknown
+token for all of them. Its ids are therefore compared with those of a second tokenizer, which takes
+texts apart in the same way and whose model writes every byte that comes to it.
 """
 
 import re
@@ -21,7 +21,10 @@ class TextError(HostError):
 
 
 def call_package(what, function, *arguments, **options):
-    """The result of a function of the tokenizers package, which raises bare Exceptions and, in bugs, worse."""
+    """The result of a function of the tokenizers package; TextError, whatever it raises.
+
+    It raises bare Exceptions and, in bugs, worse.
+    """
     try:
         return function(*arguments, **options)
     except (KeyboardInterrupt, SystemExit):
@@ -33,11 +36,13 @@ def call_package(what, function, *arguments, **options):
 def byte_alphabet():
     """Map of the characters that byte-level BPE writes for the 256 bytes.
 
-    Printable bytes of Latin-1 stand for themselves, the others take the code points from 256 upwards in their order.
+    Printable bytes of Latin-1 stand for themselves, the others take the code points from 256
+    upwards in their order.
     """
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(plain)]
-    return {chr(byte): byte for byte in plain} | {chr(256 + k): byte for k, byte in enumerate(moved)}
+    alphabet = {chr(byte): byte for byte in plain}
+    return alphabet | {chr(256 + k): byte for k, byte in enumerate(moved)}
 
 
 def token_byte(piece):
@@ -47,7 +52,7 @@ def token_byte(piece):
 
 
 def is_blank(character):
-    """Whether a character is white space, which tokenizers part words by: U+2581 stands for it too."""
+    """Whether a character is white space, which parts words: U+2581 stands for it too."""
     return character == "\u2581" or character.isspace() and not "\x1c" <= character <= "\x1f"
 
 
@@ -70,11 +75,15 @@ class Encoder:
         self._alphabet = byte_alphabet()
 
     def _made(self, **options):
-        return call_package("cannot be read", tokenizers.Tokenizer.from_str, self._file.json(**options))
+        text = self._file.json(**options)
+        return call_package("cannot be read", tokenizers.Tokenizer.from_str, text)
 
     @cached_property
     def _pairs(self):
-        """(tokenizer, tokenizer with a model that loses nothing): with what is put in front of a text, and without."""
+        """Pairs (tokenizer, the same with a model that loses nothing).
+
+        The second pair, where there is one, puts nothing in front of a text.
+        """
         out = [(self.tokenizer, self._made(whole=True))]
         if self._file.has_front:
             out.append((self._behind, self._made(whole=True, front=False)))
@@ -99,10 +108,10 @@ class Encoder:
         return self._encoded(self.tokenizer, text).ids
 
     def ids_behind(self, text):
-        """The ids of a text that goes on with another one: nothing is put in front of its first word.
+        """The ids of a text that goes on with another one: its first word has no space in front.
 
-        All behind the first word, or behind the first place where both ways of writing begin a word, is written as
-        ever.
+        All behind the first word, or behind the first place where both ways of writing begin a
+        word, is written as ever.
         """
         whole = self._encoded(self.tokenizer, text)
         if not self._file.has_front:
@@ -119,15 +128,16 @@ class Encoder:
         return {encoding.offsets[k][0]: k for k in range(1, len(words)) if words[k] != words[k - 1]}
 
     def check_whole(self, text):
-        """TextError, which names the character, if the package's ids of a text do not hold all of it."""
+        """TextError, which names a character, if the ids of a text do not hold all of it."""
         found = [self._unwritten(text, *pair) for pair in self._pairs]
-        if all(found):  # a tokenizer without a token for what it puts in front loses nothing of the text
-            raise TextError(f"the tokenizer has no token for {shown(found[-1])}: leave it out of the prompt")
+        # A tokenizer that has no token only for what it puts in front loses nothing of the text.
+        if all(found):
+            raise TextError(f"the tokenizer has no token for {shown(found[-1])}: leave it out")
         if self._file.drops and (dropped := self._dropped(text)):
-            raise TextError(f"the tokenizer drops {shown(dropped)} from this text: leave it out of the prompt")
+            raise TextError(f"the tokenizer drops {shown(dropped)} from this text: leave it out")
 
     def _unwritten(self, text, tokenizer, whole):
-        """The first part of a text (str) that a tokenizer's model does not write as it comes to it, or None."""
+        """The first part of a text (str) that a tokenizer's model does not write, or None."""
         got = b"".join(self._raw(tokenizer, self._encoded(tokenizer, text)))
         encoding, at = self._encoded(whole, text), 0
         for piece, (begin, end) in zip(self._raw(whole, encoding), encoding.offsets, strict=True):
@@ -137,13 +147,17 @@ class Encoder:
         return text[-1:] if at < len(got) else None
 
     def _part(self, text, begin, end, tokenizer, whole):
-        """The first character of ``text[begin:end]`` that is not written when it stands alone; otherwise all of it."""
+        """The first character of ``text[begin:end]`` that is not written when it stands alone.
+
+        All of it, with the marks that belong to it, where each is written alone.
+        """
         while end < len(text) and unicodedata.combining(text[end]):
             end += 1
         part = text[begin:end] or text[:1]
         for character in part:
-            sides = [b"".join(self._raw(side, self._encoded(side, character))) for side in (tokenizer, whole)]
-            if sides[0] != sides[1]:
+            got, wanted = (b"".join(self._raw(side, self._encoded(side, character)))
+                           for side in (tokenizer, whole))
+            if got != wanted:
                 return character
         return part
 
@@ -164,8 +178,12 @@ class Encoder:
         return [self._made(whole=True, front=False, drops=drops) for drops in (True, False)]
 
     def _dropped(self, text):
-        """The first character of a text that a normalizer or pre-tokenizer takes out, white space aside, or None."""
-        left, kept = ("".join(c for c in self._words_of(side, text) if not is_blank(c)) for side in self._droppers)
+        """The first character of a text that a normalizer or pre-tokenizer takes out, or None.
+
+        White space does not count.
+        """
+        left, kept = ("".join(c for c in self._words_of(side, text) if not is_blank(c))
+                      for side in self._droppers)
         if left == kept:
             return None
         at = next((k for k, pair in enumerate(zip(left, kept, strict=False)) if pair[0] != pair[1]),
@@ -173,13 +191,15 @@ class Encoder:
         bad = kept[at:at + 1]
         if bad in text:
             return bad
-        return next((c for c in text if bad in c.lower() or bad in unicodedata.normalize("NFKD", c)), bad)
+        forms = ((c, c.lower() + unicodedata.normalize("NFKD", c)) for c in text)
+        return next((c for c, form in forms if bad in form), bad)
 
     def _words_of(self, tokenizer, text):
         """A text as it comes to the model (str)."""
         data = b"".join(self._raw(tokenizer, self._encoded(tokenizer, text)))
         words = data.decode(errors="replace")
         if any(part["type"] == "ByteLevel" for part in self._file.pre_tokenizers):
-            bytes_of = (bytes([self._alphabet[c]]) if c in self._alphabet else c.encode() for c in words)
-            words = b"".join(bytes_of).decode(errors="replace")
+            data = b"".join(bytes([self._alphabet[c]]) if c in self._alphabet else c.encode()
+                            for c in words)
+            words = data.decode(errors="replace")
         return words

@@ -17,13 +17,14 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``ends`` are token ids, ``eos``
-    the first of them.
+    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``eos`` is
+    a token id, ``ends`` are one or more.
     """
 
     geometry: Geometry
     tiling: dict
     name: str
+    eos: int
     ends: tuple
     sections: dict
 
@@ -69,10 +70,11 @@ def parse_header(text, start, align):
         if not _natural(eos, geometry.vocab_size):
             raise HeaderError(f"eos is {strictjson.short(eos)}: must be a token below {geometry.vocab_size}")
         ends = raw.get("ends", [eos])
-        if not isinstance(ends, list) or ends[:1] != [eos] or len(ends) > MOST_ENDS \
-                or not all(_natural(end, geometry.vocab_size) for end in ends) or len(set(ends)) != len(ends):
+        good = isinstance(ends, list) and 0 < len(ends) <= MOST_ENDS \
+            and all(_natural(end, geometry.vocab_size) for end in ends)
+        if not good or len(set(ends)) != len(ends):
             raise HeaderError(f"ends is {strictjson.short(ends)}: must be different tokens below "
-                              f"{geometry.vocab_size}, at most {MOST_ENDS}, the first of them eos")
+                              f"{geometry.vocab_size}, 1 to {MOST_ENDS}")
         sections = [_section(entry, start, align) for entry in listed] if isinstance(listed, list) else []
         if sorted(s["name"] for s in sections) != sorted(SECTIONS):
             raise HeaderError(f"sections must be {', '.join(SECTIONS)}")
@@ -80,4 +82,4 @@ def parse_header(text, start, align):
         raise HeaderError(str(error)) from None
     except ValueError as error:  # of the tiling
         raise error if isinstance(error, HeaderError) else HeaderError(str(error)) from None
-    return Header(geometry, tiling, name, tuple(ends), {s["name"]: s for s in sections})
+    return Header(geometry, tiling, name, eos, tuple(ends), {s["name"]: s for s in sections})

@@ -32,9 +32,10 @@ class Model:
     image : Image or None
         The image of the file; None for a folder.
     end : int
-        Token that ends the texts that the model was trained on.
+        Token that ended the texts of the training. It starts a text where the tokenizer has no
+        start mark.
     ends : tuple of int
-        Tokens that end a text that it makes, ``end`` the first of them.
+        Tokens that end a text that the model makes.
 
     Raises
     ------
@@ -49,32 +50,37 @@ class Model:
         if self.path.is_dir():
             self.image, self.name = None, self.path.resolve().name
             self.geometry, self._tensors = load_checkpoint(self.path)
-            self.ends = self._ends_of_folder()
+            self.end, self.ends = self._ends_of_folder()
         else:
             self.image = Image.load(self.path)
-            self.name, self.geometry, self.ends = self.image.name, self.image.geometry, self.image.ends
-        self.end = self.ends[0]
+            self.name, self.geometry = self.image.name, self.image.geometry
+            self.end, self.ends = self.image.eos, self.image.ends
 
     def _ends_of_folder(self):
-        """The end tokens of generation_config.json, which holds what making texts needs, or else of config.json.
+        """(``end``, ``ends``) of a folder: generation_config.json goes before config.json.
 
-        The first of config.json stands first where it is among them: texts were trained to end with it.
+        ``end`` stands first among ``ends``, if it is there: a device knows one of them.
         """
-        config = self._ends_in(self.path / "config.json", read_json(self.path))
-        path = self.path / "generation_config.json"
-        if not path.exists():
-            return self._some(config)
-        try:
-            raw = strictjson.read(path, CONFIG_BYTES)
-        except (OSError, strictjson.JsonError) as error:
-            raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-        if not isinstance(raw, dict):
-            raise ModelError(f"{path}: must hold a JSON object")
-        ends = self._ends_in(path, raw) or self._some(config)
-        return tuple(sorted(ends, key=lambda end: end not in config[:1]))
+        trained = self._ends_in(self.path / "config.json", read_json(self.path))
+        path, ends = self.path / "generation_config.json", ()
+        if path.exists():
+            try:
+                raw = strictjson.read(path, CONFIG_BYTES)
+            except (OSError, strictjson.JsonError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ModelError(f"cannot read {path}: {reason}") from None
+            if not isinstance(raw, dict):
+                raise ModelError(f"{path}: must hold a JSON object")
+            ends = self._ends_in(path, raw)
+        ends = ends or trained
+        if not ends:
+            path = self.path / "config.json"
+            raise ModelError(f"{path}: there is no eos_token_id: give the id of the token, below {self.geometry.vocab_size}, that ends a text")
+        end = (trained or ends)[0]
+        return end, tuple(sorted(ends, key=lambda token: token != end))
 
     def _ends_in(self, path, raw):
-        """The end tokens (tuple of int, maybe empty) of a configuration; ModelError if one is no token."""
+        """The end tokens (tuple of int) of a configuration; ModelError if one is no token."""
         given = raw.get("eos_token_id")
         ends = given if isinstance(given, list) else [] if given is None else [given]
         for end in ends:
@@ -84,12 +90,6 @@ class Model:
         if len(ends) > MOST_ENDS:
             raise ModelError(f"{path}: eos_token_id has {len(ends)} tokens: at most {MOST_ENDS} are read")
         return tuple(dict.fromkeys(ends))
-
-    def _some(self, ends):
-        if not ends:
-            raise ModelError(f"{self.path / 'config.json'}: there is no eos_token_id: give the id of the token, "
-                             f"below {self.geometry.vocab_size}, that ends a text")
-        return ends
 
     @property
     def size_bytes(self):
@@ -117,7 +117,7 @@ class Model:
 
     @cached_property
     def vocabulary(self):
-        """The Vocabulary; ModelError if its pieces or start marks have ids that the model does not have.
+        """The Vocabulary; ModelError for pieces or start marks that the model does not have.
 
         Added tokens may have such ids: they are refused where a text uses them.
         """
@@ -133,7 +133,8 @@ class Model:
 
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
-        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.ends)
+        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end,
+                           self.ends)
 
     def image_for(self, config, tell):
         """The Image for a device: the file's own, or one tiled anew in memory.

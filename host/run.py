@@ -41,9 +41,9 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
     top : int
         Register ``top``: k, and p in units of 2^-16 in the upper half.
     stop : int, collection of int, or None
-        Tokens after any of which the run ends; it is yielded. The device knows the first one. For the others it
-        never goes on before the host has seen its token, so it comes to rest in the same place, with a way over the
-        link for every token (drafts: for every run of the program).
+        Tokens after any of which the run ends; it is yielded. The device knows the first one. For
+        the others it never goes on before the host has seen its token, so it comes to rest in the
+        same place, at the price of a way over the link for every token.
     start_position : int
         First position of the prompt. To go on with a sequence: the position of the last token that was yielded,
         with that token as the first of ``prompt_ids`` and ``reset_state=False``.

@@ -46,21 +46,21 @@ class Vocabulary:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, text, start=True):
-        """Token ids (list of int) of a text, those of the tokenizers package, behind the start mark.
+        """Token ids (list of int) of a text, as the tokenizers package gives them.
 
         Parameters
         ----------
         text : str
         start : bool
-            False: the text goes on with another one, so neither a start mark nor a space of the tokenizer's own is
-            put in front.
+            Put the start mark in front. False: the text goes on with another one, so a space of the
+            tokenizer's own is not put in front either.
 
         Raises
         ------
         TextError
-            The text holds half of a surrogate pair, characters that the tokenizer has no token for or takes out, or
-            a token that the model does not have. What the tokenizer writes in another form (lower case, NFC) and
-            white space that only parts words is no loss.
+            The text holds half of a surrogate pair, characters that the tokenizer has no token for
+            or takes out, or a token that the model does not have. What the tokenizer writes in
+            another form (lower case, NFC) and white space that only parts words is no loss.
         """
         try:
             text.encode()
@@ -78,17 +78,17 @@ class Vocabulary:
     def _check(self, text, written):
         for mark in (old for old, new in self._replaced if new.isspace()):
             if mark in text:
-                raise TextError(f"the tokenizer writes a space for {shown(mark)}: leave it out of the prompt")
+                raise TextError(f"the tokenizer writes a space for {shown(mark)}: leave it out")
             if mark.encode() in written:  # as bytes, which nothing turns into a space again
-                raise TextError(f"the tokenizer has no token for {shown(' ')}: leave it out of the prompt")
+                raise TextError(f"the tokenizer has no token for {shown(' ')}: leave it out")
         self._encoder.check_whole(text)
 
     def _check_size(self, ids):
-        bad = next((k for k in ids if self.size is not None and k >= self.size), None)
-        if bad is not None:
-            name = self.tokenizer.id_to_token(bad)
-            raise TextError(f"the tokenizer's token {bad}{'' if name is None else f', {shown(name)},'} is not among "
-                            f"the model's {self.size}: leave it out of the prompt")
+        bad = [k for k in ids if self.size is not None and k >= self.size]
+        if bad:
+            name = self.tokenizer.id_to_token(bad[0])
+            raise TextError(f"the tokenizer's token {bad[0]}, {name!r}, is not among the model's "
+                            f"{self.size}: leave it out")
 
     def token_bytes(self, token):
         """The bytes that a token id writes; b"" for an id that the tokenizer does not have."""

@@ -5,8 +5,8 @@ and six bytes of a normalizer ask for 8 GB. So the file is taken apart here, and
 from the parts that BPE models of bytes use, each checked for type and range. Parts that a run never needs (decoder,
 post-processor, padding, truncation) are read here and not handed on.
 
-The same parts can be written with other models and other borders of a text: what is lost on the way from a text to its
-ids shows in the comparison (``sterna.host.text``).
+The same parts can be written with another model and other borders of a text: what is lost on the
+way from a text to its ids shows in the comparison (``sterna.host.encoding``).
 """
 
 import json
@@ -20,8 +20,9 @@ MOST_GROWTH = 1024  # bytes that a normalizer may make of one
 MOST_TEXT = 1024  # characters of a replacement or pattern
 MOST_ID = (1 << 31) - 1
 BYTE_MODEL = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-              "end_of_word_suffix": None, "vocab": {f"<0x{byte:02X}>": byte for byte in range(256)}, "merges": [],
-              "fuse_unk": False, "byte_fallback": True, "ignore_merges": False}
+              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": True,
+              "ignore_merges": False, "merges": [],
+              "vocab": {f"<0x{byte:02X}>": byte for byte in range(256)}}
 
 
 class TokenizerFileError(ValueError):
@@ -30,7 +31,7 @@ class TokenizerFileError(ValueError):
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """What a checked tokenizer.json says; its parts are dicts as they stand in the file, Sequences taken apart.
+    """What a checked tokenizer.json says; its parts are dicts, Sequences taken apart.
 
     Attributes
     ----------
@@ -57,12 +58,14 @@ class TokenizerFile:
     @property
     def has_front(self):
         """Whether a text gets something in front of its first word, a space as a rule."""
-        return any(_without_front(part) != part for part in (*self.normalizers, *self.pre_tokenizers))
+        parts = (*self.normalizers, *self.pre_tokenizers)
+        return any(_without_front(part) != part for part in parts)
 
     @property
     def drops(self):
         """Whether a part takes characters out that are no white space."""
-        return any(_without_drops(part) != part for part in (*self.normalizers, *self.pre_tokenizers))
+        parts = (*self.normalizers, *self.pre_tokenizers)
+        return any(_without_drops(part) != part for part in parts)
 
     def json(self, *, whole=False, front=True, drops=True):
         """Text of JSON (str) for the tokenizers package.
@@ -92,15 +95,16 @@ def _without_front(part):
     if part["type"] == "Prepend":
         return None
     if part["type"] == "Metaspace":
-        return {name: part[name] for name in part if name != "add_prefix_space"} | {"prepend_scheme": "never"}
+        kept = {name: value for name, value in part.items() if name != "add_prefix_space"}
+        return kept | {"prepend_scheme": "never"}
     return part | {"add_prefix_space": False} if part["type"] == "ByteLevel" else part
 
 
 def _without_drops(part):
     """A part that takes out white space at the most; None where it did nothing else.
 
-    What one form of a character becomes another by (lower case, NFKC, a replacement) is no loss: the model was made
-    for texts so written.
+    What one form of a character becomes another by (lower case, NFKC, a replacement) is no loss:
+    the model was made for texts so written.
     """
     if part["type"] == "StripAccents" or part["type"] == "Replace" and part.get("content") == "":
         return None
@@ -108,7 +112,9 @@ def _without_drops(part):
 
 
 def _sequence(parts, container):
-    return None if not parts else parts[0] if len(parts) == 1 else {"type": "Sequence", container: parts}
+    if len(parts) > 1:
+        return {"type": "Sequence", container: parts}
+    return parts[0] if parts else None
 
 
 def _need(condition, what):
@@ -242,14 +248,16 @@ def _start(processor):
     out = []
     for part in _parts(processor, "post_processor", "processors"):
         kind = part["type"]
-        _need(kind in START_MARKS, f"post_processor {short(kind)} is not supported: only {', '.join(START_MARKS)} are")
-        out = START_MARKS[kind](part) + out  # each puts its marks in front of those of the one before
+        _need(kind in START_MARKS, f"post_processor {short(kind)} is not supported: only "
+              f"{', '.join(START_MARKS)} are")
+        out = START_MARKS[kind](part) + out  # each works on what the one before has made
     return out
 
 
 def _template_start(part):
     single, special, out = part.get("single"), part.get("special_tokens"), []
-    _need(isinstance(single, list) and isinstance(special, dict), "its template has no single and special_tokens")
+    _need(isinstance(single, list) and isinstance(special, dict),
+          "its template has no single and special_tokens")
     for piece in single:
         _need(isinstance(piece, dict), f"its template has {short(piece)}")
         if "SpecialToken" not in piece:
@@ -266,7 +274,8 @@ def _template_start(part):
 
 def _class_start(part):
     mark = part.get("cls")
-    _need(isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str) and _natural(mark[1]),
+    _need(isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str)
+          and _natural(mark[1]),
           f"post_processor {part['type']}: cls is {short(mark)}, which is no token with its id")
     return [mark[1]]
 
@@ -281,11 +290,13 @@ def _replaced(decoders):
     for part in decoders:
         if part["type"] == "Metaspace":
             old = part.get("replacement", "\u2581")
-            _need(isinstance(old, str) and len(old) == 1, f"decoder Metaspace: replacement is {short(old)}")
+            _need(isinstance(old, str) and len(old) == 1,
+                  f"decoder Metaspace: replacement is {short(old)}")
             out.append((old, " "))
         elif part["type"] == "Replace":
             pattern, content = part.get("pattern"), part.get("content")
-            _need(_literal(pattern) and _text(content), f"decoder Replace has {short(pattern)}, {short(content)}")
+            _need(_literal(pattern) and _text(content),
+                  f"decoder Replace has {short(pattern)}, {short(content)}")
             out.append((pattern["String"], content))
     return out
 
@@ -304,9 +315,11 @@ def check_tokenizer(text):
     _need(isinstance(raw, dict), "it is no JSON object")
     normalizers = _component(raw.get("normalizer"), "normalizer", "normalizers", NORMALIZERS)
     _need(_growth(normalizers) <= MOST_GROWTH, "its normalizer makes texts more than a thousand times longer")
-    pre_tokenizers = _component(raw.get("pre_tokenizer"), "pre_tokenizer", "pretokenizers", PRE_TOKENIZERS)
+    pre_tokenizers = _component(raw.get("pre_tokenizer"), "pre_tokenizer", "pretokenizers",
+                                PRE_TOKENIZERS)
     for name in ("ByteLevel", "Metaspace"):  # each makes a text longer
         _need(sum(p["type"] == name for p in pre_tokenizers) <= 1, f"its pre_tokenizer has {name} twice")
     decoders = _parts(raw.get("decoder"), "decoder", "decoders")
-    return TokenizerFile(normalizers, pre_tokenizers, {part["type"] for part in decoders}, _replaced(decoders),
-                         _model(raw.get("model")), _added(raw.get("added_tokens")), _start(raw.get("post_processor")))
+    return TokenizerFile(normalizers, pre_tokenizers, {part["type"] for part in decoders},
+                         _replaced(decoders), _model(raw.get("model")),
+                         _added(raw.get("added_tokens")), _start(raw.get("post_processor")))

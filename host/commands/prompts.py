@@ -7,6 +7,7 @@ from sterna.host.console import show
 from sterna.host.errors import HostError, UsageError
 from sterna.host.runtime import Sequence
 from sterna.host.text import TextStream
+from sterna.models.data import lines_of, text_of
 
 PROMPT_BYTES = 1 << 22  # of -f: more than any context holds
 
@@ -18,7 +19,7 @@ def read_text(file):
             data = source.read(PROMPT_BYTES + 1)
         if len(data) > PROMPT_BYTES:
             raise HostError(f"the prompt {file} has more than {PROMPT_BYTES:,} bytes: shorten it")
-        return data.decode()
+        return text_of(data)
     except OSError as error:
         raise HostError(f"cannot read the prompt {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -34,7 +35,7 @@ def read_prompts(prompts, file, lines):
     if file is not None:
         out = [read_text(file)]
     if lines is not None:
-        out = [line for line in read_text(lines).splitlines() if line.strip()]
+        out = lines_of(read_text(lines))
         if not out:
             raise HostError(f"{lines} holds no prompt: give one per line")
     if "" in out:

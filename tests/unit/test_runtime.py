@@ -113,7 +113,7 @@ def drafted(model, **options):
     return runtime
 
 
-@pytest.mark.parametrize("make", [GoldenRuntime, on_device, on_slots, drafted], ids=[*NAMES, "drafts"])
+@pytest.mark.parametrize("make", [*MAKES, drafted], ids=[*NAMES, "drafts"])
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
 def test_any_of_several_stop_tokens_ends_a_text_as_a_single_one(model, make, sampling):
     prompt = [0, 40, 41, 42, 40, 41, 42, 40]  # so that there are drafts
@@ -128,8 +128,9 @@ def test_any_of_several_stop_tokens_ends_a_text_as_a_single_one(model, make, sam
             assert runtime.tokens == prompt + tokens[:at + 1]
             figures = runtime.statistics
             counted = figures.counters if make is not drafted else figures.counters["tokens"]
-            ends.append((runtime.state().values.tolist(), figures.tokens, figures.prompt_tokens, counted,
-                         figures.prompt_counters, list(runtime.generate([], 2, sampling))))
+            ends.append((runtime.state().values.tolist(), figures.tokens, figures.prompt_tokens,
+                         counted, figures.prompt_counters,
+                         list(runtime.generate([], 2, sampling))))
         assert ends == 3 * ends[:1]
 
 
@@ -137,7 +138,8 @@ def test_any_of_several_stop_tokens_ends_a_text_as_a_single_one(model, make, sam
 def test_any_of_several_stop_tokens_ends_texts_side_by_side(model, make):
     alone = [list(GoldenRuntime(model).generate([k], 30, SAMPLING)) for k in range(40, 46)]
     ends = tuple({tokens[7 + k] for k, tokens in enumerate(alone)})
-    wanted = [tokens[:next(k for k, token in enumerate(tokens) if token in ends) + 1] for tokens in alone]
+    wanted = [tokens[:next(k for k, token in enumerate(tokens) if token in ends) + 1]
+              for tokens in alone]
     sequences = [Sequence([k], 30, SAMPLING, ends) for k in range(40, 46)]
     runtime = make(model) if make is GoldenRuntime else make(model, tokens_per_call=50)
     for _ in runtime.generate_all(sequences):
