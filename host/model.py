@@ -75,7 +75,8 @@ class Model:
         ends = ends or trained
         if not ends:
             path = self.path / "config.json"
-            raise ModelError(f"{path}: there is no eos_token_id: give the id of the token, below {self.geometry.vocab_size}, that ends a text")
+            raise ModelError(f"{path}: there is no eos_token_id: give the id of the token, "
+                             f"below {self.geometry.vocab_size}, that ends a text")
         end = (trained or ends)[0]
         return end, tuple(sorted(ends, key=lambda token: token != end))
 
@@ -88,7 +89,7 @@ class Model:
                 raise ModelError(f"{path}: eos_token_id is {short(given)}: must be token ids below "
                                  f"{self.geometry.vocab_size}")
         if len(ends) > MOST_ENDS:
-            raise ModelError(f"{path}: eos_token_id has {len(ends)} tokens: at most {MOST_ENDS} are read")
+            raise ModelError(f"{path}: eos_token_id has {len(ends)} tokens: the most are {MOST_ENDS}")
         return tuple(dict.fromkeys(ends))
 
     @property

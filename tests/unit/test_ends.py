@@ -49,7 +49,7 @@ def test_generation_config_goes_first(folder, config, generation, ends):
     ([0, 264], None, "config.json: eos_token_id is .*: must be token ids below 264"),
     (0, {"eos_token_id": [0, True]}, "generation_config.json: eos_token_id is "),
     (0, {"eos_token_id": "</s>"}, "generation_config.json: eos_token_id is '</s>'"),
-    (0, {"eos_token_id": [*range(257)]}, "has 257 tokens: at most 256 are read"),
+    (0, {"eos_token_id": [*range(257)]}, "has 257 tokens: the most are 256"),
     (0, "[1]", "generation_config.json: must hold a JSON object"),
     (0, "{", "cannot read .*generation_config.json: not valid JSON")])
 def test_bad_ends_are_refused(folder, config, generation, message):
