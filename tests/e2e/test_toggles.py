@@ -12,7 +12,8 @@ from sterna.host.flash import load_requests
 from sterna.host.transport import open_transport
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_toggles
-from sterna.sim.energy import unit_of
+
+from docs.figures.energy import unit_of
 
 pytestmark = pytest.mark.rtl
 CONFIG = PRESETS["up5k"]

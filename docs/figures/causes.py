@@ -5,7 +5,7 @@ its table and its plot.
 import json
 from pathlib import Path
 
-BEFORE_FILE = Path(__file__).resolve().parent.parent / "docs" / "performance-before.json"
+BEFORE_FILE = Path(__file__).with_name("performance-before.json")
 BEFORE = json.loads(BEFORE_FILE.read_text())["cycles_per_token"]  # {preset: {cause: cycles}}
 CAUSES = {"useful": "weights, norms, embedding", "other": "padding, stored zeros, state", "refresh": "refresh",
           "full": "buffer full: the array waits", "empty": "nothing to fetch", "wait": "latency, writes"}

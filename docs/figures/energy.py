@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from docs.figures.pages import table
 from sterna.host.opening import open_simulation
 from sterna.host.sampling import Demands, Sampling
 from sterna.hw.config import preset
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.synth import synthesise
 from sterna.sim.board.board import read_toggles
-from sterna.sim.pages import table
 
 PROMPT, TOKENS = 1, (1, 5)  # length of the prompt; tokens of the two runs
 PICO, NANO, MILLI = 1e-12, 1e-9, 1e-3

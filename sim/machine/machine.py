@@ -11,9 +11,9 @@ import numpy as np
 
 from sterna.firmware import isa
 from sterna.sim.golden import fp24
-from sterna.sim.golden.machine_slots import Slot, admit
-from sterna.sim.golden.machine_stream import MachineError, Stream
-from sterna.sim.golden.machine_vector import Context, VectorEngine
+from sterna.sim.machine.slots import Slot, admit
+from sterna.sim.machine.stream import MachineError, Stream
+from sterna.sim.machine.vector import Context, VectorEngine
 
 __all__ = ["Machine", "MachineError", "Report"]
 _WRAP = 1 << 32

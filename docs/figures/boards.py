@@ -3,6 +3,8 @@
 from dataclasses import replace
 from statistics import median
 
+from docs.figures.netlists import check, family_of
+from docs.figures.pages import table
 from sterna.host.devices import Demands, open_runtime
 from sterna.host.model import Model
 from sterna.host.opening import open_simulation
@@ -12,8 +14,6 @@ from sterna.hw.bitstream import Build, versions
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import delivered_bytes
 from sterna.hw.synth import synthesise, units_of
-from sterna.sim.netlists import check, family_of
-from sterna.sim.pages import table
 
 SEEDS = range(1, 6)
 # One more address bit changes little, and the 12F has the die of the 25F, which gives the same cells and clocks.
@@ -184,7 +184,7 @@ def draw(results, folder):
     """
     from matplotlib.figure import Figure
 
-    from sterna.sim.causes import save
+    from docs.figures.causes import save
 
     out = {}
     if placed := _placed(results):

@@ -1,6 +1,6 @@
 """The netlist of a board after synthesis, simulated: does it generate the tokens of the golden model?
 
-    python -m sterna.sim.netlists ulx3s-85f models/story/story.sterna
+    python -m docs.figures.netlists ulx3s-85f models/story/story.sterna
 """
 
 import argparse
@@ -102,7 +102,7 @@ def check(name, path, tokens=4, prompt="Once upon a time", samplings=SAMPLINGS, 
 
 def main(arguments=None):
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sterna.sim.netlists", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m docs.figures.netlists", description=__doc__.splitlines()[0])
     parser.add_argument("board", help="board or preset, for instance ulx3s-85f or up5k")
     parser.add_argument("model", help="model, for instance models/story/story.sterna")
     parser.add_argument("-n", type=int, default=4, help="tokens to generate, greedy and sampled (default 4)")

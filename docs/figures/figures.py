@@ -1,6 +1,6 @@
 """Every number that the documentation quotes: found by a step, kept in build/figures.json, filled into the pages.
 
-``make figures``, or ``python -m sterna.sim.figures``, runs the steps whose sources have changed since their last
+``make figures``, or ``python -m docs.figures``, runs the steps whose sources have changed since their last
 result, writes docs/results.md and refills what stands between ``<!-- figure:NAME -->`` and ``<!-- /figure -->`` in
 README.md and docs/*.md. Names of steps are paths: ``--only speed`` runs all steps below ``speed``.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from docs.figures import boards, causes, energy, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.devices import open_runtime
@@ -35,16 +36,15 @@ from sterna.hw.config import PRESETS
 from sterna.hw.place import place
 from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
-from sterna.sim import boards, causes, energy, pages, slots
 from sterna.sim.board.compile import locked
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
 RESULTS, REPORT = ROOT / "build" / "figures.json", ROOT / "docs" / "results.md"
 SOURCES = {".py", ".cpp", ".hpp"}
-FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
+FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
 # SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
 # demo's board has none.
@@ -195,7 +195,7 @@ def count_lines():
 def steps(options):
     """{name: Step} in the order of their runs."""
     image, checkpoint = options.model, options.checkpoint
-    board = ("hw", "firmware", "host", "sim/board", "sim/golden")
+    board = ("hw", "firmware", "host", "sim")
     out = {"lines": Step(count_lines, FOLDERS),
            "model": Step(lambda: shape(image, checkpoint), ("host",), (image, checkpoint / "model.safetensors"))}
     for name in TIMING:
@@ -289,7 +289,7 @@ def refill(results, given, files):
 def main(arguments=None):
     """Runs the command line; returns the exit code."""
     story = ROOT / "models" / "story"
-    parser = argparse.ArgumentParser(prog="python -m sterna.sim.figures", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m docs.figures", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, help="pages to refill (default: README.md and docs/*.md)")
     parser.add_argument("--only", action="append", default=[], metavar="STEP", help="only steps at or below this")
     parser.add_argument("--force", action="store_true", help="run steps that are up to date too")
@@ -318,6 +318,3 @@ def main(arguments=None):
         return code
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,12 +2,12 @@
 their tables in docs/performance.md.
 """
 
+from docs.figures.pages import table
 from sterna.host.devices import open_runtime
 from sterna.host.model import Model
 from sterna.host.runtime import Sequence
 from sterna.host.sampling import Sampling
 from sterna.hw.config import BATCHES, preset
-from sterna.sim.pages import table
 
 PRESETS = ("lanes10", "lanes40")
 DRAFTING = ("lanes40", (4, 8))
