@@ -6,7 +6,7 @@ from sterna.firmware import isa
 from sterna.firmware.allocate import place
 from sterna.firmware.assembler import Assembler
 from sterna.firmware.isa import ONE, ROW, STREAM32, ZERO, scalar, to_scalar
-from sterna.host.image import layout
+from sterna.firmware.layout import layout
 
 INVERSE_TEMPERATURE = 2  # written by the host per run
 CONSTANTS = (PER_H, PER_I, OUTER_EPS, INNER_EPS, FLOOR, THREE_HALVES, HALF, TWO, C127, LARGE, LN2) = range(3, 14)

@@ -4,7 +4,8 @@ from serial.tools import list_ports
 
 from sterna.host.errors import UsageError
 from sterna.host.sampling import Demands
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
 
 DEFAULT_SIMULATION = "sim"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sterna.host.tiling import TILING, check_tiling
+from sterna.hw.config import TILING, check_tiling
 from sterna.sim.golden import strictjson
 from sterna.sim.golden.packed import Geometry, PackError
 

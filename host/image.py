@@ -1,169 +1,41 @@
 """The .sterna file: a packed model tiled for one array, and where its parts lie in the device's memory.
 
-docs/image-format.md is the normative description; `MemoryMap` is the one place that computes sizes and addresses.
+docs/image-format.md is the normative description; sizes and addresses are those of ``sterna.firmware.layout``.
 """
 
 import json
 import lzma
-import math
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from crc32c import crc32c
 
-from sterna.host import tiling
+from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
 from sterna.host.header import HEADER_BYTES, HeaderError, parse_header
-from sterna.host.tiling import TILING
 from sterna.sim.golden import fp24
-from sterna.sim.golden.packed import Geometry, PackedLayer, PackedModel
+from sterna.sim.golden.packed import PackedLayer, PackedModel
+from sterna.sim.golden.trits import pack_matrix, unpack_matrix
 
 MAGIC = b"STERNA\r\n"
 IMAGE_VERSION = 1
 NUMERICS_VERSION = 1  # of the values in an image; numerics version 2 added to the sampling alone
-ALIGN = 64
 _HEAD = struct.Struct("<8s4I")
 XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
 MOST_RATIO = 64  # tokenizers compress 3 to 10 times
-PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
 
 
 class ImageError(ValueError):
     """An image that cannot be written, read or used; one line."""
 
 
-def _up(n, step):
-    return -(-n // step) * step
-
-
-def tiling_of(config):
-    """{field: value} of what an image depends on in a configuration."""
-    return {name: getattr(config, name) for name in TILING}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Sections of the stream for one geometry and tiling; sizes are in bytes, padded to port words.
-
-    ``parts(layer)`` lists, per part, the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns).
-    """
-
-    geometry: Geometry
-    rows: int
-    columns: int
-    lanes: int
-    port_bytes: int
-    strip: int
-    weight_code: str
-
-    @property
-    def inner(self):
-        """I padded to a common multiple of R and V."""
-        return _up(self.geometry.intermediate_size, math.lcm(self.rows, self.lanes))
-
-    @property
-    def tile_bytes(self):
-        trits = self.rows * self.columns
-        return trits // 5 if self.weight_code == "trit5" else -(-trits // 4)
-
-    def vector_bytes(self, n):
-        """Bytes of a vector of n numbers."""
-        return _up(4 * _up(n, self.lanes), self.port_bytes)
-
-    def codes_bytes(self, n):
-        """Bytes of n int8 codes."""
-        return _up(_up(n, self.lanes), self.port_bytes)
-
-    def matrix_bytes(self, rows, columns):
-        """Bytes of a matrix of trits."""
-        return _up(-(-rows // self.rows) * -(-columns // self.columns) * self.tile_bytes, self.port_bytes)
-
-    @property
-    def row_bytes(self):
-        """Bytes from one embedding row to the next."""
-        return self.vector_bytes(1) + self.codes_bytes(self.geometry.hidden_size)
-
-    def sections(self, part):
-        """Sections of a layer's part, or of "end" (the final norm) or "head"."""
-        h, i, v = self.geometry.hidden_size, self.inner, self.geometry.vocab_size
-
-        def vectors(n, *names):
-            return [("vector", name, n) for name in names]
-
-        def matrix(name, rows, columns):
-            return [("matrix", name, rows, columns)]
-
-        return {
-            "norm": vectors(h, "attn_outer", "w_f", "w_i", "w_g_in") + vectors(1, "ws_f", "ws_i", "ws_g"),
-            "gates": vectors(h, "keep", "g_norm", "o_in"),
-            "mixer": matrix("f", h, h) + matrix("i", h, h) + matrix("g", h, h),
-            "out": vectors(1, "ws_o") + vectors(h, "mlp_outer", "w_gate") + matrix("o", h, h),
-            "glu": vectors(1, "ws_gate", "ws_down") + vectors(i, "w_down") + matrix("gate", 2 * i, h),
-            "down": matrix("down", h, i),
-            "end": vectors(h, "final_outer", "w_head") + vectors(1, "ws_head"),
-            "head": matrix("head", v, h),
-        }[part]
-
-    def part_bytes(self, part):
-        """Bytes of one part of the stream."""
-        return sum(self.vector_bytes(s[2]) if s[0] == "vector" else self.matrix_bytes(*s[2:])
-                   for s in self.sections(part))
-
-    @property
-    def stream_bytes(self):
-        """Bytes of the whole stream."""
-        return self.geometry.num_hidden_layers * sum(map(self.part_bytes, PARTS)) \
-            + self.part_bytes("end") + self.part_bytes("head")
-
-    def order(self):
-        """(part, layer) in the order of the stream; ("end", L) and ("head", L) belong to the model."""
-        last = self.geometry.num_hidden_layers
-        yield "norm", 0
-        for layer in range(last):
-            yield from ((part, layer) for part in ("gates", "mixer", "out", "glu"))
-            yield ("norm", layer + 1) if layer + 1 < last else ("end", last)
-            yield "down", layer
-        yield "head", last
-
-
-def layout(config, geometry):
-    """Layout of a geometry on a configuration (or on the ``tiling`` of an image's header)."""
-    return Layout(geometry, **(config if isinstance(config, dict) else tiling_of(config)))
-
-
-@dataclass(frozen=True)
-class MemoryMap:
-    """Byte addresses and sizes of the regions in device memory.
-
-    The state of slot s in layer l is at ``state_address`` + (l B + s) ``layer_state_bytes``.
-    """
-
-    embedding_address: int
-    embedding_bytes: int
-    stream_address: int
-    stream_bytes: int
-    state_address: int
-    state_bytes: int  # of all layers and slots
-    layer_state_bytes: int  # of one layer and slot
-    row_bytes: int
-    end: int
-
-
-def memory_map(config, geometry, check=True):
-    """MemoryMap of a geometry on a configuration. ImageError: it does not fit ``config.memory_bytes``."""
-    shape = layout(config, geometry)
-    embedding = shape.row_bytes * geometry.vocab_size
-    stream_address = _up(embedding, ALIGN)
-    stream = shape.stream_bytes
-    state_address = _up(stream_address + stream, ALIGN)
-    layer_state = shape.vector_bytes(geometry.hidden_size)
-    states = geometry.num_hidden_layers * config.batch * layer_state
-    end = _up(state_address + states, ALIGN)
-    if check and end > config.memory_bytes:
-        raise ImageError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
-                         "use a larger memory or a smaller model")
-    return MemoryMap(0, embedding, stream_address, stream, state_address, states, layer_state, shape.row_bytes, end)
+def _placed(config, geometry):
+    """MemoryMap; ImageError if the model does not fit the memory."""
+    try:
+        return memory_map(config, geometry)
+    except LayoutError as error:
+        raise ImageError(str(error)) from None
 
 
 def _vector(shape, values, n):
@@ -186,7 +58,7 @@ def _matrix(shape, name, trits, rows, columns):
         trits = np.concatenate([np.pad(trits[:half], pad), np.pad(trits[half:], pad)])[_gate_order(shape)]
     if trits.shape[1] < columns:  # the padded neurons may need one chunk more
         trits = np.pad(trits, ((0, 0), (0, columns - trits.shape[1])))
-    data = tiling.pack_matrix(trits, shape.rows, shape.columns, shape.weight_code)
+    data = pack_matrix(trits, shape.rows, shape.columns, shape.weight_code)
     return data.tobytes().ljust(shape.matrix_bytes(rows, columns), b"\0")
 
 
@@ -211,7 +83,7 @@ def stream_parts(packed, shape):
 def build_image(packed, config, tokenizer_json, name, eos):
     """bytes of the .sterna file of a model for a configuration. ImageError: it does not fit the memory."""
     geometry, shape = packed.geometry, layout(config, packed.geometry)
-    memory_map(config, geometry)
+    _placed(config, geometry)
     embedding = embedding_bytes(packed, shape).tobytes()
     pieces, sizes = [], []
     for part, number, data in stream_parts(packed, shape):
@@ -234,11 +106,11 @@ def build_image(packed, config, tokenizer_json, name, eos):
         at = base
         for entry in sections:
             entry["offset"] = at
-            at = _up(at + entry["bytes"], ALIGN)
+            at = up(at + entry["bytes"], ALIGN)
         text = json.dumps(header).encode()
-        if _up(_HEAD.size + len(text), ALIGN) <= base:
+        if up(_HEAD.size + len(text), ALIGN) <= base:
             break
-        base = _up(_HEAD.size + len(text), ALIGN)
+        base = up(_HEAD.size + len(text), ALIGN)
     out = [_HEAD.pack(MAGIC, IMAGE_VERSION, NUMERICS_VERSION, len(text), crc32c(text)), text]
     at = _HEAD.size + len(text)
     for entry in sections:
@@ -334,7 +206,7 @@ class Image:
             if getattr(config, key) != value:
                 raise ImageError(f"image for {key} {value} but the device has {getattr(config, key)}: "
                                  "pack the model for this device")
-        return memory_map(config, self.geometry)
+        return _placed(config, self.geometry)
 
     def regions(self, config):
         """[(byte address, uint8 array)] to load into the device's memory."""
@@ -367,7 +239,7 @@ class Image:
 
     def _trits(self, name, data, rows, columns):
         shape, inner = self.layout, self.geometry.intermediate_size
-        trits = tiling.unpack_matrix(data, rows, columns, shape.rows, shape.columns, shape.weight_code)
+        trits = unpack_matrix(data, rows, columns, shape.rows, shape.columns, shape.weight_code)
         if name == "gate":
             ordered = np.empty_like(trits)
             ordered[_gate_order(shape)] = trits

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sterna.host.errors import HostError
-from sterna.host.frames import (DELIMITER, HASH_UNIT_BYTES, MAX_DATA_BYTES, MAX_FRAME_BYTES,  # noqa: F401
-                                MAX_HASH_BYTES, OVERHEAD_BYTES, Frame, FrameDecoder, FrameError, hash_, read, write)
-from sterna.host.tiling import check_tiling
-from sterna.hw.config import BATCHES, VERSIONS, Kind  # noqa: F401
+from sterna.host.frames import (  # noqa: F401
+    DELIMITER,
+    HASH_UNIT_BYTES,
+    MAX_DATA_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HASH_BYTES,
+    OVERHEAD_BYTES,
+    Frame,
+    FrameDecoder,
+    FrameError,
+    hash_,
+    read,
+    write,
+)
+from sterna.hw.config import BATCHES, VERSIONS, Kind, check_tiling  # noqa: F401
 
 NAK_REASONS = {1: "unknown type or length", 2: "address"}
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sterna.hw.boards import BOARDS, find_board
-from sterna.hw.config import PRESETS, ConfigError, preset
+from sterna.hw.boards import BOARDS, find_board, preset
+from sterna.hw.config import PRESETS, ConfigError
 from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,

@@ -8,10 +8,10 @@ import threading
 
 import numpy as np
 import tokenizers
-from faults import SEED
 from fake_device import INFO, FakeDevice
+from faults import SEED
 from safetensors.numpy import save_file
-from sterna.host.image import memory_map
+from sterna.firmware.layout import memory_map
 from sterna.host.protocol import Register
 from sterna.host.run import LN2_BITS
 from sterna.sim.golden import fp24

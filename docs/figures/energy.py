@@ -13,7 +13,7 @@ from pathlib import Path
 from docs.figures.pages import table
 from sterna.host.opening import open_simulation
 from sterna.host.sampling import Demands, Sampling
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.synth import synthesise
 from sterna.sim.board.board import read_toggles

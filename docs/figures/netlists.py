@@ -13,7 +13,8 @@ from sterna.host.model import Model
 from sterna.host.opening import open_simulation
 from sterna.host.runtime import GoldenRuntime
 from sterna.host.sampling import Demands, Sampling
-from sterna.hw.config import ConfigError, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import ConfigError
 from sterna.hw.synth import SynthesisError
 from sterna.sim.board.board import BoardError
 from sterna.sim.board.compile import board_program

@@ -7,7 +7,8 @@ from sterna.host.devices import open_runtime
 from sterna.host.model import Model
 from sterna.host.runtime import Sequence
 from sterna.host.sampling import Sampling
-from sterna.hw.config import BATCHES, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import BATCHES
 
 PRESETS = ("lanes10", "lanes40")
 DRAFTING = ("lanes40", (4, 8))

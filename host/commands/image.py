@@ -16,7 +16,8 @@ from sterna.host.files import write_file
 from sterna.host.flash import flash_image
 from sterna.host.image import Image
 from sterna.host.model import Model
-from sterna.hw.config import FLASH_OFFSET, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import FLASH_OFFSET
 
 
 def convert(

@@ -4,8 +4,8 @@ from collections import deque
 
 import numpy as np
 
-from sterna.host import tiling
 from sterna.sim.golden import fp24
+from sterna.sim.golden.trits import unpack_matrix
 
 
 class MachineError(RuntimeError):
@@ -150,7 +150,7 @@ class Stream:
         if columns > self.codes.shape[2]:
             raise MachineError(f"product over {columns} codes: the buffer holds {self.codes.shape[2]}")
         tiles = -(-product.count // c.rows) * product.chunks
-        trits = tiling.unpack_matrix(self._take(tiles * c.tile_bytes), product.count, columns, c.rows, c.columns,
+        trits = unpack_matrix(self._take(tiles * c.tile_bytes), product.count, columns, c.rows, c.columns,
                                      c.weight_code)
         codes = self.codes[product.buffer, :, :columns].T
         acc = trits.astype(np.float32) @ codes.astype(np.float32)  # exact below 2^24

@@ -10,7 +10,8 @@ from sterna.host.driver import Device
 from sterna.host.flash import flash_image
 from sterna.host.image import Image
 from sterna.host.transport import open_transport
-from sterna.hw.config import FLASH_HEADER_BYTES, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import FLASH_HEADER_BYTES
 from sterna.sim.board import toolchain
 from sterna.sim.board.board import Line, SimulatedBoard
 from sterna.sim.golden.model import GoldenModel

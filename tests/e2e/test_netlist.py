@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import seed
 from soc import Session, random_image
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.sim.board.board import BoardError
 from sterna.sim.golden.model import GoldenModel
 

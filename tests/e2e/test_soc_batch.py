@@ -9,7 +9,8 @@ from soc import random_image, random_timing
 from soc_slots import Both, random_text
 from sterna.host import protocol
 from sterna.host.protocol import Register
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
 from sterna.sim.machine.slots import FLAG_CHAINED, NEVER
 
 # Those with more slots are narrow, so that they compile soon: with an array wider than the port, and one as wide.

@@ -13,7 +13,7 @@ from sterna.hw.array.array import TernaryArray
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.hw.memory.gearbox import Gearbox
 from sterna.hw.synth import TARGETS
 

@@ -6,8 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw import synth
 from sterna.hw.array.tree import RowAccumulator
-from sterna.hw.boards import BOARDS
-from sterna.hw.config import preset
+from sterna.hw.boards import BOARDS, preset
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.soc import Soc
 

@@ -16,10 +16,10 @@ from sterna.hw import __main__ as command
 from sterna.hw import bitstream as flow
 from sterna.hw import boards as package
 from sterna.hw.bitstream import Clock, Routed
-from sterna.hw.boards import BOARDS, find_board
+from sterna.hw.boards import BOARDS, find_board, preset
 from sterna.hw.boards.board import Board
 from sterna.hw.boards.ecp5 import VCO_HZ, NoPll, chip_phase, pll_settings
-from sterna.hw.config import ConfigError, preset
+from sterna.hw.config import ConfigError
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.synth import SynthesisError
 

@@ -19,7 +19,8 @@ from sterna.host.doctor.check import FAILED, OK, SKIPPED
 from sterna.host.driver import Device
 from sterna.host.errors import UsageError
 from sterna.host.protocol import Register
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
 
 CYCLES = 3000
 SIZES = {"memory_bytes": 1 << 17, "credits": 4}

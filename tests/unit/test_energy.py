@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.hw.memory.chips import CHIPS
 from sterna.sim.board.board import read_toggles
 

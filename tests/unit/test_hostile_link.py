@@ -10,11 +10,12 @@ from hostile import ERRORS, Memory, damaged_bytes, examples, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from small_model import DEVICE, GoldenDevice, write_folder
+from sterna.firmware.layout import memory_map
 from sterna.host import protocol
 from sterna.host.driver import Device
 from sterna.host.errors import DeviceError
 from sterna.host.hardware import DeviceRuntime
-from sterna.host.image import ImageError, memory_map
+from sterna.host.image import ImageError
 from sterna.host.model import Model
 from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, Kind, ProtocolError, Register
 from sterna.host.runtime import Sampling

@@ -2,26 +2,8 @@
 
 import numpy as np
 
-from sterna.hw.config import Config
-from sterna.sim.golden.strictjson import short
-
-TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
-MOST_TRITS = 1 << 16  # R C of an array that is believed
-
 _BLOCK_BYTES = 1 << 24  # trits handled at a time: the largest matrices would take several copies otherwise
 _POWERS = np.array([81, 27, 9, 3, 1], np.uint8)
-
-
-def check_tiling(tiling):
-    """ValueError (one line) unless the values {field of TILING: value} are those of an array that can be built."""
-    for name, value in tiling.items():
-        good = isinstance(value, str) if name == "weight_code" else type(value) is int and 0 < value <= MOST_TRITS
-        if not good:
-            raise ValueError(f"{name} is {short(value)}: no array has that")
-    if tiling["rows"] * tiling["columns"] > MOST_TRITS:
-        raise ValueError(f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}")
-    # What does not belong to the tiling gets values that fit any.
-    Config(name="tiling", memory_bytes=0, vector_words=1, activation_words=1, clock_hz=1, row_words=1 << 40, **tiling)
 
 
 def _trit5_table():
