@@ -7,9 +7,9 @@ from sterna.firmware.allocate import AllocationError
 from sterna.firmware.assembler import AssemblerError
 from sterna.firmware.disassembler import disassemble
 from sterna.firmware.layout import ALIGN, LayoutError, MemoryMap, layout, memory_map
-from sterna.firmware.pieces import CONSTANTS, ProgramError
-from sterna.firmware.slot_program import SlotProgram
-from sterna.firmware.token_program import TokenProgram
+from sterna.firmware.programs.decoder import TokenProgram
+from sterna.firmware.programs.pieces import CONSTANTS, ProgramError
+from sterna.firmware.programs.slots import SlotProgram
 from sterna.sim.golden import fp24
 from sterna.sim.golden.fp24 import round24, to_bits
 

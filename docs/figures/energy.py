@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docs.figures.pages import table
-from sterna.host.opening import open_simulation
-from sterna.host.sampling import Demands, Sampling
+from sterna.host.runtime.opening import open_simulation
+from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.synth import synthesise
@@ -172,7 +172,7 @@ def parts(case, cells, cycles, toggles, counts):
 
 def project(case):
     """What the step finds: figures by name, and how."""
-    from sterna.host.model import Model
+    from sterna.host.model.model import Model
     model, config = Model(case.model), preset(case.board)
     cells = synthesise("accelerator", config, case.family).as_dict()
     cycles, toggles, counts = events(case, model)

@@ -24,13 +24,13 @@ from safetensors import safe_open
 from docs.figures import boards, causes, energy, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
-from sterna.host.devices import open_runtime
 from sterna.host.errors import UsageError
 from sterna.host.files import write_file
-from sterna.host.image import build_image
-from sterna.host.model import Model
-from sterna.host.sampling import Sampling
-from sterna.host.statistics import useful_bytes
+from sterna.host.model.image import build_image
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import open_runtime
+from sterna.host.runtime.sampling import Sampling
+from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
 from sterna.hw.place import place

@@ -9,10 +9,10 @@ import time
 from dataclasses import asdict, dataclass
 
 from sterna.host.errors import HostError
-from sterna.host.model import Model
-from sterna.host.opening import open_simulation
-from sterna.host.runtime import GoldenRuntime
-from sterna.host.sampling import Demands, Sampling
+from sterna.host.model.model import Model
+from sterna.host.runtime.opening import open_simulation
+from sterna.host.runtime.runtime import GoldenRuntime
+from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.hw.config import ConfigError
 from sterna.hw.synth import SynthesisError

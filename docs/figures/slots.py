@@ -3,10 +3,10 @@ their tables in docs/performance.md.
 """
 
 from docs.figures.pages import table
-from sterna.host.devices import open_runtime
-from sterna.host.model import Model
-from sterna.host.runtime import Sequence
-from sterna.host.sampling import Sampling
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import open_runtime
+from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.sampling import Sampling
 from sterna.hw.boards import preset
 from sterna.hw.config import BATCHES
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 
 from sterna.host.console import show
-from sterna.host.devices import device_lines
+from sterna.host.runtime.open import device_lines
 from sterna.hw.config import VERSIONS
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import fields
 
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.errors import HostError
-from sterna.host.protocol import Register
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS, VERSIONS
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import seed
 from soc import random_image, random_timing
 from soc_slots import Both, random_text
-from sterna.host import protocol
-from sterna.host.protocol import Register
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
 from sterna.sim.machine.slots import FLAG_CHAINED, NEVER

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sterna.firmware.layout import layout, memory_map
 from sterna.host.files import write_file
-from sterna.host.image import Image, ImageError, build_image
+from sterna.host.model.image import Image, ImageError, build_image
 from sterna.hw.boards import preset
 from sterna.hw.config import Config
-from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
+from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 TOKENIZER = '{"model": "né"}'
@@ -75,7 +75,7 @@ def test_trit5_byte_of_the_document():
 def test_small_blocks_give_the_same_bytes(monkeypatch):
     trits = np.random.default_rng(SEED).integers(-1, 2, (37, 29)).astype(np.int8)
     whole = pack_matrix(trits, 4, 10, "trit5")
-    monkeypatch.setattr(tiling, "_BLOCK_BYTES", 250)
+    monkeypatch.setattr("sterna.sim.golden.trits._BLOCK_BYTES", 250)
     assert np.array_equal(pack_matrix(trits, 4, 10, "trit5"), whole)
     assert np.array_equal(unpack_matrix(whole, 37, 29, 4, 10, "trit5"), trits)
 

@@ -10,8 +10,8 @@ from fake_device import INFO
 from faults import SEED
 from hypothesis import given
 from hypothesis import strategies as st
-from sterna.host import protocol
-from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
+from sterna.host.device import protocol
+from sterna.host.device.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
 from sterna.hw.config import VERSIONS
 
 FRAMES = st.builds(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sterna.firmware import isa
 from sterna.firmware.program import build_program, inverse_temperature
-from sterna.host.image import Image, build_image
+from sterna.host.model.image import Image, build_image
 from sterna.hw.config import Config
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel

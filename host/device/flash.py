@@ -1,9 +1,9 @@
 """What lies in the flash of a board that starts by itself: a model as the frames that load it."""
 
 from sterna.firmware.program import build_program
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import MAX_DATA_BYTES, Register
 from sterna.host.errors import HostError
-from sterna.host.protocol import MAX_DATA_BYTES, Register
 from sterna.hw.config import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET
 
 FLASH_BYTES = 16 << 20  # that of the iCEBreaker

@@ -4,10 +4,10 @@
 
 import time
 
-from sterna.firmware.pieces import INVERSE_TEMPERATURE, LN2
-from sterna.host import protocol
+from sterna.firmware.programs.pieces import INVERSE_TEMPERATURE, LN2
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import Register
 from sterna.sim.golden import fp24
 
 ONE_BITS, LN2_BITS = (int(fp24.to_bits(fp24.round24(value))) for value in (1.0, fp24.LN2))
@@ -85,7 +85,7 @@ class Run:
 
     Parameters
     ----------
-    device : sterna.host.driver.Device
+    device : sterna.host.device.driver.Device
         Its registers are set for the run, and the slot is not enabled yet.
     prompt_ids : list of int
     n : int

@@ -11,8 +11,22 @@ of every fetch are taken by instructions before the next one.
 
 from sterna.firmware import isa
 from sterna.firmware.isa import MEM, ONE, RANDOM, RANDOM_LN2, ROW, STREAM8, TO_SAMPLE, ZERO, scalar
-from sterna.firmware.pieces import (INVERSE_TEMPERATURE, LN2, M, Pieces, Q, ROW_AREG, S, SELECT, STATE_IN_AREG,
-                                    STATE_OUT_AREG, STREAM_AREG, WS, WS_DOWN, X1)
+from sterna.firmware.programs.pieces import (
+    INVERSE_TEMPERATURE,
+    LN2,
+    ROW_AREG,
+    SELECT,
+    STATE_IN_AREG,
+    STATE_OUT_AREG,
+    STREAM_AREG,
+    WS,
+    WS_DOWN,
+    X1,
+    M,
+    Pieces,
+    Q,
+    S,
+)
 
 
 class TokenProgram(Pieces):

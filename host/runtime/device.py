@@ -6,14 +6,14 @@ from contextlib import ExitStack, closing
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host import protocol
 from sterna.host.console import progress_bar
-from sterna.host.draft import propose
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
+from sterna.host.device.slots import Slots
+from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError, HostError
-from sterna.host.protocol import Register
-from sterna.host.runtime import Runtime
-from sterna.host.slots import Slots
-from sterna.host.upload import upload, verify
+from sterna.host.runtime.draft import propose
+from sterna.host.runtime.runtime import Runtime
 from sterna.sim.golden import fp24
 
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s

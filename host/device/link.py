@@ -2,8 +2,8 @@
 
 from contextlib import contextmanager
 
-from sterna.host import protocol
-from sterna.host.window import RequestWindow
+from sterna.host.device import protocol
+from sterna.host.device.window import RequestWindow
 
 CHUNK_BYTES = protocol.MAX_DATA_BYTES
 
@@ -14,7 +14,7 @@ class Link:
     Parameters
     ----------
     transport : object with name, baud, read(timeout_s), write(data), close()
-        See ``sterna.host.transport``.
+        See ``sterna.host.device.transport``.
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None

@@ -7,8 +7,8 @@ only what every run needs is fetched ahead: rows and states depend on which slot
 
 from sterna.firmware import isa
 from sterna.firmware.isa import MEM, STREAM32, ZERO
-from sterna.firmware.pieces import ROW_AREG, STATE_IN_AREG, STATE_OUT_AREG, STREAM_AREG, WS
-from sterna.firmware.token_program import TokenProgram
+from sterna.firmware.programs.decoder import TokenProgram
+from sterna.firmware.programs.pieces import ROW_AREG, STATE_IN_AREG, STATE_OUT_AREG, STREAM_AREG, WS
 
 
 class SlotProgram(TokenProgram):

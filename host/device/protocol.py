@@ -1,13 +1,12 @@
 """Addresses, registers and the register block of a device (docs/protocol.md). No input or output happens here.
 
-The names of ``sterna.host.frames`` are among those of this module.
+The names of ``sterna.host.device.frames`` are among those of this module.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
 
-from sterna.host.errors import HostError
-from sterna.host.frames import (  # noqa: F401
+from sterna.host.device.frames import (  # noqa: F401
     DELIMITER,
     HASH_UNIT_BYTES,
     MAX_DATA_BYTES,
@@ -21,6 +20,7 @@ from sterna.host.frames import (  # noqa: F401
     read,
     write,
 )
+from sterna.host.errors import HostError
 from sterna.hw.config import BATCHES, VERSIONS, Kind, check_tiling  # noqa: F401
 
 NAK_REASONS = {1: "unknown type or length", 2: "address"}

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import HostError
-from sterna.host.protocol import MOST_ROWS
-from sterna.host.sampling import Sampling
-from sterna.host.state import State
-from sterna.host.statistics import Statistics
+from sterna.host.runtime.sampling import Sampling
+from sterna.host.runtime.state import State
+from sterna.host.runtime.statistics import Statistics
 from sterna.sim.golden.model import GoldenModel
 
 

@@ -2,15 +2,15 @@
 
 import time
 
-from sterna.host.run import HURRY_S
+from sterna.host.device.run import HURRY_S
 
 
 class Slots:
-    """Drives several runs; each is a ``sterna.host.run.Run`` of its own slot, so none waits for another.
+    """Drives several runs; each is a ``sterna.host.device.run.Run`` of its own slot, so none waits for another.
 
     Parameters
     ----------
-    device : sterna.host.driver.Device
+    device : sterna.host.device.driver.Device
     start : callable(item, slot) -> Run
         Prepares the run of an item in a slot.
 

@@ -5,9 +5,9 @@ between the replies (docs/protocol.md).
 import time
 from collections import deque
 
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Kind
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import Kind
 
 MOST_TOKENS = 1 << 14  # TOKEN frames of a slot that are kept until somebody asks for them
 SOCKET_RETRY_S = 2.0
@@ -34,7 +34,7 @@ class RequestWindow:
     Parameters
     ----------
     transport : object with name, baud, read(timeout_s), write(data)
-        See ``sterna.host.transport``.
+        See ``sterna.host.device.transport``.
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None

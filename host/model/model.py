@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sterna.firmware.layout import tiling_of
 from sterna.host.errors import HostError
-from sterna.host.image import Image, ImageError, build_image
-from sterna.host.text import TextError, Vocabulary
+from sterna.host.model.image import Image, ImageError, build_image
+from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden.packed import load_checkpoint, pack, read_json
 from sterna.sim.golden.strictjson import read_bytes, short
 

@@ -2,11 +2,11 @@
 
 import time
 
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.link import Link
+from sterna.host.device.protocol import DeviceInfo, Register
+from sterna.host.device.run import prepare
 from sterna.host.errors import DeviceError, HostError
-from sterna.host.link import Link
-from sterna.host.protocol import DeviceInfo, Register
-from sterna.host.run import prepare
 
 
 class Device(Link):
@@ -15,7 +15,7 @@ class Device(Link):
     Parameters
     ----------
     transport : object with name, baud, read(timeout_s), write(data), close()
-        See ``sterna.host.transport``.
+        See ``sterna.host.device.transport``.
     timeout_s : float
         Seconds without any undamaged frame after which the device counts as gone.
     retry_s : float or None
@@ -201,7 +201,7 @@ class Device(Link):
             self._window.chained = self._chained = on
 
     def start(self, prompt_ids, n, **options):
-        """A Run whose registers are set, and which has not begun; see ``sterna.host.run.prepare``."""
+        """A Run whose registers are set, and which has not begun; see ``sterna.host.device.run.prepare``."""
         return prepare(self, prompt_ids, n, **options)
 
     def run(self, prompt_ids, n, **options):
@@ -211,7 +211,7 @@ class Device(Link):
         are processed, and ``limit`` is raised as tokens are read. Once tokens are sampled, ``limit`` is raised only
         after the device has come to it, so a raise can never overtake the device's own lowering at the stop token.
 
-        Parameters are those of ``sterna.host.run.prepare``. Runs of other slots go on meanwhile, unless the chaining
+        Parameters are those of ``sterna.host.device.run.prepare``. Runs of other slots go on meanwhile, unless the chaining
         changes.
 
         Yields

@@ -13,7 +13,7 @@ import numpy as np
 from crc32c import crc32c
 
 from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
-from sterna.host.header import HEADER_BYTES, HeaderError, parse_header
+from sterna.host.model.header import HEADER_BYTES, HeaderError, parse_header
 from sterna.sim.golden import fp24
 from sterna.sim.golden.packed import PackedLayer, PackedModel
 from sterna.sim.golden.trits import pack_matrix, unpack_matrix

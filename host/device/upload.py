@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from crc32c import crc32c
 
-from sterna.host import protocol
 from sterna.host.console import progress_bar
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Kind
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import Kind
 
 BLOCK_BYTES = 16 * protocol.MAX_DATA_BYTES  # compared as a whole; a cut or a damaged word costs the sending of one
 STEP_BYTES = 256  # what a device hashes is a multiple of it
@@ -111,7 +111,7 @@ def differences(device, address, data, progress=None):
 
     Parameters
     ----------
-    device : sterna.host.driver.Device
+    device : sterna.host.device.driver.Device
     address : int
         Byte address, a multiple of 4.
     data : bytes-like
@@ -159,7 +159,7 @@ def upload(device, regions, *, compare=True, bars=None):
 
     Parameters
     ----------
-    device : sterna.host.driver.Device
+    device : sterna.host.device.driver.Device
         At rest.
     regions : sequence of (byte address, bytes-like)
         Addresses and lengths are multiples of 4.

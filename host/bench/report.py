@@ -6,7 +6,7 @@ import json
 
 from sterna.host.console import printable, show
 from sterna.host.files import write_file
-from sterna.host.statistics import STALLS
+from sterna.host.runtime.statistics import STALLS
 
 NONE = "-"
 
@@ -175,7 +175,7 @@ class Report:
         self._format, self._path, self._text = FORMATS[style](counted), path, ""
 
     def add(self, row):
-        """Write a row (dict of ``sterna.host.bench.row``)."""
+        """Write a row (dict of ``sterna.host.bench.bench.row``)."""
         text = ("" if self._text else self._format.start()) + self._format.row(row)
         self._text += text
         if self._path:

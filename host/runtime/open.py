@@ -3,7 +3,7 @@
 from serial.tools import list_ports
 
 from sterna.host.errors import UsageError
-from sterna.host.sampling import Demands
+from sterna.host.runtime.sampling import Demands
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
 
@@ -64,7 +64,7 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     """
     if device == "golden":
         demands.check(None)
-        from sterna.host.runtime import GoldenRuntime
+        from sterna.host.runtime.runtime import GoldenRuntime
         return GoldenRuntime(model)
     if not device:
         raise UsageError("--device is empty: see `sterna devices` for what it takes")
@@ -72,7 +72,7 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         raise UsageError(f"--baud {baud}: use the bits per second of the board, for instance 1000000")
     config = simulated_config(device)
     # Imported late: a golden run needs neither the link nor the simulator.
-    from sterna.host.opening import open_port, open_simulation
+    from sterna.host.runtime.opening import open_port, open_simulation
     if config:
         return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing)
     return open_port(device, baud, model, tell, demands)

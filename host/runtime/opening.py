@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sterna.firmware.program import build_program
-from sterna.host.driver import Device
+from sterna.host.device.driver import Device
 from sterna.host.errors import UsageError
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.transport import open_transport
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.device.transport import open_transport
 
 SIMULATION_STALL_S = 600.0  # a large model takes minutes per token in simulation
 

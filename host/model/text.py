@@ -6,7 +6,7 @@ import re
 import tokenizers
 
 from sterna.host.errors import HostError
-from sterna.host.tokenizer_file import TokenizerFileError, check_tokenizer
+from sterna.host.model.tokenizer_file import TokenizerFileError, check_tokenizer
 
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from sterna.host.runtime import Sequence
-from sterna.host.statistics import STALLS
+from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.statistics import STALLS
 from sterna.hw.config import PRESETS
 
 WARM_UP_TOKENS = 2
