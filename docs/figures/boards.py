@@ -10,10 +10,10 @@ from sterna.host.runtime.open import Demands, open_runtime
 from sterna.host.runtime.opening import open_simulation
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.bitstream import Build, versions
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import delivered_bytes
-from sterna.hw.synth import synthesise, units_of
+from sterna.hw.flow.bitstream import Build, versions
+from sterna.hw.flow.synth import synthesise, units_of
 
 SEEDS = range(1, 6)
 # One more address bit changes little, and the 12F has the die of the 25F, which gives the same cells and clocks.

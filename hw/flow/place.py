@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sterna.hw.synth import FAMILIES, TARGETS, SynthesisError, failure, find_tool, run_tool, yosys
+from sterna.hw.flow.synth import FAMILIES, TARGETS, SynthesisError, failure, find_tool, run_tool, yosys
 
 DEVICE = ("--85k", "--speed", "6", "--package", "CABGA756")  # LFE5U-85F-6
 TARGET_HZ = 250_000_000  # above what a row meets, so that every run does its best

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sterna.hw.boards.board import load
 from sterna.hw.config import ConfigError
-from sterna.hw.place import CARRY_ENDS, OPEN_ENDS
-from sterna.hw.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
+from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
+from sterna.hw.flow.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
 
 TOP = "unit"  # of the scripts of hw.synth
 # What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
@@ -178,7 +178,7 @@ class Build:
 
 def _without_collisions(text):
     """RTLIL text in which a memory may return anything for a word that is written in the cycle of its read, as in
-    ``sterna.hw.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two
+    ``sterna.hw.flow.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two
     clocks share no cycle and stay as they are.
     """
     def clock(cell):
