@@ -19,7 +19,7 @@ TOP = "unit"  # of the scripts of hw.synth
 # What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
 # 125 MHz in a 25F.
 TIMING_WEIGHT = 40
-FOLDER = Path(__file__).resolve().parents[1] / "build" / "boards"
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "boards"
 ECP5_SIZES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
 # What the tables call the cells of nextpnr's reports.
 KINDS = {"TRELLIS_COMB": "luts", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "MULT18X18D": "dsp",
