@@ -4,34 +4,14 @@ import hashlib
 import json
 import reprlib
 from dataclasses import asdict, dataclass
-from enum import IntEnum
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CODES
 
-VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
-BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
-# The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
-FLASH_OFFSET = 1 << 20
-FLASH_MAGIC = b"STFL"
-FLASH_HEADER_BYTES = 8
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
 MOST_TRITS = 1 << 16  # R C of an array that is believed
-PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
-
-
-class Kind(IntEnum):
-    """Frame types of the link (docs/protocol.md)."""
-
-    READ = 0x01
-    WRITE = 0x02
-    HASH = 0x04
-    DATA = 0x81
-    ACK = 0x82
-    NAK = 0x83
-    SUM = 0x84
-    TOKEN = 0x90
 
 
 class ConfigError(ValueError):
@@ -127,9 +107,9 @@ class Config:
 
         need(self.batch in BATCHES, f"batch {self.batch}: use one of {', '.join(map(str, BATCHES))}")
         need(self.batch == 1 or self.memory == "external", f"batch {self.batch}: needs memory outside of the chip")
-        need(0 <= self.top_k <= 64, f"top_k {self.top_k}: use 0 to 64")
-        need(self.weight_code in ("trit5", "bit2"), f"weight_code {self.weight_code!r}: use trit5 or bit2")
-        need(self.memory in ("external", "onchip"), f"memory {self.memory!r}: use external or onchip")
+        need(0 <= self.top_k <= MOST_ROWS, f"top_k {self.top_k}: use 0 to {MOST_ROWS}")
+        need(self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2")
+        need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
         need(self.columns > 0 and self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
         need(self.rows > 0, f"rows {self.rows}: must be positive")
         for field in ("lanes", "port_bytes", "ring"):

@@ -8,7 +8,7 @@ from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.hw.boards import preset
-from sterna.hw.config import BATCHES
+from sterna.hw.protocol import BATCHES
 
 PRESETS = ("lanes10", "lanes40")
 DRAFTING = ("lanes40", (4, 8))

@@ -4,7 +4,7 @@ import importlib.metadata
 
 from sterna.host.console import show
 from sterna.host.runtime.open import device_lines
-from sterna.hw.config import VERSIONS
+from sterna.hw.protocol import VERSIONS
 
 
 def devices():

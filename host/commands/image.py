@@ -17,7 +17,7 @@ from sterna.host.model.image import Image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
 from sterna.hw.boards import preset
-from sterna.hw.config import FLASH_OFFSET
+from sterna.hw.protocol import FLASH_OFFSET
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 import time
 
+from sterna.firmware import isa
 from sterna.host.device import protocol
 from sterna.host.device.link import Link
 from sterna.host.device.protocol import DeviceInfo, Register
@@ -99,7 +100,7 @@ class Device(Link):
             raise DeviceError(f"{self.name}: the program has {len(words)} instructions and the device holds "
                               f"{self.info.program_words}: use a bitstream with a larger program memory")
         self.reset()
-        self.write(protocol.PROGRAM, protocol.program_bytes(words))
+        self.write(protocol.PROGRAM, isa.program_bytes(words))
 
     def write_scalars(self, values, slot=0):
         """Writes scalar registers: {number: bits of an fp24 number}; only while the slot runs no token."""

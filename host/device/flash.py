@@ -4,7 +4,7 @@ from sterna.firmware.program import build_program
 from sterna.host.device import protocol
 from sterna.host.device.protocol import MAX_DATA_BYTES, Register
 from sterna.host.errors import HostError
-from sterna.hw.config import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET
+from sterna.hw.protocol import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET
 
 FLASH_BYTES = 16 << 20  # that of the iCEBreaker
 
@@ -27,7 +27,7 @@ def load_requests(image, config):
     for address, data in image.regions(config):
         yield address, bytes(data) + bytes(-len(data) % 4)
     yield protocol.register_address(Register.CONTROL), protocol.CONTROL_RESET.to_bytes(4, "little")
-    yield protocol.PROGRAM, protocol.program_bytes(program.words)
+    yield protocol.PROGRAM, program.data
     for slot in range(config.batch):
         yield from protocol.scalar_writes(program.scalars, slot)
 

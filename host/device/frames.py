@@ -5,14 +5,7 @@ from dataclasses import dataclass
 import crc32c
 from cobs import cobs
 
-from sterna.hw.config import Kind
-
-MAX_FRAME_BYTES = 240
-MAX_DATA_BYTES = 224
-OVERHEAD_BYTES = 11  # header and checksum
-HASH_UNIT_BYTES = 64  # bytes that a HASH covers for each one of its length
-MAX_HASH_BYTES = HASH_UNIT_BYTES * MAX_DATA_BYTES
-DELIMITER = b"\0"
+from sterna.hw.protocol import DELIMITER, HASH_UNIT_BYTES, MAX_FRAME_BYTES, OVERHEAD_BYTES, Kind
 
 
 class FrameError(ValueError):

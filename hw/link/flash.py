@@ -4,7 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.config import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET
+from sterna.hw.protocol import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET
 
 LONGEST_BYTES = 256  # more than a frame has on the line
 WAKE, READ = 0xAB, 0x03

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.config import PARTIAL_SUMS
+from sterna.firmware.isa import PARTIAL_SUMS
 from sterna.hw.vector.operands import SCALAR, A, D, Vop
 from sterna.hw.vector.tables import EXPONENT, NONE
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from sterna.hw.config import FLASH_OFFSET
+from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.board.toolchain import ToolError

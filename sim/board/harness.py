@@ -6,10 +6,10 @@ from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.config import FLASH_OFFSET
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.sdram import SdramPins, pad_registers
+from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
 
 TOP = "simulated_board"

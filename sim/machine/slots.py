@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sterna.firmware import isa
+from sterna.hw.protocol import FLAG_CHAINED, FLAG_SAMPLE, NEVER
 from sterna.sim.golden import rng
-
-NEVER = 0xFFFFFFFF
-FLAG_SAMPLE, FLAG_CHAINED = 1, 2
 
 
 @dataclass

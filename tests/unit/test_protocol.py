@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sterna.host.device import protocol
 from sterna.host.device.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
-from sterna.hw.config import VERSIONS
+from sterna.hw.protocol import VERSIONS
 
 FRAMES = st.builds(
     lambda kind, sequence, address, data: Frame(kind, sequence, address, len(data), data),
