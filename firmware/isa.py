@@ -59,8 +59,9 @@ NOT_IN_SLOT_LOOPS = (
     ("destination ACTIVATION", (D_ACTIVATION0, D_ACTIVATION1), "d"), ("destination SAMPLE", (D_SAMPLE,), "d"),
     ("destination LIST", (D_LIST,), "d"))
 
-FLAG_PLUS = 1 << 15
-FLAG_MOD = 1 << 14
+MOD_BIT, PLUS_BIT = 14, 15  # flags above the address of an operand
+FLAG_PLUS = 1 << PLUS_BIT
+FLAG_MOD = 1 << MOD_BIT
 ADDRESS_MASK = FLAG_MOD - 1
 ROTATE_LSB, ROTATE_BITS = 11, 3  # in the C address of a one-element operation
 

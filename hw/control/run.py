@@ -78,10 +78,20 @@ class RunControl(wiring.Component):
 
     def readable(self):
         """Register offset -> value. A build without counters keeps to what a host needs."""
-        found = {Register.STATUS: Cat(self.running, self.enabled, Const(0, 6), self.fault), Register.POSITION: self.position}
+        found = {
+            Register.STATUS: Cat(self.running, self.enabled, Const(0, 6), self.fault),
+            Register.POSITION: self.position,
+        }
         if self._config.counters:
-            found |= {Register.CONTROL: self.enabled, Register.START: self.start, Register.LIMIT: self.limit, Register.PROMPT_END: self.prompt_end,
-                      Register.SEED: self.seeds[0], Register.FLAGS: self.flags, Register.STOP: self.stop}
+            found |= {
+                Register.CONTROL: self.enabled,
+                Register.START: self.start,
+                Register.LIMIT: self.limit,
+                Register.PROMPT_END: self.prompt_end,
+                Register.SEED: self.seeds[0],
+                Register.FLAGS: self.flags,
+                Register.STOP: self.stop,
+            }
             if self._config.top_k:
                 found[Register.TOP] = Cat(self.tops[0].k, Const(0, 8), self.tops[0].p)
         return found
@@ -165,7 +175,15 @@ class RunControl(wiring.Component):
         if cfg.top_k:
             top = Signal(TOP_LAYOUT)
             m.d.comb += self.tops[0].eq(top)
-        plain = {Register.START: start, Register.LIMIT: limit_n, Register.PROMPT_END: prompt_end_n, Register.SEED: seed, Register.FLAGS: flags, Register.STOP: stop}
+        plain = {
+            Register.START: start,
+            Register.LIMIT: limit_n,
+            Register.PROMPT_END: prompt_end_n,
+            Register.SEED: seed,
+            Register.FLAGS: flags,
+            Register.STOP: stop,
+        }
+        inverted = (Register.LIMIT, Register.PROMPT_END)
         with m.If(self.write), m.Switch(self.offset):
             with m.Case(Register.CONTROL // 4):
                 m.d.sync += enabled.eq(self.value[0])
@@ -175,7 +193,7 @@ class RunControl(wiring.Component):
                     m.d.sync += position.eq(self.value)
             for offset, register in plain.items():
                 with m.Case(offset // 4):
-                    m.d.sync += register.eq(~self.value if offset in (Register.LIMIT, Register.PROMPT_END) else self.value)
+                    m.d.sync += register.eq(~self.value if offset in inverted else self.value)
             if cfg.top_k:
                 with m.Case(Register.TOP // 4):
                     m.d.sync += [top.k.eq(self.value[:8]), top.p.eq(self.value[16:])]
