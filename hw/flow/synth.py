@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sterna.hw.flow.packing import logic_cells
+from sterna.sim.golden.errors import SternaError
 
 
-class SynthesisError(RuntimeError):
+class SynthesisError(SternaError, RuntimeError):
     """A unit cannot be synthesised; the message names the unit or the tool and the way out."""
 
 
