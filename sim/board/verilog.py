@@ -48,11 +48,15 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, 
         members = {name: member for name, member in board.signature.members.items() if not name.startswith("trace_")}
         return board_netlist(board, netlist, simulated.TOP) + _clocked(members, config.own_memory_clock)
     text = without_collisions(forget_values(rtlil.convert(board, name=simulated.TOP, emit_src=False)))
-    passes = WAVES_PASSES if waves else FAST_PASSES
+    text = yosys_verilog(text, WAVES_PASSES if waves else FAST_PASSES)
+    return random_collisions(text) + _clocked(board.signature.members, config.own_memory_clock)
+
+
+def yosys_verilog(text, passes):
+    """Verilog of RTLIL text after passes of yosys (str)."""
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
-    text = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
-    return random_collisions(text) + _clocked(board.signature.members, config.own_memory_clock)
+    return find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
 
 
 _COLLISION = re.compile(r"(?m)^( +)(if \(.*\))\n +(_\d+_)((?:\[\d+(?::\d+)?\])?) <= (\d+)'hx+;$")
