@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from small_model import SLOTS, GoldenDevice, served, write_folder
-from sterna.host.image import Image
-from sterna.host.model import Model, ModelError
-from sterna.host.runtime import GoldenRuntime, Sampling
-from sterna.host.state import load_state
+from sterna.host.model.image import Image
+from sterna.host.model.model import Model, ModelError
+from sterna.host.runtime.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime.state import load_state
 
 FLAGS = ("-n", 30, "-s", 4, "--no-display-prompt")
 
