@@ -14,8 +14,9 @@ from sterna.host.console import progress_bar, table_console, tell
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextError
+from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import is_hardware, open_runtime
-from sterna.host.runtime.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime.runtime import Sampling
 from sterna.models.data import read_stories
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories

@@ -1,18 +1,15 @@
-"""One way to run a model, whatever computes it: the base class and the golden model."""
+"""One way to run a model, whatever computes it: the base class."""
 
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
 
 from sterna.host.device.protocol import MOST_ROWS
-from sterna.host.device.run import stop_tokens
 from sterna.host.errors import HostError
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
-from sterna.sim.golden.model import GoldenModel
 
 
 class RunError(HostError):
@@ -205,45 +202,3 @@ class Runtime:
         """Take up a text where a State left it."""
         self._set_values(state.values)
         self.tokens = list(state.tokens)
-
-
-class GoldenRuntime(Runtime):
-    """The golden model in this process; bit for bit what the hardware computes."""
-
-    label = "golden model"
-
-    def __init__(self, model):
-        super().__init__(model)
-        self._golden = GoldenModel(model.packed)
-        self._state = self._golden.start(1)
-
-    def clear(self):
-        super().clear()
-        self._state = self._golden.start(1)
-
-    def _read(self, tokens, cancelled):
-        for done, token in enumerate(tokens, 1):
-            if cancelled():
-                return
-            x = self._golden.embed([token])
-            for number in range(self.model.geometry.num_hidden_layers):
-                x = self._golden.layer(number, x, self._state[number])
-            yield done
-
-    def _make(self, token, n, sampling, stop, cancelled):
-        stops = stop_tokens(stop)
-        for _ in range(n):
-            if cancelled():
-                return
-            head = self._golden.step([token], self._state)
-            token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature,
-                                            sampling.top_k, sampling.top_p)[0])
-            yield token
-            if token in stops:
-                return
-
-    def _values(self):
-        return self._state[:, 0].copy()
-
-    def _set_values(self, values):
-        self._state = np.array(values)[:, None]

@@ -10,7 +10,8 @@ from sterna.host.errors import DeviceError, UsageError
 from sterna.host.model.image import Image, ImageError
 from sterna.host.model.model import Model, ModelError
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.runtime import GoldenRuntime, RunError, Sampling, Sequence
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import RunError, Sampling, Sequence
 from sterna.host.runtime.state import StateError, load_state, save_state
 from sterna.host.runtime.statistics import Statistics, useful_bytes
 
