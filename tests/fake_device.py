@@ -1,5 +1,7 @@
 """A device in plain Python behind the transport interface: frames, registers and run control of docs/protocol.md."""
 
+import dataclasses
+
 from crc32c import crc32c
 from sterna.host import protocol
 from sterna.host.protocol import DeviceInfo, Frame, Kind, Register
@@ -89,8 +91,11 @@ class FakeDevice:
 
     def _answer(self, frame):
         n = frame.length
-        if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH) or n % 4 or not 4 <= n <= 224 or \
-                len(frame.data) != (n if frame.kind == Kind.WRITE else 0):
+        if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH):
+            return self._nak(frame, 1)
+        if frame.address % 4:
+            return self._nak(frame, 2)
+        if n % 4 or not 4 <= n <= 224 or len(frame.data) != (n if frame.kind == Kind.WRITE else 0):
             return self._nak(frame, 1)
         n_bytes = n * protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else n
         addresses = range(frame.address, frame.address + n_bytes, 4)
@@ -259,3 +264,33 @@ class FakeDevice:
 
     def count(self):
         """Moves the other counters."""
+
+
+def info_of(config):
+    """The DeviceInfo of a Config."""
+    names = {field.name for field in dataclasses.fields(DeviceInfo)} - {"build"}
+    return DeviceInfo(build=int(config.digest[:8], 16), **{name: getattr(config, name) for name in names})
+
+
+def refused_requests(memory_bytes):
+    """(Frame, reason) of requests that every device answers with a NAK, which the tests ask gateware and fake alike."""
+    for sequence, length in enumerate((0, 1, 2, 3, 5, 222, 225, 226, 228, 252, 255)):
+        yield Frame(Kind.READ, sequence, 0, length), 1
+        yield Frame(Kind.HASH, sequence, 0, length), 1
+        if length <= 229:
+            yield Frame(Kind.WRITE, sequence, 0, length, bytes(length)), 1
+    yield Frame(0x33, 20, 0, 4), 1
+    yield Frame(Kind.WRITE, 21, 0, 8, b"four"), 1
+    yield Frame(Kind.WRITE, 22, 0, 4, b"behind it"), 1
+    yield Frame(Kind.READ, 23, 0, 4, b"data"), 1
+    for sequence, address in enumerate((1, 2, 3, memory_bytes - 2), 30):
+        yield Frame(Kind.READ, sequence, address, 4), 2
+        yield Frame(Kind.HASH, sequence, address, 4), 2
+        yield Frame(Kind.WRITE, sequence, address, 4, b"four"), 2
+    for sequence, address in enumerate((memory_bytes, 0x7FFFFFFC, 0xC0000000, 0xFFFFFFFC), 40):
+        yield Frame(Kind.READ, sequence, address, 4), 2
+        yield Frame(Kind.HASH, sequence, address, 4), 2
+        yield Frame(Kind.WRITE, sequence, address, 4, b"four"), 2
+    yield Frame(Kind.WRITE, 50, memory_bytes - 4, 8, b"at the end"[:8]), 2
+    yield Frame(Kind.READ, 51, protocol.PROGRAM, 4), 2
+    yield Frame(Kind.READ, 52, protocol.SCALARS, 4), 2
