@@ -12,6 +12,7 @@ from sterna.host.draft import propose
 from sterna.host.errors import DeviceError, HostError
 from sterna.host.protocol import Register
 from sterna.host.runtime import Runtime
+from sterna.host.sampling import check_end, check_length
 from sterna.host.slots import Slots
 from sterna.host.upload import upload, verify
 from sterna.sim.golden import fp24
@@ -76,6 +77,10 @@ class DeviceRuntime(Runtime):
     def verify(self):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
         verify(self.device, self._image.regions(self.device.info))
+
+    def check_text(self, tokens, stop):
+        check_length(self.device.info, tokens)
+        check_end(self.device.info, stop)
 
     @property
     def model_bytes(self):
@@ -192,6 +197,7 @@ class DeviceRuntime(Runtime):
         settled = {sequence: sequence.sampling.within(self.rows) for sequence in sequences}
         for sequence in sequences:
             self.check(sequence.ids)
+            self.check_text(len(sequence.ids) + sequence.n, sequence.stop)
         self.clear()
         figures, started = self.statistics, time.monotonic()
         figures.together += len(sequences)

@@ -16,6 +16,7 @@ from crc32c import crc32c
 from sterna.host import padding, tiling
 from sterna.host.header import HEADER_BYTES, HeaderError, parse_header
 from sterna.host.tiling import TILING
+from sterna.hw.config import most_tokens
 from sterna.sim.golden import fp24
 from sterna.sim.golden.packed import Geometry, PackedLayer, PackedModel
 
@@ -158,7 +159,10 @@ class MemoryMap:
 
 
 def memory_map(config, geometry, check=True):
-    """MemoryMap of a geometry on a configuration. ImageError: it does not fit ``config.memory_bytes``."""
+    """MemoryMap of a geometry on a configuration.
+
+    ImageError, with ``check``: it does not fit ``config.memory_bytes``, or tokens do not fit ``config.register_bits``.
+    """
     shape = layout(config, geometry)
     embedding = shape.row_bytes * geometry.vocab_size
     stream_address = _up(embedding, ALIGN)
@@ -167,6 +171,10 @@ def memory_map(config, geometry, check=True):
     layer_state = shape.vector_bytes(geometry.hidden_size)
     states = geometry.num_hidden_layers * config.batch * layer_state
     end = _up(state_address + states, ALIGN)
+    if check and geometry.vocab_size > most_tokens(config):
+        raise ImageError(f"vocabulary: the model has {geometry.vocab_size:,} tokens and this build can count "
+                         f"{most_tokens(config):,}: use a build with more register_bits than "
+                         f"{config.register_bits}, or a model with fewer tokens")
     if check and end > config.memory_bytes:
         raise ImageError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
                          "use a larger memory or a smaller model")

@@ -7,9 +7,10 @@ from enum import IntEnum
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
 
-VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}
+VERSIONS = {"protocol": 5, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
 BATCHES = (1, 2, 4, 8)
+ROW_BITS = 24  # of the number of a row that is sampled
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 # The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
 FLASH_OFFSET = 1 << 20
@@ -29,6 +30,16 @@ class Kind(IntEnum):
     NAK = 0x83
     SUM = 0x84
     TOKEN = 0x90
+
+
+def longest_text(build):
+    """Tokens of the longest text on a Config or DeviceInfo (int): its registers count positions up to that."""
+    return (1 << build.register_bits) - 1
+
+
+def most_tokens(build):
+    """The largest vocabulary of a Config or DeviceInfo (int): a token is the number of a row of the head."""
+    return 1 << min(ROW_BITS, build.register_bits)
 
 
 class ConfigError(ValueError):

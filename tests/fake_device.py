@@ -10,6 +10,8 @@ INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", cre
                   memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16,
                   clock_hz=24_000_000, build=0x12345678)
 
+NUMBERS = (Register.POSITION, Register.START, Register.LIMIT, Register.PROMPT_END, Register.STOP, Register.DRAFT_END)
+
 
 def next_token(token, state, seed):
     """The 'model': a token and the new state from the token before, the state and the seed."""
@@ -64,6 +66,11 @@ class FakeDevice:
         self.reads_per_run = []
         self.closed = False
         self._decoder = protocol.FrameDecoder()
+
+    @property
+    def mask(self):
+        """Bits that registers of positions and tokens keep."""
+        return (1 << self.info.register_bits) - 1
 
     # Transport
 
@@ -146,7 +153,7 @@ class FakeDevice:
             self.scalars_of[slot][offset // 4] = value
         elif page == protocol.RING:
             slot, offset = self._slot(offset, 4 * self.info.ring)
-            self.rings[slot][offset // 4] = (None, value)
+            self.rings[slot][offset // 4] = (None, value & self.mask)
         else:
             raise KeyError(address)
 
@@ -162,7 +169,7 @@ class FakeDevice:
             for block in self.blocks:
                 block[Register.STATUS] = block[Register.CONTROL] = 0
         elif offset != Register.STATUS:
-            self.blocks[slot][offset] = value
+            self.blocks[slot][offset] = value & (self.mask if offset in NUMBERS else 0xFFFFFFFF)
 
     def _load(self, address):
         page, offset = address & 0xF0000000, address & 0x0FFFFFFF
@@ -225,18 +232,19 @@ class FakeDevice:
         for (k, slot, position), head in zip(jobs, heads, strict=True):
             block, ring = self.blocks[slot], self.rings[slot]
             last = not self.chained or k == n - 1
-            if position + 1 >= block[Register.PROMPT_END]:
-                token = self.sample(head, position, slot)
-                place = (position + 1) % self.info.ring
+            following = position + 1 & self.mask
+            if following >= block[Register.PROMPT_END]:
+                token = self.sample(head, position, slot) & self.mask
+                place = following % self.info.ring
                 wrong = not last and ring[place][1] != token
-                ring[place] = (position + 1, token)
+                ring[place] = (following, token)
                 if wrong or token == block[Register.STOP]:
                     last = True
-                    self.lower_limit(slot, position + 1)
-                self._send(Kind.TOKEN, slot, position + 1, 4, token.to_bytes(4, "little"))
+                    self.lower_limit(slot, following)
+                self._send(Kind.TOKEN, slot, following, 4, token.to_bytes(4, "little"))
             if last:
-                block[Register.POSITION] = position + 1
-                self.max_position = max(self.max_position, position + 1)
+                block[Register.POSITION] = following
+                self.max_position = max(self.max_position, following)
                 if self.chained:
                     self.block[Register.SOURCE] = k
                     return

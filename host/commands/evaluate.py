@@ -14,7 +14,8 @@ from sterna.host.console import progress_bar, table_console, tell
 from sterna.host.devices import is_hardware, open_runtime
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model import Model
-from sterna.host.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime import GoldenRuntime
+from sterna.host.sampling import Demands, Sampling
 from sterna.models.data import read_stories
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories
@@ -83,9 +84,10 @@ def greedy_of(runtime, story, count):
 
 def check_device(device, model, story, count, baud, options):
     """Compare a device's next tokens with the golden model's; returns how many, HostError if one differs."""
-    wanted = greedy_of(GoldenRuntime(model), story, count)
-    with open_runtime(device, model, tell=tell, baud=baud, **options) as runtime:
+    demands = Demands(tokens=min(count + 1, len(story)))
+    with open_runtime(device, model, tell=tell, baud=baud, demands=demands, **options) as runtime:
         found = greedy_of(runtime, story, count)
+    wanted = greedy_of(GoldenRuntime(model), story, count)
     wrong = [k for k, pair in enumerate(zip(wanted, found, strict=True)) if pair[0] != pair[1]]
     if wrong:
         raise HostError(f"{device} differs from the golden model at {len(wrong)} of {len(wanted)} tokens, first at "

@@ -232,7 +232,7 @@ class Registers(wiring.Component):
             0x00: MAGIC,
             0x04: sum(VERSIONS[k] << (8 * n) for n, k in enumerate(("protocol", "isa", "numerics", "image"))),
             0x08: cfg.rows | cfg.columns << 16,
-            0x0C: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
+            0x0C: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.register_bits << 18 | cfg.credits << 24,
             0x10: cfg.port_bytes | cfg.strip << 16,
             0x14: cfg.memory_bytes,
             0x18: cfg.vector_words | cfg.program_words << 16,
