@@ -3,8 +3,8 @@
 import dataclasses
 
 from crc32c import crc32c
-from sterna.host import protocol
-from sterna.host.protocol import DeviceInfo, Frame, Kind, Register
+from sterna.host.device import protocol
+from sterna.host.device.protocol import DeviceInfo, Frame, Kind, Register
 
 INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", credits=2, port_bytes=2, strip=16,
                   memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16,
@@ -281,7 +281,7 @@ def info_of(config):
 
 
 def refused_requests(memory_bytes):
-    """(Frame, reason) of requests that every device answers with a NAK, which the tests ask gateware and fake alike."""
+    """(Frame, reason) of requests that every device answers with a NAK, gateware and fake alike."""
     for sequence, length in enumerate((0, 1, 2, 3, 5, 222, 225, 226, 228, 252, 255)):
         yield Frame(Kind.READ, sequence, 0, length), 1
         yield Frame(Kind.HASH, sequence, 0, length), 1

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.golden import strictjson
+from sterna.sim.golden.errors import SternaError
 
 HEADER_BYTES = 100_000_000  # at most; the limit of the format's own library
 
 
-class TensorFileError(ValueError):
+class TensorFileError(SternaError, ValueError):
     """A file that is no safetensors file, or a damaged one; the message does not name it."""
 
 
@@ -51,12 +52,12 @@ def _check_cover(spans, begin, size):
     for name, (first, end) in sorted(spans.items(), key=lambda item: item[1]):
         if first != at:
             what = f"shares bytes with {before}" if first < at else f"leaves {first - at} bytes behind {before}"
-            raise TensorFileError(f"tensor {strictjson.short(name)} at byte {first} {what}, which ends at {at}: the "
-                                  "file is damaged: download it again")
+            raise TensorFileError(f"tensor {strictjson.short(name)} at byte {first} {what}, which "
+                                  f"ends at {at}: the file is damaged: download it again")
         at, before = end, f"tensor {strictjson.short(name)}"
     if at != size:
-        raise TensorFileError(f"{size - at} bytes behind {before}, which ends at {at}: the file is damaged: download it "
-                              "again")
+        raise TensorFileError(f"{size - at} bytes behind {before}, which ends at {at}: the file is "
+                              "damaged: download it again")
 
 
 def scan(path, kinds):
@@ -110,5 +111,6 @@ def scan(path, kinds):
         if not begin <= end <= room or end - begin != math.prod(shape) * kinds[kind]:
             raise damaged
         entries[name] = Entry(path, 8 + length + begin, tuple(shape), kind)
-    _check_cover({name: (e.offset, e.offset + e.count * kinds[e.kind]) for name, e in entries.items()}, 8 + length, size)
+    spans = {n: (e.offset, e.offset + e.count * kinds[e.kind]) for n, e in entries.items()}
+    _check_cover(spans, 8 + length, size)
     return entries, metadata if isinstance(metadata, dict) else {}, size

@@ -1,4 +1,4 @@
-"""What an image leaves free: between its sections, inside them, and at its end there are zeros, all of them checked."""
+"""Between the sections of an image, inside them, and at its end there are zeros, all of them checked."""
 
 import json
 import struct
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 from faults import SEED
-from sterna.host import tiling
-from sterna.host.image import Image, ImageError, build_image
+from sterna.host.model.image import Image, ImageError, build_image
 from sterna.hw.config import Config
 from sterna.sim.golden import fp24
 from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.golden.trits import decode_trits
 
 # No size divides the tile: padded rows and columns in every matrix, padded neurons, a last byte of unused bit pairs.
 GEOMETRY = Geometry(13, 21, 2, 7)
@@ -98,7 +98,7 @@ def test_bytes_between_the_sections_are_zero():
 
 
 def stream_of(image):
-    """(name, begin, end, end of its whole tiles, None for a vector) of everything in the stream, by bytes of the file."""
+    """(name, begin, end, end of its whole tiles, None for a vector) of the stream, by bytes of the file."""
     at, shape = image.sections["stream"]["offset"], image.layout
     for part, _ in shape.order():
         for kind, name, *size in shape.sections(part):
@@ -157,7 +157,7 @@ def test_every_bit_that_is_no_value_is_checked(name):
 
 def trits(shape, data):
     """int8 [tiles, R C] of whole tiles."""
-    return tiling.decode_trits(data.reshape(-1, shape.tile_bytes), shape.rows * shape.columns, shape.weight_code)
+    return decode_trits(data.reshape(-1, shape.tile_bytes), shape.rows * shape.columns, shape.weight_code)
 
 
 def test_padding_is_named():

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 from fake_device import INFO, FakeDevice, expected, info_of
 from small_model import DEVICE, SLOTS, GoldenDevice, served, write_folder
+from sterna.firmware.layout import LayoutError, memory_map
 from sterna.firmware.program import ProgramError, build_program
-from sterna.hw.config import PRESETS, preset
-from sterna.host import protocol
-from sterna.host.driver import Device
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
+from sterna.host.device import protocol
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import Register
 from sterna.host.errors import UsageError
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.image import ImageError, build_image, memory_map
-from sterna.host.model import Model
-from sterna.host.protocol import Register
-from sterna.host.runtime import GoldenRuntime, Sequence
-from sterna.host.sampling import Sampling, check_end
-from sterna.host.state import State, save_state
-from sterna.sim.golden.machine import Machine
+from sterna.host.model.image import ImageError, build_image
+from sterna.host.model.model import Model
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.runtime import GoldenRuntime, Sequence
+from sterna.host.runtime.sampling import Sampling, check_end
+from sterna.host.runtime.state import State, save_state
 from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.machine.machine import Machine
 
 LONGEST = (1 << 16) - 1
 NARROW = dataclasses.replace(DEVICE, register_bits=16)
@@ -130,7 +132,7 @@ def test_a_vocabulary_that_is_too_large_is_refused():
     large = Geometry(20, 30, 1, 65_537)
     message = "vocabulary: the model has 65,537 tokens and this build can count 65,536: use a build with more "
     for build in (config, info_of(config)):
-        with pytest.raises(ImageError, match=message):
+        with pytest.raises(LayoutError, match=message):
             memory_map(build, large)
         with pytest.raises(ProgramError, match=message):
             build_program(build, large)
@@ -138,7 +140,7 @@ def test_a_vocabulary_that_is_too_large_is_refused():
         build_image(dataclasses.replace(random_model(np.random.default_rng(1), Geometry(20, 30, 1, 3)),
                                         geometry=large), config, "{}", "x", 0)
     assert memory_map(preset("lanes10"), large).end
-    with pytest.raises(ImageError, match="this build can count 16,777,216"):
+    with pytest.raises(LayoutError, match="this build can count 16,777,216"):
         memory_map(preset("lanes10,memory_bytes=2147483648"), Geometry(1, 1, 1, (1 << 24) + 1))
 
 

@@ -1,4 +1,4 @@
-"""Models of any geometry on every tiling of a preset or board, brought into a device by each of the ways that there are."""
+"""Models of any geometry on every tiling of a preset or board, brought into a device by each way that there is."""
 
 import dataclasses
 
@@ -8,16 +8,18 @@ from fake_device import FakeDevice, info_of, refused_requests
 from faults import SEED
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from sterna.firmware.layout import ALIGN, tiling_of
 from sterna.firmware.program import build_program
-from sterna.host import protocol
-from sterna.host.driver import Device
+from sterna.host.device import protocol
+from sterna.host.device.driver import Device
+from sterna.host.device.flash import flash_image
+from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError
-from sterna.host.flash import flash_image
-from sterna.host.image import ALIGN, Image, build_image, tiling_of
-from sterna.host.opening import memory_file
-from sterna.host.upload import upload, verify
+from sterna.host.model.image import Image, build_image
+from sterna.host.runtime.opening import memory_file
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import FLASH_HEADER_BYTES, PRESETS
+from sterna.hw.config import PRESETS
+from sterna.hw.protocol import FLASH_HEADER_BYTES
 from sterna.sim.golden.packed import Geometry, random_model
 
 EVERY = {name: board.config for name, board in BOARDS.items()} | PRESETS
