@@ -7,8 +7,6 @@ import numpy as np
 
 from sterna.firmware.program import build_program
 from sterna.host.console import progress_bar
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.device.run import stop_tokens
 from sterna.host.device.slots import Slots
 from sterna.host.device.upload import upload, verify
@@ -16,6 +14,8 @@ from sterna.host.errors import DeviceError, HostError
 from sterna.host.runtime.draft import propose
 from sterna.host.runtime.runtime import Runtime
 from sterna.host.runtime.sampling import check_end, check_length
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s

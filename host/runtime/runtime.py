@@ -4,12 +4,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-
-from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import HostError
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
+from sterna.hw.protocol import MOST_ROWS
 
 
 class RunError(HostError):

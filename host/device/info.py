@@ -1,16 +1,11 @@
-"""Addresses, registers and the register block of a device (docs/protocol.md). No input or output happens here.
-
-The names of ``sterna.host.device.frames`` are among those of this module.
-"""
+"""What a device tells about itself: the first registers of its block (docs/protocol.md, "Registers")."""
 
 from dataclasses import dataclass
 
-from sterna.host.device.frames import Frame, FrameDecoder, FrameError, hash_, read, write  # noqa: F401
 from sterna.host.errors import HostError
 from sterna.hw.config import check_tiling
-from sterna.hw.protocol import *  # noqa: F403
-from sterna.hw.protocol import BATCHES, HELLO_BYTES, MAGIC, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS
-from sterna.hw.protocol import WEIGHT_CODES, Register, version_word
+from sterna.hw.protocol import (BATCHES, HELLO_BYTES, MAGIC, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS, WEIGHT_CODES,
+                                Register, version_word)
 
 
 class ProtocolError(HostError):
