@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
 
-VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}
+VERSIONS = {"protocol": 4, "isa": 3, "numerics": 3, "image": 1}
 SLOW_HZ = 40_000_000
 BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix

@@ -10,7 +10,7 @@ from sterna.sim.golden import fp24, toplist
 LANES, DEPTH, BEATS, ROW_BITS, PARTS = (int(os.environ[name])
                                         for name in ("LANES", "DEPTH", "BEATS", "ROW_BITS", "PARTS"))
 STRIP = LANES * BEATS
-KINDS = ("plain", "wide", "bits", "edge", "few", "equal", "ascending", "descending")
+KINDS = ("plain", "wide", "bits", "edge", "large", "few", "equal", "ascending", "descending")
 FILL = 3  # cycles from a score to the comparison of its key
 
 
@@ -19,7 +19,9 @@ def bits_of(generator, kind, count):
     if kind == "bits":
         bits = generator.integers(0, 1 << 24, count)
         return np.where(bits >> 15 & 255, bits, 0)
-    if kind == "edge":  # about the ends of fix and of the weights
+    if kind == "large":  # a few numbers apart, or a few units, whatever their size
+        return large(generator, count)
+    if kind == "edge":  # about the ends of the numbers and of the weights
         return fp24.to_bits(fp24.round24(generator.choice(
             [1023.97, 1024, 1025, 2000, -1023.97, -1024, 1008, 1007.98, 1007.95, 2**-10, 2**-11, -2**-10, fp24.MAX,
              -fp24.MAX, fp24.MIN, 0], count)))
@@ -31,6 +33,21 @@ def bits_of(generator, kind, count):
     if kind in ("ascending", "descending"):
         numbers = np.sort(numbers) * (1 if kind == "ascending" else -1)
     return fp24.to_bits(numbers)
+
+
+def large(generator, count):
+    """fp24 bits of `count` numbers near a number of 2^2 or more in magnitude."""
+    exponent = int(generator.choice([*range(2, 26), 60, 128]))
+    base = generator.choice([-1, 1]) * 2.0**exponent * generator.choice([1, 1, 1.5, 2 - 2**-15, generator.uniform(1, 2)])
+    if generator.random() < 0.5:
+        apart = generator.choice([1, 4, 8, 15, 16, 17, 32, 48, 63, 64, 65, 128], count)
+        apart = apart * generator.integers(-1, 2, count) + generator.choice([0, 0, 1], count) * generator.random(count)
+        return fp24.to_bits(fp24.round24(base + apart))
+    # Keys: integers in the order of the numbers.
+    bits = int(fp24.to_bits(fp24.round24(base)))
+    key = (bits & 0x7FFFFF) * (-1 if bits >> 23 else 1)
+    keys = key + (generator.integers(-2, 3, count) << generator.integers(0, 18, count)) + generator.integers(-1, 2, count)
+    return np.clip(np.abs(keys), 1 << 15, 0x7FFFFF) | (keys < 0) << 23
 
 
 class Unit:
@@ -236,6 +253,40 @@ async def edges_of_p(dut):
                 await unit.strip(keys, scores)
                 await unit.check()
     assert not any(wanted.values()), wanted
+
+
+@cocotb.test()
+async def large_numbers(dut):
+    """Entries at either side of every distance where a weight begins, ends or would begin again, for first entries of
+    every size.
+    """
+    unit = Unit(dut)
+    await bench.start(dut)
+    places = min(STRIP, DEPTH)
+    if places < 3:
+        return
+    signs, exponents = (1, -1), [*range(-12, 27), 127, 128]
+    for sign, exponent in [(sign, exponent) for sign in signs for exponent in exponents]:
+        first = float(fp24.round24(sign * 2.0**exponent * unit.numbers.choice([1, 1.5, 2 - 2.0**-15])))
+        wanted = [15.9, 16, 16.1, 31.9, 32, 33, 47, 48, 63.9, 64, 64.5, 79, 80, 127.9, 128, 129, 192, 1024.5, 2.0**16,
+                  2.0**17 + 1, 2.0**20, 2.0**22 + 3, *(2.0**k + 1 for k in range(21, 40))]
+        others = fp24.round24(first - np.array([0, 0.5, 1, 8, *unit.numbers.choice(wanted, 40)]))
+        others = others[np.abs(others) < fp24.MAX][:places - 1]
+        others = unit.numbers.permutation(others)
+        keys = fp24.to_bits(np.concatenate([others, [first]]))
+        listed = fp24.from_bits(keys)[toplist.best_rows(fp24.from_bits(keys), DEPTH)]
+        weights = [toplist.weight(toplist.fix(listed[0]) - toplist.fix(t)) for t in listed]
+        # One weight too many moves the limit of P; a weight that is missing or in the wrong place does too.
+        order = fp24.to_bits(np.arange(len(keys)) + 1.0)
+        scores = np.zeros(len(keys), np.int64)
+        scores[toplist.best_rows(fp24.from_bits(keys), len(keys))] = order
+        for part in {1, sum(w > 0 for w in weights), min(len(weights), sum(w > 0 for w in weights) + 1)}:
+            limit = (sum(weights[:part]) << 16) // sum(weights)
+            for code in (limit, limit + 1):
+                if 1 <= code <= 65535:
+                    await unit.start(DEPTH, code)
+                    await unit.strip(keys, scores)
+                    await unit.check()
 
 
 @cocotb.test()
