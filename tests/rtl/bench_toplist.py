@@ -263,23 +263,23 @@ async def large_numbers(dut):
     unit = Unit(dut)
     await bench.start(dut)
     places = min(STRIP, DEPTH)
-    if places < 3:
+    if places < 8:
         return
-    signs, exponents = (1, -1), [*range(-12, 27), 127, 128]
-    for sign, exponent in [(sign, exponent) for sign in signs for exponent in exponents]:
-        first = float(fp24.round24(sign * 2.0**exponent * unit.numbers.choice([1, 1.5, 2 - 2.0**-15])))
-        wanted = [15.9, 16, 16.1, 31.9, 32, 33, 47, 48, 63.9, 64, 64.5, 79, 80, 127.9, 128, 129, 192, 1024.5, 2.0**16,
-                  2.0**17 + 1, 2.0**20, 2.0**22 + 3, *(2.0**k + 1 for k in range(21, 40))]
-        others = fp24.round24(first - np.array([0, 0.5, 1, 8, *unit.numbers.choice(wanted, 40)]))
-        others = others[np.abs(others) < fp24.MAX][:places - 1]
-        others = unit.numbers.permutation(others)
-        keys = fp24.to_bits(np.concatenate([others, [first]]))
+    most = 2 - 2.0**-15
+    firsts = [sign * factor * 2.0**e for sign in (1, -1) for e in (4, 5, 6, 19, 20, 21) for factor in (1, most)]
+    firsts += [unit.random.choice([-1, 1]) * unit.random.choice([1, 1.5, most]) * 2.0**e
+               for e in (-12, -11, -1, 0, 3, 10, 14, 18, 22, 26, 64, 127, 128)]
+    distances = [15.9, 16, 16.1, 31.9, 32, 33, 47, 48, 63.9, 64, 64.5, 79, 80, 127.9, 128, 129, 192, 1024.5,
+                 *(2.0**k + k % 2 for k in range(16, 40))]
+    for first in firsts:
+        steps = [0, 2.0**-11, 2.0**-10, 0.5, 1, 8, *unit.numbers.choice(distances, 40)]
+        others = fp24.round24(first - np.array(steps))[:places - 1]
+        keys = fp24.to_bits(np.concatenate([unit.numbers.permutation(others), [first]]))
         listed = fp24.from_bits(keys)[toplist.best_rows(fp24.from_bits(keys), DEPTH)]
         weights = [toplist.weight(toplist.fix(listed[0]) - toplist.fix(t)) for t in listed]
-        # One weight too many moves the limit of P; a weight that is missing or in the wrong place does too.
-        order = fp24.to_bits(np.arange(len(keys)) + 1.0)
+        # The limits of P move with any weight, and the later in the list, the better is the score.
         scores = np.zeros(len(keys), np.int64)
-        scores[toplist.best_rows(fp24.from_bits(keys), len(keys))] = order
+        scores[toplist.best_rows(fp24.from_bits(keys), len(keys))] = fp24.to_bits(np.arange(len(keys)) + 1.0)
         for part in {1, sum(w > 0 for w in weights), min(len(weights), sum(w > 0 for w in weights) + 1)}:
             limit = (sum(weights[:part]) << 16) // sum(weights)
             for code in (limit, limit + 1):
