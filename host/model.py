@@ -31,6 +31,8 @@ class Model:
         The image of the file; None for a folder.
     end : int
         Token that ends a text.
+    kept : list of str
+        Names of the matrices of a folder that were ternary already, once ``packed`` has been asked for.
 
     Raises
     ------
@@ -39,7 +41,7 @@ class Model:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path, self.kept = Path(path), []
         if not self.path.exists():
             raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
         if self.path.is_dir():
@@ -67,7 +69,7 @@ class Model:
     @cached_property
     def packed(self):
         """The PackedModel."""
-        return self.image.unpack() if self.image else pack(self.geometry, self._tensors)
+        return self.image.unpack() if self.image else pack(self.geometry, self._tensors, self.kept.append)
 
     @cached_property
     def tokenizer_json(self):
