@@ -11,6 +11,7 @@ VERSIONS = {"protocol": 4, "isa": 3, "numerics": 3, "image": 1}
 SLOW_HZ = 40_000_000
 BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
+ROW_BITS = 24  # of a sum where the vector engine takes it
 # The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
 FLASH_OFFSET = 1 << 20
 FLASH_MAGIC = b"STFL"
@@ -152,6 +153,11 @@ class Config:
                  f"the port takes {self.port_bytes} at {self.clock_hz} Hz")
         else:
             need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
+        need(self.activation_words > 0, f"activation_words {self.activation_words}: must be positive")
+        need(self.row_bits <= ROW_BITS,
+             f"activation_words {self.activation_words}: a row may have {self.columns * self.activation_words} columns "
+             f"then, whose sum does not fit {ROW_BITS} bits: use at most "
+             f"{(1 << ROW_BITS - 1) // (127 * self.columns)}")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
         need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
         need(16 <= self.register_bits <= 32, f"register_bits {self.register_bits}: use 16 to 32")
@@ -196,8 +202,8 @@ class Config:
 
     @property
     def row_bits(self):
-        """Bits of a row sum: no row is longer than an activation buffer."""
-        return min(ACCUMULATOR_BITS, (127 * self.columns * self.activation_words).bit_length() + 1)
+        """Bits of a row sum: no row is longer than an activation buffer, and its codes are -127 to 127."""
+        return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
     def queued_fetches(self):
