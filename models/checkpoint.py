@@ -31,8 +31,8 @@ def load_checkpoint(folder, to_train=False):
     ----------
     folder : path
     to_train : bool
-        Matrices that are ternary already become latent weights of the same trits and scales, from which training can
-        go on (``layers.latent``); otherwise every tensor is as in the folder.
+        Matrices that are ternary already become latent weights of the same trits and scales, from
+        which training can go on (``layers.latent``); otherwise every tensor is as in the folder.
 
     Raises
     ------

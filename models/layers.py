@@ -17,9 +17,11 @@ def half_away(x):
 
 
 def ternarise(weight):
-    """Trits (float: -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape; halves to even.
+    """Trits (float: -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape;
+    halves to even.
 
-    A weight that is ternary already keeps its trits and its scale, as in `sterna.sim.golden.packed.ternarise`.
+    A weight that is ternary already keeps its trits and its scale, as in
+    `sterna.sim.golden.packed.ternarise`.
     """
     magnitude = weight.abs()
     mean = torch.clamp(magnitude.mean(), min=FLOOR)
@@ -29,11 +31,13 @@ def ternarise(weight):
 
 
 def latent(weight):
-    """A weight to train from: that of a matrix that is ternary already, with the same trits and scale when derived.
+    """A weight to train from: that of a matrix that is ternary already, with the same trits and
+    scale when derived.
 
-    The scale of a matrix that training moves is the mean of all its magnitudes, zeros too, so from the first step on
-    it would be smaller by their share. Here the zeros become small and the others larger, and the mean is the scale.
-    Any other weight is returned as it is, and so is one of a scale below 1e-5, which no derivation gives.
+    The scale of a matrix that training moves is the mean of all its magnitudes, zeros too, so from
+    the first step on it would be smaller by their share. Here the zeros become small and the others
+    larger, and the mean is the scale. Any other weight is returned as it is, and so is one of a
+    scale below 1e-5, which no derivation gives.
     """
     magnitude = weight.abs()
     scale, kept = ternary_already(magnitude)

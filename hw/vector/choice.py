@@ -13,7 +13,8 @@ from sterna.sim.golden import toplist
 ENTRY_STAGES = 2  # from the address of an entry to the entry
 WEIGHT_STAGES = ENTRY_STAGES + 7  # from the address of an entry to its weight at the sum
 _FIX_BITS = 16  # of fix(t) that are computed: those of a significand
-_WHOLE = 127 + _FIX_BITS - 1 - toplist.STEP_BITS  # exponent field of 2^5, from which on fix() cuts nothing off
+# Exponent field of 2^5, from which on fix() cuts nothing off.
+_WHOLE = 127 + _FIX_BITS - 1 - toplist.STEP_BITS
 _TURNS = _FIX_BITS - 1  # most places that a significand is turned by
 
 
@@ -128,8 +129,8 @@ class Choice(wiring.Component):
 
     def _weight(self, m, valid):
         """The weight of each entry, 16 bits, WEIGHT_STAGES cycles behind its address."""
-        # The entry: its significand, and how many places that is turned to the left. For numbers below 2^5 the bits
-        # that leave its upper end are what is kept, for others they are dropped.
+        # The entry: its significand, and how many places that is turned to the left. For numbers
+        # below 2^5 the bits that leave its upper end are what is kept, for others they are dropped.
         negative, magnitude = ~self.key[23], self.key[:23] ^ (~self.key[23]).replicate(23)
         exponent = magnitude[15:]
         number, number_negative = Signal(_FIX_BITS), Signal()
@@ -145,18 +146,21 @@ class Choice(wiring.Component):
         below = Signal(_TURNS + 1)
         m.d.comb += below.eq(Cat(place < turn for place in range(_TURNS + 1)))
         far = self._far(m, valid, negative, exponent, whole, below)
-        # Then the lowest bits of fix(t), of a negative number as ones' complement, and the difference to those of the
-        # first entry. It is one less where only the other entry is negative.
+        # Then the lowest bits of fix(t), of a negative number as ones' complement, and the
+        # difference to those of the first entry. It is one less where only the other entry is
+        # negative.
         turned = number
         for k in range(len(turn)):
             turned = Mux(turn[k], turned.rotate_left(1 << k), turned)
         fixed, first = Signal(_FIX_BITS), Signal(_FIX_BITS)
         fixed_negative, first_negative = Signal(), Signal()
         difference = Signal(_FIX_BITS)
+        kept = turned & (below ^ whole.replicate(_FIX_BITS))
+        one_less = fixed_negative ^ first_negative
         m.d.sync += [
-            fixed.eq((turned & (below ^ whole.replicate(_FIX_BITS))) ^ number_negative.replicate(_FIX_BITS)),
+            fixed.eq(kept ^ number_negative.replicate(_FIX_BITS)),
             fixed_negative.eq(number_negative),
-            difference.eq((Cat(Const(0, 1), first) - Cat(fixed_negative ^ first_negative, fixed))[1:]),
+            difference.eq((Cat(Const(0, 1), first) - Cat(one_less, fixed))[1:]),
         ]
         with m.If(~valid[ENTRY_STAGES + 3]):  # the first entry
             m.d.sync += [first.eq(fixed), first_negative.eq(fixed_negative), difference.eq(0)]
@@ -184,11 +188,13 @@ class Choice(wiring.Component):
     def _far(self, m, valid, negative, exponent, whole, below):
         """Whether each entry is far from the first one, in the cycle of its difference.
 
-        Keys are integers in the order of the numbers, so that a difference of keys counts the numbers in between. If
-        the first one is at least 2^5 in magnitude, with exponent E, its neighbours are 2^(E-15) away, at the lower
-        end of a binade 2^(E-16) and at the upper one 2^(E-14). So entries 2^(20-E) keys below it, or 1 where that is
-        less, are at least 16 below it, and others less than 64. If it is smaller in magnitude, entries count as far
-        from -2^6 down, and if it is not negative from -2^5 down: they are more than 32 below it, others less than 64.
+        Keys are integers in the order of the numbers, so that a difference of keys counts the
+        numbers in between. If the first one is at least 2^5 in magnitude, with exponent E, its
+        neighbours are 2^(E-15) away, at the lower end of a binade 2^(E-16) and at the upper one
+        2^(E-14). So entries 2^(20-E) keys below it, or 1 where that is less, are at least 16 below
+        it, and others less than 64. If it is smaller in magnitude, entries count as far from -2^6
+        down, and if it is not negative from -2^5 down: they are more than 32 below it, others less
+        than 64.
 
         Parameters
         ----------
@@ -198,8 +204,8 @@ class Choice(wiring.Component):
         negative, exponent : Value
             Of the entry that is there.
         whole, below : Signal
-            Of the entry a cycle later: ``exponent`` is at least that of 2^5; the bits below E - 5, all 15 from
-            E = 20 on.
+            Of the entry a cycle later: ``exponent`` is at least that of 2^5; the bits below E - 5,
+            all 15 from E = 20 on.
         """
         first_key, first_whole, first_below = Signal(24), Signal(), Signal(_TURNS)
         keys, low = Signal(24), Signal()

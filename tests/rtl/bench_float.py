@@ -46,11 +46,12 @@ def shuffled(a, b):
 
 
 def sums_at_the_ends():
-    """Pairs whose difference is about the smallest number, behind each shift of the normalisation, and pairs whose sum
-    is about the largest.
+    """Pairs whose difference is about the smallest number, behind each shift of the normalisation,
+    and pairs whose sum is about the largest.
 
-    Nothing rounds a sum up to the smallest number: all numbers are multiples of 2^-141, and so a sum below 2^-126 has
-    at most 15 bits and is exact. The carry in the adder's flush decides nothing, then.
+    Nothing rounds a sum up to the smallest number: all numbers are multiples of 2^-141, and so a
+    sum below 2^-126 has at most 15 bits and is exact. The carry in the adder's flush decides
+    nothing, then.
     """
     a, b = [], []
     for exponent in range(1, 20):
@@ -60,21 +61,22 @@ def sums_at_the_ends():
             others = fp24.to_bits(fp24.round24(np.ravel(wanted) - x))
             a, b = a + [first] * len(others), b + others.tolist()
     for distance in range(18):
-        below = (255 - distance) << 15 | np.array([0, 1, 0x7FFF, 0x4000, *generator.integers(0, 1 << 15, 2)])
+        fractions = np.array([0, 1, 0x7FFF, 0x4000, *generator.integers(0, 1 << 15, 2)])
+        below = (255 - distance) << 15 | fractions
         a += [0x7FFFFF, 0x7FFFFE, 0x7F8000] * len(below)
         b += np.repeat(below, 3).tolist()
     return shuffled(np.array(a), np.array(b))
 
 
 def products_at_the_ends():
-    """Pairs whose product is about the smallest number or the largest; among them those that only the carry of the
-    rounding makes large enough, and too large.
+    """Pairs whose product is about the smallest number or the largest; among them those that only
+    the carry of the rounding makes large enough, and too large.
     """
     f = np.concatenate([[0, 1, 0x7FFF], generator.integers(0, 1 << 15, 12)])
     significand = 32768 + f
     carried = (1 << 31) // significand  # the product is just below 2, and some round to 2
-    g = np.concatenate([carried, carried + 1, carried - 1, np.full_like(f, 32768), np.full_like(f, 65535),
-                        generator.integers(32768, 65536, len(f))]) - 32768
+    others = [np.full_like(f, 32768), np.full_like(f, 65535), generator.integers(32768, 65536, len(f))]
+    g = np.concatenate([carried, carried + 1, carried - 1, *others]) - 32768
     f, g = np.resize(f, len(g)), np.clip(g, 0, 32767)
     a, b = [], []
     for exponents in (125, 126, 127, 128, 380, 381, 382, 383):

@@ -38,15 +38,17 @@ def bits_of(generator, kind, count):
 def large(generator, count):
     """fp24 bits of `count` numbers near a number of 2^2 or more in magnitude."""
     exponent = int(generator.choice([*range(2, 26), 60, 128]))
-    base = generator.choice([-1, 1]) * 2.0**exponent * generator.choice([1, 1, 1.5, 2 - 2**-15, generator.uniform(1, 2)])
+    factor = generator.choice([1, 1, 1.5, 2 - 2**-15, generator.uniform(1, 2)])
+    base = generator.choice([-1, 1]) * 2.0**exponent * factor
     if generator.random() < 0.5:
         apart = generator.choice([1, 4, 8, 15, 16, 17, 32, 48, 63, 64, 65, 128], count)
-        apart = apart * generator.integers(-1, 2, count) + generator.choice([0, 0, 1], count) * generator.random(count)
+        apart = apart * generator.integers(-1, 2, count) + generator.choice([0, 0, 1], count) / 7
         return fp24.to_bits(fp24.round24(base + apart))
     # Keys: integers in the order of the numbers.
     bits = int(fp24.to_bits(fp24.round24(base)))
     key = (bits & 0x7FFFFF) * (-1 if bits >> 23 else 1)
-    keys = key + (generator.integers(-2, 3, count) << generator.integers(0, 18, count)) + generator.integers(-1, 2, count)
+    keys = key + (generator.integers(-2, 3, count) << generator.integers(0, 18, count))
+    keys += generator.integers(-1, 2, count)
     return np.clip(np.abs(keys), 1 << 15, 0x7FFFFF) | (keys < 0) << 23
 
 
@@ -257,8 +259,8 @@ async def edges_of_p(dut):
 
 @cocotb.test()
 async def large_numbers(dut):
-    """Entries at either side of every distance where a weight begins, ends or would begin again, for first entries of
-    every size.
+    """Entries at either side of every distance where a weight begins, ends or would begin again,
+    for first entries of every size.
     """
     unit = Unit(dut)
     await bench.start(dut)
@@ -266,11 +268,12 @@ async def large_numbers(dut):
     if places < 8:
         return
     most = 2 - 2.0**-15
-    firsts = [sign * factor * 2.0**e for sign in (1, -1) for e in (4, 5, 6, 19, 20, 21) for factor in (1, most)]
+    firsts = [sign * factor * 2.0**e for sign in (1, -1) for factor in (1, most)
+              for e in (4, 5, 6, 19, 20, 21)]
     firsts += [unit.random.choice([-1, 1]) * unit.random.choice([1, 1.5, most]) * 2.0**e
                for e in (-12, -11, -1, 0, 3, 10, 14, 18, 22, 26, 64, 127, 128)]
-    distances = [15.9, 16, 16.1, 31.9, 32, 33, 47, 48, 63.9, 64, 64.5, 79, 80, 127.9, 128, 129, 192, 1024.5,
-                 *(2.0**k + k % 2 for k in range(16, 40))]
+    distances = [15.9, 16, 16.1, 31.9, 32, 33, 47, 48, 63.9, 64, 64.5, 79, 80, 127.9, 128, 129, 192,
+                 1024.5, *(2.0**k + k % 2 for k in range(16, 40))]
     for first in firsts:
         steps = [0, 2.0**-11, 2.0**-10, 0.5, 1, 8, *unit.numbers.choice(distances, 40)]
         others = fp24.round24(first - np.array(steps))[:places - 1]
@@ -279,8 +282,10 @@ async def large_numbers(dut):
         weights = [toplist.weight(toplist.fix(listed[0]) - toplist.fix(t)) for t in listed]
         # The limits of P move with any weight, and the later in the list, the better is the score.
         scores = np.zeros(len(keys), np.int64)
-        scores[toplist.best_rows(fp24.from_bits(keys), len(keys))] = fp24.to_bits(np.arange(len(keys)) + 1.0)
-        for part in {1, sum(w > 0 for w in weights), min(len(weights), sum(w > 0 for w in weights) + 1)}:
+        order = toplist.best_rows(fp24.from_bits(keys), len(keys))
+        scores[order] = fp24.to_bits(np.arange(len(keys)) + 1.0)
+        count = sum(w > 0 for w in weights)
+        for part in {1, count, min(len(weights), count + 1)}:
             limit = (sum(weights[:part]) << 16) // sum(weights)
             for code in (limit, limit + 1):
                 if 1 <= code <= 65535:

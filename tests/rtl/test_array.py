@@ -14,9 +14,10 @@ from sterna.hw.array.array import TernaryArray
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
-from sterna.hw.config import Config, ConfigError, preset
-from sterna.hw.memory.gearbox import Gearbox
-from sterna.hw.synth import TARGETS
+from sterna.hw.boards import preset
+from sterna.hw.config import Config, ConfigError
+from sterna.hw.flow.synth import TARGETS
+from sterna.hw.stream import Gearbox
 
 CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
@@ -46,7 +47,7 @@ def test_decoder(trits, code, simulator):
 
 
 def row_of(columns, form=None):
-    """A row as an array has it whose buffers hold the longest rows, and the environment of its bench."""
+    """A row of an array whose buffers hold the longest rows, and the environment of its bench."""
     words = min(16512 // columns, 400)
     bits = Config.row_bits.fget(SimpleNamespace(columns=columns, activation_words=words))
     unit = RowAccumulator(columns=columns, bits=bits, form=form)
@@ -139,16 +140,16 @@ def test_back_to_back(name, simulator):
 @pytest.mark.rtl
 @pytest.mark.parametrize("name, simulator", array(["up5k", "wide", "wide,batch=2"]))
 def test_largest_sums(name, simulator):
-    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), simulator, testcase="largest_sums",
-              env=parameters(CONFIGS[name]))
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), simulator,
+              testcase="largest_sums", env=parameters(CONFIGS[name]))
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
 def test_largest_sums_in_a_fabric():
     config = CONFIGS["up5k"]
-    bench.run(TernaryArray(config), "bench_array", top("array", "ecp5", config.name), "icarus", [CARRY_CELLS],
-              "largest_sums", parameters(config), platform=TARGETS["ecp5"])
+    bench.run(TernaryArray(config), "bench_array", top("array", "ecp5", config.name), "icarus",
+              [CARRY_CELLS], "largest_sums", parameters(config), platform=TARGETS["ecp5"])
 
 
 class Fed(wiring.Component):
@@ -164,8 +165,8 @@ class Fed(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.gearbox, m.submodules.array = self.gearbox, self.array
-        wiring.connect(m, wiring.flipped(self.words), self.gearbox.words)
-        wiring.connect(m, self.gearbox.tiles, self.array.tiles)
+        wiring.connect(m, wiring.flipped(self.words), self.gearbox.i)
+        wiring.connect(m, self.gearbox.o, self.array.tiles)
         for name in ("command", "activation", "rows"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.array, name))
         m.d.comb += self.gearbox.drop.eq(self.array.done)

@@ -59,7 +59,8 @@ def values(rng, kind, count):
         return round24(rng.choice([1023.9, 1024, 1025, 2000, -1023.9, -1024, 1008, 1007.98, MAX, -MAX, MIN, 0],
                                   count))
     if kind == "large":  # close to each other, whatever their size
-        return round24(rng.choice([-1, 1]) * 2.0 ** rng.integers(3, 24) + rng.integers(-40, 41, count) / 2)
+        base = rng.choice([-1, 1]) * 2.0 ** rng.integers(3, 24)
+        return round24(base + rng.integers(-40, 41, count) / 2)
     raise ValueError(kind)
 
 
@@ -120,13 +121,14 @@ def test_p_codes():
         toplist.choose([1.0], [1.0], 1, 65536)
 
 
-@pytest.mark.parametrize("size", [0, 30, 300, 1030, 5000, 2.0**15, 2.0**17, 2.0**19, 2.0**21, 2.0**60])
+@pytest.mark.parametrize("size", [0, 30, 300, 1030, 5000, *(2.0**k for k in (15, 17, 19, 21, 60))])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_share_that_takes_part_is_the_softmax_share(rng, size, sign):
     some = 0
     for _ in range(60):
         k = int(rng.integers(1, 65))
-        t = np.sort(round24(sign * size + rng.standard_normal(k) * rng.choice([0.3, 1, 4, 20])))[::-1]
+        spread = rng.standard_normal(k) * rng.choice([0.3, 1, 4, 20])
+        t = np.sort(round24(sign * size + spread))[::-1]
         p_code = int(rng.integers(1, 65536))
         before = np.concatenate([[0], np.cumsum(softmax(t))[:-1]])
         part = toplist.taking_part(t, p_code)
@@ -140,7 +142,7 @@ def test_the_share_that_takes_part_is_the_softmax_share(rng, size, sign):
 @pytest.mark.parametrize("temperature, share, count", [
     (1.0, 0.7, 2), (1.0, 0.9, 3), (1e-3, 0.4, 1), (1e-3, 0.9, 2), (1e-6, 0.9, 2), (1e-36, 0.9, 2)])
 def test_cold_samplings(temperature, share, count):
-    """Two equal best rows over a small temperature have all of the share, whatever the size of the quotients."""
+    """Two equal best rows over a small temperature have all of the share, of whatever size they are."""
     logits = np.array([22.0, 22.0, 21.5, 20.0, -3.0])
     exact = np.cumsum(softmax(logits / temperature))
     assert count == np.searchsorted(exact, share) + 1

@@ -80,8 +80,14 @@ def test_ternary_weights_are_kept(rng, write_checkpoint):
 
 
 @pytest.mark.parametrize("weight, kept", [
-    ([[0.5, -0.5], [0.0, 0.5]], True), ([[0.5, -0.5], [-0.0, 0.5]], True), ([[3e-6, 0.0]], True), ([[2.0, -2.0]], True),
-    ([[0.0, 0.0]], False), ([[0.5, -0.5], [0.25, 0.0]], False), ([[0.5, np.nextafter(np.float32(0.5), 1), 0.0]], False)])
+    ([[0.5, -0.5], [0.0, 0.5]], True),
+    ([[0.5, -0.5], [-0.0, 0.5]], True),
+    ([[3e-6, 0.0]], True),
+    ([[2.0, -2.0]], True),
+    ([[0.0, 0.0]], False),
+    ([[0.5, -0.5], [0.25, 0.0]], False),
+    ([[0.5, np.nextafter(np.float32(0.5), 1), 0.0]], False),
+])
 def test_what_is_ternary_already(weight, kept):
     weight = np.array(weight, np.float32)
     scale, found = packed.ternary_already(np.abs(weight))
