@@ -28,8 +28,9 @@ def convert(
 ):
     """Pack a checkpoint folder into an image.
 
-    Ternarises the weights, folds the norms and tiles everything for one configuration. Needs no torch. An image
-    runs on other configurations too: it is tiled anew in memory there.
+    Ternarises the weights, folds the norms and tiles everything for one configuration. A matrix
+    that holds only -w, 0 and w is kept as it is. Needs no torch. An image runs on other
+    configurations too: it is tiled anew in memory there.
 
     Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
     """
@@ -39,6 +40,9 @@ def convert(
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     data = model.build(config, output.stem)
     _write(output, data)
+    if model.kept:
+        tell("matrices that are ternary already, kept as they are: "
+             f"{len(model.kept)} of {model.geometry.matrices}")
     tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
 
 

@@ -37,6 +37,9 @@ class Model:
         start mark.
     ends : tuple of int
         Tokens that end a text that the model makes.
+    kept : list of str
+        Names of the matrices of a folder that were ternary already, once ``packed`` has been
+        asked for.
 
     Raises
     ------
@@ -45,7 +48,7 @@ class Model:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path, self.kept = Path(path), []
         if not self.path.exists():
             raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
         if self.path.is_dir():
@@ -101,7 +104,9 @@ class Model:
     @cached_property
     def packed(self):
         """The PackedModel."""
-        return self.image.unpack() if self.image else pack(self.geometry, self._tensors)
+        if self.image:
+            return self.image.unpack()
+        return pack(self.geometry, self._tensors, self.kept.append)
 
     @cached_property
     def tokenizer_json(self):
