@@ -1,8 +1,8 @@
 """Picture of a training run: the loss of every step and the bits per byte of the held-out stories."""
 
-from pathlib import Path
-
 import numpy as np
+
+from sterna.sim.golden.files import writing
 
 SMOOTH_STEPS = 50
 
@@ -15,12 +15,14 @@ def plot_log(records, path):
     records : list of dict
         With ``step``, ``loss`` (nats per token) and, on some, ``bits_per_byte``.
     path : Path
-        The file to write; completed under another name first.
+        The file to write.
 
     Raises
     ------
     ValueError
         No records.
+    OSError
+        The file cannot be written.
     """
     if not records:
         raise ValueError("no training steps to plot: the log is empty")
@@ -52,7 +54,5 @@ def plot_log(records, path):
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     axes.legend(handles, labels)
-    path = Path(path)
-    part = path.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=110)
-    part.replace(path)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=110)

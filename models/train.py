@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from sterna.models import data, layers
 from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
+from sterna.sim.golden.files import write_file, writing
 from sterna.sim.golden.strictjson import read_bytes, short
 
 RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
@@ -321,13 +322,13 @@ class Trainer:
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
                  "config": asdict(self.config)} | {
             k: getattr(self, k) for k in RESUMED}
-        part = self.folder / "state.part"
         try:
-            torch.save(state, part)
-            part.replace(self.folder / "state.pt")
-        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
-            part.unlink(missing_ok=True)
-            raise TrainError(f"cannot write {self.folder / 'state.pt'}: {str(error).splitlines()[0]}") from None
+            with writing(self.folder / "state.pt") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            # Torch's writer raises a RuntimeError of its own in place of the file's error.
+            reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), str(error))
+            raise TrainError(f"cannot write {self.folder / 'state.pt'}: {reason}") from None
 
     def _resume(self):
         try:
@@ -362,9 +363,7 @@ class Trainer:
         if not path.exists():
             return
         kept = [record for record in read_log(self.folder) if record["step"] <= self.step]
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        part.replace(path)
+        write_file(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def read_log(folder):

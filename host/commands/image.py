@@ -12,11 +12,11 @@ from sterna.host.commands.options import Baud, ModelOption
 from sterna.host.console import printable, table_console, tell
 from sterna.host.devices import open_runtime
 from sterna.host.errors import HostError, UsageError
-from sterna.host.files import write_file
 from sterna.host.flash import flash_image
 from sterna.host.image import Image
 from sterna.host.model import Model
 from sterna.hw.config import FLASH_OFFSET, preset
+from sterna.sim.golden.files import write_file
 
 
 def convert(

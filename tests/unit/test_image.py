@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sterna.host import tiling
-from sterna.host.files import write_file
 from sterna.host.image import Image, ImageError, build_image, layout, memory_map
 from sterna.hw.config import Config, preset
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
