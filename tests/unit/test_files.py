@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def umask():
-    old = os.umask(0o027)
-    yield 0o027
+    old = os.umask(0o007)
+    yield 0o007
     os.umask(old)
 
 
@@ -65,12 +65,13 @@ def test_new_file_has_the_mode_of_the_umask(tmp_path, umask):
 
 
 @pytest.mark.parametrize("old", [0o600, 0o640, 0o664, 0o755])
-def test_mode_of_an_old_file_is_kept(tmp_path, umask, old):
+def test_mode_of_an_old_file_is_kept(tmp_path, umask, monkeypatch, old):
     (tmp_path / "f").write_bytes(b"old")
     (tmp_path / "f").chmod(old)
+    created, real = [], os.open
+    monkeypatch.setattr(files.os, "open", lambda path, flags, *mode: created.extend(mode) or real(path, flags, *mode))
     with writing(tmp_path / "f") as file:
-        part, = set(names(tmp_path)) - {"f"}
-        assert mode(tmp_path / part) == old  # nobody reads more of it meanwhile
+        assert created == [old]  # nobody reads more of it meanwhile
         file.write(b"new")
         file.flush()
         assert (tmp_path / "f").read_bytes() == b"old"
@@ -120,23 +121,26 @@ def test_device_is_written_through(tmp_path, terminal, linked):
 def test_fifo_is_written_through(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     got = []
-    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()), daemon=True)
     reader.start()
     write_file(tmp_path / "pipe", b"x" * 200_000)
-    reader.join()
+    reader.join(30)  # for ever if the FIFO was replaced
     assert got == [b"x" * 200_000]
     assert (tmp_path / "pipe").is_fifo() and names(tmp_path) == ["pipe"]
 
 
 def test_standard_output_goes_on_in_a_file_and_in_a_pipe(tmp_path):
-    script = ("import os; from sterna.sim.golden.files import write_file; os.write(1, b'before ');"
-              "write_file('/dev/stdout', b'text'); os.write(1, b' behind')")
+    # A link as /dev/stdout is one: whoever runs this may be root, and a fault must not replace the machine's own.
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    script = (f"import os; from sterna.sim.golden.files import write_file; os.write(1, b'before ');"
+              f"write_file({str(tmp_path / 'stdout')!r}, b'text'); os.write(1, b' behind')")
     with (tmp_path / "out").open("ab") as file:
         subprocess.run([sys.executable, "-c", script], stdout=file, check=True)
-    # Opening /dev/stdout truncates, as a shell's > does; what follows is not lost.
-    assert (tmp_path / "out").read_bytes() == b"text behind" and names(tmp_path) == ["out"]
+    # Opening it truncates, as a shell's > does; what follows is not lost.
+    assert (tmp_path / "out").read_bytes() == b"text behind" and names(tmp_path) == ["out", "stdout"]
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
     assert done.stdout == b"before text behind"
+    assert os.readlink(tmp_path / "stdout") == "/proc/self/fd/1"
 
 
 def test_full_disk_leaves_the_old_file_or_none(tmp_path, small_disk):
