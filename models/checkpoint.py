@@ -13,7 +13,13 @@ from sterna.sim.golden.files import write_files
 
 
 def save_checkpoint(folder, model, tokenizer, dtype=torch.bfloat16):
-    """Write the three files, all or none; a folder that was made for them goes too. OSError if one cannot be written."""
+    """Write the three files, all or none; a folder that was made for them goes too.
+
+    Raises
+    ------
+    OSError
+        One cannot be written.
+    """
     folder = Path(folder)
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
     contents = {folder / "config.json": json.dumps(model.config.to_json(), indent=2) + "\n",

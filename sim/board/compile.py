@@ -12,10 +12,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from sterna.hw.config import FLASH_OFFSET
+from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
-from sterna.sim.board.netlist import PRIMITIVES
 from sterna.sim.board.toolchain import ToolError
 from sterna.sim.golden.files import write_file
 
@@ -70,7 +69,6 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, f
     files = [*sources(), *map(Path, device_sources)]
     if netlist:
         netlist += toolchain.yosys_version()
-        files += PRIMITIVES.glob("*.v")
     return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *sorted(files))
 
 

@@ -1,4 +1,4 @@
-"""The wheel: it holds every source, and what it installs builds and runs a simulated board beside itself, not in it."""
+"""The wheel holds every source, and what it installs builds a simulated board elsewhere than in itself."""
 
 import os
 import shutil
