@@ -1,10 +1,25 @@
 """Picture of a training run: the loss of every step and the bits per byte of the held-out stories."""
 
+import math
+
 import numpy as np
 
 from sterna.sim.golden.files import writing
 
 SMOOTH_STEPS = 50
+
+
+def _finite(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def drawable(records):
+    """The records of a log (list of dict) whose loss is a number, without bits per byte that are none.
+
+    Runs of older versions went on when they had diverged: their logs hold NaN.
+    """
+    return [{name: value for name, value in record.items() if name != "bits_per_byte" or _finite(value)}
+            for record in records if _finite(record.get("loss"))]
 
 
 def plot_log(records, path):
@@ -20,10 +35,11 @@ def plot_log(records, path):
     Raises
     ------
     ValueError
-        No records.
+        No record that could be drawn.
     OSError
         The file cannot be written.
     """
+    records = drawable(records)
     if not records:
         raise ValueError("no training steps to plot: the log is empty")
     # Without a display: the canvas of the file format alone, no window system.
