@@ -72,7 +72,8 @@ def test_state_that_is_none(tmp_path):
     trainer.save_state()
     good = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     for bad in ([], {}, good | {"run": 1}, good | {"model": {}}, good | {"optimiser": []}, good | {"step": "x"},
-                good | {"config": 7}, good | {"config": {"nothing": 1}}, good | {"stories": 7}, {k: good[k] for k in RESUMED}):
+                good | {"config": 7}, good | {"config": {"nothing": 1}}, good | {"stories": 7},
+                {k: good[k] for k in RESUMED}):
         torch.save(bad, tmp_path / "run" / "state.pt")
         with pytest.raises(TrainError) as error:
             Trainer(config, tmp_path / "t.txt", tmp_path / "run")

@@ -299,7 +299,7 @@ def write_config(path, **changes):
     ({"rows": 0}, "rows 0: use 1 to 1048576"),
     ({"dropout": 1.0}, "dropout 1.0: use 0 to 0.9"),
     ({"rows": "two"}, "rows = 'two' must be of type int"),
-    ({"hidden": 16}, "unknown entry 'hidden', perhaps 'hidden_size'; the entries are text, holdout_stories, .*, minutes .docs/training.md"),
+    ({"hidden": 16}, "unknown entry 'hidden', perhaps 'hidden_size'; the entries are text, .*, minutes .docs/tr"),
     ({"zzz": 16}, "unknown entry 'zzz'; the entries"),
     ({"seed": None}, "the entry 'seed' is missing"),
     ({"vocab_size": 100}, "vocab_size 100: at least 257"),
@@ -479,7 +479,8 @@ def test_model_without_a_state_is_not_overwritten(text, tmp_path):
 
 @pytest.mark.parametrize("changes, change", [
     ({"holdout_stories": 40}, None), ({"vocab_size": 3000}, None), ({"rows": 1000}, None),
-    ({}, lambda loss: loss * math.nan), ({}, interrupt)], ids=["stories", "tokens", "rows", "diverged", "interrupted"])
+    ({}, lambda loss: loss * math.nan), ({}, interrupt),
+], ids=["stories", "tokens", "rows", "diverged", "interrupted"])
 def test_run_without_a_step_leaves_no_folder(text, tmp_path, changes, change):
     with pytest.raises((TrainError, KeyboardInterrupt)):
         trainer = Trainer(dataclasses.replace(CONFIG, **changes), text, tmp_path / "out")
