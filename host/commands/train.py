@@ -1,5 +1,6 @@
 """sterna train: a model from a TOML configuration."""
 
+import gc
 import importlib.util
 from pathlib import Path
 from typing import Annotated
@@ -48,25 +49,28 @@ def train(
     with Interrupts() as interrupts:
         trainer.held = interrupts.held
         try:
-            _run(trainer)
+            _run(trainer, out)
         except DivergedError:
             _plot(out)
             raise
         except KeyboardInterrupt:
             if not trainer.step:
                 tell("stopped before the end of the first step: nothing was written")
+                gc.freeze()
                 raise typer.Exit(INTERRUPTED) from None
             with interrupts.held():  # a second Ctrl-C waits for the state
                 trainer.save_state()
-                _plot(out)
             tell(f"stopped behind step {trainer.step}: the same command goes on there")
+            gc.freeze()  # or the end of the process searches the objects of PyTorch for garbage, for seconds
             raise typer.Exit(INTERRUPTED) from None
     _plot(out)
     tell(f"{out / 'best'}: {trainer.best:.4f} bits per byte on held-out stories")
 
 
-def _run(trainer):
-    """Trains to the end, with a bar on a terminal, and a line for the first step, for some and for evaluations."""
+def _run(trainer, out):
+    """Trains to the end: a bar on a terminal, lines for the first step, some others and evaluations, and a plot with
+    each evaluation, so that nothing is left to draw when the run is stopped.
+    """
     first = True
     with progress_bar() as bars:
         task = bars.add_task("the first step", total=1.0, completed=trainer.progress)
@@ -78,6 +82,8 @@ def _run(trainer):
             if first or "bits_per_byte" in record or record["step"] % LINE_STEPS == 0:
                 # A bar on a terminal must be the one to print, or the line would land inside it.
                 tell(line) if bars.disable else bars.console.print(line, highlight=False)
+            if "bits_per_byte" in record:
+                _plot(out)
             first = False
 
 
