@@ -12,12 +12,12 @@ from sterna.host.commands.options import Baud, ModelOption
 from sterna.host.console import printable, table_console, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
-from sterna.host.files import write_file
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
 from sterna.hw.boards import preset
 from sterna.hw.protocol import FLASH_OFFSET
+from sterna.sim.golden.files import write_file
 
 
 def convert(

@@ -323,6 +323,7 @@ def test_every_command_has_help(sterna, command):
 def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from sterna.models import train
+    from sterna.models.runlog import read_log
     stories = "\n<|endoftext|>\n".join(f"The {a} cat saw {b} dogs." for a in ("big", "red", "old") for b in range(8))
     (tmp_path / "stories.txt").write_text(stories)
     (tmp_path / "run.toml").write_text(
@@ -333,6 +334,9 @@ def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch
     flags = ("train", tmp_path / "run.toml", "--no-compile", "--out")
     code, _, err = sterna(*flags, tmp_path / "whole")
     assert code == 0 and "bits per byte on held-out stories" in err
+    told = ["reading ", "training a tokenizer of 264 tokens", " parameters, ", "waiting for the first step",
+            "step 1, loss", "step 3, loss"]
+    assert sorted(told, key=err.index) == told  # all of them, and in this order
     assert (tmp_path / "whole" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     run = train.Trainer.run
 
@@ -349,7 +353,7 @@ def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch
     monkeypatch.setattr(train.Trainer, "run", run)
     code, _, err = sterna(*flags, tmp_path / "parts")
     assert code == 0 and "going on behind step 4" in err
-    losses = [[r["loss"] for r in train.read_log(tmp_path / name)] for name in ("whole", "parts")]
+    losses = [[r["loss"] for r in read_log(tmp_path / name)] for name in ("whole", "parts")]
     assert losses[0] == losses[1] and len(losses[0]) == 6
     code, out, err = sterna("generate", "-m", tmp_path / "parts" / "best", "-p", "The", "-n", 5, "--device", "golden")
     assert code == 0 and out.startswith("The")

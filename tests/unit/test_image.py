@@ -12,10 +12,10 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sterna.firmware.layout import layout, memory_map
-from sterna.host.files import write_file
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.hw.boards import preset
 from sterna.hw.config import Config
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
 from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
 
