@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from sterna.models import data, layers
 from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.strictjson import read_bytes, short
 
 RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
@@ -29,7 +30,7 @@ LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hi
           "dropout": (0, 0.9), "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
 
 
-class TrainError(ValueError):
+class TrainError(SternaError, ValueError):
     """A training run that cannot start; the message names the value and the way out."""
 
 
@@ -183,8 +184,10 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         stories = data.read_stories(text)
         if len(stories) <= config.holdout_stories:
-            raise TrainError(f"{text} holds {len(stories)} stories and holdout_stories is {config.holdout_stories}: "
-                             "at least one story must be left to train on")
+            count = "1 story" if len(stories) == 1 else f"{len(stories)} stories"
+            raise TrainError(f"{text} holds {count} and holdout_stories is {config.holdout_stories}: "
+                             "at least one story must be left to train on; a line with "
+                             f"{data.END_OF_TEXT} separates stories")
         train, hold = stories[:-config.holdout_stories], stories[-config.holdout_stories:]
         torch.manual_seed(config.seed)
         # A resumed run goes on with its own tokenizer, whatever today's package would make of the text.

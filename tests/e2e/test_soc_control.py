@@ -9,11 +9,11 @@ import pytest
 from conftest import seed
 from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
-from sterna.hw.config import PRESETS
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import Register
-from sterna.host.transport import TransportError
+from sterna.host.device.transport import TransportError
+from sterna.hw.config import PRESETS
 from sterna.sim.golden.model import GoldenModel
 
 CONFIG = PRESETS["lanes40"]
@@ -92,6 +92,12 @@ def test_stop_token_ends_the_run(session, golden):
     assert device.read_register(Register.LIMIT) == 1 + at  # lowered by the device
     assert device.status() == (False, False, 0, 1 + at)
     assert session.generate([2], 12, stop=99, **SAMPLED) == tokens
+    # By the host, where the device would have come to rest.
+    assert session.outcome([2], 12, stop=(99, tokens[at]), **SAMPLED) == \
+        session.outcome([2], 12, stop=tokens[at], **SAMPLED)
+    assert session.generate([2], 12, stop=(99, 98, tokens[at]), **SAMPLED) == tokens[:at + 1]
+    assert device.read_register(Register.LIMIT) == 1 + at
+    assert device.status() == (False, False, 0, 1 + at)
 
 
 def test_limit_is_the_credit_of_the_host(session, golden):

@@ -3,9 +3,8 @@
 import pytest
 from amaranth.hdl import Signal
 from prove import Proof, disproved, planted, stub
-from sterna.host import protocol
-from sterna.hw import accelerator
-from sterna.hw.config import preset
+from sterna.hw import accelerator, protocol
+from sterna.hw.boards import preset
 from sterna.hw.control import counters
 
 pytestmark = pytest.mark.formal
@@ -24,7 +23,7 @@ COUNTED = {
 }
 UNITS = {"link": "Link", "registers": "Registers", "sequencer": "Sequencer", "fetch": "Fetch", "router": "Router",
          "gearbox": "Gearbox", "array": "TernaryArray", "vector": "VectorEngine", "store": "Store",
-         "memory": "Arbiter", "ahead": "Ahead", "counters": "Counters"}
+         "memory": "Arbiter", "ahead": "SkidBuffer", "counters": "Counters"}
 
 
 def events_of_the_accelerator(module):

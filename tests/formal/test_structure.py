@@ -13,9 +13,9 @@ from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from prove import planted
-from sterna.hw import synth
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
+from sterna.hw.flow import synth
 from sterna.hw.link import uart
 from sterna.hw.memory import external
 from sterna.hw.soc import Soc

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
-from sterna.hw.bitstream import without_collisions
+from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import toolchain
 from sterna.sim.board.compile import locked
 from sterna.sim.board.verilog import NOISE_BITS, random_collisions, yosys_verilog

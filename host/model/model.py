@@ -1,0 +1,162 @@
+"""A model as the commands take it with -m: an image file or a checkpoint folder."""
+
+from functools import cached_property
+from pathlib import Path
+
+from sterna.firmware.layout import tiling_of
+from sterna.host.errors import HostError
+from sterna.host.model.header import MOST_ENDS
+from sterna.host.model.image import Image, ImageError, build_image
+from sterna.host.model.text import TextError, Vocabulary
+from sterna.sim.golden import strictjson
+from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_json
+from sterna.sim.golden.strictjson import read_bytes, short
+
+TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
+
+
+class ModelError(HostError):
+    """A model that is not there, or that a command cannot use."""
+
+
+class Model:
+    """An image file or a checkpoint folder; everything heavy is made when it is first asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Attributes
+    ----------
+    name : str
+    geometry : Geometry
+    image : Image or None
+        The image of the file; None for a folder.
+    end : int
+        Token that ended the texts of the training. It starts a text where the tokenizer has no
+        start mark.
+    ends : tuple of int
+        Tokens that end a text that the model makes.
+
+    Raises
+    ------
+    ModelError, ImageError, PackError
+        There is no such file, or it is damaged or no model.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.exists():
+            raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
+        if self.path.is_dir():
+            self.image, self.name = None, self.path.resolve().name
+            self.geometry, self._tensors = load_checkpoint(self.path)
+            self.end, self.ends = self._ends_of_folder()
+        else:
+            self.image = Image.load(self.path)
+            self.name, self.geometry = self.image.name, self.image.geometry
+            self.end, self.ends = self.image.eos, self.image.ends
+
+    def _ends_of_folder(self):
+        """(``end``, ``ends``) of a folder: generation_config.json goes before config.json.
+
+        ``end`` stands first among ``ends``, if it is there: a device knows one of them.
+        """
+        trained = self._ends_in(self.path / "config.json", read_json(self.path))
+        path, ends = self.path / "generation_config.json", ()
+        if path.exists():
+            try:
+                raw = strictjson.read(path, CONFIG_BYTES)
+            except (OSError, strictjson.JsonError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ModelError(f"cannot read {path}: {reason}") from None
+            if not isinstance(raw, dict):
+                raise ModelError(f"{path}: must hold a JSON object")
+            ends = self._ends_in(path, raw)
+        ends = ends or trained
+        if not ends:
+            path = self.path / "config.json"
+            raise ModelError(f"{path}: there is no eos_token_id: give the id of the token, "
+                             f"below {self.geometry.vocab_size}, that ends a text")
+        end = (trained or ends)[0]
+        return end, tuple(sorted(ends, key=lambda token: token != end))
+
+    def _ends_in(self, path, raw):
+        """The end tokens (tuple of int) of a configuration; ModelError if one is no token."""
+        given = raw.get("eos_token_id")
+        ends = given if isinstance(given, list) else [] if given is None else [given]
+        for end in ends:
+            if type(end) is not int or not 0 <= end < self.geometry.vocab_size:
+                raise ModelError(f"{path}: eos_token_id is {short(given)}: must be token ids below "
+                                 f"{self.geometry.vocab_size}")
+        if len(ends) > MOST_ENDS:
+            raise ModelError(f"{path}: eos_token_id has {len(ends)} tokens: the most are {MOST_ENDS}")
+        return tuple(dict.fromkeys(ends))
+
+    @property
+    def size_bytes(self):
+        """Bytes of the image, or of the folder's weight files (int)."""
+        return len(self.image.data) if self.image else self._tensors.size_bytes
+
+    @cached_property
+    def packed(self):
+        """The PackedModel."""
+        return self.image.unpack() if self.image else pack(self.geometry, self._tensors)
+
+    @cached_property
+    def tokenizer_json(self):
+        """Text of tokenizer.json (str)."""
+        if self.image:
+            try:
+                return self.image.tokenizer_json
+            except ImageError as error:
+                raise ImageError(f"{self.path}: {error}") from None
+        path = self.path / "tokenizer.json"
+        try:
+            return read_bytes(path, TOKENIZER_BYTES).decode()
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    @cached_property
+    def vocabulary(self):
+        """The Vocabulary; ModelError for pieces or start marks that the model does not have.
+
+        Added tokens may have such ids: they are refused where a text uses them.
+        """
+        try:
+            vocabulary = Vocabulary(self.tokenizer_json, self.end, self.geometry.vocab_size)
+        except TextError as error:
+            raise TextError(f"{self.path}: {error}") from None
+        largest = max(vocabulary.largest_piece, *vocabulary.start)
+        if largest >= self.geometry.vocab_size:
+            raise ModelError(f"{self.path}: the tokenizer has a token {largest} and the model "
+                             f"{self.geometry.vocab_size} tokens: they do not belong together")
+        return vocabulary
+
+    def build(self, config, name=None):
+        """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
+        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end,
+                           self.ends)
+
+    def image_for(self, config, tell):
+        """The Image for a device: the file's own, or one tiled anew in memory.
+
+        Parameters
+        ----------
+        config : Config or DeviceInfo
+        tell : callable(str)
+            Takes the line that says so.
+
+        Raises
+        ------
+        ImageError
+            The model does not fit the device's memory.
+        """
+        if self.image and self.image.tiling == tiling_of(config):
+            self.image.check(config)
+            return self.image
+        if self.image:
+            shape = self.image.tiling
+            tell(f"the image is tiled for {shape['rows']} x {shape['columns']} with {shape['lanes']} lanes, the "
+                 f"device is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in memory")
+        return Image(self.build(config))
