@@ -30,7 +30,9 @@ REGISTERS = ("$dff", "$sdff", "$adff", "$mem")
 
 
 def netlist(component):
-    """Cells of the flattened component (dictionaries of yosys' JSON), bits of its ports by name, and names of bits."""
+    """Cells of the flattened component (dictionaries of yosys' JSON), bits of its ports by name, and
+    names of bits.
+    """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "unit.il").write_text(rtlil.convert(component, name="unit", emit_src=False))
         done = synth.run_tool(synth.yosys(), folder, (
@@ -88,7 +90,8 @@ def test_planted_wait_is_seen():
 
 SMALL = {"fifo_words": 16, "vector_words": 128, "activation_words": 16, "ring": 16, "program_words": 16, "credits": 1,
          "top_k": 0}
-SOCS = {"sdram": replace(BOARDS["ulx3s-85f"].config, **SMALL), "onchip": replace(BOARDS["icebreaker"].config, **SMALL)}
+SOCS = {"sdram": replace(BOARDS["ulx3s-85f"].config, **SMALL),
+        "onchip": replace(BOARDS["icebreaker"].config, **SMALL)}
 LEVEL = "refreshing"  # a wrong cycle of it is a wrong cycle in a counter and no more
 
 
@@ -110,7 +113,8 @@ def _clocked(cell):
     for k in range(parameters["RD_PORTS"]):
         out = pins["RD_DATA"][width * k:width * (k + 1)]
         if parameters["RD_CLK_ENABLE"] >> k & 1:
-            found.append((pins["RD_CLK"][k], [*pins["RD_ADDR"][address * k:address * (k + 1)], pins["RD_EN"][k]], out))
+            asked = [*pins["RD_ADDR"][address * k:address * (k + 1)], pins["RD_EN"][k]]
+            found.append((pins["RD_CLK"][k], asked, out))
         elif parameters["WR_PORTS"]:
             found.append((pins["WR_CLK"][0], [], out))
     return found
@@ -119,8 +123,9 @@ def _clocked(cell):
 def unsynchronised(component, asynchronous=()):
     """What a clock loads without a synchroniser though it comes from another clock, or from an asynchronous input.
 
-    A synchroniser is a flip-flop that alone takes that bit, and that reaches nothing but one more flip-flop of its
-    clock. Before the first one stands no logic, but for LEVEL. Returns pairs of names: from where, and what is loaded.
+    A synchroniser is a flip-flop that alone takes that bit, and that reaches nothing but one more
+    flip-flop of its clock. Before the first one stands no logic, but for LEVEL. Returns pairs of
+    names: from where, and what is loaded.
     """
     cells, ports, names = netlist(component)
     origin = {bit: name for name in asynchronous for bit in ports[name]}  # of a bit: its clock, or the input

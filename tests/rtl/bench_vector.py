@@ -22,6 +22,7 @@ PULL, WAIT = int(os.environ["PULL"]), int(os.environ["WAIT"])  # cycles, by `Sta
 NUMBERS, CODES = data.ArrayLayout(24, LANES * BATCH), data.ArrayLayout(signed(8), LANES * BATCH)
 PER_SLOT = data.ArrayLayout(32, BATCH)
 TOPS = data.ArrayLayout(Top, BATCH)
+SCALAR_OPERAND = 3  # kind of an operand
 SPAN = 40  # words of a bank that a vector operand may begin in; lengths and offsets stay below WORDS - SPAN
 
 
@@ -227,7 +228,8 @@ def written(vop):
 def touched(vop):
     """What must not be under way when an operation begins without `wait` (docs/isa.md); SAMPLE keeps its order."""
     operands = ((vop.a, vop.aa), (vop.b, vop.ba), (vop.c, vop.ca))
-    found = {("bank", kind) for kind, _ in operands if kind < 3} | {("scalar", k) for kind, k in operands if kind == 3}
+    found = {("bank", kind) for kind, _ in operands if kind < 3}
+    found |= {("scalar", k) for kind, k in operands if kind == SCALAR_OPERAND}
     return found | written(vop) - {"row"} | ({"row"} if vop.a == RANDOM or vop.c == 4 else set())
 
 
