@@ -10,9 +10,20 @@ from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CO
 from sterna.sim.golden.errors import SternaError
 
 SLOW_HZ = 40_000_000
+ROW_BITS = 24  # of the number of a row that is sampled
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
 MOST_TRITS = 1 << 16  # R C of an array that is believed
+
+
+def longest_text(build):
+    """Tokens of the longest text on a Config or DeviceInfo (int): its registers count positions up to that."""
+    return (1 << build.register_bits) - 1
+
+
+def most_tokens(build):
+    """The largest vocabulary of a Config or DeviceInfo (int): a token is the number of a row of the head."""
+    return 1 << min(ROW_BITS, build.register_bits)
 
 
 class ConfigError(SternaError, ValueError):

@@ -18,7 +18,7 @@ class Device(Link):
     transport : object with name, baud, read(timeout_s), write(data), close()
         See ``sterna.host.device.transport``.
     timeout_s : float
-        Seconds without any undamaged frame after which the device counts as gone.
+        Seconds without a reply to a request, or a TOKEN frame, after which the device counts as gone.
     retry_s : float or None
         Seconds after which a request is sent again; None: as ``RequestWindow`` finds right for the transport.
     poll_s : float

@@ -25,7 +25,7 @@ def load_requests(image, config):
     """
     program = build_program(config, image.geometry)
     for address, data in image.regions(config):
-        yield address, bytes(data) + bytes(-len(data) % 4)
+        yield address, bytes(data)
     yield protocol.register_address(Register.CONTROL), protocol.CONTROL_RESET.to_bytes(4, "little")
     yield protocol.PROGRAM, program.data
     for slot in range(config.batch):

@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from conftest import seed
+from fake_device import refused_requests
 from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
 from sterna.host.device import protocol
@@ -150,10 +151,8 @@ def test_addresses_outside_the_memory_are_refused(session, check, address, size)
 
 def test_misaligned_and_malformed_requests_are_refused(session, check):
     transport = session.device.transport
-    bodies = [(protocol.Frame(protocol.Kind.READ, 9, 2, 4), 2), (protocol.Frame(protocol.Kind.READ, 10, 0, 3), 1),
-              (protocol.Frame(0x33, 11, 0, 4), 1), (protocol.Frame(protocol.Kind.WRITE, 12, 0, 8, b"four"), 1)]
     decoder = protocol.FrameDecoder()
-    for frame, reason in bodies:
+    for frame, reason in refused_requests(CONFIG.memory_bytes):
         transport.write(frame.encode())
         deadline, replies = time.monotonic() + 20, []
         while not replies and time.monotonic() < deadline:

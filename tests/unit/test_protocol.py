@@ -89,7 +89,7 @@ def test_random_noise_gives_no_frames():
 def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
     other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30,
-                    memory="onchip", port_bytes=128, batch=4, top_k=40)
+                    memory="onchip", port_bytes=128, batch=4, top_k=40, register_bits=16)
     assert DeviceInfo.parse(other.pack()) == other
     assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 128, "strip": 16,
                                  "weight_code": "bit2"}
@@ -118,10 +118,9 @@ def test_bad_magic_and_impossible_values():
             DeviceInfo.parse(replace(INFO, **changes).pack())
     with pytest.raises(ProtocolError, match="12 bytes"):
         DeviceInfo.parse(INFO.pack()[:12])
-    block = bytearray(INFO.pack())
-    block[14] = 5
-    with pytest.raises(ProtocolError, match="weight code or memory 5"):
-        DeviceInfo.parse(bytes(block))
+    for bits in (0, 15, 33, 63):
+        with pytest.raises(ProtocolError, match=f"registers of {bits} bits: use a build with 16 to 32"):
+            DeviceInfo.parse(replace(INFO, register_bits=bits).pack())
 
 
 def test_addresses_of_a_slot():
