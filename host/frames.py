@@ -72,6 +72,11 @@ def hash_(sequence, address, n_bytes):
     return Frame(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
 
 
+def simulated(ahead):
+    """SIMULATED: what a simulated board sends first; ``ahead`` hosts have it before this one."""
+    return Frame(Kind.SIMULATED, 0, 0, 4, ahead.to_bytes(4, "little"))
+
+
 class FrameDecoder:
     """Cuts a byte stream into frames.
 

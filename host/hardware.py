@@ -32,7 +32,7 @@ class DeviceRuntime(Runtime):
     tell : callable(str)
         Takes lines of information.
     simulated : bool
-        The device's cycles are simulated ones.
+        The device's cycles are simulated ones; so are those of a device that says so.
     loaded : bool
         The model lies in the device's memory already.
     fresh : bool
@@ -55,11 +55,12 @@ class DeviceRuntime(Runtime):
         super().__init__(model)
         self.device, info = device, device.info
         self.resources = ExitStack()  # what close ends besides the device
-        self.statistics.config, self.statistics.simulated = info, simulated
+        self.statistics.config, self.statistics.simulated = info, simulated or device.simulated
         self._image = model.image_for(info, tell)
         program = build_program(info, model.geometry)
         self._map = program.memory_map
         self.label = f"{device.name}: {model.name} on {info.rows} x {info.columns}, {info.lanes} lanes"
+        self.label += ", simulated" * self.statistics.simulated
         self.rows, self._chained = info.top_k, info.batch > 1
         self._source = 0  # the slot whose region holds the text's state
         for slot in device.slots:

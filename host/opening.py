@@ -5,12 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sterna.firmware.program import build_program
-from sterna.host.driver import Device
+from sterna.host.driver import SIMULATION_STALL_S, Device
 from sterna.host.errors import UsageError
 from sterna.host.hardware import DeviceRuntime
 from sterna.host.transport import open_transport
-
-SIMULATION_STALL_S = 600.0  # a large model takes minutes per token in simulation
 
 
 def _files(stack, image, config):
@@ -28,7 +26,7 @@ def _files(stack, image, config):
 
 def open_port(port, baud, model, tell, demands):
     """The DeviceRuntime of a serial port or URL; TransportError, DeviceError or ProtocolError if there is none."""
-    device = Device(open_transport(port, baud))
+    device = Device(open_transport(port, baud), tell=tell)
     try:
         demands.check(device.info)
         return DeviceRuntime(model, device, tell)

@@ -8,7 +8,8 @@ from enum import IntEnum
 
 from sterna.host.errors import HostError
 from sterna.host.frames import (DELIMITER, HASH_UNIT_BYTES, MAX_DATA_BYTES, MAX_FRAME_BYTES,  # noqa: F401
-                                MAX_HASH_BYTES, OVERHEAD_BYTES, Frame, FrameDecoder, FrameError, hash_, read, write)
+                                MAX_HASH_BYTES, OVERHEAD_BYTES, Frame, FrameDecoder, FrameError, hash_, read,
+                                simulated, write)
 from sterna.host.tiling import check_tiling
 from sterna.hw.config import BATCHES, VERSIONS, Kind  # noqa: F401
 

@@ -29,6 +29,7 @@ class Kind(IntEnum):
     NAK = 0x83
     SUM = 0x84
     TOKEN = 0x90
+    SIMULATED = 0x91
 
 
 class ConfigError(ValueError):

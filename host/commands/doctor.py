@@ -102,10 +102,11 @@ def doctor(
         if not as_json:
             show(printable(check.line()) + "\n")
     good, last = verdict(checks)
+    simulated = bool(config) or any(check.values.get("simulated") for check in checks)
     if as_json:
-        show(json.dumps({"device": device, "simulated": bool(config), "verdict": "ok" if good else "failed",
+        show(json.dumps({"device": device, "simulated": simulated, "verdict": "ok" if good else "failed",
                          "checks": [check.to_json() for check in checks]}, indent=1) + "\n")
     else:
-        show(last + ("; simulated, nothing is measured on a board" if config else "") + "\n")
+        show(last + ("; simulated, nothing is measured on a board" if simulated else "") + "\n")
     if not good:
         raise typer.Exit(1)

@@ -25,6 +25,8 @@ Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memo
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
+Build = Annotated[Path, typer.Option("--build", help="sim: folder of the compiled simulations. Default: $STERNA_BUILD, or "
+                                     "build/ of the checkout.", show_default=False)]
 TIMING = {"latency_cycles": 20, "refresh_interval_cycles": 780, "refresh_cycles": 0}  # of SimulatedBoard by default
 
 
@@ -46,6 +48,22 @@ def check_output(option, path):
         raise HostError(f"{option} {path}: cannot be written there: give a file in a folder that exists and is yours")
 
 
+def use_build(folder):
+    """Lets simulations be compiled in a folder; before anything of ``sterna.sim.board`` is imported. None is fine."""
+    if folder is not None:
+        os.environ["STERNA_BUILD"] = str(folder.absolute())
+
+
+def check_timing(latency, refresh_interval, refresh):
+    """Timing of a simulated memory as ``SimulatedBoard`` takes it (dict of what is not None); UsageError."""
+    given = {"--latency": latency, "--refresh-interval": refresh_interval, "--refresh": refresh}
+    for name, value in given.items():
+        if value is not None and not 0 <= value < 1 << 20:
+            raise UsageError(f"{name} {value}: use 0 to {(1 << 20) - 1} cycles")
+    timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
+    return {name: value for name, value in timing.items() if value is not None}
+
+
 def simulation(device, waves, preload, latency, refresh_interval, refresh):
     """Keyword arguments for ``open_runtime``; UsageError for options of the simulation with another device."""
     given = {"--waves": waves, "--preload": preload, "--latency": latency,
@@ -53,9 +71,6 @@ def simulation(device, waves, preload, latency, refresh_interval, refresh):
     used = [name for name, value in given.items() if value is not None]
     if used and device.partition(":")[0] != "sim":
         raise UsageError(f"{used[0]} needs the simulated board: use --device sim, not {device}")
-    for name in ("--latency", "--refresh-interval", "--refresh"):
-        if given[name] is not None and not 0 <= given[name] < 1 << 20:
-            raise UsageError(f"{name} {given[name]}: use 0 to {(1 << 20) - 1} cycles")
+    timing = check_timing(latency, refresh_interval, refresh)
     check_output("--waves", waves)
-    timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
-    return {"waves": waves, "preload": preload, "timing": {k: v for k, v in timing.items() if v is not None}}
+    return {"waves": waves, "preload": preload, "timing": timing}

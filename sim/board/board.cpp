@@ -40,6 +40,7 @@ struct Options {
     MemoryTiming timing;
     std::vector<Preload> preloads;
     std::string waves, toggles, trace, line_log, flash;
+    std::vector<uint8_t> greeting, wait;
     SerialTiming line;
 };
 
@@ -65,6 +66,13 @@ Preload preload(const std::string &text) {
     }
     result.file = text.substr(at);
     return result;
+}
+
+std::vector<uint8_t> hex_bytes(const std::string &text) {
+    std::vector<uint8_t> bytes;
+    for (size_t k = 0; k + 1 < text.size(); k += 2)
+        bytes.push_back(uint8_t(std::stoul(text.substr(k, 2), nullptr, 16)));
+    return bytes;
 }
 
 Options parse(int argc, char **argv) {
@@ -96,6 +104,8 @@ Options parse(int argc, char **argv) {
         else if (name == "--usb-packet") o.line.packet_bytes = number(value, "--usb-packet");
         else if (name == "--line-log") o.line_log = value;
         else if (name == "--flash") o.flash = value;
+        else if (name == "--greeting") o.greeting = hex_bytes(value);
+        else if (name == "--wait") o.wait = hex_bytes(value);
         else fail(USAGE, (name + ": unknown option").c_str());
     }
     if (o.timing.bandwidth < 1 || o.timing.bandwidth > 256)
@@ -176,10 +186,10 @@ int run(int argc, char **argv) {
     std::FILE *trace = nullptr;
     if (!options.trace.empty() && !(trace = std::fopen(options.trace.c_str(), "wb")))
         fail(USAGE, ("--trace " + options.trace + ": cannot be written").c_str());
-    Link link(options.watch_stdin);
+    Link link(options.watch_stdin, options.greeting, options.wait);
     int port = link.open(options.port);
     if (port < 0)
-        fail(USAGE, "the port on 127.0.0.1 cannot be opened");
+        fail(USAGE, ("port " + std::to_string(options.port) + " of 127.0.0.1 cannot be opened: is it in use?").c_str());
     std::printf("listening %d\n", port);
     std::fflush(stdout);
 

@@ -82,6 +82,9 @@ class SimulatedBoard:
         TCP port; 0: a free one.
     line : Line or None
         A serial line and a USB bridge between socket and device; None: bytes come and go directly.
+    greetings : (bytes, bytes) or None
+        What a client is sent first, when its turn has come, and what one is sent that has to wait until another one
+        leaves; None: nothing is sent.
     flash : path or None
         The board has a flash with this file in it (``sterna.host.flash``, or an empty one) and starts from it.
     device, device_sources, on_compile, netlist
@@ -106,7 +109,8 @@ class SimulatedBoard:
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None):
+                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None,
+                 greetings=None):
         self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
                        "baud": line and line.baud, "flash": flash is not None,
@@ -119,6 +123,8 @@ class SimulatedBoard:
         if line:
             self._arguments += ["--line-error", line.error_ppm, "--line-noise", line.noise_ppb, "--usb-latency",
                                 line.latency_us, "--usb-frame", line.frame_us, "--usb-packet", line.packet_bytes]
+        if greetings:
+            self._arguments += ["--greeting", greetings[0].hex(), "--wait", greetings[1].hex()]
         for option, path in (("--waves", waves), ("--toggles", toggles), ("--trace", trace),
                              ("--flash", flash), ("--line-log", line and line.log)):
             if path is not None:
@@ -156,6 +162,10 @@ class SimulatedBoard:
     def running(self):
         """Whether the process is alive (bool)."""
         return self._process is not None and self._process.poll() is None
+
+    def wait(self):
+        """Returns when the board has ended by itself."""
+        self._process.wait()
 
     def stop(self):
         """Ends the board; BoardError with its message if it had stopped with an error."""

@@ -1,0 +1,45 @@
+"""Shows on standard error what takes long, and for how long already."""
+
+import sys
+from contextlib import contextmanager
+
+
+@contextmanager
+def working():
+    """Gives a function of a text "WHAT" or "WHAT: DETAIL", called whenever something else begins.
+
+    A terminal shows a turning wheel, the text and the time that WHAT has taken; they go when the block is left, or
+    when something is to be printed there. Elsewhere each WHAT is one line, once.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told = set()
+
+        def line(text):
+            what = text.partition(": ")[0]
+            if what not in told:
+                told.add(what)
+                print(what, file=sys.stderr, flush=True)
+
+        yield line
+        return
+    bars = Progress(SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+                    console=console, transient=True)
+    running = {}
+
+    def show(text):
+        what = text.partition(": ")[0]
+        if what not in running:
+            for task in running.values():
+                bars.remove_task(task)
+            running.clear()
+            running[what] = bars.add_task(text)
+            bars.start()
+        bars.update(running[what], description=text)
+
+    try:
+        yield show
+    finally:
+        bars.stop()
