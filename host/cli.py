@@ -26,7 +26,7 @@ ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; t
 
 app = typer.Typer(
     name="sterna", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
     help="Run MatMul-free ternary language models on FPGAs, on a simulated board, or in the golden model.")
 _settings = {"verbose": False}
 
