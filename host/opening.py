@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sterna.firmware.program import build_program
+from sterna.host.console import working
 from sterna.host.driver import SIMULATION_STALL_S, Device
 from sterna.host.errors import UsageError
 from sterna.host.hardware import DeviceRuntime
@@ -47,8 +48,9 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
         if preload is None:  # waveforms of an upload are larger than those of many tokens
             preload = waves is not None and config.memory == "external"
         parts = _files(stack, image, config) if preload else None
-        board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell,
-                                                   **timing or {}))
+        with working() as step:
+            board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=step,
+                                                       **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True)

@@ -1,6 +1,7 @@
 """python -m sterna.hw: presets, boards and their bitstreams, Verilog of the accelerator, cells of its units."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import typer
 
 from sterna.hw.boards import BOARDS, find_board
 from sterna.hw.config import PRESETS, ConfigError, preset
+from sterna.hw.progress import abandon, working
 from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+INTERRUPTED = 130  # what a shell calls a program ended by SIGINT
+ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; typer exports only this one of them
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  context_settings={"help_option_names": ["-h", "--help"]},
                   help="Gateware of Sterna: presets, Verilog, resources, boards and bitstreams.")
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Configuration; see the command presets.")]
 
@@ -32,7 +37,9 @@ def verilog(preset_name: Preset, output: Annotated[Path, typer.Option("-o", "--o
     """Write the Verilog of the accelerator, or of one unit."""
     from amaranth.back import verilog as back
     component = create(unit, preset(preset_name))
-    text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
+    with working() as step:
+        step(f"writing the Verilog of {unit} for {preset_name}")
+        text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
     try:
         output.write_text(text)
     except OSError as error:
@@ -51,7 +58,9 @@ def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"O
     names = units_of(config) if units == ["all"] else units
     for name in names:
         check(name, config)
-    _print([synthesise(name, config, family).as_dict() for name in names], as_json)
+    with working() as step:
+        cells = [synthesise(name, config, family, step).as_dict() for name in names]
+    _print(cells, as_json)
 
 
 BoardName = Annotated[str, typer.Argument(metavar="BOARD",
@@ -74,8 +83,8 @@ def bitstream(name: BoardName,
     from sterna.hw import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
-    path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))],
-                                  lambda text: print(text, file=sys.stderr))
+    with working() as step:
+        path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))], step)
     used = ", ".join(f"{count:,} of {routed.available[kind]:,} {kind.replace('_', ' ')}"
                      for kind, count in routed.used.items())
     print(f"{name}: {used}", file=sys.stderr)
@@ -102,8 +111,17 @@ def program(name: BoardName,
     tool = find_tool("openFPGALoader", flow.EXTRA)
     done = subprocess.run([tool, *board.programmer, *["--write-flash"] * bool(flash or model), *place, str(path)])
     if done.returncode:
-        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): is the board plugged in, and may "
-                             "you use its USB port?")
+        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): {_why(tool)}")
+
+
+def _why(tool):
+    """What keeps openFPGALoader from working: a library that is not there, or else the cable."""
+    said = subprocess.run([tool, "--Version"], capture_output=True, text=True)
+    missing = re.search(r"(lib[\w.+-]+?)(?:: cannot open shared object|(?:\.dylib)?\W+Reason: )", said.stderr + said.stdout)
+    if missing:
+        return (f"this machine lacks the library {missing[1]}: install libftdi1 and libusb (Debian: apt-get install "
+                "libftdi1-2 libusb-1.0-0; macOS: brew install libftdi)")
+    return "is the board plugged in, and may you use its USB port?"
 
 
 def _print(rows, as_json):
@@ -121,12 +139,19 @@ def _print(rows, as_json):
 
 
 def main(arguments=None):
-    """Runs the command line; a known error becomes one line and exit status 1."""
+    """Runs the command line and raises SystemExit; a known error becomes one line and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, prog_name="python -m sterna.hw")
-    except (ConfigError, SynthesisError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        code = app(args=arguments or ["--help"], prog_name="python -m sterna.hw", standalone_mode=False)
+    except (ConfigError, SynthesisError, ClickUsageError, KeyboardInterrupt, typer.Abort) as error:
+        abandon()
+        code, message = 1, str(error)
+        if isinstance(error, ClickUsageError):
+            code, message = 2, error.format_message()
+        elif isinstance(error, (KeyboardInterrupt, typer.Abort)):
+            code, message = INTERRUPTED, "interrupted"
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,15 @@
 """Shows on standard error what takes long, and for how long already."""
 
 import sys
+import warnings
 from contextlib import contextmanager
+
+
+def abandon():
+    """What was made of gateware is given up: Amaranth says nothing about parts that were made and never used."""
+    if "amaranth.hdl" in sys.modules:
+        from amaranth.hdl import UnusedElaboratable
+        warnings.simplefilter("ignore", UnusedElaboratable)
 
 
 @contextmanager

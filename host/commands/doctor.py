@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.console import printable, show, tell
+from sterna.host.console import printable, show, tell, working
 from sterna.host.devices import is_hardware, simulated_config
 from sterna.host.doctor.check import verdict
 from sterna.host.doctor.examine import examine, guarded
@@ -55,7 +55,8 @@ def all_checks(device, config, rates, memory, halt):
         url = device
         if config:
             from sterna.sim.board.board import SimulatedBoard
-            url = stack.enter_context(SimulatedBoard(config, on_compile=tell)).url
+            with working() as step:
+                url = stack.enter_context(SimulatedBoard(config, on_compile=step)).url
         rate = rates[0] if rates else DEFAULT_BAUD
         checks = examine(lambda: open_transport(url, rate), simulated=bool(config), wanted=config, where=memory,
                          halt=halt, tell=tell)
@@ -63,7 +64,7 @@ def all_checks(device, config, rates, memory, halt):
     if config:
         from sterna.host.doctor.simline import line_checks
         for rate in rates:
-            yield from guarded(f"{rate} baud", line_checks(config, rate, tell))
+            yield from guarded(f"{rate} baud", line_checks(config, rate))
 
 
 def doctor(

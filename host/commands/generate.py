@@ -114,29 +114,29 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
 
 def generate(
     model: ModelOption = None,
-    prompt: Annotated[list[str], typer.Option("-p", "--prompt", help="Text to go on with; given several times: "
+    prompt: Annotated[list[str], typer.Option("-p", "--prompt", metavar="TEXT", help="Text to go on with; given several times: "
                                               "several texts, side by side where the device has slots.",
                                               show_default=False)] = [],  # noqa: B006 (typer copies it)
     file: Annotated[Path, typer.Option("-f", "--file", help="File that holds the prompt; - is standard input.",
                                        show_default=False)] = None,
     prompts: Annotated[Path, typer.Option("--prompts", help="File with a prompt on each line; - is standard input.",
                                           show_default=False)] = None,
-    predict: Annotated[int, typer.Option("-n", "--predict", help="Tokens to make; -1: until the text ends.")] = -1,
+    predict: Annotated[int, typer.Option("-n", "--predict", "--n-predict", help="Tokens to make; -1: until the text ends.")] = -1,
     context: Annotated[int, typer.Option("-c", "--ctx-size", help="Most tokens of the whole text, prompt included; "
                                          "0: no limit. The model's memory does not grow with it.")] = 4096,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the sampling; -1: a random one, which is "
                                       "printed.")] = -1,
-    temperature: Annotated[float, typer.Option("--temp", help="Temperature; 0 takes the best token.")] = 0.8,
+    temperature: Annotated[float, typer.Option("--temp", "--temperature", help="0 takes the best token.")] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help="Sample among the best so many tokens; 0: among all. At most "
                                        "what the build's list holds (its top_k; golden: 64).")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample among the fewest best tokens of the list that have "
                                          "this share of the list's probability; 1.0: off. The list is that of "
                                          "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
-    draft: Annotated[int, typer.Option("--draft", help="Propose so many tokens behind each one, from what followed "
+    draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from what followed "
                                        "the last tokens before; the text stays the same. At most the slots of the "
                                        "build less one; 0: off.")] = 0,
-    stop: Annotated[list[str], typer.Option("--stop", help="End before this text; may be given several times.",
+    stop: Annotated[list[str], typer.Option("--stop", "-r", "--reverse-prompt", metavar="TEXT", help="End before this text; may be given several times.",
                                             show_default=False)] = [],  # noqa: B006 (typer copies it)
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
     display_prompt: Annotated[bool, typer.Option("--display-prompt/--no-display-prompt",

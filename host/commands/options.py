@@ -10,8 +10,8 @@ from sterna.host.errors import HostError, UsageError
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                            show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, a preset with other "
-                                           "parameters as sim:lanes40,batch=4,top_k=40, or a serial port or URL; see "
+DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, sim:BOARD, a preset with other "
+                                           "parameters as sim:lanes40,batch=4, or a serial port or URL; see "
                                            "`sterna devices`.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
 Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "

@@ -26,8 +26,9 @@ def simulate(
     refresh: Refresh = None,
     build: Build = None,
 ):
-    """Run a simulated board until Ctrl-C, for --device socket://localhost:PORT.
+    """Run a simulated board that stays, behind a port.
 
+    It runs until Ctrl-C, for --device socket://localhost:PORT of other commands.
     Its memory lives as long as the board: what one command uploads, the next one finds. One program has the board
     at a time; another one waits until it ends. Programs are told that it is simulated, and report its cycles as such.
 

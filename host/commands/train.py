@@ -9,6 +9,7 @@ import typer
 
 from sterna.host.console import progress_bar, tell
 from sterna.host.errors import HostError
+from sterna.hw.extras import install_hint
 
 INTERRUPTED = 130
 LINE_STEPS = 100
@@ -31,7 +32,7 @@ def train(
     """
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
-            raise HostError(f"training needs {package}: pip install 'sterna[torch]'")
+            raise HostError(f"training needs {package}: run {install_hint('torch')}")
     from sterna.models.plot import plot_log
     from sterna.models.train import TrainConfig, Trainer, read_log
     settings = TrainConfig.load(config)

@@ -5,9 +5,11 @@ The times are those of the simulated line, out of its log, and not of this machi
 """
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from sterna.host import protocol
+from sterna.host.console import working
 from sterna.host.doctor.check import judged
 from sterna.host.doctor.line import BITS_PER_BYTE, Load, loads_check, losses, lost_check, run_load
 from sterna.host.driver import Device
@@ -46,13 +48,15 @@ def seconds_of_loads(log, clock_hz, baud):
     return found
 
 
-def line_checks(config, baud, tell):
+def line_checks(config, baud):
     """Generator of the Checks of a simulated board behind a line of ``baud`` bits per second."""
     from sterna.sim.board.board import Line, SimulatedBoard, read_line
     loads = []
     with tempfile.TemporaryDirectory() as folder:
         line = Line(baud=baud, log=Path(folder) / "line")
-        with SimulatedBoard(config, line=line, on_compile=tell) as board:
+        with ExitStack() as stack:
+            with working() as step:
+                board = stack.enter_context(SimulatedBoard(config, line=line, on_compile=step))
             with Device(open_transport(board.url), timeout_s=PATIENCE_S, retry_s=PATIENCE_S / 4) as device:
                 before, credits = losses(device), device.info.credits
                 for kind in ("write", "read"):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 import time
+from urllib.parse import urlsplit
 
 import serial
 
@@ -101,6 +102,17 @@ def _hurry(port):
         port.set_low_latency_mode(True)
 
 
+def _check_socket(url):
+    """TransportError unless a socket:// URL names a host and a port."""
+    try:
+        parts = urlsplit(url)
+        host, number = parts.hostname, parts.port
+    except ValueError:  # of the port: no number, or too large
+        host, number = None, None
+    if not host or not number:
+        raise TransportError(f"{url}: no host and port: use socket://HOST:PORT, such as socket://localhost:7000")
+
+
 def open_transport(port, baud=1_000_000):
     """Opens a port.
 
@@ -122,6 +134,8 @@ def open_transport(port, baud=1_000_000):
         out.
     """
     is_url = "://" in port
+    if port.startswith("socket://"):
+        _check_socket(port)
     options = {} if is_url else {"exclusive": True}
     try:
         opened = serial.serial_for_url(port, baudrate=baud, timeout=SLICE_S, write_timeout=WRITE_TIMEOUT_S, **options)

