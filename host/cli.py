@@ -78,8 +78,8 @@ def _with_verbose(command):
 
 
 for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"),
-                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (convert, "convert"), (flash, "flash"),
-                        (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
+                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (convert, "convert"),
+                        (flash, "flash"), (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 
 

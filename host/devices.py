@@ -97,6 +97,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         demands.check(None)
         from sterna.host.runtime import GoldenRuntime
         return GoldenRuntime(model)
+    if device in MODELS:
+        raise UsageError(f"--device {device}: only sterna eval has it: use golden, or a device of `sterna devices`")
     if not device:
         raise UsageError("--device is empty: see `sterna devices` for what it takes")
     if baud <= 0:

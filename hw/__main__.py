@@ -117,7 +117,7 @@ def program(name: BoardName,
 def _why(tool):
     """What keeps openFPGALoader from working: a library that is not there, or else the cable."""
     said = subprocess.run([tool, "--Version"], capture_output=True, text=True)
-    missing = re.search(r"(lib[\w.+-]+?)(?:: cannot open shared object|(?:\.dylib)?\W+Reason: )", said.stderr + said.stdout)
+    missing = re.search(r"(lib[\w.+-]+)(?:: cannot open shared object|\W+Reason: )", said.stderr + said.stdout)
     if missing:
         return (f"this machine lacks the library {missing[1]}: install libftdi1 and libusb (Debian: apt-get install "
                 "libftdi1-2 libusb-1.0-0; macOS: brew install libftdi)")

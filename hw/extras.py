@@ -23,8 +23,9 @@ def install_hint(extra=""):
         named = [need.partition(";") for need in requires("sterna") or ()]
     except PackageNotFoundError:
         named = []
-    wanted = [name.strip() for name, _, when in named if (f'extra == "{extra}"' in when if extra else "extra" not in when)]
-    return f"{pip} {shlex.join(wanted)}"
+    wanted = f'extra == "{extra}"'
+    packages = [name.strip() for name, _, when in named if (wanted in when if extra else "extra" not in when)]
+    return f"{pip} {shlex.join(packages)}"
 
 
 def _near(path):

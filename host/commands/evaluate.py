@@ -152,6 +152,11 @@ def evaluate(
              "positions")
 
 
+def mark_of(found, key):
+    """What stands at the end of a row of the gate's table (str)."""
+    return "text too small" if key in found["too_small"] else "MISSED" if key in found["missed"] else ""
+
+
 def verdict_of(found):
     """Last words of the gate (str)."""
     if found["passed"]:
@@ -189,8 +194,7 @@ def gate(
                 ("top1_raw", "{:.2%}", None), ("top1_clear", "{:.2%}", "{:.1%}"))
         for key, style, limit in rows:
             table.add_row(key, style.format(found["l1"][key]), style.format(found["float32"][key]),
-                          limit.format(LIMITS[key]) if limit else "",
-                          "text too small" if key in found["too_small"] else "MISSED" if key in found["missed"] else "")
+                          limit.format(LIMITS[key]) if limit else "", mark_of(found, key))
         console = table_console()
         console.print(table)
         console.print(f"L0 perplexity {found['perplexity']:.4f} on {found['tokens']:,} tokens, "

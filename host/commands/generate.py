@@ -114,14 +114,15 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
 
 def generate(
     model: ModelOption = None,
-    prompt: Annotated[list[str], typer.Option("-p", "--prompt", metavar="TEXT", help="Text to go on with; given several times: "
-                                              "several texts, side by side where the device has slots.",
-                                              show_default=False)] = [],  # noqa: B006 (typer copies it)
+    prompt: Annotated[list[str], typer.Option("-p", "--prompt", metavar="TEXT", help="Text to go on with; given "
+                                              "several times: several texts, side by side where the device has "
+                                              "slots.", show_default=False)] = [],  # noqa: B006 (typer copies it)
     file: Annotated[Path, typer.Option("-f", "--file", help="File that holds the prompt; - is standard input.",
                                        show_default=False)] = None,
     prompts: Annotated[Path, typer.Option("--prompts", help="File with a prompt on each line; - is standard input.",
                                           show_default=False)] = None,
-    predict: Annotated[int, typer.Option("-n", "--predict", "--n-predict", help="Tokens to make; -1: until the text ends.")] = -1,
+    predict: Annotated[int, typer.Option("-n", "--predict", "--n-predict", help="Tokens to make; -1: until "
+                                         "the text ends.")] = -1,
     context: Annotated[int, typer.Option("-c", "--ctx-size", help="Most tokens of the whole text, prompt included; "
                                          "0: no limit. The model's memory does not grow with it.")] = 4096,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the sampling; -1: a random one, which is "
@@ -133,10 +134,11 @@ def generate(
                                          "this share of the list's probability; 1.0: off. The list is that of "
                                          "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
-    draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from what followed "
-                                       "the last tokens before; the text stays the same. At most the slots of the "
+    draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
+                                       "what followed the last tokens before; the text stays the same. At most the slots of the "
                                        "build less one; 0: off.")] = 0,
-    stop: Annotated[list[str], typer.Option("--stop", "-r", "--reverse-prompt", metavar="TEXT", help="End before this text; may be given several times.",
+    stop: Annotated[list[str], typer.Option("--stop", "-r", "--reverse-prompt", metavar="TEXT", help="End before "
+                                            "this text; may be given several times.",
                                             show_default=False)] = [],  # noqa: B006 (typer copies it)
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
     display_prompt: Annotated[bool, typer.Option("--display-prompt/--no-display-prompt",

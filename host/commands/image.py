@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sterna.host.commands.options import Baud, ModelOption
-from sterna.host.console import printable, table_console, tell
+from sterna.host.console import printable, table_console, tell, working
 from sterna.host.devices import open_runtime
 from sterna.host.errors import HostError, UsageError
 from sterna.host.files import write_file
@@ -34,9 +34,11 @@ def convert(
     """
     config = preset(name)
     started = time.monotonic()
-    model = Model(folder)
-    model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
-    data = model.build(config, output.stem)
+    with working() as step:
+        step(f"packing {folder} for {name}")
+        model = Model(folder)
+        model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
+        data = model.build(config, output.stem)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
 

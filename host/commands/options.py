@@ -25,8 +25,8 @@ Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memo
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
-Build = Annotated[Path, typer.Option("--build", help="sim: folder of the compiled simulations. Default: $STERNA_BUILD, or "
-                                     "build/ of the checkout.", show_default=False)]
+Build = Annotated[Path, typer.Option("--build", help="sim: folder of the compiled simulations. Default: "
+                                     "$STERNA_BUILD, or build/ of the checkout.", show_default=False)]
 TIMING = {"latency_cycles": 20, "refresh_interval_cycles": 780, "refresh_cycles": 0}  # of SimulatedBoard by default
 
 

@@ -1,1 +1,1 @@
-"""Sterna: MatMul-free ternary language models on FPGAs. The parts of this package lie in the folders of its checkout."""
+"""Sterna: MatMul-free ternary language models on FPGAs; the parts of this package are folders of its checkout."""

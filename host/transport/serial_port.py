@@ -19,7 +19,8 @@ PORT_HELP = {
     errno.EPERM: "permission denied: join the group that owns the port (often dialout or uucp), then log in again",
     errno.EBUSY: "the port is in use: close the other program that has it open",
     errno.EAGAIN: "the port is in use: close the other program that has it open",
-    errno.ECONNREFUSED: "connection refused: start the simulated board first (sterna simulate), or check the port number",
+    errno.ECONNREFUSED: "connection refused: start the simulated board first (sterna simulate), or check the port "
+                        "number",
 }
 TEXT_HELP = (  # pyserial does not pass on every error number
     ("exclusively lock", errno.EAGAIN), ("Access is denied", errno.EBUSY), ("PermissionError", errno.EBUSY),

@@ -1,5 +1,6 @@
 """Starts the simulated board and gives its URL: the compiled accelerator behind a TCP socket on 127.0.0.1."""
 
+import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import numpy as np
 from sterna.sim.board.compile import ACCELERATOR, board_program
 
 
-USAGE = 2  # exit status of the harness for wrong options; with any other one the model had run
+# Exit statuses of the harness: wrong options; a file that could not be written to its end. With any other one the
+# model had run, and its initial bits matter.
+USAGE, UNWRITTEN = 2, 5
 
 
 class BoardError(RuntimeError):
@@ -54,6 +57,11 @@ def read_line(path):
     return np.fromfile(path, np.dtype([("cycle", "<u8"), ("to_device", "u1"), ("byte", "u1")]))
 
 
+def waves_format(path):
+    """Format of a file of waveforms, as `sterna.sim.board.compile.board_program` takes it (str)."""
+    return "fst" if Path(path).suffix == ".fst" else "vcd"
+
+
 class SimulatedBoard:
     """Context manager of one running simulated board.
 
@@ -64,7 +72,12 @@ class SimulatedBoard:
     preload : sequence of (path, offset, bytes, address)
         Parts of files that lie in the model memory from the start (not for on-chip memory), all in bytes.
     waves : path or None
-        VCD file to write; needs a compilation of its own and is slower.
+        File of waveforms to write, FST if it ends in .fst, VCD otherwise; needs a compilation of its own and is
+        slower.
+    waves_limit : int
+        Bytes behind which that file ends, with its line (VCD) or block of cycles (FST); 0: no limit.
+    record : bool
+        Whether the waveforms begin at once, or when ``record`` is called.
     toggles : path or None
         Instead of it: a file for how many bits every signal has changed by; see ``read_toggles``.
     trace : path or None
@@ -110,14 +123,17 @@ class SimulatedBoard:
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
                  device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None,
-                 greetings=None):
-        self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
+                 greetings=None, waves_limit=0, record=True):
+        self._config, self._seed = config, seed
+        self._waves = waves_format(waves) if waves is not None else "vcd" if toggles is not None else None
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
                        "baud": line and line.baud, "flash": flash is not None,
                        "netlist": netlist}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+        if waves is not None:
+            self._arguments += ["--waves-limit", int(waves_limit), *["--waves-off"] * (not record)]
         for path, offset, size, address in preload or ():
             self._arguments += ["--preload", f"{address}:{offset}:{size}:{Path(path).resolve()}"]
         if line:
@@ -163,6 +179,17 @@ class SimulatedBoard:
         """Whether the process is alive (bool)."""
         return self._process is not None and self._process.poll() is None
 
+    def record(self, on):
+        """Lets the waveforms pause or go on, from the next byte on that the board is sent."""
+        self._process.stdin.write(f"waves {'on' if on else 'off'}\n")
+        self._process.stdin.flush()
+
+    def complaint(self):
+        """What the running board has said about itself, nothing as a rule (str)."""
+        if self._errors is None or self._errors.closed:
+            return ""
+        return os.pread(self._errors.fileno(), 1 << 16, 0).decode(errors="replace").strip()
+
     def wait(self):
         """Returns when the board has ended by itself."""
         self._process.wait()
@@ -190,7 +217,7 @@ class SimulatedBoard:
         self._errors.close()
         if process.returncode:
             message = message or f"the simulated board ended with status {process.returncode}"
-            if process.returncode != USAGE:
+            if process.returncode not in (USAGE, UNWRITTEN):
                 message += f"; initial bits: seed {self._seed}"
             raise BoardError(message)
 

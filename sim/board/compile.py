@@ -18,8 +18,11 @@ from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
 HARNESS = ("board.cpp", "flash.hpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp",
-           "toggles.hpp", "compile.py", "toolchain.py", "verilog.py", "netlist.py")
+           "toggles.hpp", "waves.hpp", "pack/lz4.h", "pack/zlib.h", "compile.py", "toolchain.py", "verilog.py",
+           "netlist.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+# Of each format of waveforms: BOARD_WAVES, and the files of Verilator that write it.
+TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
 
@@ -45,7 +48,7 @@ def _tools():
     return version("verilator"), version("amaranth"), toolchain.compiler_version()
 
 
-def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, flash=False, netlist=None):
+def key(config, device=ACCELERATOR, device_sources=(), waves=None, baud=None, flash=False, netlist=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
@@ -57,7 +60,7 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, f
     if netlist:
         netlist += toolchain.yosys_version()
         files += sorted((toolchain.ROOT / "sim" / "primitives").glob("*.v"))
-    return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *files)
+    return _digest(config.digest, device, waves, baud, flash, netlist, *_tools(), *files)
 
 
 def run_tool(command, what, **options):
@@ -69,8 +72,10 @@ def run_tool(command, what, **options):
 def tool_flags(include):
     root = toolchain.verilator_root()
     # The sanitizer is on by default in one of the compilers; the warnings are about generated code.
+    # The FST writer's compression comes from pack/, which is looked into before the system's folders.
     return ["-std=c++20", "-w", "-fno-sanitize=undefined", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVERILATOR=1",
-            f"-I{include}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
+            f"-I{include}", f"-I{HERE / 'pack'}",
+            f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
 
 
 def _compile(jobs, folder, flags, step=lambda text: None):
@@ -102,10 +107,16 @@ def _publish(work, folder):
     os.rename(work, folder)
 
 
-def runtime_objects(waves):
+def trace_flags(waves):
+    """Options of the compiler for a format of waveforms."""
+    return [f"-DVM_TRACE={int(bool(waves))}", f"-DVM_TRACE_VCD={int(waves == 'vcd')}",
+            f"-DVM_TRACE_FST={int(waves == 'fst')}"]
+
+
+def runtime_objects(waves=None):
     """Object files of Verilator's run time, the same for all designs: compiled once."""
-    names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
-    flags = [*tool_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    names = RUNTIME + TRACERS[waves][1]
+    flags = [*tool_flags(HERE), *trace_flags(waves)]
     folder = toolchain.BUILD / "sim" / f"runtime-{_digest(*_tools(), *flags, *names)}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
         if not folder.exists():
@@ -119,7 +130,7 @@ def runtime_objects(waves):
     return sorted(folder.glob("*.o"))
 
 
-def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None,
+def board_program(config, device=ACCELERATOR, device_sources=(), waves=None, on_compile=None, baud=None,
                   flash=False, netlist=None):
     """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
 
@@ -131,8 +142,8 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
         "module:Class" of the accelerator.
     device_sources : sequence of path
         Source files of `device` outside hw/; they are part of the key.
-    waves : bool
-        Whether the program can record waveforms (slower).
+    waves : str or None
+        Format of the waveforms that the program can record, "vcd" or "fst" (slower); None: none.
     on_compile : callable or None
         Called with what begins, for the user, before anything that takes more than a second; as
         ``sterna.hw.progress.working`` shows it.
@@ -187,11 +198,11 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {TRACERS[waves][0]}\n"
               f"#define BOARD_TRACE {int(not netlist)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n"
               f"#define BOARD_FLASH {int(flash)}\n#define BOARD_FLASH_OFFSET {FLASH_OFFSET}\n")
-    text = verilog.board_verilog(config, device, waves, baud, flash, netlist)
+    text = verilog.board_verilog(config, device, bool(waves), baud, flash, netlist)
     digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
     folder = toolchain.BUILD / "sim" / f"board-{digest}"
     with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
@@ -218,7 +229,7 @@ def _build(work, top, waves, runtime, netlist, step):
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign",
           "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
-          "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL", *(["--trace"] if waves else [])],
+          "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL", *([f"--trace-{waves}"] if waves else [])],
          "verilator", env=toolchain.environment())
     # Small files cost mostly the headers, so they share a compilation, as does all that runs once;
     # large files of code that runs every cycle are spread over the processors.
@@ -234,8 +245,7 @@ def _build(work, top, waves, runtime, netlist, step):
         path.write_text("".join(lines))
         jobs.append((path, level))
     shutil.copy(HERE / "board.cpp", work / "harness.cpp")
-    flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
-             f"-DVM_TRACE_VCD={int(waves)}"]
+    flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", *trace_flags(waves)]
     objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags, step)
     step("linking")
     run_tool([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],

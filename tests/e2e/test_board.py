@@ -222,7 +222,8 @@ def test_key_follows_configuration_and_sources(tmp_path, monkeypatch):
     key = board_compile.key(CONFIG, device_sources=[source])
     assert key == board_compile.key(dataclasses.replace(CONFIG, name="other"), device_sources=[source])
     assert key != board_compile.key(dataclasses.replace(CONFIG, fifo_words=64), device_sources=[source])
-    assert key != board_compile.key(CONFIG, device_sources=[source], waves=True)
+    assert key != board_compile.key(CONFIG, device_sources=[source], waves="vcd")
+    assert board_compile.key(CONFIG, waves="vcd") != board_compile.key(CONFIG, waves="fst")
     source.write_text("b")
     assert key != board_compile.key(CONFIG, device_sources=[source])
 
