@@ -79,8 +79,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Takes lines of information.
     baud : int
         Of a serial port.
-    waves : path or None
-        VCD file of a simulation.
+    waves : sterna.host.waves.Recording or None
+        What a simulation records.
     preload : bool or None
         A simulation starts with the model in memory; None: if it writes waveforms and its memory can be filled.
     timing : dict or None

@@ -48,13 +48,15 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
         if preload is None:  # waveforms of an upload are larger than those of many tokens
             preload = waves is not None and config.memory == "external"
         parts = _files(stack, image, config) if preload else None
+        recorded = {} if waves is None else {"waves": waves.path, "waves_limit": waves.limit_bytes,
+                                             "record": waves.whole}
         with working() as step:
-            board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=step,
+            board = stack.enter_context(SimulatedBoard(config, preload=parts, on_compile=step, **recorded,
                                                        **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True)
-        runtime.resources, runtime.board = stack.pop_all(), board
+        runtime.resources, runtime.board, runtime.waves = stack.pop_all(), board, waves
         if waves is not None:
             runtime.piece_tokens = config.batch  # so that a limit of the file is looked at behind every run
         return runtime

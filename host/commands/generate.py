@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
-                                          Waves, WavesGb, check_output, check_temperature, simulation)
+from sterna.host.commands.options import (Baud, Build, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
+                                          Waves, WavesFrom, WavesGb, WavesTokens, check_output, check_temperature, simulation,
+                                          use_build)
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import progress_bar, show, tell
 from sterna.host.devices import device_lines, open_runtime, simulated_config
@@ -20,7 +21,7 @@ from sterna.host.model import Model
 from sterna.host.sampling import Demands, Sampling
 from sterna.host.state import load_state, save_state
 from sterna.host.text import TextStream
-from sterna.host.waves import WavesLimit, expectation
+from sterna.host.waves import Recording
 
 INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C
 SEEDS = 1 << 32
@@ -135,7 +136,7 @@ def generate(
                                          "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
     draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
-                                       "what followed the last tokens before; the text stays the same. At most the slots of the "
+                                       "what followed the last tokens before; the text stays the same. At most the slots of "
                                        "build less one; 0: off.")] = 0,
     stop: Annotated[list[str], typer.Option("--stop", "-r", "--reverse-prompt", metavar="TEXT", help="End before "
                                             "this text; may be given several times.",
@@ -149,9 +150,12 @@ def generate(
     preload: Preload = None,
     waves: Waves = None,
     waves_limit: WavesGb = 4.0,
+    waves_from: WavesFrom = 0,
+    waves_tokens: WavesTokens = 0,
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    build: Build = None,
     save: Annotated[Path, typer.Option("--save-state", help="Write where the text stands at the end.",
                                        show_default=False)] = None,
     load: Annotated[Path, typer.Option("--load-state", help="Go on with a saved text; -p adds to it.",
@@ -200,11 +204,12 @@ def generate(
         seed = secrets.randbelow(SEEDS)
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
     check_output("--save-state", save)
-    if not 0 <= waves_limit < 1e9:
-        raise UsageError(f"--waves-limit {waves_limit:g}: use the GB that the file may take, or 0 for no limit")
-    room = WavesLimit(waves, waves_limit)
+    recording = Recording(waves, waves_limit, waves_from, waves_tokens)
+    recording.check(len(texts))
     if waves:
-        tell(expectation(waves, layout(simulated_config(device), loaded.geometry).stream_bytes, waves_limit))
+        options["waves"] = recording
+        tell(recording.expectation(layout(simulated_config(device), loaded.geometry).stream_bytes))
+    use_build(build)
     sampling = Sampling(temperature, seed, top_k, top_p)
     with open_runtime(device, loaded, tell=tell, baud=baud, demands=Demands(sampling, draft), **options) as runtime:
         runtime.draft = draft
@@ -216,14 +221,14 @@ def generate(
             if len(texts) > 1:
                 with cancel_on_interrupt() as came:
                     run_several(runtime, texts, sampling, stop, ignore_eos, display_prompt,
-                                lambda: came() or room.reached())
+                                lambda: came() or runtime.over())
                     interrupted = came()
             else:
                 ((text, ids, limit),) = texts
                 if display_prompt and text:
                     show(text)
-                interrupted = run(runtime, ids, limit, sampling, stop, ignore_eos, bool(stop and save), room.reached)
-            if room.reached():
+                interrupted = run(runtime, ids, limit, sampling, stop, ignore_eos, bool(stop and save), runtime.over)
+            if recording.reached():
                 tell(f"the run ended because {waves} has {waves.stat().st_size / 1e9:.2g} GB: see --waves-limit")
             if save:
                 save_state(save, runtime.state(), loaded.packed)

@@ -16,10 +16,14 @@ DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PR
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
 Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "
                                        "the upload. Default: only with --waves.", show_default=False)]
-Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal, about 2 kB for every "
-                                     "byte of the model and token.", show_default=False)]
-WavesGb = Annotated[float, typer.Option("--waves-limit", help="sim: end the run between two tokens when --waves has "
-                                        "written so many GB; 0: no limit.")]
+Waves = Annotated[Path, typer.Option("--waves", help="sim: write every signal to a VCD file, about 2 kB for every "
+                                     "byte of the model and token; a tenth as an FST file, if the name ends in .fst.",
+                                     show_default=False)]
+WavesGb = Annotated[float, typer.Option("--waves-limit", help="sim: the file of --waves ends at so many GB, and the "
+                                        "run behind that token; 0: no limit.")]
+WavesFrom = Annotated[int, typer.Option("--waves-from", help="sim: the first token of the text that --waves records, "
+                                        "the prompt's included; 0: all from the start of the board.")]
+WavesTokens = Annotated[int, typer.Option("--waves-tokens", help="sim: how many tokens --waves records; 0: all.")]
 Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memory read to its first word.",
                                       show_default=False)]
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "

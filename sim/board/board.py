@@ -144,7 +144,7 @@ class SimulatedBoard:
         for option, path in (("--waves", waves), ("--toggles", toggles), ("--trace", trace),
                              ("--flash", flash), ("--line-log", line and line.log)):
             if path is not None:
-                self._arguments += [option, Path(path).resolve()]
+                self._arguments += [option, Path(path).absolute()]  # as the user calls it
         self._process = self._errors = None
         self.url = self.cycles = None
         self.counts = {}
