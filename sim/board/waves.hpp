@@ -11,9 +11,11 @@
 #endif
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <memory>
 #include <string>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,10 +31,19 @@ inline void say_unwritten(const std::string &path, int error) {
 // Blocks of some cycles; the length is looked at behind each of them.
 class Waves {
     static constexpr unsigned BLOCK_DUMPS = 4096; // two per cycle; megabytes of memory for a large model
-    VerilatedFstC file_;
+    std::unique_ptr<VerilatedFstC> file_ = std::make_unique<VerilatedFstC>();
     std::string path_;
     uint64_t limit_ = 0, size_ = 0;
     unsigned dumps_ = 0;
+    static inline std::string closing_;
+    static inline int errors_ = -1;
+
+    // The writer aborts when it cannot close its file.
+    static void unclosed(int) {
+        dup2(errors_, 2);
+        say_unwritten(closing_, ENOSPC);
+        _exit(UNWRITTEN);
+    }
 
     // The writer keeps its errors to itself: a file that does not grow any more shows them.
     void look() {
@@ -43,20 +54,17 @@ class Waves {
             int probe = ::open(path_.c_str(), O_WRONLY | O_APPEND);
             char zeros[4096] = {};
             bool written = probe >= 0 && ::write(probe, zeros, sizeof zeros) == ssize_t(sizeof zeros);
-            fail_with(written ? EIO : errno);
-            if (probe >= 0)
-                ::close(probe);
-            return;
+            return fail_with(written ? EIO : errno);
         }
         size_ = uint64_t(now.st_size);
         if (limit_ && size_ >= limit_)
-            file_.close();
+            close();
     }
 
     void fail_with(int error) {
         failed = true;
         say_unwritten(path_, error ? error : EIO);
-        file_.close();
+        (void)file_.release(); // never closed
     }
 
   public:
@@ -65,22 +73,22 @@ class Waves {
     template <class Model> void open(Model &top, const std::string &path, uint64_t limit) {
         path_ = path;
         limit_ = limit;
-        top.trace(&file_, 99);
+        top.trace(file_.get(), 99);
         if (!path.empty()) {
             std::FILE *there = std::fopen(path.c_str(), "wb");
             if (!there)
                 fail(USAGE, ("--waves " + path + ": " + std::strerror(errno)).c_str());
             std::fclose(there);
-            file_.open(path.c_str());
+            file_->open(path.c_str());
         }
     }
 
     void dump(uint64_t time) {
-        if (!on || !file_.isOpen())
+        if (!on || !file_ || !file_->isOpen())
             return;
-        file_.dump(time);
+        file_->dump(time);
         if (++dumps_ == BLOCK_DUMPS)
-            file_.flush(); // which happens with the next change of time
+            file_->flush(); // which happens with the next change of time
         if (dumps_ == BLOCK_DUMPS + 2) {
             dumps_ = 0;
             look();
@@ -88,8 +96,18 @@ class Waves {
     }
 
     void close() {
-        if (file_.isOpen())
-            file_.close();
+        if (!file_ || !file_->isOpen())
+            return;
+        closing_ = path_;
+        errors_ = dup(2);
+        int nothing = ::open("/dev/null", O_WRONLY);
+        dup2(nothing, 2); // what the writer says before it aborts
+        auto before = std::signal(SIGABRT, unclosed);
+        file_->close();
+        std::signal(SIGABRT, before);
+        dup2(errors_, 2);
+        ::close(errors_);
+        ::close(nothing);
     }
 };
 
