@@ -79,7 +79,10 @@ def boards(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 def bitstream(name: BoardName,
               seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in turn until "
                                                  "every clock is met.")] = "1,2,3,4,5"):
-    """Build the bitstream of a board; its path is printed on standard output."""
+    """Build the bitstream of a board.
+
+    Its path is printed on standard output.
+    """
     from sterna.hw import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
@@ -99,7 +102,10 @@ def program(name: BoardName,
             flash: Annotated[bool, typer.Option("--flash", help="Write it into the board's flash, to stay.")] = False,
             model: Annotated[Path | None, typer.Option("--model", help="Write this file of sterna flash instead, to "
                                                        "where the board looks for a model.")] = None):
-    """Load the bitstream that was built last into a board, with openFPGALoader."""
+    """Load the bitstream that was built last into a board.
+
+    openFPGALoader does it.
+    """
     from sterna.hw import bitstream as flow
     board = find_board(name)
     if model and board.flash_offset is None:
@@ -143,13 +149,12 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(args=arguments or ["--help"], prog_name="python -m sterna.hw", standalone_mode=False)
-    except (ConfigError, SynthesisError, ClickUsageError, KeyboardInterrupt, typer.Abort) as error:
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            print("error: interrupted", file=sys.stderr)
+    except (ConfigError, SynthesisError, ClickUsageError) as error:
         abandon()
-        code, message = 1, str(error)
-        if isinstance(error, ClickUsageError):
-            code, message = 2, error.format_message()
-        elif isinstance(error, (KeyboardInterrupt, typer.Abort)):
-            code, message = INTERRUPTED, "interrupted"
+        usage = isinstance(error, ClickUsageError)
+        code, message = (2, error.format_message()) if usage else (1, str(error))
         print("error: " + " ".join(message.split()), file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 

@@ -14,6 +14,17 @@ def abandon():
 
 @contextmanager
 def working():
+    """Shows what is under way; see ``_shown``. An error in the block, or Ctrl-C, gives up what was made of gateware."""
+    try:
+        with _shown() as step:
+            yield step
+    except BaseException:
+        abandon()
+        raise
+
+
+@contextmanager
+def _shown():
     """Gives a function of a text "WHAT" or "WHAT: DETAIL", called whenever something else begins.
 
     A terminal shows a turning wheel, the text and the time that WHAT has taken; they go when the block is left, or

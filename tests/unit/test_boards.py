@@ -20,6 +20,7 @@ from sterna.hw.boards import BOARDS, find_board
 from sterna.hw.boards.board import Board
 from sterna.hw.boards.ecp5 import VCO_HZ, NoPll, chip_phase, pll_settings
 from sterna.hw.config import ConfigError, preset
+from sterna.hw.extras import install_hint
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.synth import SynthesisError
 
@@ -170,7 +171,7 @@ def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert run("bitstream", "ulx3s-85f") == 1
-    assert capsys.readouterr().err == "error: nextpnr-ecp5 was not found: run pip install 'sterna[boards]'\n"
+    assert capsys.readouterr().err == f"error: nextpnr-ecp5 was not found: run {install_hint('boards')}\n"
 
 
 def test_what_is_programmed(monkeypatch, tmp_path):
