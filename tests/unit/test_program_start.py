@@ -49,15 +49,14 @@ def test_ctrl_c_while_modules_are_loaded(tmp_path):
 
 @pytest.mark.parametrize("run", [
     lambda: cli.main(["doctor", "--device", "sim:up5k,ring=64"]),
-    lambda: exit_of(["synth", "array", "--preset", "up5k"])], ids=["board", "synth"])
+    lambda: exit_of(["synth", "accelerator", "--preset", "up5k"])], ids=["board", "synth"])
 def test_ctrl_c_while_gateware_is_elaborated_is_one_line(run, monkeypatch, capsys):
-    from amaranth.back import rtlil, verilog
+    from sterna.hw.control.registers import Registers
 
-    def interrupted(*_, **__):
+    def interrupted(self, platform):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rtlil, "convert", interrupted)
-    monkeypatch.setattr(verilog, "convert", interrupted)
+    monkeypatch.setattr(Registers, "elaborate", interrupted)  # many others have been made and not elaborated yet
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert run() == 130
