@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sterna.hw.progress import working  # noqa: F401 (the gateware's own commands show it too)
+from sterna.sim.golden.progress import working  # noqa: F401 (the gateware's own commands show it too)
 
 
 def printable(text):

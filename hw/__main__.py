@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from sterna.hw.boards import BOARDS, find_board
-from sterna.hw.config import PRESETS, ConfigError, preset
-from sterna.hw.progress import abandon, working
-from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
+from sterna.hw.boards import BOARDS, find_board, preset
+from sterna.hw.config import PRESETS, ConfigError
+from sterna.hw.flow.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
+from sterna.sim.golden.progress import abandon, working
 
 INTERRUPTED = 130  # what a shell calls a program ended by SIGINT
 ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; typer exports only this one of them
@@ -83,7 +83,7 @@ def bitstream(name: BoardName,
 
     Its path is printed on standard output.
     """
-    from sterna.hw import bitstream as flow
+    from sterna.hw.flow import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
     with working() as step:
@@ -106,7 +106,7 @@ def program(name: BoardName,
 
     openFPGALoader does it.
     """
-    from sterna.hw import bitstream as flow
+    from sterna.hw.flow import bitstream as flow
     board = find_board(name)
     if model and board.flash_offset is None:
         raise SynthesisError(f"{name}: loads no model from its flash: send it with sterna upload")

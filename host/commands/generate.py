@@ -9,21 +9,35 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.commands.options import (Baud, Build, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
-                                          Waves, WavesFrom, WavesGb, WavesTokens, check_output, check_temperature, simulation,
-                                          use_build)
+from sterna.firmware.layout import layout
+from sterna.host.commands.options import (
+    Baud,
+    Build,
+    DeviceOption,
+    Latency,
+    ModelOption,
+    Preload,
+    Refresh,
+    RefreshEvery,
+    Waves,
+    WavesFrom,
+    WavesGb,
+    WavesTokens,
+    check_output,
+    check_temperature,
+    simulation,
+    use_build,
+)
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import progress_bar, show, tell
-from sterna.host.devices import device_lines, open_runtime, simulated_config
-from sterna.host.errors import HostError, UsageError
-from sterna.host.image import layout
-from sterna.host.model import Model
-from sterna.host.sampling import Demands, Sampling
-from sterna.host.state import load_state, save_state
-from sterna.host.text import TextStream
+from sterna.host.errors import INTERRUPTED, HostError, UsageError
+from sterna.host.model.model import Model
+from sterna.host.model.text import TextStream
+from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
+from sterna.host.runtime.sampling import Demands, Sampling
+from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import Recording
 
-INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C
 SEEDS = 1 << 32
 
 

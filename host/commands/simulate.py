@@ -5,13 +5,11 @@ from typing import Annotated
 
 import typer
 
-from sterna.host import protocol
-from sterna.host.commands.options import (Build, Latency, Refresh, RefreshEvery, check_timing, use_build)
+from sterna.host.commands.options import Build, Latency, Refresh, RefreshEvery, check_timing, use_build
 from sterna.host.console import show, tell, working
+from sterna.host.device.frames import simulated
 from sterna.host.errors import UsageError
-from sterna.hw.config import preset
-
-LOOK_EVERY_S = 0.2  # for a board that has ended by itself
+from sterna.hw.boards import preset
 
 
 def simulate(
@@ -51,7 +49,7 @@ def simulate(
     timing = check_timing(latency, refresh_every, refresh)
     use_build(build)
     from sterna.sim.board.board import SimulatedBoard
-    greetings = protocol.simulated(0).encode(), protocol.simulated(1).encode()
+    greetings = simulated(0).encode(), simulated(1).encode()
     with working() as step:
         board = SimulatedBoard(config, port=port, flash=flash, greetings=greetings, on_compile=step, **timing)
         board.start()

@@ -4,17 +4,18 @@ from amaranth import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.firmware import isa
-from sterna.hw.config import VERSIONS
-from sterna.hw.control.counters import EVENTS, OFFSETS
-from sterna.hw.control.run import RunControl, RunSignature
+from sterna.hw import protocol
+from sterna.hw.control.counters import EVENTS
+from sterna.hw.control.run import Pacing, RunControl
 from sterna.hw.control.slots import SlotControl
-from sterna.hw.link.executor import Request, Response
+from sterna.hw.link.executor import Event, Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
+from sterna.hw.protocol import Register
 
-MAGIC = 0x4E525453
-HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read",
-        "ring_ready", "ring_answer")  # members of the run control that are for the host
+
+def _access(region, write):
+    """What tells an access of the host: the region's bits of an address behind whether it is a write (int)."""
+    return region >> protocol.REGION_BIT << 1 | write
 
 
 class Registers(wiring.Component):
@@ -27,10 +28,12 @@ class Registers(wiring.Component):
         The arbiter's host side.
     program_write, scalar_write : Out; scalar_ready : In(1)
         A write of a scalar register stays until a cycle with ``scalar_ready``.
+    program_ready : In(1)
+        Only with B > 1: a write of the program is given in a cycle with it.
     values : In(ArrayLayout(32, 10)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
         Counters.
-    running .. tops, and with B > 1 active, reads, writes, first, chained, sequencer_slot
-        Those of `RunSignature` and `SlotControl`.
+    pacing : Out(Pacing)
+        Of the run control.
     busy : Out(1)
         A request is under way, an event waits, or the run control is doing something.
     """
@@ -42,10 +45,6 @@ class Registers(wiring.Component):
             raise ValueError(f"port_bytes {port}: at least 2")
         frames = In(config.frame_counter_bits)
         self._run = RunControl(config) if config.batch == 1 else SlotControl(config)
-        names = [name for name in RunSignature(config).members if name not in HOST]
-        if config.batch > 1:
-            names += [*isa.WHICH, "chained", "sequencer_slot"]
-        self._paced = {name: self._run.signature.members[name] for name in names}
         super().__init__({
             "request": In(stream.Signature(Request)), "response": Out(stream.Signature(Response)),
             "host_bursts": Out(stream.Signature(burst_layout(address))),
@@ -55,10 +54,10 @@ class Registers(wiring.Component):
                                                    "data": Out(32)})),
             "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24),
                                                   "slot": Out(3)})),
-            "scalar_ready": In(1),
+            "scalar_ready": In(1), **({"program_ready": In(1)} if config.batch > 1 else {}),
             "values": In(data.ArrayLayout(32, len(EVENTS))),
             "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
-            "busy": Out(1), **self._paced,
+            "busy": Out(1), "event": Out(stream.Signature(Event)), "pacing": Out(Pacing(config)),
         })
 
     def elaborate(self, platform):
@@ -66,13 +65,9 @@ class Registers(wiring.Component):
         cfg = self._config
         many = cfg.batch > 1
         m.submodules.run = run = self._run
-        for name in self._paced:
-            if name == "event":
-                connect(m, run.event, flipped(self.event))
-            elif self._paced[name].flow is Out:
-                m.d.comb += getattr(self, name).eq(getattr(run, name))
-            else:
-                m.d.comb += getattr(run, name).eq(getattr(self, name))
+        host = run.host
+        connect(m, run.event, flipped(self.event))
+        connect(m, run.pacing, flipped(self.pacing))
 
         request = self.request.payload
         address = Signal(32)
@@ -80,10 +75,10 @@ class Registers(wiring.Component):
         is_write = Signal()
         m.d.comb += [
             address.eq(request.address), value.eq(request.data), is_write.eq(request.write),
-            run.offset.eq(address[2:8]), run.value.eq(value), run.entry.eq(address[2:]),
+            host.offset.eq(address[2:8]), host.value.eq(value), host.entry.eq(address[2:]),
         ]
         if many:
-            m.d.comb += run.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
+            m.d.comb += host.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
         selected = Signal(32)
         if cfg.slow:
             with m.Switch(address[2:8]):
@@ -150,21 +145,22 @@ class Registers(wiring.Component):
                 with m.If(self.request.valid & ~answered):
                     m.d.sync += [failed.eq(0), part.eq(0)]
                     with m.Switch(Cat(is_write, address[28:32])):
-                        with m.Case(0b1000_1):
-                            m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
-                        with m.Case(0b1001_1):
-                            m.d.comb += [run.write.eq(run.ready), finish.eq(run.ready)]
-                        with m.Case(0b1010_1):
+                        with m.Case(_access(protocol.PROGRAM, write=True)):
+                            goes = self.program_ready if many else 1
+                            m.d.comb += [self.program_write.valid.eq(goes), finish.eq(goes)]
+                        with m.Case(_access(protocol.REGISTERS, write=True)):
+                            m.d.comb += [host.write.eq(host.ready), finish.eq(host.ready)]
+                        with m.Case(_access(protocol.SCALARS, write=True)):
                             m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(self.scalar_ready)]
-                        with m.Case(0b1011_1):
-                            with m.If(run.ring_ready):
-                                m.d.comb += [run.ring_write.eq(1), finish.eq(1)]
-                        with m.Case(0b1001_0):
-                            of_run = address[6:8] == 1
+                        with m.Case(_access(protocol.RING, write=True)):
+                            with m.If(host.ring_ready):
+                                m.d.comb += [host.ring_write.eq(1), finish.eq(1)]
+                        with m.Case(_access(protocol.REGISTERS, write=False)):
+                            of_run = address[6:8] == protocol.RUN_OFFSET >> 6
                             if many:
                                 with m.If(of_run):
-                                    m.d.comb += run.read.eq(run.ready)
-                                    with m.If(run.ready):
+                                    m.d.comb += host.read.eq(host.ready)
+                                    with m.If(host.ready):
                                         m.next = "REGISTER"
                             with m.If(~of_run if many else 1):
                                 if cfg.slow:
@@ -172,9 +168,9 @@ class Registers(wiring.Component):
                                     m.d.comb += finish.eq(1)
                                 else:
                                     m.next = "SELECT"
-                        with m.Case(0b1011_0):
-                            m.d.comb += run.ring_read.eq(run.ring_ready if many else 1)
-                            with m.If(run.ring_read):
+                        with m.Case(_access(protocol.RING, write=False)):
+                            m.d.comb += host.ring_read.eq(host.ring_ready if many else 1)
+                            with m.If(host.ring_read):
                                 m.next = "RING"
                         with m.Default():
                             with m.If(~in_memory):
@@ -190,12 +186,12 @@ class Registers(wiring.Component):
                     m.d.comb += finish.eq(1)
                     m.next = "IDLE"
             with m.State("RING"):
-                m.d.sync += answer.eq(run.ring_answer)
+                m.d.sync += answer.eq(host.ring_answer)
                 m.d.comb += finish.eq(1)
                 m.next = "IDLE"
             if many:
                 with m.State("REGISTER"):
-                    m.d.sync += answer.eq(run.answer)
+                    m.d.sync += answer.eq(host.answer)
                     m.d.comb += finish.eq(1)
                     m.next = "IDLE"
             with m.State("WRITE"):
@@ -227,23 +223,24 @@ class Registers(wiring.Component):
     def _readable(self):
         """Register offset -> value, of those that a run control for B > 1 does not answer for itself."""
         cfg = self._config
-        code = (cfg.weight_code == "bit2") | (cfg.memory == "onchip") << 1
+        code = protocol.WEIGHT_CODES.index(cfg.weight_code) | protocol.MEMORIES.index(cfg.memory) << 1
         constants = {
-            0x00: MAGIC,
-            0x04: sum(VERSIONS[k] << (8 * n) for n, k in enumerate(("protocol", "isa", "numerics", "image"))),
-            0x08: cfg.rows | cfg.columns << 16,
-            0x0C: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
-            0x10: cfg.port_bytes | cfg.strip << 16,
-            0x14: cfg.memory_bytes,
-            0x18: cfg.vector_words | cfg.program_words << 16,
-            0x1C: cfg.activation_words | cfg.ring << 16,
-            0x20: cfg.clock_hz,
-            0x24: int(cfg.digest[:8], 16),
+            Register.MAGIC: protocol.MAGIC,
+            Register.VERSIONS: protocol.version_word(),
+            Register.ARRAY: cfg.rows | cfg.columns << 16,
+            Register.LANES: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
+            Register.PORT_BYTES: cfg.port_bytes | cfg.strip << 16,
+            Register.MEMORY_BYTES: cfg.memory_bytes,
+            Register.VECTOR_WORDS: cfg.vector_words | cfg.program_words << 16,
+            Register.ACTIVATION_WORDS: cfg.activation_words | cfg.ring << 16,
+            Register.CLOCK_HZ: cfg.clock_hz,
+            Register.BUILD: int(cfg.digest[:8], 16),
         }
         if cfg.top_k or cfg.memory_hz:
-            constants[0x28] = cfg.top_k | cfg.memory_hz // 1000 << 8
+            constants[Register.LIST] = cfg.top_k | cfg.memory_hz // 1000 << 8
         registers = self._run.readable() if cfg.batch == 1 else {}
-        registers |= {0xA0: self.frames_bad, 0xA4: self.frames_lost, 0xA8: self.line_errors}
+        counted = {"frames_bad": self.frames_bad, "frames_lost": self.frames_lost, "line_errors": self.line_errors}
         if cfg.counters:
-            registers |= {offset: self.values[k] for k, offset in enumerate(OFFSETS)}
+            counted |= {name: self.values[k] for k, name in enumerate(EVENTS)}
+        registers |= {protocol.counter_offset(name): value for name, value in counted.items()}
         return constants | registers

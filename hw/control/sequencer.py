@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.array.array import Product
-from sterna.hw.config import PARTIAL_SUMS
 from sterna.hw.control.addresses import AddressRegisters
 from sterna.hw.control.loop import SlotLoop
 from sterna.hw.vector.issue import Command
@@ -35,8 +34,8 @@ class Widths:
         rows = config.memory_bytes * config.rows // config.tile_bytes
         return cls(
             element_bits=min(24, max(rows - 1, vector).bit_length()),
-            length_bits=min(16, max(vector, 2 * PARTIAL_SUMS).bit_length()),
-            offset_bits=(max(config.vector_words, PARTIAL_SUMS // config.lanes) - 1).bit_length(),
+            length_bits=min(16, max(vector, 2 * isa.PARTIAL_SUMS).bit_length()),
+            offset_bits=(max(config.vector_words, isa.PARTIAL_SUMS // config.lanes) - 1).bit_length(),
             loop_bits=min(16, (config.memory_bytes // LAYER_BYTES - 1).bit_length()),
             pc_bits=max(1, (config.program_words - 1).bit_length()),
         )
@@ -57,6 +56,9 @@ class Sequencer(wiring.Component):
     -------
     program_write : In({valid, address, lane, data})
         Host writes to the program memory: 32-bit part ``lane`` (0..2) of instruction ``address``.
+    program_ready : Out(1)
+        A write is done without harm: the memory is not read in this cycle. Only with B > 1, where the host may write
+        during a run.
     go : In(1)
         A run may start; sampled while ``running`` is low.
     token : In(register_bits); token_valid : In(1)
@@ -87,7 +89,7 @@ class Sequencer(wiring.Component):
                                                   "data": Out(32)})),
             "go": In(1), "token": In(config.register_bits), "token_valid": In(1),
             "unwanted": In(1), "at_start": In(1), "greedy": In(1),
-            **({"slot": Out(3), **masks, "chained": In(1)} if config.batch > 1 else {}),
+            **({"slot": Out(3), **masks, "chained": In(1), "program_ready": Out(1)} if config.batch > 1 else {}),
             "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
             "vector": Out(stream.Signature(Command)),
             "product": Out(stream.Signature(Product)),
@@ -100,8 +102,8 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        # The program is never written while it runs, so synthesis need not care about a read of the word
-        # being written.
+        # Synthesis need not care about a read of the word being written: with one slot the program is not written
+        # while it runs, and with several the write waits for a cycle without a read.
         words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
@@ -193,6 +195,7 @@ class Sequencer(wiring.Component):
         if cfg.batch == 1:
             m.d.comb += self.vector.payload.slots.eq(~0)
         else:
+            m.d.comb += self.program_ready.eq(~fetch_next)
             passes = Signal()  # a slot loop is not for the present slot
             acts = issue & ~passes
             m.submodules.slots = slots = SlotLoop(cfg.batch)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.board.compile import ACCELERATOR, board_program
-
+from sterna.sim.golden.errors import SternaError
 
 # Exit statuses of the harness: wrong options; a file that could not be written to its end. With any other one the
 # model had run, and its initial bits matter.
 USAGE, UNWRITTEN = 2, 5
 
 
-class BoardError(RuntimeError):
+class BoardError(SternaError, RuntimeError):
     """The simulated board stopped; the message is what it said."""
 
 
@@ -99,7 +99,7 @@ class SimulatedBoard:
         What a client is sent first, when its turn has come, and what one is sent that has to wait until another one
         leaves; None: nothing is sent.
     flash : path or None
-        The board has a flash with this file in it (``sterna.host.flash``, or an empty one) and starts from it.
+        The board has a flash with this file in it (``sterna.host.device.flash``, or an empty one) and starts from it.
     device, device_sources, on_compile, netlist
         As for `sterna.sim.board.compile.board_program`.
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from sterna.hw.config import FLASH_OFFSET
+from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.board.toolchain import ToolError
@@ -19,7 +19,7 @@ from sterna.sim.board.toolchain import ToolError
 HERE = Path(__file__).resolve().parent
 HARNESS = ("board.cpp", "flash.hpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp",
            "toggles.hpp", "waves.hpp", "pack/lz4.h", "pack/zlib.h", "compile.py", "toolchain.py", "verilog.py",
-           "netlist.py")
+           "netlist.py", "harness.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 # Of each format of waveforms: BOARD_WAVES, and the files of Verilator that write it.
 TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
@@ -59,7 +59,7 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=None, baud=None, fl
              *map(Path, device_sources)]
     if netlist:
         netlist += toolchain.yosys_version()
-        files += sorted((toolchain.ROOT / "sim" / "primitives").glob("*.v"))
+        files += sorted((HERE / "primitives").glob("*.v"))
     return _digest(config.digest, device, waves, baud, flash, netlist, *_tools(), *files)
 
 
@@ -146,7 +146,7 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=None, on_
         Format of the waveforms that the program can record, "vcd" or "fst" (slower); None: none.
     on_compile : callable or None
         Called with what begins, for the user, before anything that takes more than a second; as
-        ``sterna.hw.progress.working`` shows it.
+        ``sterna.sim.golden.progress.working`` shows it.
     baud : int or None
         Rate of a serial line in front of the device; None: bytes go in and out directly.
     flash : bool

@@ -10,7 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sterna.hw.extras import install_hint
+from sterna.sim.golden.errors import SternaError
+from sterna.sim.golden.extras import install_hint
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("STERNA_BUILD") or ROOT / "build").absolute()
@@ -19,7 +20,7 @@ BUILD = Path(os.environ.get("STERNA_BUILD") or ROOT / "build").absolute()
 MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
 
 
-class ToolError(RuntimeError):
+class ToolError(SternaError, RuntimeError):
     """A tool is missing or failed; the message names it and the way out."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import serial
 from fst import Fst
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.sim.board import compile as board_compile
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_trace
 

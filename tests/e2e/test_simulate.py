@@ -8,14 +8,15 @@ import time
 
 import pytest
 from small_model import SLOTS, GoldenDevice, served, write_folder
-from sterna.host import cli, protocol
-from sterna.host.driver import Device
-from sterna.host.model import Model
-from sterna.host.transport import open_transport
+from sterna.host import cli
+from sterna.host.device.driver import Device
+from sterna.host.device.frames import simulated
+from sterna.host.model.model import Model
+from sterna.host.device.transport import open_transport
 from sterna.sim.board.toolchain import ROOT
 
 TINY = str(ROOT / "models" / "tiny" / "tiny.sterna")
-TURN, WAIT = (protocol.simulated(ahead).encode() for ahead in (0, 1))
+TURN, WAIT = (simulated(ahead).encode() for ahead in (0, 1))
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,15 @@ from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.fifo import AsyncFIFO, SyncFIFOBuffered
 from sterna.hw import __main__ as command
-from sterna.hw import bitstream as flow
 from sterna.hw import boards as package
-from sterna.hw.bitstream import Clock, Routed
-from sterna.hw.boards import BOARDS, find_board
+from sterna.hw.boards import BOARDS, find_board, preset
 from sterna.hw.boards.board import Board
 from sterna.hw.boards.ecp5 import VCO_HZ, NoPll, chip_phase, pll_settings
-from sterna.hw.config import ConfigError, preset
-from sterna.hw.extras import install_hint
+from sterna.hw.config import ConfigError
+from sterna.hw.flow import bitstream as flow
+from sterna.hw.flow.bitstream import Clock, Routed
+from sterna.hw.flow.synth import SynthesisError
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.synth import SynthesisError
 
 ULX3S = BOARDS["ulx3s-85f"]
 MADE_HERE = Board(config=dataclasses.replace(ULX3S.config, name="mine"), platform=ULX3S.platform, top=ULX3S.top,
@@ -160,7 +159,7 @@ def test_only_reads_with_the_clock_of_the_writes_may_return_anything():
             m.submodules.other = other = AsyncFIFO(width=8, depth=64, r_domain="sync", w_domain="memory")
             m.d.comb += [same.w_en.eq(1), same.r_en.eq(1), other.w_en.eq(1), other.r_en.eq(1)]
             return m
-    text = flow._without_collisions(rtlil.convert(Both(), ports=[]))
+    text = flow.without_collisions(rtlil.convert(Both(), ports=[]))
     masks = {module.split()[1]: re.findall(r"COLLISION_X_MASK 1'(\d)", module)
              for module in re.split(r"(?m)^(?=module )", text) if "memrd" in module}
     assert len(masks) == 2 and all(mask == (["0"] if "other" in name else ["1"])

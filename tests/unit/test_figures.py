@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
-from sterna.sim import boards, causes, figures, pages
+
+from docs.figures import boards, causes, figures, pages
 
 SYNTHESES = (("lanes10", "ecp5"),)
 

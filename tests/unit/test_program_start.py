@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from sterna.host import cli, console
-from sterna.host.devices import simulated_config
-from sterna.host.transport import TransportError, open_transport
+from sterna.host.runtime.open import simulated_config
+from sterna.host.device.transport import TransportError, open_transport
 from sterna.hw import __main__ as hardware
-from sterna.hw import extras
-from sterna.hw.extras import ROOT, install_hint
-from sterna.hw.progress import working
+from sterna.sim.golden import extras
+from sterna.sim.golden.extras import ROOT, install_hint
+from sterna.sim.golden.progress import working
 
 COMMANDS = [command.name for command in cli.app.registered_commands]
 HARDWARE = [command.name or command.callback.__name__ for command in hardware.app.registered_commands]
@@ -178,7 +178,7 @@ def test_what_is_under_way_on_a_terminal(monkeypatch, capsys):
 
 
 def test_synthesis_says_what_it_does(monkeypatch, capsys):
-    from sterna.hw import synth
+    from sterna.hw.flow import synth
     monkeypatch.setattr(synth, "run_tool", lambda *_: types.SimpleNamespace(returncode=1, stderr="no", stdout=""))
     assert exit_of(["synth", "tree", "--preset", "up5k"]) == 1
     assert capsys.readouterr().err.splitlines()[0] == "synthesising tree for ecp5"

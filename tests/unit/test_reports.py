@@ -4,8 +4,8 @@ import json
 
 import pytest
 from small_model import DEVICE, SLOTS, GoldenDevice, served, write_folder
-from sterna.host.model import Model
-from sterna.hw.config import preset
+from sterna.host.model.model import Model
+from sterna.hw.boards import preset
 from sterna.sim.golden import gate as levels
 
 GOOD = {"perplexity": 8.0, "perplexity_change": 1e-4, "kl_nats": 1e-5, "top1_raw": 0.99, "top1_clear": 0.999}

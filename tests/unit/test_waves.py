@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 from small_model import GoldenDevice, served, write_folder
+from sterna.firmware.layout import layout
 from sterna.host import cli
 from sterna.host.commands import generate as command
-from sterna.host.devices import open_runtime
-from sterna.host.driver import Device
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.image import layout
-from sterna.host.model import Model
-from sterna.host.protocol import Register
-from sterna.host.runtime import GoldenRuntime
-from sterna.host.sampling import Sampling
-from sterna.host.transport import open_transport
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import Register
+from sterna.host.device.transport import open_transport
+from sterna.host.model.model import Model
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.open import open_runtime
+from sterna.host.runtime.runtime import GoldenRuntime
+from sterna.host.runtime.sampling import Sampling
 from sterna.host.waves import VCD_PER_STREAM_BYTE, Recording
 from sterna.hw.config import PRESETS
 from sterna.sim.board import board
