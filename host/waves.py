@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sterna.host.errors import UsageError
 
-# Bytes per byte of the weight stream and token, of VCD: 1,370 (story) and 2,370 (tiny) on the preset sim, 3,260 (tiny)
-# on lanes10; of FST about a tenth.
+# Bytes per byte of the weight stream and token, of VCD: 1,370 (story) and 2,370 (tiny) on the preset sim, 3,260
+# (tiny) on lanes10; of FST 200 (tiny) on the preset sim.
 PER_STREAM_BYTE = {".fst": 200}
 VCD_PER_STREAM_BYTE = 2000
 GB = 10**9

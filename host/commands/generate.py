@@ -150,8 +150,8 @@ def generate(
                                          "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
     draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
-                                       "what followed the last tokens before; the text stays the same. At most the slots of "
-                                       "build less one; 0: off.")] = 0,
+                                       "what followed the last tokens before; the text stays the same. At most the "
+                                       "slots of the build less one; 0: off.")] = 0,
     stop: Annotated[list[str], typer.Option("--stop", "-r", "--reverse-prompt", metavar="TEXT", help="End before "
                                             "this text; may be given several times.",
                                             show_default=False)] = [],  # noqa: B006 (typer copies it)

@@ -115,8 +115,9 @@ class DeviceRuntime(Runtime):
         return self.waves is not None and (self.waves.reached() or bool(self.board.complaint()))
 
     def _record(self, position, most):
-        """Lets the waveforms pause or go on for the tokens from ``position`` on; how many of ``most`` (int) may be run
-        before that changes.
+        """Lets the waveforms pause or go on for the tokens from ``position`` on.
+
+        Returns how many of ``most`` tokens (int) may be run before that changes.
         """
         if self.waves is None or self.waves.whole:
             return most

@@ -98,8 +98,8 @@ def compare(reference, others, stories, batch=64, progress=lambda done, total: N
     Returns
     -------
     dict
-        tokens, clear_tokens, clear_share (tokens where the two best logits of L0 are more than 0.05 nats apart), perplexity (of
-        L0), and per name a dict: perplexity, perplexity_change (relative to L0), kl_nats (mean KL(L0 || model) per
+        tokens, clear_tokens, clear_share (tokens where the two best logits of L0 are more than 0.05 nats apart),
+        perplexity (of L0), and per name a dict: perplexity, perplexity_change (relative to L0), kl_nats (mean KL(L0 || model) per
         token), top1_raw, top1_clear (agreement of the best token, on all and on the clear tokens).
     """
     against = {name: _Against() for name in others}
@@ -117,7 +117,8 @@ def compare(reference, others, stories, batch=64, progress=lambda done, total: N
         progress(tokens, total)
     if not tokens:
         raise ValueError("no stories: give at least one")
-    return {"tokens": tokens, "clear_tokens": clear_tokens, "clear_share": clear_tokens / tokens, "perplexity": float(np.exp(nll / tokens)),
+    return {"tokens": tokens, "clear_tokens": clear_tokens, "clear_share": clear_tokens / tokens,
+            "perplexity": float(np.exp(nll / tokens)),
             **{name: one.report(nll, tokens, clear_tokens) for name, one in against.items()}}
 
 

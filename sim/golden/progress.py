@@ -14,7 +14,7 @@ def abandon():
 
 @contextmanager
 def working():
-    """Shows what is under way; see ``_shown``. An error in the block, or Ctrl-C, gives up what was made of gateware."""
+    """Shows what is under way, as ``_shown`` says; an error or Ctrl-C in the block abandons gateware."""
     try:
         with _shown() as step:
             yield step

@@ -100,7 +100,8 @@ def test_a_board_that_says_nothing_is_not_waited_for(folder):
 
 
 @pytest.mark.parametrize("flags, code, message", [
-    (("nothing",), 2, "unknown preset 'nothing': use one of"), (("sim", "--port", "70000"), 2, "--port 70000: use 1 to"),
+    (("nothing",), 2, "unknown preset 'nothing': use one of"),
+    (("sim", "--port", "70000"), 2, "--port 70000: use 1 to"),
     (("sim", "--flash", "x"), 2, "--flash x: sim loads no model from a flash: use icebreaker or up5k"),
     (("icebreaker", "--flash", "x"), 2, "--flash x: no such file: make it with sterna flash"),
     (("sim", "--latency", "-1"), 2, "--latency -1: use 0")])

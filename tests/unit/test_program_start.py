@@ -41,7 +41,8 @@ def test_ctrl_c_while_modules_are_loaded(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nclass Slow:\n    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'sterna.host.cli':\n            import os, signal, time\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n            time.sleep(20)\nsys.meta_path.insert(0, Slow())\n")
+        "            os.kill(os.getpid(), signal.SIGINT)\n            time.sleep(20)\n"
+        "sys.meta_path.insert(0, Slow())\n")
     done = subprocess.run([sys.executable, "-m", "sterna", "devices"], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
@@ -117,20 +118,29 @@ def test_hints_name_a_command_that_works_here(monkeypatch, tmp_path):
     assert "numpy==" in install_hint() and "ziglang" not in install_hint()
 
 
+@pytest.mark.parametrize("target", ["install", "demo"])
+def test_make_says_where_the_program_is(target):
+    done = subprocess.run(["make", "-n", "-o", ".venv/.installed", target], capture_output=True, text=True, cwd=ROOT)
+    assert ".venv/bin/sterna" in done.stdout and "source .venv/bin/activate" in done.stdout
+
+
 def test_every_extra_of_a_hint_exists():
     import tomllib
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     files = [path for folder in ("host", "hw", "sim", "models") for path in (ROOT / folder).rglob("*.py")]
     text = "".join(path.read_text() for path in files)
-    named = set(re.findall(r"install_hint\(['\"](\w+)['\"]\)", text)) | set(re.findall(r"find_tool\([^()]*\"(\w+)\"\)", text))
+    named = set(re.findall(r"install_hint\(['\"](\w+)['\"]\)", text))
+    named |= set(re.findall(r"find_tool\([^()]*\"(\w+)\"\)", text))
     assert {"torch", "compiler", "synth"} <= named <= set(known)
     assert "pip install 'sterna" not in text
 
 
 @pytest.mark.parametrize("device, wanted", [
-    ("lanes40", "sim:lanes40"), ("Golden", "golden"), ("gloden", "golden"), ("SIM", "sim"), ("ulx3s-85f", "sim:ulx3s-85f"),
+    ("lanes40", "sim:lanes40"), ("Golden", "golden"), ("gloden", "golden"), ("SIM", "sim"),
+    ("ulx3s-85f", "sim:ulx3s-85f"),
     ("Lanes40,batch=4", "sim:lanes40,batch=4"), ("sim-lanes10", "sim:lanes10"), ("icebraker", "sim:icebreaker")])
-@pytest.mark.parametrize("command", [("generate", "-p", "x"), ("bench",), ("upload",), ("doctor",)], ids=lambda c: c[0])
+@pytest.mark.parametrize("command", [("generate", "-p", "x"), ("bench",), ("upload",), ("doctor",)],
+                         ids=lambda c: c[0])
 def test_a_device_that_is_nearly_another_one(sterna, command, device, wanted):
     model = ("-m", ROOT / "models" / "tiny" / "tiny.sterna") if command[0] != "doctor" else ()
     code, _, err = sterna(*command, *model, "--device", device)
@@ -140,13 +150,14 @@ def test_a_device_that_is_nearly_another_one(sterna, command, device, wanted):
     assert (code, err) == (2, f"error: --device {device}: there is no such device: did you mean {wanted}?\n")
 
 
-@pytest.mark.parametrize("device", ["/dev/ttyUSB7", "COM3", "socket://localhost:1", "rfc2217://h:1", "ttyUSB0", "cu.usb1"])
+@pytest.mark.parametrize("device", ["/dev/ttyUSB7", "COM3", "socket://localhost:1", "rfc2217://h:1", "ttyUSB0",
+                                    "cu.usb1"])
 def test_ports_are_left_to_the_port(device):
     assert simulated_config(device) is None
 
 
-@pytest.mark.parametrize("url", ["socket://localhost", "socket://localhost:", "socket://localhost:x", "socket://:7000",
-                                 "socket://localhost:70000", "socket://localhost:0", "socket://"])
+@pytest.mark.parametrize("url", ["socket://localhost", "socket://localhost:", "socket://localhost:x",
+                                 "socket://:7000", "socket://localhost:70000", "socket://localhost:0", "socket://"])
 def test_sockets_without_host_or_port(url):
     with pytest.raises(TransportError) as error:
         open_transport(url)
@@ -187,7 +198,8 @@ def test_synthesis_says_what_it_does(monkeypatch, capsys):
 @pytest.mark.parametrize("said, message", [
     ("x: error while loading shared libraries: libftdi1.so.2: cannot open shared object file: No such file",
      "this machine lacks the library libftdi1.so.2: install libftdi1"),
-    ("dyld: Library not loaded: /opt/lib/libusb-1.0.0.dylib\n  Reason: image not found", "lacks the library libusb-1.0.0"),
+    ("dyld: Library not loaded: /opt/lib/libusb-1.0.0.dylib\n  Reason: image not found",
+     "lacks the library libusb-1.0.0"),
     ("openFPGALoader v1.1.1", "is the board plugged in")])
 def test_a_missing_library_is_not_blamed_on_the_cable(monkeypatch, said, message):
     monkeypatch.setattr(hardware.subprocess, "run", lambda *_, **__: types.SimpleNamespace(stderr=said, stdout=""))

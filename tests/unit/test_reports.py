@@ -39,7 +39,8 @@ def test_verdict_of_the_gate(sterna, folder, tmp_path, monkeypatch, l1, float32,
     words = " ".join(out.split())
     assert code == (verdict != "passed") and f"clear best token: {verdict}" in words
     rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
-    assert [name for name, row in rows.items() if "MISSED" in row] == [n for n in rows if n in missed and n not in small]
+    judged = [name for name in rows if name in missed and name not in small]
+    assert [name for name, row in rows.items() if "MISSED" in row] == judged
     assert [name for name, row in rows.items() if "text too small" in row] == small
     found = json.loads(sterna("gate", folder, "--text", text, "--json")[1])
     assert (found["missed"], found["too_small"], found["passed"]) == (missed, small, not missed)
