@@ -16,6 +16,7 @@ from sterna.host.model.model import Model
 from sterna.host.runtime.open import is_hardware, open_runtime
 from sterna.host.runtime.runtime import GoldenRuntime, Sampling
 from sterna.models.data import read_stories
+from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories
 from sterna.sim.golden.gate import gate as compare_levels

@@ -9,6 +9,7 @@ import typer
 
 from sterna.host.console import progress_bar, tell
 from sterna.host.errors import INTERRUPTED, HostError
+from sterna.sim.golden.extras import install_hint
 
 LINE_STEPS = 100
 

@@ -22,6 +22,7 @@ from sterna.hw.flow import bitstream as flow
 from sterna.hw.flow.bitstream import Clock, Routed
 from sterna.hw.flow.synth import SynthesisError
 from sterna.hw.memory.chips import CHIPS
+from sterna.sim.golden.extras import install_hint
 
 ULX3S = BOARDS["ulx3s-85f"]
 MADE_HERE = Board(config=dataclasses.replace(ULX3S.config, name="mine"), platform=ULX3S.platform, top=ULX3S.top,
