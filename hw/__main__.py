@@ -12,6 +12,7 @@ import typer
 from sterna.hw.boards import BOARDS, find_board, preset
 from sterna.hw.config import PRESETS, ConfigError
 from sterna.hw.flow.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.progress import abandon, working
 
 INTERRUPTED = 130  # what a shell calls a program ended by SIGINT
@@ -41,7 +42,7 @@ def verilog(preset_name: Preset, output: Annotated[Path, typer.Option("-o", "--o
         step(f"writing the Verilog of {unit} for {preset_name}")
         text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
     try:
-        output.write_text(text)
+        write_file(output, text)
     except OSError as error:
         raise SynthesisError(f"cannot write {output}: {error.strerror}") from None
 

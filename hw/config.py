@@ -10,9 +10,21 @@ from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CO
 from sterna.sim.golden.errors import SternaError
 
 SLOW_HZ = 40_000_000
+ROW_BITS = 24  # of the number of a row that is sampled
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
+ROW_BITS = 24  # of a sum where the vector engine takes it
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
 MOST_TRITS = 1 << 16  # R C of an array that is believed
+
+
+def longest_text(build):
+    """Tokens of the longest text on a Config or DeviceInfo (int): its registers count positions up to that."""
+    return (1 << build.register_bits) - 1
+
+
+def most_tokens(build):
+    """The largest vocabulary of a Config or DeviceInfo (int): a token is the number of a row of the head."""
+    return 1 << min(ROW_BITS, build.register_bits)
 
 
 class ConfigError(SternaError, ValueError):
@@ -138,6 +150,10 @@ class Config:
                  f"the port takes {self.port_bytes} at {self.clock_hz} Hz")
         else:
             need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
+        words, most = self.activation_words, ((1 << ROW_BITS - 1) - 1) // (127 * self.columns)
+        need(words > 0, f"activation_words {words}: must be positive")
+        need(words <= most, f"activation_words {words}: a row may have {words * self.columns} columns then, whose "
+             f"sum does not fit {ROW_BITS} bits: use at most {most}")
         need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
         need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
         need(16 <= self.register_bits <= 32, f"register_bits {self.register_bits}: use 16 to 32")
@@ -182,8 +198,8 @@ class Config:
 
     @property
     def row_bits(self):
-        """Bits of a row sum: no row is longer than an activation buffer."""
-        return min(ACCUMULATOR_BITS, (127 * self.columns * self.activation_words).bit_length() + 1)
+        """Bits of a row sum: no row is longer than an activation buffer, and a code is at most 127."""
+        return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
     def queued_fetches(self):

@@ -34,7 +34,7 @@ from sterna.host.errors import INTERRUPTED, HostError, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
-from sterna.host.runtime.sampling import Demands, Sampling
+from sterna.host.runtime.sampling import UNLIMITED, Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import Recording
 
@@ -62,7 +62,7 @@ def check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, contex
 
 def room_for(length, predict, context):
     """Tokens that may be made behind ``length`` others; HostError if these are too many already."""
-    limit = predict if predict >= 0 else 1 << 31
+    limit = predict if predict >= 0 else UNLIMITED
     if context and length > context:
         raise HostError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
                         "--ctx-size")
@@ -90,7 +90,7 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
     """Show the text that follows ``ids``, until ``full()`` at the latest; returns whether Ctrl-C ended it."""
     model = runtime.model
     stream = TextStream(model.vocabulary, stops)
-    end = None if ignore_end else model.end
+    ends = () if ignore_end else model.ends
     with cancel_on_interrupt() as interrupted, progress_bar() as bars:
         def cancelled():
             return interrupted() or full()
@@ -104,12 +104,12 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
         while left > 0 and not stream.stopped and not cancelled():
             # A state that is saved must not be ahead of a stop string: then a device makes one token at a time.
             count = 1 if keep_exact else left
-            tokens = runtime.generate(ids, count, sampling, end, cancelled, progress)
+            tokens = runtime.generate(ids, count, sampling, ends, cancelled, progress)
             ended = False
             try:
                 for token in tokens:
                     bars.stop()
-                    ended = token == end
+                    ended = token in ends
                     if not ended:
                         show(stream.push(token))
                     if stream.stopped:
@@ -120,7 +120,7 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
             if ended:
                 break
         if limit == 0 and ids:
-            for _ in runtime.generate(ids, 0, sampling, end, cancelled, progress):
+            for _ in runtime.generate(ids, 0, sampling, ends, cancelled, progress):
                 pass
         bars.stop()
         show(stream.finish() + "\n")
@@ -207,11 +207,13 @@ def generate(
         raise UsageError(f"--{'save' if save else 'load'}-state is for one text: give one prompt, not {len(prompts)}")
     loaded = Model(model)
     state = load_state(load, loaded.packed) if load else None
-    texts = []
+    texts, longest = [], 0
     for text in prompts or [""]:
         ids = loaded.vocabulary.encode(text, start=state is None) if text else []
-        limit = room_for(len(ids) + (len(state.tokens) if state else 0), predict, context)
+        length = len(ids) + (len(state.tokens) if state else 0)
+        limit = room_for(length, predict, context)
         texts.append((text, ids, limit))
+        longest = max(longest, length + limit)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
     drawn = seed == -1
     if drawn:
@@ -225,7 +227,8 @@ def generate(
         tell(recording.expectation(layout(simulated_config(device), loaded.geometry).stream_bytes))
     use_build(build)
     sampling = Sampling(temperature, seed, top_k, top_p)
-    with open_runtime(device, loaded, tell=tell, baud=baud, demands=Demands(sampling, draft), **options) as runtime:
+    demands = Demands(sampling, draft, tokens=longest)
+    with open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, **options) as runtime:
         runtime.draft = draft
         if state:
             runtime.restore(state)

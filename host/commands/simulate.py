@@ -7,7 +7,7 @@ import typer
 
 from sterna.host.commands.options import Build, Latency, Refresh, RefreshEvery, check_timing, use_build
 from sterna.host.console import show, tell, working
-from sterna.host.device.frames import simulated
+from sterna.host.device.frames import Frame
 from sterna.host.errors import UsageError
 from sterna.hw.boards import preset
 
@@ -49,7 +49,7 @@ def simulate(
     timing = check_timing(latency, refresh_every, refresh)
     use_build(build)
     from sterna.sim.board.board import SimulatedBoard
-    greetings = simulated(0).encode(), simulated(1).encode()
+    greetings = Frame.simulated(0).encode(), Frame.simulated(1).encode()
     with working() as step:
         board = SimulatedBoard(config, port=port, flash=flash, greetings=greetings, on_compile=step, **timing)
         board.start()

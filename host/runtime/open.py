@@ -95,7 +95,7 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     """
     if device == "golden":
         demands.check(None)
-        from sterna.host.runtime.runtime import GoldenRuntime
+        from sterna.host.runtime.golden import GoldenRuntime
         return GoldenRuntime(model)
     if device in MODELS:
         raise UsageError(f"--device {device}: only sterna eval has it: use golden, or a device of `sterna devices`")

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-ROW_BITS = 24  # what the vector engine converts to fp24
+from sterna.hw.config import ROW_BITS
 
 
 class RowQueue(wiring.Component):

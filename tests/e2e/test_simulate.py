@@ -5,18 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from small_model import SLOTS, GoldenDevice, served, write_folder
 from sterna.host import cli
 from sterna.host.device.driver import Device
-from sterna.host.device.frames import simulated
+from sterna.host.device.frames import Frame
 from sterna.host.model.model import Model
 from sterna.host.device.transport import open_transport
-from sterna.sim.board.toolchain import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = str(ROOT / "models" / "tiny" / "tiny.sterna")
-TURN, WAIT = (simulated(ahead).encode() for ahead in (0, 1))
+TURN, WAIT = (Frame.simulated(ahead).encode() for ahead in (0, 1))
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from sterna.host.device.protocol import Register
 from sterna.host.device.transport import open_transport
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import open_runtime
-from sterna.host.runtime.runtime import GoldenRuntime
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.waves import VCD_PER_STREAM_BYTE, Recording
 from sterna.hw.config import PRESETS
