@@ -35,9 +35,11 @@ $(BIN)/python:
 	@$(WHEELS) -e '.[test]' && touch $@
 
 install: .venv/.installed  ## create .venv and install sterna with its pinned dependencies
+	@echo "installed: run $(BIN)/sterna, or source $(BIN)/activate and then sterna" >&2
 
 demo: .venv/.installed  ## generate text on the simulated accelerator
 	@$(BIN)/sterna generate -m models/story/story.sterna --device sim -p "Once upon a time" -n 200 --seed 1
+	@echo "more of it: $(BIN)/sterna --help, or source $(BIN)/activate and then sterna" >&2
 
 # Tests that need torch or Icarus run where these are installed; with CI=true everything must be there.
 test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
