@@ -49,6 +49,7 @@ def test_nothing_is_uploaded(flash, capsys):
         assert made == capsys.readouterr().out
 
 
+@pytest.mark.rest
 def test_stands_alone(flash):
     """The program and the constants came from the flash too:
     a host that loads nothing at all gets golden's tokens.

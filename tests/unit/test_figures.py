@@ -213,7 +213,6 @@ def test_causes_of_the_ports_cycles():
     assert causes.BEFORE["lanes40"].keys() == causes.CAUSES.keys()
 
 
-@pytest.mark.torch  # which brings matplotlib
 def test_the_plot_of_causes_is_reproducible(tmp_path):
     after = {"lanes40": {cause: 1000.0 * k for k, cause in enumerate(causes.CAUSES)}}
     causes.draw(after, tmp_path / "a.svg")
