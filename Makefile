@@ -66,10 +66,10 @@ program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to sta
 # The first run takes an hour or more on two cores; results are kept in build/figures.json while their sources stand.
 results: .venv/.installed-boards .venv/.installed-test  ## place every board with 5 seeds, and its simulated speeds (hours)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(WHEELS) matplotlib==3.11.2
-	@$(BIN)/python -m sterna.sim.figures --only boards $(ARGS)
+	@$(BIN)/python -m docs.figures --only boards $(ARGS)
 
 figures: .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
-	@$(BIN)/python -m sterna.sim.figures $(ARGS)
+	@$(BIN)/python -m docs.figures $(ARGS)
 
 clean:  ## remove .venv and everything that was built
 	@rm -rf .venv build *.egg-info

@@ -5,11 +5,12 @@
 
 from dataclasses import dataclass, field
 
+from sterna.sim.golden.fp24 import PARTIAL_SUMS  # noqa: F401 (what programs and engines take it from)
+
 INSTRUCTION_BITS = 96
 SLOT_BYTES = 16
 SCALARS = 32
 BEST_SCALAR = 31  # holds the score of the best row during a sampling
-PARTIAL_SUMS = 64
 
 HALT, VOP, FETCH, SETA, ROWA, MATVEC, STRIP, NEXT, LOOP, AGAIN, JUMP, WAITM, STORE, SAMPLE, WALK, SLOT = range(16)
 OPCODE_NAMES = ("HALT", "VOP", "FETCH", "SETA", "ROWA", "MATVEC", "STRIP", "NEXT", "LOOP", "AGAIN", "JUMP", "WAITM",
@@ -58,8 +59,9 @@ NOT_IN_SLOT_LOOPS = (
     ("destination ACTIVATION", (D_ACTIVATION0, D_ACTIVATION1), "d"), ("destination SAMPLE", (D_SAMPLE,), "d"),
     ("destination LIST", (D_LIST,), "d"))
 
-FLAG_PLUS = 1 << 15
-FLAG_MOD = 1 << 14
+MOD_BIT, PLUS_BIT = 14, 15  # flags above the address of an operand
+FLAG_PLUS = 1 << PLUS_BIT
+FLAG_MOD = 1 << MOD_BIT
 ADDRESS_MASK = FLAG_MOD - 1
 ROTATE_LSB, ROTATE_BITS = 11, 3  # in the C address of a one-element operation
 
@@ -173,4 +175,4 @@ def unpack(code, one=False, kind_c=False):
 
 def program_bytes(words):
     """Bytes of the program memory: one 16-byte little-endian slot per instruction."""
-    return b"".join(word.to_bytes(SLOT_BYTES, "little") for word in words)
+    return b"".join(int(word).to_bytes(SLOT_BYTES, "little") for word in words)

@@ -6,10 +6,10 @@ from sterna.firmware import isa
 from sterna.firmware.allocate import AllocationError
 from sterna.firmware.assembler import AssemblerError
 from sterna.firmware.disassembler import disassemble
-from sterna.firmware.pieces import CONSTANTS, ProgramError
-from sterna.firmware.slot_program import SlotProgram
-from sterna.firmware.token_program import TokenProgram
-from sterna.host.image import ALIGN, ImageError, MemoryMap, layout, memory_map
+from sterna.firmware.layout import ALIGN, LayoutError, MemoryMap, layout, memory_map
+from sterna.firmware.programs.decoder import TokenProgram
+from sterna.firmware.programs.pieces import CONSTANTS, ProgramError
+from sterna.firmware.programs.slots import SlotProgram
 from sterna.sim.golden import fp24
 from sterna.sim.golden.fp24 import round24, to_bits
 
@@ -66,7 +66,7 @@ def build_program(config, geometry, addresses=None):
     config : hw.config.Config
     geometry : sim.golden.packed.Geometry
     addresses : MemoryMap, optional
-        Default: ``host.image.memory_map(config, geometry)``.
+        Default: ``firmware.layout.memory_map(config, geometry)``.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def build_program(config, geometry, addresses=None):
     Raises
     ------
     ProgramError
-        Vector memory, activation memory, program memory or (with ImageError's text) model memory is too small.
+        Vector memory, activation memory, program memory or (with LayoutError's text) model memory is too small.
     """
     try:
         addresses = addresses or memory_map(config, geometry)
@@ -91,6 +91,6 @@ def build_program(config, geometry, addresses=None):
         writer = (TokenProgram if config.batch == 1 else SlotProgram)(config, geometry, addresses)
         writer.emit_all()
         words = writer.asm.words()
-    except (AllocationError, ImageError, AssemblerError) as error:
+    except (AllocationError, LayoutError, AssemblerError) as error:
         raise ProgramError(str(error)) from None
     return Program(words, constants(geometry), disassemble(words), addresses, writer.v, tuple(writer.banks.used))

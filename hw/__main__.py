@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from sterna.hw.boards import BOARDS, find_board
-from sterna.hw.config import PRESETS, ConfigError, preset
-from sterna.hw.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
+from sterna.hw.boards import BOARDS, find_board, preset
+from sterna.hw.config import PRESETS, ConfigError
+from sterna.hw.flow.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Gateware of Sterna: presets, Verilog, resources, boards and bitstreams.")
@@ -71,7 +71,7 @@ def bitstream(name: BoardName,
               seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in turn until "
                                                  "every clock is met.")] = "1,2,3,4,5"):
     """Build the bitstream of a board; its path is printed on standard output."""
-    from sterna.hw import bitstream as flow
+    from sterna.hw.flow import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
     path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))],
@@ -91,7 +91,7 @@ def program(name: BoardName,
             model: Annotated[Path | None, typer.Option("--model", help="Write this file of sterna flash instead, to "
                                                        "where the board looks for a model.")] = None):
     """Load the bitstream that was built last into a board, with openFPGALoader."""
-    from sterna.hw import bitstream as flow
+    from sterna.hw.flow import bitstream as flow
     board = find_board(name)
     if model and board.flash_offset is None:
         raise SynthesisError(f"{name}: loads no model from its flash: send it with sterna upload")

@@ -2,33 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
-from enum import IntEnum
+import reprlib
+from dataclasses import asdict, dataclass
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CODES
 
-VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}
 SLOW_HZ = 40_000_000
-BATCHES = (1, 2, 4, 8)
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
-# The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
-FLASH_OFFSET = 1 << 20
-FLASH_MAGIC = b"STFL"
-FLASH_HEADER_BYTES = 8
-PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
-
-
-class Kind(IntEnum):
-    """Frame types of the link (docs/protocol.md)."""
-
-    READ = 0x01
-    WRITE = 0x02
-    HASH = 0x04
-    DATA = 0x81
-    ACK = 0x82
-    NAK = 0x83
-    SUM = 0x84
-    TOKEN = 0x90
+TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
+MOST_TRITS = 1 << 16  # R C of an array that is believed
 
 
 class ConfigError(ValueError):
@@ -124,9 +107,9 @@ class Config:
 
         need(self.batch in BATCHES, f"batch {self.batch}: use one of {', '.join(map(str, BATCHES))}")
         need(self.batch == 1 or self.memory == "external", f"batch {self.batch}: needs memory outside of the chip")
-        need(0 <= self.top_k <= 64, f"top_k {self.top_k}: use 0 to 64")
-        need(self.weight_code in ("trit5", "bit2"), f"weight_code {self.weight_code!r}: use trit5 or bit2")
-        need(self.memory in ("external", "onchip"), f"memory {self.memory!r}: use external or onchip")
+        need(0 <= self.top_k <= MOST_ROWS, f"top_k {self.top_k}: use 0 to {MOST_ROWS}")
+        need(self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2")
+        need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
         need(self.columns > 0 and self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
         need(self.rows > 0, f"rows {self.rows}: must be positive")
         for field in ("lanes", "port_bytes", "ring"):
@@ -219,6 +202,18 @@ class Config:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def check_tiling(tiling):
+    """ValueError (one line) unless the values {field of TILING: value} are those of an array that can be built."""
+    for name, value in tiling.items():
+        good = isinstance(value, str) if name == "weight_code" else type(value) is int and 0 < value <= MOST_TRITS
+        if not good:
+            raise ValueError(f"{name} is {reprlib.repr(value)}: no array has that")
+    if tiling["rows"] * tiling["columns"] > MOST_TRITS:
+        raise ValueError(f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}")
+    # What does not belong to the tiling gets values that fit any.
+    Config(name="tiling", memory_bytes=0, vector_words=1, activation_words=1, clock_hz=1, row_words=1 << 40, **tiling)
+
+
 _MIB = 1 << 20
 PRESETS = {c.name: c for c in (
     # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
@@ -244,29 +239,3 @@ PRESETS = {c.name: c for c in (
     Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
            activation_words=256, strip=80, top_k=64, clock_hz=200_000_000, fifo_words=2048, credits=16),
 )}
-
-
-def preset(name):
-    """The preset or board called ``name``, with other parameters if they follow: "lanes40,batch=4,top_k=16".
-
-    Raises
-    ------
-    ConfigError
-        There is no such preset or board, no such parameter of integers, or the value does not fit.
-    """
-    from sterna.hw.boards import BOARDS  # boards are made of configurations
-    base, *changes = name.split(",")
-    known = PRESETS | {board.name: board.config for board in BOARDS.values()}
-    if base not in known:
-        raise ConfigError(f"unknown preset {base!r}: use one of {', '.join(known)}")
-    config = known[base]
-    values = {field: value for field, value in asdict(config).items() if type(value) is int}
-    for change in changes:
-        field, equals, text = change.partition("=")
-        if field not in values or not equals:
-            raise ConfigError(f"preset {name!r}: {change!r} changes nothing: use PARAMETER=NUMBER with one of "
-                              f"{', '.join(values)}")
-        if not (text.isascii() and text.isdigit()):
-            raise ConfigError(f"preset {name!r}: {field} is {text!r}: use a number")
-        values[field] = int(text)
-    return replace(config, name=name, **values) if changes else config

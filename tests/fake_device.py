@@ -1,8 +1,8 @@
 """A device in plain Python behind the transport interface: frames, registers and run control of docs/protocol.md."""
 
 from crc32c import crc32c
-from sterna.host import protocol
-from sterna.host.protocol import DeviceInfo, Frame, Kind, Register
+from sterna.host.device import protocol
+from sterna.host.device.protocol import DeviceInfo, Frame, Kind, Register
 
 INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", credits=2, port_bytes=2, strip=16,
                   memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16,

@@ -9,7 +9,7 @@ from faults import SEED
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from sterna.host.errors import HostError
-from sterna.host.image import ImageError
+from sterna.host.model.image import ImageError
 from sterna.hw.config import ConfigError
 from sterna.sim.golden.packed import PackError
 

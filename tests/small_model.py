@@ -8,12 +8,12 @@ import threading
 
 import numpy as np
 import tokenizers
-from faults import SEED
 from fake_device import INFO, FakeDevice
+from faults import SEED
 from safetensors.numpy import save_file
-from sterna.host.image import memory_map
-from sterna.host.protocol import Register
-from sterna.host.run import LN2_BITS
+from sterna.firmware.layout import memory_map
+from sterna.host.device.protocol import Register
+from sterna.host.device.run import LN2_BITS
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_tensors

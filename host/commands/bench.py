@@ -5,15 +5,23 @@ from typing import Annotated
 
 import typer
 
-from sterna.host import bench as measure
-from sterna.host.commands.options import (TIMING, Baud, Latency, Refresh, RefreshEvery, check_output,
-                                          check_temperature, simulation)
+from sterna.host.bench import bench as measure
+from sterna.host.bench.report import FORMATS, Report
+from sterna.host.commands.options import (
+    TIMING,
+    Baud,
+    Latency,
+    Refresh,
+    RefreshEvery,
+    check_output,
+    check_temperature,
+    simulation,
+)
 from sterna.host.console import progress_bar, tell
-from sterna.host.devices import is_hardware, open_runtime, simulated_config
 from sterna.host.errors import UsageError
-from sterna.host.model import Model
-from sterna.host.report import FORMATS, Report
-from sterna.host.sampling import Demands, Sampling
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import is_hardware, open_runtime, simulated_config
+from sterna.host.runtime.sampling import Demands, Sampling
 
 MOST_TOKENS, MOST_REPETITIONS = 1_000_000, 10_000
 

@@ -3,8 +3,8 @@
 import importlib.metadata
 
 from sterna.host.console import show
-from sterna.host.devices import device_lines
-from sterna.hw.config import VERSIONS
+from sterna.host.runtime.open import device_lines
+from sterna.hw.protocol import VERSIONS
 
 
 def devices():

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, simulation
 from sterna.host.console import progress_bar, table_console, tell
-from sterna.host.devices import is_hardware, open_runtime
 from sterna.host.errors import HostError, UsageError
-from sterna.host.model import Model
-from sterna.host.runtime import GoldenRuntime, Sampling
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import is_hardware, open_runtime
+from sterna.host.runtime.runtime import GoldenRuntime, Sampling
 from sterna.models.data import read_stories
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories

@@ -9,17 +9,29 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.commands.options import (Baud, DeviceOption, Latency, ModelOption, Preload, Refresh, RefreshEvery,
-                                          Waves, WavesGb, check_output, check_temperature, simulation)
+from sterna.firmware.layout import layout
+from sterna.host.commands.options import (
+    Baud,
+    DeviceOption,
+    Latency,
+    ModelOption,
+    Preload,
+    Refresh,
+    RefreshEvery,
+    Waves,
+    WavesGb,
+    check_output,
+    check_temperature,
+    simulation,
+)
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import progress_bar, show, tell
-from sterna.host.devices import device_lines, open_runtime, simulated_config
 from sterna.host.errors import HostError, UsageError
-from sterna.host.image import layout
-from sterna.host.model import Model
-from sterna.host.sampling import Demands, Sampling
-from sterna.host.state import load_state, save_state
-from sterna.host.text import TextStream
+from sterna.host.model.model import Model
+from sterna.host.model.text import TextStream
+from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
+from sterna.host.runtime.sampling import Demands, Sampling
+from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import WavesLimit, expectation
 
 INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C

@@ -10,13 +10,14 @@ from rich.table import Table
 
 from sterna.host.commands.options import Baud, ModelOption
 from sterna.host.console import printable, table_console, tell
-from sterna.host.devices import open_runtime
+from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
 from sterna.host.files import write_file
-from sterna.host.flash import flash_image
-from sterna.host.image import Image
-from sterna.host.model import Model
-from sterna.hw.config import FLASH_OFFSET, preset
+from sterna.host.model.image import Image
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import open_runtime
+from sterna.hw.boards import preset
+from sterna.hw.protocol import FLASH_OFFSET
 
 
 def convert(

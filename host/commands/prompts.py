@@ -5,8 +5,8 @@ from contextlib import nullcontext
 
 from sterna.host.console import show
 from sterna.host.errors import HostError, UsageError
-from sterna.host.runtime import Sequence
-from sterna.host.text import TextStream
+from sterna.host.model.text import TextStream
+from sterna.host.runtime.runtime import Sequence
 
 PROMPT_BYTES = 1 << 22  # of -f: more than any context holds
 

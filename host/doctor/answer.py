@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.image import Image, build_image
-from sterna.host.protocol import Register
-from sterna.host.runtime import GoldenRuntime, Sequence
-from sterna.host.sampling import Sampling
+from sterna.host.model.image import Image, build_image
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.runtime import GoldenRuntime, Sequence
+from sterna.host.runtime.sampling import Sampling
 from sterna.sim.golden.packed import Geometry, random_model
 
 SEED, GEOMETRY = 2406, Geometry(20, 30, 2, 67)  # fits the smallest build
@@ -23,7 +23,7 @@ CLOCK_S, CLOCK_LIMIT = 0.5, 0.03  # of the clock's measurement; what it may be o
 
 
 class BuiltinModel:
-    """The model, with the members of ``sterna.host.model.Model`` that a runtime takes; no file is read."""
+    """The model, with the members of ``sterna.host.model.model.Model`` that a runtime takes; no file is read."""
 
     name, geometry, tokenizer_json, end = "built-in random model", GEOMETRY, "{}", 0
 

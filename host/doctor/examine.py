@@ -2,12 +2,12 @@
 
 from contextlib import suppress
 
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import ProtocolError
 from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import OK, judged, skipped
-from sterna.host.driver import Device
 from sterna.host.errors import HostError
-from sterna.host.protocol import ProtocolError
-from sterna.host.transport import TransportError
+from sterna.host.device.transport import TransportError
 
 SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")
 

@@ -2,12 +2,13 @@
 
 from dataclasses import fields
 
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.errors import HostError
-from sterna.host.protocol import Register
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import PRESETS, VERSIONS
+from sterna.hw.config import PRESETS
+from sterna.hw.protocol import VERSIONS
 
 NAMES = {name: config for name, config in
          [*((board.name, board.config) for board in BOARDS.values()), *PRESETS.items()]}

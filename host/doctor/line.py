@@ -7,9 +7,9 @@ way and as many as the device has credits. They go to the token ring of slot 0, 
 import time
 from dataclasses import dataclass
 
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import MAX_DATA_BYTES, Register
 from sterna.host.doctor.check import judged, skipped
-from sterna.host.protocol import MAX_DATA_BYTES, Register
 
 BITS_PER_BYTE = 10  # a start bit, eight of data, a stop bit
 ROUND_TRIPS, SLOW_S = 32, 0.1

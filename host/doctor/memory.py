@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sterna.host import protocol
 from sterna.host.console import progress_bar
+from sterna.host.device import protocol
+from sterna.host.device.upload import differences
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.errors import UsageError
-from sterna.host.upload import differences
 
 WORD = 4  # bytes, what the link writes at least
 CHIP_BITS = 16  # of an SDRAM

@@ -7,13 +7,13 @@ The times are those of the simulated line, out of its log, and not of this machi
 import tempfile
 from pathlib import Path
 
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged
 from sterna.host.doctor.line import BITS_PER_BYTE, Load, loads_check, losses, lost_check, run_load
-from sterna.host.driver import Device
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import Register
-from sterna.host.transport import open_transport
+from sterna.host.device.transport import open_transport
 
 SIZES, FENCE = (4, protocol.MAX_DATA_BYTES), protocol.REGISTERS + Register.BUILD
 PATIENCE_S = 120.0  # a simulation takes its time, and loses nothing

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from sterna.hw.boards.board import Board
-from sterna.hw.config import FLASH_OFFSET, PRESETS
+from sterna.hw.config import PRESETS
+from sterna.hw.protocol import FLASH_OFFSET
 
 BOARDS = [Board(
     config=replace(PRESETS["up5k"], name="icebreaker"), platform="amaranth_boards.icebreaker:ICEBreakerPlatform",

@@ -4,11 +4,10 @@ from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-# Each counts the cycles in which its event is high. The first eight have their registers from 0x80 on, the others
-# behind those of the link (docs/protocol.md).
-EVENTS = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "runs",
-          "port_full", "port_empty")
-OFFSETS = (*range(0x80, 0xA0, 4), 0xAC, 0xB0)
+from sterna.hw.protocol import COUNTER_NAMES, LINK_COUNTERS
+
+# Each counts the cycles in which its event is high; the link keeps the others (docs/protocol.md).
+EVENTS = tuple(name for name in COUNTER_NAMES if name not in LINK_COUNTERS)
 
 
 class Counters(wiring.Component):

@@ -5,16 +5,21 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.firmware import isa
-from sterna.hw.config import VERSIONS
-from sterna.hw.control.counters import EVENTS, OFFSETS
+from sterna.hw.control.counters import EVENTS
 from sterna.hw.control.run import RunControl, RunSignature
 from sterna.hw.control.slots import SlotControl
 from sterna.hw.link.executor import Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
+from sterna.hw.protocol import (MAGIC, MEMORIES, PROGRAM, REGION_BIT, REGISTERS, RING, RUN_OFFSET, SCALARS, WEIGHT_CODES,
+                                 Register, counter_offset, version_word)
 
-MAGIC = 0x4E525453
 HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read",
         "ring_ready", "ring_answer")  # members of the run control that are for the host
+
+
+def _access(region, write):
+    """What tells an access of the host: the region's bits of an address behind whether it is a write (int)."""
+    return region >> REGION_BIT << 1 | write
 
 
 class Registers(wiring.Component):
@@ -150,17 +155,17 @@ class Registers(wiring.Component):
                 with m.If(self.request.valid & ~answered):
                     m.d.sync += [failed.eq(0), part.eq(0)]
                     with m.Switch(Cat(is_write, address[28:32])):
-                        with m.Case(0b1000_1):
+                        with m.Case(_access(PROGRAM, write=True)):
                             m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
-                        with m.Case(0b1001_1):
+                        with m.Case(_access(REGISTERS, write=True)):
                             m.d.comb += [run.write.eq(run.ready), finish.eq(run.ready)]
-                        with m.Case(0b1010_1):
+                        with m.Case(_access(SCALARS, write=True)):
                             m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(self.scalar_ready)]
-                        with m.Case(0b1011_1):
+                        with m.Case(_access(RING, write=True)):
                             with m.If(run.ring_ready):
                                 m.d.comb += [run.ring_write.eq(1), finish.eq(1)]
-                        with m.Case(0b1001_0):
-                            of_run = address[6:8] == 1
+                        with m.Case(_access(REGISTERS, write=False)):
+                            of_run = address[6:8] == RUN_OFFSET >> 6
                             if many:
                                 with m.If(of_run):
                                     m.d.comb += run.read.eq(run.ready)
@@ -172,7 +177,7 @@ class Registers(wiring.Component):
                                     m.d.comb += finish.eq(1)
                                 else:
                                     m.next = "SELECT"
-                        with m.Case(0b1011_0):
+                        with m.Case(_access(RING, write=False)):
                             m.d.comb += run.ring_read.eq(run.ring_ready if many else 1)
                             with m.If(run.ring_read):
                                 m.next = "RING"
@@ -227,23 +232,24 @@ class Registers(wiring.Component):
     def _readable(self):
         """Register offset -> value, of those that a run control for B > 1 does not answer for itself."""
         cfg = self._config
-        code = (cfg.weight_code == "bit2") | (cfg.memory == "onchip") << 1
+        code = WEIGHT_CODES.index(cfg.weight_code) | MEMORIES.index(cfg.memory) << 1
         constants = {
-            0x00: MAGIC,
-            0x04: sum(VERSIONS[k] << (8 * n) for n, k in enumerate(("protocol", "isa", "numerics", "image"))),
-            0x08: cfg.rows | cfg.columns << 16,
-            0x0C: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
-            0x10: cfg.port_bytes | cfg.strip << 16,
-            0x14: cfg.memory_bytes,
-            0x18: cfg.vector_words | cfg.program_words << 16,
-            0x1C: cfg.activation_words | cfg.ring << 16,
-            0x20: cfg.clock_hz,
-            0x24: int(cfg.digest[:8], 16),
+            Register.MAGIC: MAGIC,
+            Register.VERSIONS: version_word(),
+            Register.ARRAY: cfg.rows | cfg.columns << 16,
+            Register.LANES: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
+            Register.PORT_BYTES: cfg.port_bytes | cfg.strip << 16,
+            Register.MEMORY_BYTES: cfg.memory_bytes,
+            Register.VECTOR_WORDS: cfg.vector_words | cfg.program_words << 16,
+            Register.ACTIVATION_WORDS: cfg.activation_words | cfg.ring << 16,
+            Register.CLOCK_HZ: cfg.clock_hz,
+            Register.BUILD: int(cfg.digest[:8], 16),
         }
         if cfg.top_k or cfg.memory_hz:
-            constants[0x28] = cfg.top_k | cfg.memory_hz // 1000 << 8
+            constants[Register.LIST] = cfg.top_k | cfg.memory_hz // 1000 << 8
         registers = self._run.readable() if cfg.batch == 1 else {}
-        registers |= {0xA0: self.frames_bad, 0xA4: self.frames_lost, 0xA8: self.line_errors}
+        counted = {"frames_bad": self.frames_bad, "frames_lost": self.frames_lost, "line_errors": self.line_errors}
         if cfg.counters:
-            registers |= {offset: self.values[k] for k, offset in enumerate(OFFSETS)}
+            counted |= {name: self.values[k] for k, name in enumerate(EVENTS)}
+        registers |= {counter_offset(name): value for name, value in counted.items()}
         return constants | registers

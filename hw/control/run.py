@@ -6,9 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.link.executor import Event
+from sterna.hw.protocol import NEVER, Register
 
-NEVER = 0xFFFFFFFF
-CONTROL, STATUS, POSITION, START, LIMIT, PROMPT_END, SEED, FLAGS, STOP, TOP, DRAFT_END, SOURCE = range(0x40, 0x70, 4)
 TOP_LAYOUT = data.StructLayout({"k": 8, "p": 16})
 
 
@@ -79,12 +78,22 @@ class RunControl(wiring.Component):
 
     def readable(self):
         """Register offset -> value. A build without counters keeps to what a host needs."""
-        found = {STATUS: Cat(self.running, self.enabled, Const(0, 6), self.fault), POSITION: self.position}
+        found = {
+            Register.STATUS: Cat(self.running, self.enabled, Const(0, 6), self.fault),
+            Register.POSITION: self.position,
+        }
         if self._config.counters:
-            found |= {CONTROL: self.enabled, START: self.start, LIMIT: self.limit, PROMPT_END: self.prompt_end,
-                      SEED: self.seeds[0], FLAGS: self.flags, STOP: self.stop}
+            found |= {
+                Register.CONTROL: self.enabled,
+                Register.START: self.start,
+                Register.LIMIT: self.limit,
+                Register.PROMPT_END: self.prompt_end,
+                Register.SEED: self.seeds[0],
+                Register.FLAGS: self.flags,
+                Register.STOP: self.stop,
+            }
             if self._config.top_k:
-                found[TOP] = Cat(self.tops[0].k, Const(0, 8), self.tops[0].p)
+                found[Register.TOP] = Cat(self.tops[0].k, Const(0, 8), self.tops[0].p)
         return found
 
     def elaborate(self, platform):
@@ -118,7 +127,7 @@ class RunControl(wiring.Component):
         # Pacing: whenever the host does not read the ring, its output is the token of the present position.
         moved = Signal()  # a reset or another position: what was decided before is worthless
         m.d.comb += [
-            moved.eq(self.soft_reset | (self.write & (self.offset == POSITION // 4))),
+            moved.eq(self.soft_reset | (self.write & (self.offset == Register.POSITION // 4))),
             self.token.eq(ring_read.data), self.ring_answer.eq(ring_read.data),
             self.token_valid.eq(~self.ring_answers), ring_read.en.eq(1),
             ring_read.addr.eq(Mux(self.ring_read, self.entry, position[:len(self.entry)])),
@@ -166,18 +175,26 @@ class RunControl(wiring.Component):
         if cfg.top_k:
             top = Signal(TOP_LAYOUT)
             m.d.comb += self.tops[0].eq(top)
-        plain = {START: start, LIMIT: limit_n, PROMPT_END: prompt_end_n, SEED: seed, FLAGS: flags, STOP: stop}
+        plain = {
+            Register.START: start,
+            Register.LIMIT: limit_n,
+            Register.PROMPT_END: prompt_end_n,
+            Register.SEED: seed,
+            Register.FLAGS: flags,
+            Register.STOP: stop,
+        }
+        inverted = (Register.LIMIT, Register.PROMPT_END)
         with m.If(self.write), m.Switch(self.offset):
-            with m.Case(CONTROL // 4):
+            with m.Case(Register.CONTROL // 4):
                 m.d.sync += enabled.eq(self.value[0])
                 m.d.comb += self.soft_reset.eq(self.value[1])
-            with m.Case(POSITION // 4):
+            with m.Case(Register.POSITION // 4):
                 with m.If(~self.running):
                     m.d.sync += position.eq(self.value)
             for offset, register in plain.items():
                 with m.Case(offset // 4):
-                    m.d.sync += register.eq(~self.value if offset in (LIMIT, PROMPT_END) else self.value)
+                    m.d.sync += register.eq(~self.value if offset in inverted else self.value)
             if cfg.top_k:
-                with m.Case(TOP // 4):
+                with m.Case(Register.TOP // 4):
                     m.d.sync += [top.k.eq(self.value[:8]), top.p.eq(self.value[16:])]
         return m

@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.array.array import Product
-from sterna.hw.config import PARTIAL_SUMS
 from sterna.hw.control.addresses import AddressRegisters
 from sterna.hw.control.loop import SlotLoop
 from sterna.hw.vector.issue import Command
@@ -35,8 +34,8 @@ class Widths:
         rows = config.memory_bytes * config.rows // config.tile_bytes
         return cls(
             element_bits=min(24, max(rows - 1, vector).bit_length()),
-            length_bits=min(16, max(vector, 2 * PARTIAL_SUMS).bit_length()),
-            offset_bits=(max(config.vector_words, PARTIAL_SUMS // config.lanes) - 1).bit_length(),
+            length_bits=min(16, max(vector, 2 * isa.PARTIAL_SUMS).bit_length()),
+            offset_bits=(max(config.vector_words, isa.PARTIAL_SUMS // config.lanes) - 1).bit_length(),
             loop_bits=min(16, (config.memory_bytes // LAYER_BYTES - 1).bit_length()),
             pc_bits=max(1, (config.program_words - 1).bit_length()),
         )

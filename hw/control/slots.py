@@ -6,10 +6,15 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
-from sterna.hw.control.run import (CONTROL, DRAFT_END, FLAGS, LIMIT, NEVER, POSITION, PROMPT_END, SEED, SOURCE, START,
-                                   STATUS, STOP, TOP, RunSignature, ring_bits)
+from sterna.hw.control.run import RunSignature, ring_bits
+from sterna.hw.protocol import NEVER, RUN_BYTES, RUN_OFFSET, Register
 
-SLOT_WORDS = 16  # registers from 0x40 to 0x7C of one slot
+SLOT_WORDS = RUN_BYTES // 4
+
+
+def _word(register):
+    """Place of a register among those of its slot (int)."""
+    return (register - RUN_OFFSET) // 4
 
 
 class SlotControl(wiring.Component):
@@ -95,44 +100,47 @@ class SlotControl(wiring.Component):
         m.d.comb += [
             self.ready.eq(~reading & ~writing & ~self.go),
             host_write.eq(self.write & is_register),
-            moves.eq((self.offset == POSITION // 4) & in_run & self.active.bit_select(self.slot[:slot_bits], 1)),
+            moves.eq((self.offset == Register.POSITION // 4) & in_run
+                     & self.active.bit_select(self.slot[:slot_bits], 1)),
             file_read.en.eq(1), file_read.addr.eq(Mux(reading, own_read, asked)),
             file_write.en.eq(writing | (host_write & ~moves)),
             file_write.addr.eq(Mux(writing, own_write, asked)), file_write.data.eq(Mux(writing, own_value, kept)),
         ]
         with m.Switch(self.offset):
-            with m.Case(SEED // 4):
+            with m.Case(Register.SEED // 4):
                 m.d.comb += kept.eq(self.value)
-            with m.Case(TOP // 4):
+            with m.Case(Register.TOP // 4):
                 m.d.comb += kept.eq(self.value & (0xFFFF00FF if cfg.top_k else 0))
             with m.Default():
                 m.d.comb += kept.eq(self.value[:bits])
         first_slot = self.slot[:slot_bits] == 0
+        kept_in_file = (Register.POSITION, Register.START, Register.LIMIT, Register.PROMPT_END, Register.SEED,
+                        Register.STOP, Register.TOP)
         slot_index = self.slot[:slot_bits]
         with m.If(host_write), m.Switch(self.offset):
-            with m.Case(CONTROL // 4):
+            with m.Case(Register.CONTROL // 4):
                 m.d.sync += enabled.bit_select(slot_index, 1).eq(self.value[0])
                 m.d.comb += self.soft_reset.eq(self.value[1] & first_slot)
-            with m.Case(FLAGS // 4):
+            with m.Case(Register.FLAGS // 4):
                 m.d.sync += sampling.bit_select(slot_index, 1).eq(self.value[0])
                 with m.If(first_slot):
                     m.d.sync += chains.eq(self.value[1])
-            with m.Case(SOURCE // 4):
+            with m.Case(Register.SOURCE // 4):
                 with m.If(first_slot):
                     m.d.sync += source.eq(self.value)
         with m.Switch(self.offset):
-            with m.Case(CONTROL // 4):
+            with m.Case(Register.CONTROL // 4):
                 m.d.comb += self.answer.eq(enabled.bit_select(slot_index, 1))
-            with m.Case(STATUS // 4):
+            with m.Case(Register.STATUS // 4):
                 m.d.comb += self.answer.eq(Cat(in_run & self.active.bit_select(slot_index, 1),
                                                enabled.bit_select(slot_index, 1), Const(0, 6), self.fault))
-            with m.Case(FLAGS // 4):
+            with m.Case(Register.FLAGS // 4):
                 m.d.comb += self.answer.eq(Cat(sampling.bit_select(slot_index, 1), chains & first_slot))
-            with m.Case(DRAFT_END // 4):
+            with m.Case(Register.DRAFT_END // 4):
                 m.d.comb += self.answer.eq(Mux(first_slot, file_read.data, 0))
-            with m.Case(SOURCE // 4):
+            with m.Case(Register.SOURCE // 4):
                 m.d.comb += self.answer.eq(Mux(first_slot, source, 0))
-            with m.Case(*(offset // 4 for offset in (POSITION, START, LIMIT, PROMPT_END, SEED, STOP, TOP))):
+            with m.Case(*(offset // 4 for offset in kept_in_file)):
                 m.d.comb += self.answer.eq(file_read.data)
 
         # The rings: a read that is neither the host's nor a draft's is that of the sequencer's slot.
@@ -163,7 +171,8 @@ class SlotControl(wiring.Component):
             m.d.sync += event_waits.eq(0)
 
         # Reading the registers: in cycle s of a slot `fields[s]` is asked for and `fields[s - 1]` is there.
-        fields = [POSITION, LIMIT, START, PROMPT_END, DRAFT_END, SEED, *([TOP] if cfg.top_k else [])]
+        fields = [Register.POSITION, Register.LIMIT, Register.START, Register.PROMPT_END, Register.DRAFT_END,
+                  Register.SEED, *([Register.TOP] if cfg.top_k else [])]
         step = Signal(range(len(fields) + 1))
         number = file_read.data[:bits]
         below, equal, ahead = here < number, here == number, following == number
@@ -177,7 +186,8 @@ class SlotControl(wiring.Component):
 
         with m.FSM() as fsm:
             with m.State("CLEAR"):  # behind a reset of the whole device
-                m.d.comb += [own_write.eq(clear), own_value.eq(Mux(clear[:4] == STOP // 4 - 16, never, 0))]
+                m.d.comb += own_write.eq(clear)
+                m.d.comb += own_value.eq(Mux(clear[:4] == _word(Register.STOP), never, 0))
                 m.d.sync += clear.eq(clear + 1)
                 with m.If(clear.all()):
                     m.next = "BEGIN"
@@ -189,7 +199,7 @@ class SlotControl(wiring.Component):
                 with m.Switch(step):
                     for s, field in enumerate(fields):
                         with m.Case(s):
-                            m.d.comb += own_read.eq(Cat(Const(field // 4 - 16, 4), owner))
+                            m.d.comb += own_read.eq(Cat(Const(_word(field), 4), owner))
                 with m.Switch(step):
                     with m.Case(1):
                         m.d.sync += position.eq(number + Mux(self.chained, k, 0))
@@ -244,7 +254,7 @@ class SlotControl(wiring.Component):
                     with m.If(final):
                         m.next = "TAKEN"
                 with m.Elif(~event_waits):
-                    m.d.comb += [reads_draft.eq(1), own_read.eq(Cat(Const(STOP // 4 - 16, 4), owner))]
+                    m.d.comb += [reads_draft.eq(1), own_read.eq(Cat(Const(_word(Register.STOP), 4), owner))]
                     m.d.sync += token.eq(Array(self.best)[k][:bits])
                     m.next = "COMPARE"
             with m.State("COMPARE"):
@@ -260,7 +270,7 @@ class SlotControl(wiring.Component):
                     with m.If(final):
                         m.next = "TAKEN"
             with m.State("CUT"):
-                m.d.comb += [own_write.eq(Cat(Const(LIMIT // 4 - 16, 4), owner)), own_value.eq(following)]
+                m.d.comb += [own_write.eq(Cat(Const(_word(Register.LIMIT), 4), owner)), own_value.eq(following)]
                 with m.If(self.chained):
                     m.d.sync += [ended.eq(1), last.eq(k)]
                 m.d.sync += k.eq(k + 1)
@@ -270,7 +280,7 @@ class SlotControl(wiring.Component):
             with m.State("TAKEN"):
                 m.next = "RUN"
             with m.State("FINISH"):
-                m.d.comb += [own_write.eq(Cat(Const(POSITION // 4 - 16, 4), owner)), own_value.eq(following)]
+                m.d.comb += [own_write.eq(Cat(Const(_word(Register.POSITION), 4), owner)), own_value.eq(following)]
                 m.d.sync += k.eq(k + 1)
                 with m.If(self.chained):
                     m.d.sync += source.eq(last)

@@ -1,5 +1,5 @@
 """The link: COBS frames with CRC-32C on a byte stream, executed as 32-bit requests (docs/protocol.md)."""
 
-from .link import Link
+from sterna.hw.link.link import Link
 
 __all__ = ["Link"]

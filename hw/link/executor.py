@@ -4,12 +4,12 @@ from amaranth import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.config import Kind
+from sterna.hw.protocol import HASH_UNIT_BYTES, Kind
 
 
 REASON_FORM = 1  # unknown type, or a length that does not fit
 REASON_ADDRESS = 2
-HASH_SHIFT = 6  # a HASH covers 2 ** 6 times the words that a READ of the same length would
+HASH_SHIFT = (HASH_UNIT_BYTES - 1).bit_length()  # a HASH covers so many words where a READ covers one
 
 
 class Request(data.Struct):

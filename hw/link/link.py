@@ -4,9 +4,9 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .executor import Event, FrameExecutor, Request, Response
-from .receiver import FrameReceiver
-from .transmitter import FrameTransmitter
+from sterna.hw.link.executor import Event, FrameExecutor, Request, Response
+from sterna.hw.link.receiver import FrameReceiver
+from sterna.hw.link.transmitter import FrameTransmitter
 
 
 class Link(wiring.Component):

@@ -5,12 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .cobs import CobsDecoder
-from .crc import RESIDUE, Crc32C
+from sterna.hw.link.cobs import CobsDecoder
+from sterna.hw.link.crc import RESIDUE, Crc32C
+from sterna.hw.protocol import MAX_FRAME_BYTES, OVERHEAD_BYTES
 
 BUFFER_BYTES = 256
-OVERHEAD_BYTES = 11  # header and checksum
-MAX_FRAME_BYTES = 240
 # A frame starts so far below the end of its buffer that its data begin at address 0 and the write address after the
 # last byte is the number of data bytes. The place before the frame, which the longest frame does not reach, keeps
 # that number.

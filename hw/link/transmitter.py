@@ -4,8 +4,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .cobs import CobsEncoder
-from .crc import Crc32C
+from sterna.hw.link.cobs import CobsEncoder
+from sterna.hw.link.crc import Crc32C
 
 
 class FrameTransmitter(wiring.Component):

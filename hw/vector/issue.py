@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.config import PARTIAL_SUMS
-from sterna.hw.vector.operands import SCALAR, A, D, Vop
+from sterna.firmware import isa
+from sterna.hw.vector.operands import SCALAR, VOP, A, D
 from sterna.hw.vector.tables import EXPONENT, NONE
 
 
@@ -104,11 +104,11 @@ class Issue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        sums = PARTIAL_SUMS // self.lanes
+        sums = isa.PARTIAL_SUMS // self.lanes
         sum_bits = sums.bit_length() - 1
         lane_bits = self.lanes.bit_length() - 1
         command = self.command.p
-        vop = Signal(Vop)
+        vop = Signal(VOP)
         m.d.comb += vop.eq(command.word)
 
         # Address of one operand per cycle.
@@ -118,12 +118,12 @@ class Issue(wiring.Component):
         address = Signal(self.address_bits)
         rotates = Signal()
         m.d.comb += [
-            base.eq(operand[:14]),
+            base.eq(operand[:isa.MOD_BIT]),
             address.eq(base + addend),
         ]
-        if self.address_bits > 11:
+        if self.address_bits > isa.ROTATE_LSB:
             with m.If(rotates):
-                m.d.comb += base[11:].eq(0)
+                m.d.comb += base[isa.ROTATE_LSB:].eq(0)
 
         bank_mod = Signal(3)
         sum_index = Signal(sum_bits)
@@ -144,7 +144,10 @@ class Issue(wiring.Component):
             with m.If(kind != SCALAR):
                 for bank in range(3):
                     with m.If(kind == bank):
-                        m.d.sync += [self.addresses[bank].eq(address), bank_mod[bank].eq(operand[14] & ~vop.one)]
+                        m.d.sync += [
+                            self.addresses[bank].eq(address),
+                            bank_mod[bank].eq(operand[isa.MOD_BIT] & ~vop.one),
+                        ]
 
         uses_queue = Signal()
         uses_random = Signal()
@@ -184,7 +187,7 @@ class Issue(wiring.Component):
         with m.FSM() as fsm:
             with m.State("A"):
                 m.d.comb += [
-                    self.idle.eq(1), *takes(vop.a_address), self.scalar_address.eq(vop.a_address),
+                    self.idle.eq(1), *takes(vop.a), self.scalar_address.eq(vop.a),
                     begin.eq(self.command.valid & ~young & (hold == 0) & ~self.scalar_taken
                              & (self.drained | ~(vop.wait | uses_random | command.start))
                              & ~(self.key_busy & uses_random) & ~list_waits
@@ -200,22 +203,22 @@ class Issue(wiring.Component):
                     load_bank(vop.a_kind)
                     m.next = "B"
             with m.State("B"):
-                m.d.comb += [*takes(vop.b_address), self.scalar_address.eq(vop.b_address)]
+                m.d.comb += [*takes(vop.b), self.scalar_address.eq(vop.b)]
                 with m.If(~self.scalar_taken):
                     m.d.sync += [self.loads[1].eq(vop.b_kind == SCALAR), self.fields.b_kind.eq(vop.b_kind)]
                     with m.If(uses_fields):
                         load_bank(vop.b_kind)
                     m.next = "C"
             with m.State("C"):
-                m.d.comb += [*takes(vop.c_address), self.scalar_address.eq(vop.c_address), rotates.eq(vop.one)]
+                m.d.comb += [*takes(vop.c), self.scalar_address.eq(vop.c), rotates.eq(vop.one)]
                 with m.If(~self.scalar_taken):
                     m.d.sync += [
                         self.loads[2].eq(vop.c_kind == SCALAR), self.fields.c_kind.eq(vop.c_kind),
-                        self.fields.table.eq(vop.table), self.fields.negate_product.eq(vop.negate_product),
-                        self.fields.negate_c.eq(vop.negate_c), self.fields.one.eq(vop.one),
-                        self.fields.peak.eq(vop.peak), self.fields.scalar.eq(vop.peak_scalar),
+                        self.fields.table.eq(vop.table), self.fields.negate_product.eq(vop.negp),
+                        self.fields.negate_c.eq(vop.negc), self.fields.one.eq(vop.one),
+                        self.fields.peak.eq(vop.peak), self.fields.scalar.eq(vop.k),
                         self.fields.d_kind.eq(vop.d_kind), self.fields.d_banks.eq(vop.d_banks),
-                        self.fields.rotate.eq(Mux(vop.one, vop.c_address[11:14], 0)),
+                        self.fields.rotate.eq(Mux(vop.one, vop.c[isa.ROTATE_LSB:][:isa.ROTATE_BITS], 0)),
                         self.fields.slots.eq(command.slots), self.fields.slot.eq(command.slot),
                         self.fields.prior.eq(command.prior & (vop.c_kind < SCALAR)),
                         left.eq(Mux(vop.one, 0, (command.count - 1)[lane_bits:16])),
@@ -240,7 +243,7 @@ class Issue(wiring.Component):
                     m.next = "ISSUE"
             with m.State("ISSUE"):
                 m.d.comb += [
-                    *takes(vop.d_address),
+                    *takes(vop.d),
                     self.command.ready.eq(fresh), self.pulling.eq(~pulled_all),
                     self.pull.eq(uses_queue & self.queue_valid & ~pulled_all & ~pausing),
                     self.pull_last.eq(left == 0),
@@ -249,7 +252,7 @@ class Issue(wiring.Component):
                     self.issue_last.eq(Mux(uses_queue, pulled_last[-1], left == 0)),
                 ]
                 with m.If(fresh):
-                    m.d.sync += [self.d_address.eq(address), self.d_mod.eq(operand[14] & ~vop.one)]
+                    m.d.sync += [self.d_address.eq(address), self.d_mod.eq(operand[isa.MOD_BIT] & ~vop.one)]
                 with m.If(step):
                     m.d.sync += left.eq(left - 1)
                 with m.If(self.pull & self.pull_last):
@@ -263,17 +266,18 @@ class Issue(wiring.Component):
             def present(values):
                 return Mux(late, Mux(odd, values[3], values[2]), Mux(odd, values[1], values[0]))
 
-            places = vop.a_address, vop.b_address, vop.c_address, vop.d_address
-            adds_low = present([~vop.one & (place[14] | place[15]) for place in places])  # within the partial sums
-            adds_high = present([~vop.one & ~place[14] & place[15] for place in places])
+            places = vop.a, vop.b, vop.c, vop.d
+            # Within the partial sums.
+            adds_low = present([~vop.one & (place[isa.MOD_BIT] | place[isa.PLUS_BIT]) for place in places])
+            adds_high = present([~vop.one & ~place[isa.MOD_BIT] & place[isa.PLUS_BIT] for place in places])
             m.d.comb += [
                 operand.eq(present(places)),
                 addend.eq(Cat(command.offset[:sum_bits] & adds_low.replicate(sum_bits),
                               command.offset[sum_bits:] & adds_high.replicate(16 - sum_bits))),
             ]
         else:
-            m.d.comb += addend.eq(Mux(vop.one, 0, Mux(operand[14], command.offset[:sum_bits],
-                                                      Mux(operand[15], command.offset, 0))))
+            m.d.comb += addend.eq(Mux(vop.one, 0, Mux(operand[isa.MOD_BIT], command.offset[:sum_bits],
+                                                      Mux(operand[isa.PLUS_BIT], command.offset, 0))))
         m.d.sync += [pulled.eq(Cat(self.pull, pulled)), pulled_last.eq(Cat(self.pull_last, pulled_last))]
 
         if self._lists:

@@ -4,41 +4,40 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-SCALAR = 3
+from sterna.firmware import isa
+
+SCALAR = isa.KIND_SCALAR
 
 
 class A(enum.Enum, shape=3):
     """Kinds of operand A."""
 
-    BANK0, BANK1, BANK2, SCALAR, ROW, STREAM32, STREAM8, RANDOM = range(8)
+    BANK0 = 0
+    BANK1 = 1
+    BANK2 = 2
+    SCALAR = isa.KIND_SCALAR
+    ROW = isa.A_ROW
+    STREAM32 = isa.A_STREAM32
+    STREAM8 = isa.A_STREAM8
+    RANDOM = isa.A_RANDOM
 
 
 class D(enum.Enum, shape=3):
     """Destinations."""
 
-    NONE, VECTOR, SCALAR, ACTIVATION0, ACTIVATION1, MEM, SAMPLE, LIST = range(8)
+    NONE = isa.D_NONE
+    VECTOR = isa.D_VECTOR
+    SCALAR = isa.D_SCALAR
+    ACTIVATION0 = isa.D_ACTIVATION0
+    ACTIVATION1 = isa.D_ACTIVATION1
+    MEM = isa.D_MEM
+    SAMPLE = isa.D_SAMPLE
+    LIST = isa.D_LIST
 
 
-class Vop(data.Struct):
-    """A vector operation, bit by bit as in docs/isa.md."""
-
-    opcode: 4
-    one: 1
-    wait: 1
-    negate_product: 1
-    negate_c: 1
-    table: 3
-    peak: 2
-    peak_scalar: 5
-    a_kind: 3
-    b_kind: 2
-    c_kind: 3
-    d_kind: 3
-    d_banks: 3
-    a_address: 16
-    b_address: 16
-    c_address: 16
-    d_address: 16
+# A vector operation, bit by bit, with the names of its fields in docs/isa.md.
+VOP = data.FlexibleLayout(isa.INSTRUCTION_BITS, {
+    name: data.Field(width, lsb) for name, (lsb, width) in isa.FIELDS[isa.VOP].items()})
 
 
 class Unpacker(wiring.Component):

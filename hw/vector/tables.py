@@ -5,11 +5,12 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from sterna.firmware.isa import TABLES
 from sterna.hw.vector.float import MAX_MAGNITUDE
 from sterna.hw.vector.stages import delayed
 from sterna.sim.golden import tables
 
-NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(7)
+NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(len(TABLES))
 ONE = 127 << 15
 # An entry of the ROM is a constant without its sign, which the function determines, and with the low bits of its
 # exponent field, whose high bits are the same everywhere. Two entries of 20 bits fill five block RAMs of the

@@ -9,7 +9,6 @@ import numpy as np
 
 from sterna.sim.board.compile import ACCELERATOR, board_program
 
-
 USAGE = 2  # exit status of the harness for wrong options; with any other one the model had run
 
 
@@ -83,7 +82,7 @@ class SimulatedBoard:
     line : Line or None
         A serial line and a USB bridge between socket and device; None: bytes come and go directly.
     flash : path or None
-        The board has a flash with this file in it (``sterna.host.flash``, or an empty one) and starts from it.
+        The board has a flash with this file in it (``sterna.host.device.flash``, or an empty one) and starts from it.
     device, device_sources, on_compile, netlist
         As for `sterna.sim.board.compile.board_program`.
 

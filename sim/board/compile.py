@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from sterna.hw.config import FLASH_OFFSET
+from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.board.toolchain import ToolError
 
 HERE = Path(__file__).resolve().parent
 HARNESS = ("board.cpp", "flash.hpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp",
-           "toggles.hpp", "compile.py", "toolchain.py", "verilog.py", "netlist.py")
+           "toggles.hpp", "compile.py", "toolchain.py", "verilog.py", "netlist.py", "harness.py")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -56,7 +56,7 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, f
              *map(Path, device_sources)]
     if netlist:
         netlist += toolchain.yosys_version()
-        files += sorted((toolchain.ROOT / "sim" / "primitives").glob("*.v"))
+        files += sorted((HERE / "primitives").glob("*.v"))
     return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *files)
 
 

@@ -6,11 +6,11 @@ import re
 import tempfile
 from pathlib import Path
 
-from sterna.hw.place import CARRY_ENDS, OPEN_ENDS
-from sterna.hw.synth import FAMILIES, TARGETS, failure, run_tool, yosys
-from sterna.sim.board.toolchain import BUILD, ROOT, ToolError, yosys_version
+from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
+from sterna.hw.flow.synth import FAMILIES, TARGETS, failure, run_tool, yosys
+from sterna.sim.board.toolchain import BUILD, ToolError, yosys_version
 
-PRIMITIVES = ROOT / "sim" / "primitives"  # the models that yosys lacks, a file per family
+PRIMITIVES = Path(__file__).resolve().parent / "primitives"  # the models that yosys lacks, a file per family
 # Primitives with a model of yosys become plain logic; those of `primitives` stay instances, for Verilator. Undefined
 # constants of the netlist stay too: Verilator draws their bits, so that a netlist which depends on one gives wrong
 # results and no lucky ones.
@@ -57,7 +57,7 @@ def synthesised(text, family, language="verilog", unseen="", rw_check=False):
 
     Raises
     ------
-    sterna.hw.synth.SynthesisError
+    sterna.hw.flow.synth.SynthesisError
         If there is no yosys.
     ToolError
         If yosys fails.

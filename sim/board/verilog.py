@@ -7,7 +7,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import In
 
-from sterna.hw.boards import simulated
+from sterna.sim.board import harness
 from sterna.sim.board.netlist import board_netlist
 
 TOP = "clocked_board"
@@ -17,7 +17,7 @@ FAST_PASSES = ("proc -norom", "flatten", "opt -fast -full -purge", "memory_colle
 WAVES_PASSES = ("proc -nomux -norom", "memory_collect")  # keeps hierarchy and signals for the viewer
 
 
-def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, flash=False, netlist=None):
+def board_verilog(config, device=harness.ACCELERATOR, waves=False, baud=None, flash=False, netlist=None):
     """Verilog text whose top module ``TOP`` has the ports of the simulated board, `clk` and `rst` (str).
 
     Each input goes through a register, so inputs set before a rising edge hold in the cycle after it. Without the
@@ -40,11 +40,11 @@ def board_verilog(config, device=simulated.ACCELERATOR, waves=False, baud=None, 
         Family of FPGAs whose netlist takes the place of the gateware: registers and memories then start as they are
         configured, and there is no trace.
     """
-    board = simulated.SimulatedBoard(config, device, baud, flash)
+    board = harness.SimulatedBoard(config, device, baud, flash)
     if netlist:
         members = {name: member for name, member in board.signature.members.items() if not name.startswith("trace_")}
-        return board_netlist(board, netlist, simulated.TOP) + _clocked(members, config.own_memory_clock)
-    text = forget_values(rtlil.convert(board, name=simulated.TOP, emit_src=False))
+        return board_netlist(board, netlist, harness.TOP) + _clocked(members, config.own_memory_clock)
+    text = forget_values(rtlil.convert(board, name=harness.TOP, emit_src=False))
     passes = WAVES_PASSES if waves else FAST_PASSES
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
@@ -99,4 +99,4 @@ def _clocked(members, memory_clock):
     wires = [*(f".{name}({name})" for name in (*clocks, *direct, *outputs)),
              *(f".{name}({name}_held)" for name in held)]
     return (f"\nmodule {TOP}({', '.join(ports)});\n{registers}  always @(posedge clk) begin\n{loads}  end\n"
-            f"  {simulated.TOP} board({', '.join(wires)});\nendmodule\n")
+            f"  {harness.TOP} board({', '.join(wires)});\nendmodule\n")

@@ -10,6 +10,7 @@ import numpy as np
 MAX = float(2**129 - 2**113)  # 0x7FFFFF, the largest magnitude
 MIN = 2.0**-126  # the smallest magnitude that is not zero
 LN2 = float.fromhex("0x1.62e4p-1")  # ln 2, rounded
+PARTIAL_SUMS = 64  # virtual partial sums of a reduction (docs/numerics.md, section 3)
 _DROPPED = 52 - 15  # fraction bits of float64 below those of fp24
 _EXPONENT = np.int64(0x7FF << 52)
 _PUSH = 1.5 * 2.0**_DROPPED

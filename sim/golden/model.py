@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sterna.sim.golden import rng, tables, toplist
-from sterna.sim.golden.fp24 import LN2, mac, mul, round24, round24_into
+from sterna.sim.golden.fp24 import LN2, PARTIAL_SUMS, mac, mul, round24, round24_into
 from sterna.sim.golden.packed import PackError
 
-PARTIAL_SUMS = 64
 _FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
 _HALF, _THREE_HALVES, _TWO = 0.5, 1.5, 2.0
 _127, _LARGE = 127.0, round24(1.27e7)

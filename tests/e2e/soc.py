@@ -8,15 +8,15 @@ import dataclasses
 import numpy as np
 from sterna.firmware import isa
 from sterna.firmware.program import build_program, inverse_temperature
-from sterna.host.driver import Device
-from sterna.host.image import Image, build_image
-from sterna.host.transport import open_transport
+from sterna.host.device.driver import Device
+from sterna.host.model.image import Image, build_image
+from sterna.host.device.transport import open_transport
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import SimulatedBoard, read_trace
 from sterna.sim.golden import fp24
-from sterna.sim.golden.machine import Machine
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.machine.machine import Machine
 
 # The preset with banks that just hold the vectors of the largest model: built in half the time.
 LANES320 = dataclasses.replace(PRESETS["lanes320"], vector_words=2048)

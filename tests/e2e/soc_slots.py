@@ -11,12 +11,12 @@ import numpy as np
 from soc import Expected, Session, first_difference
 from sterna.firmware import isa
 from sterna.firmware.program import inverse_temperature
-from sterna.host import protocol
-from sterna.host.protocol import Register
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.sim.golden import fp24
-from sterna.sim.golden.machine_slots import FLAG_CHAINED, FLAG_SAMPLE, NEVER
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.toplist import p_code_of
+from sterna.sim.machine.slots import FLAG_CHAINED, FLAG_SAMPLE, NEVER
 
 LN2 = int(fp24.to_bits(fp24.LN2))
 REGISTERS = {"position": Register.POSITION, "start": Register.START, "limit": Register.LIMIT,

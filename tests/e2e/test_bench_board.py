@@ -5,11 +5,11 @@ import json
 import pytest
 from small_model import GEOMETRY, write_folder
 from sterna.host import cli
-from sterna.host.bench import prompt_of
-from sterna.host.devices import open_runtime
-from sterna.host.model import Model
-from sterna.host.runtime import Sampling
-from sterna.host.statistics import useful_bytes
+from sterna.host.bench.bench import prompt_of
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import open_runtime
+from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.config import PRESETS
 
 pytestmark = [pytest.mark.rtl, pytest.mark.rest]

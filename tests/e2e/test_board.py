@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serial
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.sim.board import compile as board_compile
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_trace
 

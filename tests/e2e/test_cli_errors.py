@@ -11,7 +11,7 @@ import time
 
 import pytest
 from small_model import DEVICE, GoldenDevice, served, write_folder
-from sterna.host.model import Model
+from sterna.host.model.model import Model
 
 COMMAND = [sys.executable, "-c", "import sys; from sterna.host.cli import main; sys.exit(main())"]
 TIMEOUT_S = 120

@@ -8,7 +8,7 @@ import stuck_memory
 from conftest import seed
 from sterna.host import cli
 from sterna.host.doctor import answer, line
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.sim.board.board import SimulatedBoard
 
 pytestmark = pytest.mark.rtl

@@ -6,11 +6,12 @@ from conftest import seed
 from soc import golden_outcome, random_image
 from sterna.firmware.program import inverse_temperature
 from sterna.host import cli
-from sterna.host.driver import Device
-from sterna.host.flash import flash_image
-from sterna.host.image import Image
-from sterna.host.transport import open_transport
-from sterna.hw.config import FLASH_HEADER_BYTES, preset
+from sterna.host.device.driver import Device
+from sterna.host.device.flash import flash_image
+from sterna.host.device.transport import open_transport
+from sterna.host.model.image import Image
+from sterna.hw.boards import preset
+from sterna.hw.protocol import FLASH_HEADER_BYTES
 from sterna.sim.board import toolchain
 from sterna.sim.board.board import Line, SimulatedBoard
 from sterna.sim.golden.model import GoldenModel

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from crc32c import crc32c
 from small_model import DEVICE, GoldenDevice, byte_tokenizer, served, write_folder
-from sterna.host.model import Model
+from sterna.host.model.model import Model
 
 LIMIT_MIB = 400  # a thread pool of BLAS and an xz encoder included
 BOMB = lzma.compress(bytes(1 << 28))

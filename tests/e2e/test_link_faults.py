@@ -14,11 +14,12 @@ import pytest
 from conftest import seed
 from faults import FaultyTransport
 from soc import Session, golden_outcome, random_image
-from sterna.host import cli, protocol
-from sterna.host.driver import Device
+from sterna.host import cli
+from sterna.host.device import protocol
+from sterna.host.device.driver import Device
+from sterna.host.device.upload import BLOCK_BYTES, upload
 from sterna.host.errors import HostError
-from sterna.host.transport import SerialTransport, open_transport
-from sterna.host.upload import BLOCK_BYTES, upload
+from sterna.host.device.transport import SerialTransport, open_transport
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import SimulatedBoard
 

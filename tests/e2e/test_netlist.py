@@ -1,17 +1,18 @@
 """The netlist after synthesis generates the tokens of the golden model.
 
 Here that of the small board, a minute; those of all boards, with trained models:
-`make results` (`sterna.sim.netlists`).
+`make results` (`docs.figures.netlists`).
 """
 
 import numpy as np
 import pytest
 from conftest import seed
 from soc import Session, random_image
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.sim.board.board import BoardError
 from sterna.sim.golden.model import GoldenModel
-from sterna.sim.netlists import family_of
+
+from docs.figures.netlists import family_of
 
 pytestmark = [pytest.mark.rtl, pytest.mark.synth]
 

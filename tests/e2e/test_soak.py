@@ -10,8 +10,8 @@ import pytest
 from conftest import seed
 from faults import FaultyTransport
 from soc import Session, golden_outcome, random_image, random_timing
-from sterna.host.driver import Device
-from sterna.host.transport import open_transport
+from sterna.host.device.driver import Device
+from sterna.host.device.transport import open_transport
 from sterna.hw.config import PRESETS
 
 CONFIG = PRESETS["lanes40"]

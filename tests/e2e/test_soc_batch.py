@@ -7,10 +7,11 @@ import pytest
 from conftest import seed
 from soc import random_image, random_timing
 from soc_slots import Both, random_text
-from sterna.host import protocol
-from sterna.host.protocol import Register
-from sterna.hw.config import PRESETS, preset
-from sterna.sim.golden.machine_slots import FLAG_CHAINED, NEVER
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
+from sterna.sim.machine.slots import FLAG_CHAINED, NEVER
 
 # Those with more slots are narrow, so that they compile soon: with an array wider than the port, and one as wide.
 _NARROW = replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4, strip=18,

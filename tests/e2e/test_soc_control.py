@@ -9,11 +9,11 @@ import pytest
 from conftest import seed
 from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
-from sterna.hw.config import PRESETS
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Register
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import Register
-from sterna.host.transport import TransportError
+from sterna.host.device.transport import TransportError
+from sterna.hw.config import PRESETS
 from sterna.sim.golden.model import GoldenModel
 
 CONFIG = PRESETS["lanes40"]

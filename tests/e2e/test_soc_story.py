@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from soc import Expected, Session, first_difference
-from sterna.host.image import Image
+from sterna.host.model.image import Image
 from sterna.hw.config import PRESETS
 from sterna.sim.golden.model import GoldenModel
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from conftest import seed
 from soc import random_image
-from sterna.host.driver import Device
-from sterna.host.flash import load_requests
-from sterna.host.transport import open_transport
+from sterna.host.device.driver import Device
+from sterna.host.device.flash import load_requests
+from sterna.host.device.transport import open_transport
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_toggles
-from sterna.sim.energy import unit_of
+
+from docs.figures.energy import unit_of
 
 pytestmark = pytest.mark.rtl
 CONFIG = PRESETS["up5k"]

@@ -30,7 +30,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, ClockDomain, Elaboratable, Fragment, Module, Shape, Signal, Value
 from amaranth.lib import wiring
-from sterna.hw.synth import run_tool, yosys
+from sterna.hw.flow.synth import run_tool, yosys
 
 TIMEOUT_SECONDS = 900  # against a proof that never ends
 SEARCH_CYCLES = 16

@@ -9,8 +9,8 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 from prove import planted
-from sterna.hw import synth
 from sterna.hw.config import PRESETS
+from sterna.hw.flow import synth
 
 pytestmark = pytest.mark.formal
 CONFIGS = {"external": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,

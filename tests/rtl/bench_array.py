@@ -13,7 +13,7 @@ from amaranth.hdl import signed
 from amaranth.lib import data
 from sterna.hw.array.array import Product
 from sterna.hw.config import Config
-from sterna.host import tiling
+from sterna.sim.golden.trits import pack_matrix
 from streams import StreamDriver, StreamMonitor, pack
 
 generator = np.random.default_rng(bench.SEED)
@@ -43,7 +43,7 @@ def codes_of(count):
 def tiles_of(trits, chunks):
     """Tiles of a matrix as numbers, in image order."""
     c = CONFIG
-    run = tiling.pack_matrix(trits, c.rows, c.columns, c.weight_code)
+    run = pack_matrix(trits, c.rows, c.columns, c.weight_code)
     tiles = run.reshape(-1, c.tile_bytes)
     assert len(tiles) == -(-len(trits) // c.rows) * chunks
     return [int.from_bytes(t.tobytes(), "little") for t in tiles]
@@ -144,7 +144,7 @@ async def fed(dut):
     for _ in range(10):
         buffer, chunks, count = random.randrange(2), random.randint(1, 3), random.randint(1, 3 * max(c.rows, c.lanes))
         trits = generator.integers(-1, 2, (count, chunks * c.columns)).astype(np.int8)
-        run = tiling.pack_matrix(trits, c.rows, c.columns, c.weight_code).tobytes()
+        run = pack_matrix(trits, c.rows, c.columns, c.weight_code).tobytes()
         run += generator.bytes(-len(run) % c.port_bytes)
         words.send(*(int.from_bytes(run[k:k + c.port_bytes], "little") for k in range(0, len(run), c.port_bytes)))
         command.send({"buffer": buffer, "rows": count, "chunks": chunks})

@@ -8,7 +8,7 @@ import cocotb
 import numpy as np
 from amaranth.hdl import signed
 from amaranth.lib import data
-from sterna.host import tiling
+from sterna.sim.golden.trits import decode_trits, encode_trits
 from streams import StreamMonitor, pack, unpack
 
 generator = np.random.default_rng(bench.SEED)
@@ -36,8 +36,8 @@ async def decoder(dut):
     if code == "trit5":
         tiles = np.stack([np.roll(generator.permutation(256), k) for k in range(tile_bytes)], 1).astype(np.uint8)
     else:
-        tiles = tiling.encode_trits(generator.integers(-1, 2, (256, TRITS)).astype(np.int8), code)
-    expected = tiling.decode_trits(tiles, TRITS, code)
+        tiles = encode_trits(generator.integers(-1, 2, (256, TRITS)).astype(np.int8), code)
+    expected = decode_trits(tiles, TRITS, code)
     assert set(np.unique(expected)) == {-1, 0, 1}
     await bench.start(dut)
     entered, leaves = 0, []  # tiles given; (cycle, tile) at which each is seen

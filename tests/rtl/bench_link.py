@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import cocotb
 import crc32c
 from bench import cycles, rng, settled, start
-from sterna.host import protocol
-from sterna.host.protocol import Frame, FrameDecoder, FrameError, Kind
+from sterna.host.device import protocol
+from sterna.host.device.protocol import Frame, FrameDecoder, FrameError, Kind
 from sterna.hw.link.executor import Event, Request, Response
 from streams import StreamDriver, StreamMonitor
 

@@ -5,8 +5,9 @@ import os
 import bench
 import cocotb
 from register_host import Host
-from sterna.hw.config import VERSIONS, Config
+from sterna.hw.config import Config
 from sterna.hw.link.executor import Event
+from sterna.hw.protocol import VERSIONS
 from streams import StreamMonitor
 
 CONFIG = Config(**eval(os.environ["CONFIG"]))  # repr of a dictionary by the launcher

@@ -13,9 +13,9 @@ from sterna.hw.array.array import TernaryArray
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
+from sterna.hw.flow.synth import TARGETS
 from sterna.hw.memory.gearbox import Gearbox
-from sterna.hw.synth import TARGETS
 
 CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, strip=32, port_bytes=8,

@@ -4,7 +4,7 @@ import dataclasses
 
 import bench
 import pytest
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.hw.vector.engine import VectorEngine
 from sterna.hw.vector.stages import Stages
 

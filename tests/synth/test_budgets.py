@@ -4,10 +4,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from sterna.hw import synth
 from sterna.hw.array.tree import RowAccumulator
-from sterna.hw.boards import BOARDS
-from sterna.hw.config import preset
+from sterna.hw.boards import BOARDS, preset
+from sterna.hw.flow import synth
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.soc import Soc
 

@@ -10,9 +10,10 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from sterna.hw import __main__ as command
-from sterna.hw import synth
-from sterna.hw.config import PRESETS, preset
-from sterna.hw.place import place
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
+from sterna.hw.flow import synth
+from sterna.hw.flow.place import place
 
 
 class Known(wiring.Component):

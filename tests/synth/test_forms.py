@@ -4,10 +4,10 @@
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import Mux, Signal, signed
-from sterna.hw import synth
 from sterna.hw.array import fused, lut6, tree
 from sterna.hw.array.tree import RowAccumulator
-from sterna.hw.place import CARRY_ENDS, OPEN_ENDS
+from sterna.hw.flow import synth
+from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
 
 pytestmark = pytest.mark.synth
 

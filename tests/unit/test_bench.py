@@ -9,15 +9,15 @@ import statistics
 
 import pytest
 from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
-from sterna.host import bench
-from sterna.host.bench import Sample, Workload
+from sterna.host.bench import bench
+from sterna.host.bench.bench import Sample, Workload
 from sterna.host.commands.bench import names
 from sterna.host.commands.options import TIMING
-from sterna.host.driver import Device
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.model import Model
-from sterna.host.runtime import GoldenRuntime, Sampling
-from sterna.host.statistics import useful_bytes
+from sterna.host.device.driver import Device
+from sterna.host.model.model import Model
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime.statistics import useful_bytes
 from sterna.sim.board.board import SimulatedBoard
 
 GREEDY = Sampling()

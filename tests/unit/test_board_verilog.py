@@ -4,8 +4,7 @@ import re
 from functools import cache
 
 import pytest
-
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.sim.board.verilog import TOP, board_verilog, forget_values
 
 INPUTS = {"rst", "rx_payload", "rx_valid", "tx_ready"}  # of a board without a memory port

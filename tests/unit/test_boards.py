@@ -13,15 +13,15 @@ from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.fifo import AsyncFIFO, SyncFIFOBuffered
 from sterna.hw import __main__ as command
-from sterna.hw import bitstream as flow
 from sterna.hw import boards as package
-from sterna.hw.bitstream import Clock, Routed
-from sterna.hw.boards import BOARDS, find_board
+from sterna.hw.boards import BOARDS, find_board, preset
 from sterna.hw.boards.board import Board
 from sterna.hw.boards.ecp5 import VCO_HZ, NoPll, chip_phase, pll_settings
-from sterna.hw.config import ConfigError, preset
+from sterna.hw.config import ConfigError
+from sterna.hw.flow import bitstream as flow
+from sterna.hw.flow.bitstream import Clock, Routed
+from sterna.hw.flow.synth import SynthesisError
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.synth import SynthesisError
 
 ULX3S = BOARDS["ulx3s-85f"]
 MADE_HERE = Board(config=dataclasses.replace(ULX3S.config, name="mine"), platform=ULX3S.platform, top=ULX3S.top,

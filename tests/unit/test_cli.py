@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 from small_model import DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
-from sterna.host.model import Model
-from sterna.host.runtime import GoldenRuntime, Sampling
+from sterna.host.model.model import Model
+from sterna.host.runtime.runtime import GoldenRuntime, Sampling
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,14 @@ import pytest
 import serial
 from fake_device import FakeDevice
 from small_model import DEVICE, SLOTS, GoldenDevice, served
-from sterna.host import protocol
+from sterna.host.device import protocol
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import Register
 from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import FAILED, OK, SKIPPED
-from sterna.host.driver import Device
 from sterna.host.errors import UsageError
-from sterna.host.protocol import Register
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
 
 CYCLES = 3000
 SIZES = {"memory_bytes": 1 << 17, "credits": 4}

@@ -9,10 +9,10 @@ import time
 import pytest
 from fake_device import FakeDevice, expected
 from faults import SEED, FaultyTransport
-from sterna.host.driver import Device
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import ProtocolError, Register
 from sterna.host.errors import DeviceError
-from sterna.host.protocol import ProtocolError, Register
-from sterna.host.transport import TransportError, open_transport
+from sterna.host.device.transport import TransportError, open_transport
 
 FAST = {"retry_s": 0.005, "poll_s": 0.005, "timeout_s": 5.0, "stall_s": 5.0}
 PROMPT = [5, 900, 17]

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from sterna.hw.config import preset
+from sterna.hw.boards import preset
 from sterna.hw.memory.chips import CHIPS
-from sterna.sim import energy
 from sterna.sim.board.board import read_toggles
-from sterna.sim.energy import Range
+
+from docs.figures import energy
+from docs.figures.energy import Range
 
 CELLS = {"flip_flops": 1000, "block_ram": 10, "spram": 0}
 ULX3S = energy.cases(Path("models"))["ulx3s"]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from sterna.firmware import isa
 from sterna.firmware.program import build_program
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
 from sterna.sim.golden.packed import Geometry
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))

@@ -10,15 +10,16 @@ from hostile import ERRORS, Memory, damaged_bytes, examples, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from small_model import DEVICE, GoldenDevice, write_folder
-from sterna.host import protocol
-from sterna.host.driver import Device
+from sterna.firmware.layout import memory_map
+from sterna.host.device import protocol
+from sterna.host.device.driver import Device
+from sterna.host.device.protocol import DeviceInfo, Frame, FrameDecoder, Kind, ProtocolError, Register
+from sterna.host.device.window import MOST_TOKENS
 from sterna.host.errors import DeviceError
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.image import ImageError, memory_map
-from sterna.host.model import Model
-from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, Kind, ProtocolError, Register
-from sterna.host.runtime import Sampling
-from sterna.host.window import MOST_TOKENS
+from sterna.host.model.image import ImageError
+from sterna.host.model.model import Model
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.runtime import Sampling
 from sterna.sim.golden.packed import Geometry
 
 GEOMETRY = Geometry(40, 48, 2, 264)

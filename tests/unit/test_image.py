@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from sterna.host import tiling
+from sterna.firmware.layout import layout, memory_map
 from sterna.host.files import write_file
-from sterna.host.image import Image, ImageError, build_image, layout, memory_map
-from sterna.hw.config import Config, preset
+from sterna.host.model.image import Image, ImageError, build_image
+from sterna.hw.boards import preset
+from sterna.hw.config import Config
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
+from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 TOKENIZER = '{"model": "né"}'
@@ -57,26 +58,26 @@ def test_round_trip(shape, code, hidden, inner, layers, vocab, seed):
        st.sampled_from(["trit5", "bit2"]), st.integers(0, 999))
 def test_trits_round_trip(rows, columns, tile_rows, tile_columns, code, seed):
     trits = np.random.default_rng(seed).integers(-1, 2, (rows, columns)).astype(np.int8)
-    data = tiling.pack_matrix(trits, tile_rows, tile_columns, code)
+    data = pack_matrix(trits, tile_rows, tile_columns, code)
     size = tile_rows * tile_columns
     tiles = -(-rows // tile_rows) * -(-columns // tile_columns)
     assert len(data) == tiles * (size // 5 if code == "trit5" else -(-size // 4))
-    assert np.array_equal(tiling.unpack_matrix(data, rows, columns, tile_rows, tile_columns, code), trits)
+    assert np.array_equal(unpack_matrix(data, rows, columns, tile_rows, tile_columns, code), trits)
 
 
 def test_trit5_byte_of_the_document():
     trits = np.array([[1, 0, -1, 1, 0]], np.int8)
     value = 2 * 81 + 1 * 27 + 0 * 9 + 2 * 3 + 1
-    assert tiling.encode_trits(trits, "trit5").tolist() == [[-(-256 * value // 243)]]
-    assert tiling.encode_trits(trits, "bit2").tolist() == [[0b01_11_00_01, 0]]
+    assert encode_trits(trits, "trit5").tolist() == [[-(-256 * value // 243)]]
+    assert encode_trits(trits, "bit2").tolist() == [[0b01_11_00_01, 0]]
 
 
 def test_small_blocks_give_the_same_bytes(monkeypatch):
     trits = np.random.default_rng(SEED).integers(-1, 2, (37, 29)).astype(np.int8)
-    whole = tiling.pack_matrix(trits, 4, 10, "trit5")
-    monkeypatch.setattr(tiling, "_BLOCK_BYTES", 250)
-    assert np.array_equal(tiling.pack_matrix(trits, 4, 10, "trit5"), whole)
-    assert np.array_equal(tiling.unpack_matrix(whole, 37, 29, 4, 10, "trit5"), trits)
+    whole = pack_matrix(trits, 4, 10, "trit5")
+    monkeypatch.setattr("sterna.sim.golden.trits._BLOCK_BYTES", 250)
+    assert np.array_equal(pack_matrix(trits, 4, 10, "trit5"), whole)
+    assert np.array_equal(unpack_matrix(whole, 37, 29, 4, 10, "trit5"), trits)
 
 
 def test_gate_rows_are_interleaved_by_strips(small):
@@ -86,7 +87,7 @@ def test_gate_rows_are_interleaved_by_strips(small):
     before = sum(shape.part_bytes(p) for p in ("norm", "gates", "mixer", "out")) + 2 * shape.vector_bytes(1) \
         + shape.vector_bytes(shape.inner)
     assert shape.inner == 22
-    rows = tiling.unpack_matrix(image.section("stream")[before:], 44, 13, 2, 10, "trit5")
+    rows = unpack_matrix(image.section("stream")[before:], 44, 13, 2, 10, "trit5")
     gate = packed.layers[0].gate
     assert np.array_equal(rows[:16], gate[:16]) and np.array_equal(rows[16:32], gate[21:37])
     assert np.array_equal(rows[32:37], gate[16:21]) and not rows[37].any()

@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from sterna.firmware import isa
 from sterna.firmware.program import ProgramError, build_program, inverse_temperature
-from sterna.host.image import Image, build_image
+from sterna.host.model.image import Image, build_image
 from sterna.hw.config import Config
 from sterna.sim.golden.fp24 import to_bits
-from sterna.sim.golden.machine import Machine, MachineError
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.machine.machine import Machine, MachineError
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 # rows, columns, lanes, port_bytes, strip, code, H, I, L, V

@@ -1,7 +1,7 @@
 """Logic cells of made netlists."""
 
 import pytest
-from sterna.hw.packing import logic_cells
+from sterna.hw.flow.packing import logic_cells
 
 
 def cell(kind, output, **inputs):

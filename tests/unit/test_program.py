@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-
 from sterna.firmware import isa
 from sterna.firmware.assembler import parse
+from sterna.firmware.layout import memory_map
 from sterna.firmware.program import ProgramError, build_program, constants, inverse_temperature
-from sterna.host.image import memory_map
-from sterna.hw.config import PRESETS, preset
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
 from sterna.sim.golden.fp24 import from_bits
 from sterna.sim.golden.packed import Geometry
 

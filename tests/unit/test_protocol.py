@@ -10,9 +10,9 @@ from fake_device import INFO
 from faults import SEED
 from hypothesis import given
 from hypothesis import strategies as st
-from sterna.host import protocol
-from sterna.host.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
-from sterna.hw.config import VERSIONS
+from sterna.host.device import protocol
+from sterna.host.device.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
+from sterna.hw.protocol import VERSIONS
 
 FRAMES = st.builds(
     lambda kind, sequence, address, data: Frame(kind, sequence, address, len(data), data),

@@ -5,14 +5,14 @@ import itertools
 
 import pytest
 from small_model import CYCLES_PER_TOKEN, DEVICE, GEOMETRY, REFRESH_PER_TOKEN, SLOTS, GoldenDevice, write_folder
-from sterna.host.driver import Device
+from sterna.host.device.driver import Device
 from sterna.host.errors import DeviceError, UsageError
-from sterna.host.hardware import DeviceRuntime
-from sterna.host.image import Image, ImageError
-from sterna.host.model import Model, ModelError
-from sterna.host.runtime import GoldenRuntime, RunError, Sampling, Sequence
-from sterna.host.state import StateError, load_state, save_state
-from sterna.host.statistics import Statistics, useful_bytes
+from sterna.host.model.image import Image, ImageError
+from sterna.host.model.model import Model, ModelError
+from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.runtime import GoldenRuntime, RunError, Sampling, Sequence
+from sterna.host.runtime.state import StateError, load_state, save_state
+from sterna.host.runtime.statistics import Statistics, useful_bytes
 
 SAMPLING = Sampling(0.8, 12345)
 PROMPT = [0, *range(40, 80)]  # longer than the pieces that a device of 64 ring entries reads

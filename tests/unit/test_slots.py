@@ -5,17 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from sterna.firmware import isa
 from sterna.firmware.program import build_program, inverse_temperature
-from sterna.host.image import Image, build_image
+from sterna.host.model.image import Image, build_image
 from sterna.hw.config import Config
 from sterna.sim.golden import fp24
-from sterna.sim.golden.machine import Machine, MachineError
-from sterna.sim.golden.machine_slots import NEVER
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.golden.toplist import p_code_of
+from sterna.sim.machine.machine import Machine, MachineError
+from sterna.sim.machine.slots import NEVER
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 LN2 = int(fp24.to_bits(fp24.LN2))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("hw", "firmware", "host", "sim", "models", "tests")
+FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 LONGEST = 118  # characters of a line
 
 

@@ -7,8 +7,7 @@ import pytest
 import tokenizers
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-
-from sterna.host.text import TextError, TextStream, Vocabulary
+from sterna.host.model.text import TextError, TextStream, Vocabulary
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())

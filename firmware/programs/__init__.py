@@ -1,0 +1,1 @@
+"""Programs of a token, one module per kind."""

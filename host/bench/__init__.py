@@ -1,0 +1,1 @@
+"""Measurements of tokens per second, and their tables."""

@@ -1,0 +1,1 @@
+"""One device on a wire: frames, requests, registers and runs."""

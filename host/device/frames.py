@@ -1,0 +1,103 @@
+"""Frames of the link (docs/protocol.md): their bytes, and a decoder of a stream of bytes."""
+
+from dataclasses import dataclass
+
+import crc32c
+from cobs import cobs
+
+from sterna.hw.protocol import DELIMITER, HASH_UNIT_BYTES, MAX_FRAME_BYTES, OVERHEAD_BYTES, Kind
+
+
+class FrameError(ValueError):
+    """A frame with a broken code, a wrong length or a wrong checksum."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame; ``length`` counts the bytes of ``data``, or for READ and ACK the bytes asked for and written; for
+    HASH, units of 64 bytes.
+    """
+
+    kind: int
+    sequence: int
+    address: int
+    length: int
+    data: bytes = b""
+
+    def encode(self):
+        """The frame as it is sent: checksum, COBS code and delimiter added (bytes)."""
+        header = bytes((self.kind, self.sequence)) + self.address.to_bytes(4, "little") + bytes((self.length,))
+        body = header + self.data
+        return cobs.encode(body + crc32c.crc32c(body).to_bytes(4, "little")) + DELIMITER
+
+    @classmethod
+    def decode(cls, code):
+        """The frame in ``code``, COBS bytes without the delimiter; FrameError if it is damaged."""
+        try:
+            decoded = cobs.decode(code)
+        except cobs.DecodeError as error:
+            raise FrameError(f"broken code: {error}") from None
+        if not OVERHEAD_BYTES <= len(decoded) <= MAX_FRAME_BYTES:
+            raise FrameError(f"{len(decoded)} bytes: a frame has {OVERHEAD_BYTES} to {MAX_FRAME_BYTES}")
+        body, checksum = decoded[:-4], int.from_bytes(decoded[-4:], "little")
+        if crc32c.crc32c(body) != checksum:
+            raise FrameError(f"checksum {checksum:08x} instead of {crc32c.crc32c(body):08x}")
+        return cls(body[0], body[1], int.from_bytes(body[2:6], "little"), body[6], body[7:])
+
+    @property
+    def word(self):
+        """The data as one little-endian number."""
+        return int.from_bytes(self.data, "little")
+
+
+def read(sequence, address, length):
+    """READ of ``length`` bytes, a multiple of 4 from 4 to 224."""
+    return Frame(Kind.READ, sequence, address, length)
+
+
+def write(sequence, address, data):
+    """WRITE of ``data``, a multiple of 4 from 4 to 224 bytes."""
+    return Frame(Kind.WRITE, sequence, address, len(data), bytes(data))
+
+
+def hash_(sequence, address, n_bytes):
+    """HASH of ``n_bytes``, a multiple of 256 from 256 to 14336."""
+    return Frame(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames.
+
+    Attributes
+    ----------
+    frames_bad : int
+        Damaged frames dropped so far.
+    """
+
+    def __init__(self):
+        self._part = bytearray()
+        self._overlong = False
+        self.frames_bad = 0
+
+    def feed(self, received):
+        """The undamaged frames that ``received`` (bytes) completes, in order (list of Frame)."""
+        frames = []
+        *complete, rest = bytes(received).split(DELIMITER)
+        for piece in complete:
+            self._take(piece)
+            if self._part:
+                try:
+                    if self._overlong:
+                        raise FrameError("overlong")
+                    frames.append(Frame.decode(bytes(self._part)))
+                except FrameError:
+                    self.frames_bad += 1
+            self._part.clear()
+            self._overlong = False
+        self._take(rest)
+        return frames
+
+    def _take(self, piece):
+        room = 2 * MAX_FRAME_BYTES - len(self._part)  # a line that sends no delimiter must not fill the memory
+        self._overlong |= len(piece) > room
+        self._part += piece[:max(room, 0)]

@@ -1,0 +1,103 @@
+"""Addresses, registers and the register block of a device (docs/protocol.md). No input or output happens here.
+
+The names of ``sterna.host.device.frames`` are among those of this module.
+"""
+
+from dataclasses import dataclass
+
+from sterna.host.device.frames import Frame, FrameDecoder, FrameError, hash_, read, write  # noqa: F401
+from sterna.host.errors import HostError
+from sterna.hw.config import check_tiling
+from sterna.hw.protocol import *  # noqa: F403
+from sterna.hw.protocol import BATCHES, HELLO_BYTES, MAGIC, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CODES, Register
+from sterna.hw.protocol import version_word
+
+
+class ProtocolError(HostError):
+    """The device speaks another protocol, or is no Sterna device."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """Build parameters that the device tells about itself (docs/protocol.md, "Registers").
+
+    ``vector_words`` counts words per bank, ``activation_words`` words per buffer, ``ring`` the entries of the token
+    ring, ``build`` is the hash of the configuration; the other fields are named as in ``sterna.hw.config.Config``.
+    """
+
+    rows: int
+    columns: int
+    lanes: int
+    batch: int
+    weight_code: str
+    credits: int
+    port_bytes: int
+    strip: int
+    memory_bytes: int
+    vector_words: int
+    program_words: int
+    activation_words: int
+    ring: int
+    clock_hz: int
+    build: int
+    memory: str = "external"
+    top_k: int = 0
+    memory_hz: int = 0
+
+    @classmethod
+    def parse(cls, block, name="the device"):
+        """From the first 0x2C bytes of the register block; ProtocolError if magic or versions differ."""
+        if len(block) < HELLO_BYTES:
+            raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of {HELLO_BYTES}")
+        value = {r: int.from_bytes(block[r:r + 4], "little") for r in Register if r < HELLO_BYTES}
+        if value[Register.MAGIC] != MAGIC:
+            raise ProtocolError(f"{name} is no Sterna device: magic 0x{value[Register.MAGIC]:08x} instead of "
+                                f"0x{MAGIC:08x}; check the port, or program the board")
+        theirs = dict(zip(VERSIONS, value[Register.VERSIONS].to_bytes(4, "little")))
+        for what, version in theirs.items():
+            if version != VERSIONS[what]:
+                raise ProtocolError(f"{name} has {what} version {version} and this software has {VERSIONS[what]}: "
+                                    + ("update this software" if version > VERSIONS[what] else
+                                       "rebuild the bitstream and program the board again"))
+        low = {r: v & 0xFFFF for r, v in value.items()}
+        high = {r: v >> 16 for r, v in value.items()}
+        lanes, batch, code, credits = value[Register.LANES].to_bytes(4, "little")
+        if code > 3:
+            raise ProtocolError(f"{name} has the unknown weight code or memory {code}: update this software")
+        if not credits or not low[Register.PORT_BYTES] or not high[Register.ACTIVATION_WORDS]:
+            raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
+                                f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
+                                "rebuild the bitstream")
+        rows = value[Register.LIST] & 0xFF
+        if batch not in BATCHES or rows > MOST_ROWS:
+            raise ProtocolError(f"{name} reports {batch} slots and a list of {rows} rows: use a build with "
+                                f"{', '.join(map(str, BATCHES))} slots and at most {MOST_ROWS} rows")
+        info = cls(
+            rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
+            weight_code=WEIGHT_CODES[code & 1], memory=MEMORIES[code >> 1], credits=credits,
+            port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES],
+            memory_bytes=value[Register.MEMORY_BYTES],
+            vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
+            activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
+            clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows,
+            memory_hz=(value[Register.LIST] >> 8) * 1000)
+        try:
+            check_tiling(info.to_tiling())
+        except ValueError as error:
+            raise ProtocolError(f"{name} reports an array that cannot be: {error}; rebuild the bitstream") from None
+        return info
+
+    def pack(self):
+        """The first 0x2C bytes of the register block of such a device (bytes)."""
+        code = WEIGHT_CODES.index(self.weight_code) | MEMORIES.index(self.memory) << 1
+        words = (MAGIC, version_word(), self.rows | self.columns << 16,
+                 self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
+                 self.memory_bytes, self.vector_words | self.program_words << 16,
+                 self.activation_words | self.ring << 16, self.clock_hz, self.build,
+                 self.top_k | self.memory_hz // 1000 << 8)
+        return b"".join(word.to_bytes(4, "little") for word in words)
+
+    def to_tiling(self):
+        """The entry ``tiling`` of an image's header that this device can run (dict, docs/image-format.md)."""
+        return {"rows": self.rows, "columns": self.columns, "lanes": self.lanes, "port_bytes": self.port_bytes,
+                "strip": self.strip, "weight_code": self.weight_code}

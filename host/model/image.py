@@ -1,0 +1,247 @@
+"""The .sterna file: a packed model tiled for one array, and where its parts lie in the device's memory.
+
+docs/image-format.md is the normative description; sizes and addresses are those of ``sterna.firmware.layout``.
+"""
+
+import json
+import lzma
+import struct
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from crc32c import crc32c
+
+from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
+from sterna.host.model.header import HEADER_BYTES, HeaderError, parse_header
+from sterna.sim.golden import fp24
+from sterna.sim.golden.packed import PackedLayer, PackedModel
+from sterna.sim.golden.trits import pack_matrix, unpack_matrix
+
+MAGIC = b"STERNA\r\n"
+IMAGE_VERSION = 1
+NUMERICS_VERSION = 1  # of the values in an image; numerics version 2 added to the sampling alone
+_HEAD = struct.Struct("<8s4I")
+XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
+MOST_RATIO = 64  # tokenizers compress 3 to 10 times
+
+
+class ImageError(ValueError):
+    """An image that cannot be written, read or used; one line."""
+
+
+def _placed(config, geometry):
+    """MemoryMap; ImageError if the model does not fit the memory."""
+    try:
+        return memory_map(config, geometry)
+    except LayoutError as error:
+        raise ImageError(str(error)) from None
+
+
+def _vector(shape, values, n):
+    out = np.zeros(shape.vector_bytes(n) // 4, "<u4")
+    values = np.atleast_1d(values)
+    out[:len(values)] = fp24.to_bits(values)
+    return out.tobytes()
+
+
+def _gate_order(shape):
+    """Row numbers of the padded gate matrix ([gate half; value half]) in stream order."""
+    first = np.arange(0, shape.inner, shape.strip)
+    return np.concatenate([np.r_[s:min(s + shape.strip, shape.inner), shape.inner + s:shape.inner
+                                 + min(s + shape.strip, shape.inner)] for s in first])
+
+
+def _matrix(shape, name, trits, rows, columns):
+    if name == "gate":
+        half, pad = trits.shape[0] // 2, ((0, shape.inner - trits.shape[0] // 2), (0, 0))
+        trits = np.concatenate([np.pad(trits[:half], pad), np.pad(trits[half:], pad)])[_gate_order(shape)]
+    if trits.shape[1] < columns:  # the padded neurons may need one chunk more
+        trits = np.pad(trits, ((0, 0), (0, columns - trits.shape[1])))
+    data = pack_matrix(trits, shape.rows, shape.columns, shape.weight_code)
+    return data.tobytes().ljust(shape.matrix_bytes(rows, columns), b"\0")
+
+
+def embedding_bytes(packed, shape):
+    """uint8 [V * row_bytes]: the embedding section."""
+    g, head = packed.geometry, shape.vector_bytes(1)
+    out = np.zeros((g.vocab_size, shape.row_bytes), np.uint8)
+    out[:, :4] = fp24.to_bits(packed.embedding_scale).astype("<u4").view(np.uint8).reshape(-1, 4)
+    out[:, head:head + g.hidden_size] = packed.embedding_codes.view(np.uint8)
+    return out.reshape(-1)
+
+
+def stream_parts(packed, shape):
+    """Yields (part, layer, bytes) of the stream in order, one part at a time."""
+    for part, number in shape.order():
+        source = packed if part in ("end", "head") else packed.layers[number]
+        yield part, number, b"".join(
+            _vector(shape, getattr(source, s[1]), s[2]) if s[0] == "vector"
+            else _matrix(shape, s[1], getattr(source, s[1]), *s[2:]) for s in shape.sections(part))
+
+
+def build_image(packed, config, tokenizer_json, name, eos):
+    """bytes of the .sterna file of a model for a configuration. ImageError: it does not fit the memory."""
+    geometry, shape = packed.geometry, layout(config, packed.geometry)
+    _placed(config, geometry)
+    embedding = embedding_bytes(packed, shape).tobytes()
+    pieces, sizes = [], []
+    for part, number, data in stream_parts(packed, shape):
+        pieces.append(data)
+        sizes.append({"part": part, "layer": number, "bytes": len(data)})
+    bodies = {"embedding": [embedding], "stream": pieces,
+              "tokenizer": [lzma.compress(tokenizer_json.encode())]}
+    sections = []
+    for section, parts in bodies.items():
+        crc = 0
+        for part in parts:
+            crc = crc32c(part, crc)
+        sections.append({"name": section, "offset": 0, "bytes": sum(map(len, parts)), "crc32c": crc})
+    sections[1]["layers"] = sizes
+    header = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos,
+              "sections": sections}
+    # Offsets count digits of the header itself: they settle once they are wide enough.
+    base = 0
+    while True:
+        at = base
+        for entry in sections:
+            entry["offset"] = at
+            at = up(at + entry["bytes"], ALIGN)
+        text = json.dumps(header).encode()
+        if up(_HEAD.size + len(text), ALIGN) <= base:
+            break
+        base = up(_HEAD.size + len(text), ALIGN)
+    out = [_HEAD.pack(MAGIC, IMAGE_VERSION, NUMERICS_VERSION, len(text), crc32c(text)), text]
+    at = _HEAD.size + len(text)
+    for entry in sections:
+        out += [bytes(entry["offset"] - at), *bodies[entry["name"]]]
+        at = entry["offset"] + entry["bytes"]
+    return b"".join([*out, bytes(-at % ALIGN)])
+
+
+class Image:
+    """A checked image.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    tiling : dict
+        rows, columns, lanes, port_bytes, strip, weight_code.
+    name : str
+    eos : int
+    data : uint8 array
+        The whole file (memory-mapped by ``load``).
+    """
+
+    def __init__(self, data):
+        self.data = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
+        raw = bytes(self.data[:_HEAD.size])
+        if raw[:8] != MAGIC[:len(raw[:8])] or not raw:
+            raise ImageError("not a Sterna image: make one with sterna convert")
+        if len(raw) < _HEAD.size:
+            raise ImageError("truncated image: download or pack it again")
+        _, version, numerics, length, crc = _HEAD.unpack(raw)
+        if (version, numerics) != (IMAGE_VERSION, NUMERICS_VERSION):
+            raise ImageError(f"image format {version}, numerics {numerics}: this version reads "
+                             f"{IMAGE_VERSION} and {NUMERICS_VERSION}; pack the model again")
+        if _HEAD.size + length > len(self.data):
+            raise ImageError("truncated image: download or pack it again")
+        if length > HEADER_BYTES:
+            raise ImageError(f"damaged section header: it has {length} bytes")
+        text = bytes(self.data[_HEAD.size:_HEAD.size + length])
+        if crc32c(text) != crc:
+            raise ImageError("damaged section header: download or pack the image again")
+        try:
+            header = parse_header(text, _HEAD.size + length, ALIGN)
+        except HeaderError as error:
+            raise ImageError(f"damaged section header: {error}") from None
+        self.geometry, self.tiling, self.sections = header.geometry, header.tiling, header.sections
+        self.name, self.eos = header.name, header.eos
+        self.layout = layout(self.tiling, self.geometry)
+        wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size, "stream": self.layout.stream_bytes}
+        for section, entry in self.sections.items():
+            if entry["bytes"] != wanted.get(section, entry["bytes"]):
+                raise ImageError(f"damaged section header: section {section} has {entry['bytes']} bytes, its "
+                                 f"geometry takes {wanted[section]}")
+            if entry["offset"] + entry["bytes"] > len(self.data):
+                raise ImageError(f"truncated image in section {section}: download or pack it again")
+            if crc32c(self.section(section)) != entry["crc32c"]:
+                raise ImageError(f"damaged section {section}: download or pack the image again")
+
+    @classmethod
+    def load(cls, path):
+        """Image of a file, with every check. ImageError: one line starting with the path."""
+        try:
+            if Path(path).stat().st_size == 0:
+                raise ImageError("not a Sterna image: the file is empty")
+            return cls(np.memmap(path, np.uint8, "r"))
+        except OSError as error:
+            raise ImageError(f"{path}: {error.strerror}") from None
+        except ValueError as error:  # an ImageError, or nothing that can be mapped
+            raise ImageError(f"{path}: {error}") from None
+
+    def section(self, name):
+        """uint8 view of a section's bytes."""
+        entry = self.sections[name]
+        return self.data[entry["offset"]:entry["offset"] + entry["bytes"]]
+
+    @property
+    def tokenizer_json(self):
+        """Text of tokenizer.json; ImageError if it is damaged, or far longer than its compressed form lets expect."""
+        data = self.section("tokenizer").tobytes()
+        limit = (1 << 20) + MOST_RATIO * len(data)
+        try:
+            unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
+            text = unpacker.decompress(data, limit)
+            if not unpacker.eof:
+                raise ImageError("damaged section tokenizer: " + (
+                    "it ends too early" if unpacker.needs_input else f"more than {limit:,} bytes when unpacked"))
+            return text.decode()
+        except (lzma.LZMAError, UnicodeDecodeError):
+            raise ImageError("damaged section tokenizer: download or pack the image again") from None
+
+    def check(self, config):
+        """MemoryMap on a device. ImageError: other tiling, or the memory is too small."""
+        for key, value in self.tiling.items():
+            if getattr(config, key) != value:
+                raise ImageError(f"image for {key} {value} but the device has {getattr(config, key)}: "
+                                 "pack the model for this device")
+        return _placed(config, self.geometry)
+
+    def regions(self, config):
+        """[(byte address, uint8 array)] to load into the device's memory."""
+        where = self.check(config)
+        return [(where.embedding_address, self.section("embedding")), (where.stream_address, self.section("stream"))]
+
+    def unpack(self):
+        """The PackedModel that was packed, exactly."""
+        g, shape = self.geometry, self.layout
+        table = self.section("embedding").reshape(g.vocab_size, shape.row_bytes)
+        head = shape.vector_bytes(1)
+        scale = fp24.from_bits(np.ascontiguousarray(table[:, :4]).view("<u4")[:, 0])
+        codes = np.ascontiguousarray(table[:, head:head + g.hidden_size]).view(np.int8)
+        layers = [{} for _ in range(g.num_hidden_layers)]
+        ends, at, stream = {}, 0, self.section("stream")
+        for part, number in shape.order():
+            target = ends if part in ("end", "head") else layers[number]
+            for kind, name, *size in shape.sections(part):
+                if kind == "vector":
+                    n = g.intermediate_size if name == "w_down" else size[0]
+                    length = shape.vector_bytes(size[0])
+                    values = fp24.from_bits(stream[at:at + 4 * n].copy().view("<u4"))
+                    target[name] = float(values[0]) if name.startswith("ws_") else values
+                else:
+                    length = shape.matrix_bytes(*size)
+                    target[name] = self._trits(name, stream[at:at + length], *size)
+                at += length
+        return PackedModel(geometry=g, embedding_codes=codes, embedding_scale=scale,
+                           layers=tuple(PackedLayer(**values) for values in layers), **ends)
+
+    def _trits(self, name, data, rows, columns):
+        shape, inner = self.layout, self.geometry.intermediate_size
+        trits = unpack_matrix(data, rows, columns, shape.rows, shape.columns, shape.weight_code)
+        if name == "gate":
+            ordered = np.empty_like(trits)
+            ordered[_gate_order(shape)] = trits
+            trits = np.concatenate([ordered[:inner], ordered[shape.inner:shape.inner + inner]])
+        return np.ascontiguousarray(trits[:, :inner]) if name == "down" else trits

@@ -1,0 +1,1 @@
+"""Tokens from anything that runs a model."""

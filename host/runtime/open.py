@@ -1,0 +1,78 @@
+"""What --device can name: the golden model, simulated boards, and devices behind a port."""
+
+from serial.tools import list_ports
+
+from sterna.host.errors import UsageError
+from sterna.host.runtime.sampling import Demands
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
+
+DEFAULT_SIMULATION = "sim"
+
+
+def device_lines():
+    """One line (str) per device, its name first."""
+    lines = ["golden          the golden model in NumPy: bit exact, no cycles"]
+    for config in PRESETS.values():
+        name = "sim" if config.name == DEFAULT_SIMULATION else f"sim:{config.name}"
+        lines.append(f"{name:<15} simulated board: {config.rows} x {config.columns} trits a cycle, "
+                     f"{config.lanes} lanes, {config.memory_bytes >> 10} KiB of memory, "
+                     f"projected at {config.clock_hz / 1e6:g} MHz")
+    lines.append("sim:P,NAME=N    a preset with other parameters, for instance sim:lanes40,batch=4,top_k=40")
+    ports = sorted(list_ports.comports())
+    lines += [f"{port.device:<15} serial port: {port.description}" for port in ports]
+    return lines if ports else [*lines, "(no serial ports; socket://HOST:PORT works too)"]
+
+
+def simulated_config(device):
+    """The Config of a --device value that is a simulated board, None for any other; ConfigError: unknown preset."""
+    kind, colon, name = device.partition(":")
+    return preset(name if colon else DEFAULT_SIMULATION) if kind == "sim" else None
+
+
+def is_hardware(device):
+    """Whether a --device value runs the accelerator, simulated or real, rather than a model in this process."""
+    return device not in ("golden", "float", "torch")
+
+
+def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None,
+                 demands=Demands()):  # noqa: B008 (frozen)
+    """The Runtime of a --device value, with the model loaded.
+
+    Parameters
+    ----------
+    device : str
+        golden, sim, sim:PRESET, sim:PRESET,PARAMETER=NUMBER, or a serial port or URL.
+    model : Model
+    tell : callable(str)
+        Takes lines of information.
+    baud : int
+        Of a serial port.
+    waves : path or None
+        VCD file of a simulation.
+    preload : bool or None
+        A simulation starts with the model in memory; None: if it writes waveforms and its memory can be filled.
+    timing : dict or None
+        Memory timing of a simulation, as ``SimulatedBoard`` takes it.
+    demands : Demands
+        What the build must have; looked at before anything is compiled or sent.
+
+    Raises
+    ------
+    HostError
+        Nothing there, another version, a demand is not met, or the model does not fit.
+    """
+    if device == "golden":
+        demands.check(None)
+        from sterna.host.runtime.runtime import GoldenRuntime
+        return GoldenRuntime(model)
+    if not device:
+        raise UsageError("--device is empty: see `sterna devices` for what it takes")
+    if baud <= 0:
+        raise UsageError(f"--baud {baud}: use the bits per second of the board, for instance 1000000")
+    config = simulated_config(device)
+    # Imported late: a golden run needs neither the link nor the simulator.
+    from sterna.host.runtime.opening import open_port, open_simulation
+    if config:
+        return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing)
+    return open_port(device, baud, model, tell, demands)

@@ -1,0 +1,96 @@
+"""How the next token is picked, and what a command wants from a build before anything is sent to it."""
+
+from dataclasses import dataclass, replace
+
+from sterna.host.device.protocol import MOST_ROWS
+from sterna.host.errors import UsageError
+from sterna.sim.golden import fp24
+from sterna.sim.golden.toplist import p_code_of
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is picked.
+
+    Attributes
+    ----------
+    temperature : float
+        0 takes the best, above 0 samples.
+    seed : int
+        32 bits.
+    top_k : int
+        Only among the best so many; 0: among all, or with ``top_p`` below 1 among those that the device lists.
+    top_p : float
+        Only among the fewest best that have this share of the list's probability; 1.0: off.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @property
+    def inverse_temperature_bits(self):
+        """fp24 bits of 1/temperature (int)."""
+        return int(fp24.to_bits(fp24.round24(1 / self.temperature))) if self.temperature > 0 else 0
+
+    @property
+    def limited(self):
+        """Whether a list of the best rows is needed; the best of all is on top of every list."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+
+    @property
+    def top_bits(self):
+        """Register ``top`` (int): k, and p in units of 2^-16 where it limits."""
+        if not self.limited:
+            return 0
+        return self.top_k | (p_code_of(self.top_p) if self.top_p < 1 else 0) << 16
+
+    def within(self, rows):
+        """The Sampling for a device whose list has ``rows`` rows: top-p alone takes the whole list.
+
+        Raises
+        ------
+        UsageError
+            The list is too short, or there is none.
+        """
+        if not self.limited:
+            return replace(self, top_k=0, top_p=1.0)
+        option = f"--top-k {self.top_k}" if self.top_k else f"--top-p {self.top_p:g}"
+        if not rows:
+            raise UsageError(f"{option}: this build has no list of the best tokens: leave it out, or use a build "
+                             "with one, in simulation for instance --device sim")
+        if self.top_k > rows:
+            raise UsageError(f"{option}: the list of this build has {rows} tokens: use 1 to {rows}"
+                             + (", or a build with a longer one" if rows < MOST_ROWS else ""))
+        return replace(self, top_k=self.top_k or rows)
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a command wants from a build.
+
+    Attributes
+    ----------
+    sampling : Sampling
+    draft : int
+        Tokens to propose behind each one.
+    slots : int
+        Sequences side by side.
+    """
+
+    sampling: Sampling = Sampling()
+    draft: int = 0
+    slots: int = 1
+
+    def check(self, build):
+        """UsageError if a build (Config or DeviceInfo, None for the golden model) lacks something."""
+        self.sampling.within(build.top_k if build else MOST_ROWS)
+        slots = build.batch if build else 1
+        what = "the golden model makes one token at a time" if not build else \
+            "this build has one slot" if slots == 1 else f"this build has {slots} slots"
+        other = ", or a device with slots, in simulation for instance --device sim:sim,batch=4" if slots == 1 else ""
+        if self.draft >= slots and self.draft:
+            raise UsageError(f"--draft {self.draft}: {what}: use 0{f' to {slots - 1}' if slots > 1 else ''}{other}")
+        if self.slots > slots:
+            raise UsageError(f"--batch {self.slots}: {what}: use {f'1 to {slots}' if slots > 1 else 1}{other}")

@@ -1,0 +1,1 @@
+"""From gateware to bitstreams: yosys, nextpnr, packers, and counts of cells."""

@@ -1,0 +1,123 @@
+"""What gateware, interpreter and host agree on (docs/protocol.md): versions, addresses, registers, frames. Plain Python.
+
+Nothing of it stands anywhere else.
+"""
+
+from enum import IntEnum
+
+VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}  # in the order of their bytes in Register.VERSIONS
+MAGIC = 0x4E525453  # "STRN"
+BATCHES = (1, 2, 4, 8)  # slots that builds may have
+MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
+WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")  # bits 16 and 17 of Register.LANES
+
+# Regions of the address space, told apart by the four upper bits; everything below PROGRAM is model memory.
+MEMORY = 0x00000000
+PROGRAM = 0x80000000
+REGISTERS = 0x90000000
+SCALARS = 0xA0000000
+RING = 0xB0000000
+REGION_BIT = 28
+REGISTERS_PER_SLOT, SCALARS_PER_SLOT = 0x100, 0x80  # bytes
+
+
+class Register(IntEnum):
+    """Byte offsets in the register block of a slot."""
+
+    MAGIC = 0x00
+    VERSIONS = 0x04
+    ARRAY = 0x08
+    LANES = 0x0C
+    PORT_BYTES = 0x10
+    MEMORY_BYTES = 0x14
+    VECTOR_WORDS = 0x18
+    ACTIVATION_WORDS = 0x1C
+    CLOCK_HZ = 0x20
+    BUILD = 0x24
+    LIST = 0x28
+    CONTROL = 0x40
+    STATUS = 0x44
+    POSITION = 0x48
+    START = 0x4C
+    LIMIT = 0x50
+    PROMPT_END = 0x54
+    SEED = 0x58
+    FLAGS = 0x5C
+    STOP = 0x60
+    TOP = 0x64
+    DRAFT_END = 0x68
+    SOURCE = 0x6C
+
+
+HELLO_BYTES = 0x2C  # of the block, which tell what the build is
+RUN_OFFSET, RUN_BYTES = 0x40, 0x40  # registers of the run control
+NEVER = 0xFFFFFFFF  # `start` and `stop` registers: no position, no token
+CONTROL_RUN = 1
+CONTROL_RESET = 2
+STATUS_RUNNING = 1
+FLAG_SAMPLE = 1
+FLAG_CHAINED = 2
+FAULTS = {1: "instruction"}
+
+COUNTERS = 0x80  # byte offset of the first one
+COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "runs",
+                 "frames_bad", "frames_lost", "line_errors", "port_full", "port_empty")
+LINK_COUNTERS = ("frames_bad", "frames_lost", "line_errors")  # kept by the link; the others count cycles of an event
+
+
+class Kind(IntEnum):
+    """Frame types of the link."""
+
+    READ = 0x01
+    WRITE = 0x02
+    HASH = 0x04
+    DATA = 0x81
+    ACK = 0x82
+    NAK = 0x83
+    SUM = 0x84
+    TOKEN = 0x90
+
+
+NAK_REASONS = {1: "unknown type or length", 2: "address"}
+MAX_FRAME_BYTES = 240
+MAX_DATA_BYTES = 224
+OVERHEAD_BYTES = 11  # header and checksum
+HASH_UNIT_BYTES = 64  # bytes that a HASH covers for each one of its length
+MAX_HASH_BYTES = HASH_UNIT_BYTES * MAX_DATA_BYTES
+DELIMITER = b"\0"
+
+# The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
+FLASH_OFFSET = 1 << 20
+FLASH_MAGIC = b"STFL"
+FLASH_HEADER_BYTES = 8
+
+
+def version_word():
+    """Value of Register.VERSIONS (int)."""
+    return sum(version << 8 * k for k, version in enumerate(VERSIONS.values()))
+
+
+def counter_offset(name):
+    """Byte offset of a counter by its name."""
+    return COUNTERS + 4 * COUNTER_NAMES.index(name)
+
+
+def register_address(register, slot=0):
+    """Address of a register of a slot by its offset."""
+    return REGISTERS + REGISTERS_PER_SLOT * slot + register
+
+
+def scalar_address(number, slot=0):
+    """Address of a scalar register of a slot."""
+    return SCALARS + SCALARS_PER_SLOT * slot + 4 * number
+
+
+def scalar_writes(values, slot=0):
+    """Generator of (address, bytes) that sets scalar registers of a slot: {number: bits of an fp24 number}."""
+    for number, bits in values.items():
+        yield scalar_address(number, slot), int(bits).to_bytes(4, "little")
+
+
+def ring_address(position, ring, slot=0):
+    """Address of the token of a position in a slot's ring of ``ring`` entries."""
+    return RING + 4 * (slot * ring + position % ring)
