@@ -10,14 +10,13 @@ from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
 from sterna.hw.link.link import Link
-from sterna.hw.memory.ahead import PLACES, Ahead
 from sterna.hw.memory.arbiter import Arbiter
-from sterna.hw.memory.fetch import DirectFetch, Fetch, ShiftQueue
-from sterna.hw.memory.gearbox import Gearbox
+from sterna.hw.memory.fetch import DirectFetch, Fetch
 from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.router import QUEUED_SECTIONS, Router
 from sterna.hw.memory.store import Store
+from sterna.hw.stream import SKID_DEPTH, Gearbox, Queue, SkidBuffer
 from sterna.hw.vector.engine import Trace, VectorEngine
 
 RESET_CYCLES = 32
@@ -114,17 +113,17 @@ class Accelerator(wiring.Component):
 
         words, second = fetch.words, fetch.second if cfg.pairs else None
         if external and registered:
-            m.submodules.ahead = ahead = engines(Ahead(port_bytes=cfg.port_bytes, pairs=cfg.pairs))
-            connect(m, words, ahead.words)
+            m.submodules.ahead = ahead = engines(SkidBuffer(port_bytes=cfg.port_bytes, pairs=cfg.pairs))
+            connect(m, words, ahead.i)
             if cfg.pairs:
-                connect(m, second, ahead.second)
-            words, second = ahead.out, ahead.out_second if cfg.pairs else None
+                connect(m, second, ahead.i_second)
+            words, second = ahead.o, ahead.o_second if cfg.pairs else None
         connect(m, words, router.words)
-        connect(m, router.to_array, gearbox.words)
+        connect(m, router.to_array, gearbox.i)
         if cfg.pairs:
             connect(m, second, router.second)
-            connect(m, router.array_second, gearbox.second)
-        connect(m, gearbox.tiles, array.tiles)
+            connect(m, router.array_second, gearbox.i_second)
+        connect(m, gearbox.o, array.tiles)
         connect(m, router.to_vector, vector.stream)
         connect(m, array.rows, vector.rows)
         connect(m, vector.activation, array.activation)
@@ -197,10 +196,10 @@ class Accelerator(wiring.Component):
         if not registered:
             connect(m, fetch.bursts, memory.fetch_bursts)
             return
-        bursts, taken = fetch.bursts, memory.fetch_bursts
-        queue = ShiftQueue(len(bursts.payload.as_value()), PLACES)
+        queue = Queue(fetch.bursts.payload.shape(), SKID_DEPTH)
         m.submodules.bursts = engines(queue)
-        m.d.comb += queue.between(bursts, taken)
+        connect(m, fetch.bursts, queue.i)
+        connect(m, queue.o, memory.fetch_bursts)
 
 
 def _registered(m, value, name, registered):

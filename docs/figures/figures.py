@@ -9,6 +9,7 @@ and so does a table or picture of which only some steps were run.
 import argparse
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import math
@@ -83,11 +84,16 @@ class Step:
 
     def key(self):
         """Hex digest of everything that the result follows from."""
-        texts = [self.setting, versions(*TOOLS), *map(inspect.getsource, self.code)]
+        texts = [self.setting, *tools(), *map(inspect.getsource, self.code)]
         digest = hashlib.sha256("\0".join(texts).encode())
         for path in (p for source in (*self.sources, *self.inputs) for p in files_of(source)):
             digest.update(f"{path.name}\0".encode() + path.read_bytes())
         return digest.hexdigest()[:16]
+
+
+def tools():
+    """Names and versions of TOOLS, as far as they are installed (list of str)."""
+    return [versions(name) for name in TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
 
 
 def files_of(source):

@@ -70,7 +70,7 @@ UNITS = {
     "sdram": Unit("memory.external:SdramMemory", _whole, "external", option="sdram"),
     "arbiter": Unit("memory.arbiter:Arbiter",
                     lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "external"),
-    "gearbox": Unit("memory.gearbox:Gearbox",
+    "gearbox": Unit("stream:Gearbox",
                     lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
     "link": Unit("link.link:Link", _whole),
     "flash": Unit("link.flash:FlashBoot", lambda c: ((c.clock_hz,), {}), "onchip"),

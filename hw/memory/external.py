@@ -5,13 +5,21 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.hw.crossing import StreamCrossing
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
-from sterna.hw.memory.fetch import ShiftQueue
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.sdram import DATA_BITS, SdramController, SdramPins, request_layout
+from sterna.hw.stream import AsyncQueue, Queue
 
-REQUESTS, RETURNED = 8, 16  # places of the crossings
+REQUESTS, RETURNED = 8, 16  # depths of the crossings
+# Clock domains that a board has at most, and the ways between them; tests compare them with the gateware. The
+# accelerator itself has one domain. Single levels, such as a serial line's input, go through
+# `amaranth.lib.cdc.FFSynchronizer`, and the reset of a domain comes from `amaranth.lib.cdc.ResetSynchronizer`.
+DOMAINS = {"sync": "link, core and memory port", "memory": "controller of an SDRAM with a clock of its own"}
+CROSSINGS = (  # (from, to, name within SdramMemory, what)
+    ("sync", "memory", "requests", "reads and writes of the memory port, in one order"),
+    ("memory", "sync", "returned", "words that were read"),
+    ("memory", "sync", "refreshing", "a level, for the counters"),
+)
 
 
 class Gather(wiring.Component):
@@ -92,16 +100,17 @@ class SdramMemory(wiring.Component):
             self.ready.eq(controller.ready),
         ]
         if own:
-            m.submodules.requests = asks = StreamCrossing(layout, writing="sync", reading="memory", places=REQUESTS)
-            m.submodules.returned = back = StreamCrossing(DATA_BITS * count, writing="memory", reading="sync",
-                                                          places=RETURNED)
+            m.submodules.requests = asks = AsyncQueue(layout, i_domain="sync", o_domain="memory", depth=REQUESTS)
+            m.submodules.returned = back = AsyncQueue(DATA_BITS * count, i_domain="memory", o_domain="sync",
+                                                      depth=RETURNED)
             m.submodules.refreshing = FFSynchronizer(controller.refreshing, port.refreshing)
-            connect(m, request, asks.input)
+            connect(m, request, asks.i)
             # From a place of its own: the pointers of the crossing stay where its memory is.
-            m.submodules.request = place = in_domain(ShiftQueue(layout.size, 1))
-            m.d.comb += place.between(asks.output, controller.requests)
-            connect(m, words, back.input)
-            connect(m, back.output, flipped(port.read_data))
+            m.submodules.request = place = in_domain(Queue(layout, 1))
+            connect(m, asks.o, place.i)
+            connect(m, place.o, controller.requests)
+            connect(m, words, back.i)
+            connect(m, back.o, flipped(port.read_data))
         else:
             connect(m, request, controller.requests)
             connect(m, words, flipped(port.read_data))

@@ -1,56 +1,14 @@
 """The fetch engines: long reads cut into bursts that run ahead into a FIFO, and long reads of on-chip memory."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout
+from sterna.hw.stream import Queue, Second
 
 SHIFTED_FETCHES = 4  # most places for which shifting takes fewer cells than a memory
-
-
-class ShiftQueue(wiring.Component):
-    """A short queue whose words move down to the output when one leaves: smaller than a memory of flip-flops with a
-    read multiplexer. One word in and one out per cycle, with a single place every other cycle; ports as those of
-    `amaranth.lib.fifo.SyncFIFO`.
-    """
-
-    def __init__(self, width, depth):
-        self._width, self._depth = width, depth
-        super().__init__({"w_data": In(width), "w_en": In(1), "w_rdy": Out(1),
-                          "r_data": Out(width), "r_en": In(1), "r_rdy": Out(1)})
-
-    def between(self, source, sink):
-        """The assignments that put the queue between two streams of its width."""
-        return [self.w_data.eq(source.payload), self.w_en.eq(source.valid), source.ready.eq(self.w_rdy),
-                sink.payload.eq(self.r_data), sink.valid.eq(self.r_rdy), self.r_en.eq(sink.ready)]
-
-    def elaborate(self, platform):
-        m = Module()
-        words = [Signal(self._width, name=f"word{k}") for k in range(self._depth)]
-        full = Signal(self._depth)  # bit k: place k holds a word; no gaps
-        leaves = self.r_rdy & self.r_en
-        enters = self.w_rdy & self.w_en
-        m.d.comb += [self.r_data.eq(words[0]), self.r_rdy.eq(full[0]), self.w_rdy.eq(~full[-1])]
-        for k, word in enumerate(words):
-            above = words[k + 1] if k + 1 < self._depth else self.w_data
-            with m.If(leaves | ~full[k]):
-                m.d.sync += word.eq(Mux(full[k + 1] if k + 1 < self._depth else 0, above, self.w_data))
-        with m.If(enters & ~leaves):
-            m.d.sync += full.eq(Cat(1, full[:-1]))
-        with m.Elif(leaves & ~enters):
-            m.d.sync += full.eq(full >> 1)
-        return m
-
-
-class Second(wiring.Signature):
-    """The word behind the one that a stream of words of P bytes offers: a consumer that takes that one may ``take``
-    this one with it, if ``valid``.
-    """
-
-    def __init__(self, port_bytes):
-        super().__init__({"payload": Out(8 * port_bytes), "valid": Out(1), "take": In(1)})
 
 
 class Fetch(wiring.Component):
@@ -107,9 +65,14 @@ class Fetch(wiring.Component):
         # No read is longer than the memory, so the counter needs one bit more than an address.
         words_bits = min(24, self._address_bits + 1)
         held = data.StructLayout({"address": self._address_bits, "words": words_bits})
-        m.submodules.queue = queue = (ShiftQueue(held.size, self._queued) if self._queued <= SHIFTED_FETCHES
-                                      else SyncFIFO(width=held.size, depth=self._queued))
-        waiting, asked = data.View(held, queue.r_data), data.View(held, queue.w_data)
+        if self._queued <= SHIFTED_FETCHES:
+            m.submodules.queue = queue = Queue(held, self._queued)
+            commands, queued = queue.i, queue.o
+        else:
+            m.submodules.queue = queue = SyncFIFO(width=held.size, depth=self._queued)
+            commands, queued = queue.w_stream, queue.r_stream
+        asked = data.View(held, Value.cast(commands.payload))
+        waiting = data.View(held, Value.cast(queued.payload))
         address = Signal(self._address_bits)
         left = Signal(words_bits)
         room = Signal(range(depth + 1), init=depth)  # words not promised to any burst
@@ -117,9 +80,10 @@ class Fetch(wiring.Component):
         taken = self._fifo(m)
         issued = Signal()
         m.d.comb += [
-            asked.address.eq(self.command.payload.address), asked.words.eq(self.command.payload.words),
-            queue.w_en.eq(self.command.valid),
-            self.command.ready.eq(queue.w_rdy),
+            asked.address.eq(self.command.payload.address),
+            asked.words.eq(self.command.payload.words),
+            commands.valid.eq(self.command.valid),
+            self.command.ready.eq(commands.ready),
             length.eq(Mux(left < burst, left, burst)),
             self.bursts.payload.address.eq(address),
             self.bursts.payload.length.eq(length),
@@ -127,14 +91,14 @@ class Fetch(wiring.Component):
             issued.eq(self.bursts.valid & self.bursts.ready),
             self.arriving.ready.eq(1),
             self.full.eq((left != 0) & (room < burst)),
-            self.empty.eq((left == 0) & ~queue.r_rdy),
+            self.empty.eq((left == 0) & ~queued.valid),
             self.idle.eq(self.empty & (room == depth)),
         ]
         m.d.sync += room.eq(room - Mux(issued, length, 0) + taken)
         with m.If(issued):
             m.d.sync += [address.eq(address + length), left.eq(left - length)]
-        m.d.comb += queue.r_en.eq((left == 0) | (issued & (left == length)))
-        with m.If(queue.r_en & queue.r_rdy):
+        m.d.comb += queued.ready.eq((left == 0) | (issued & (left == length)))
+        with m.If(queued.ready & queued.valid):
             m.d.sync += [address.eq(waiting.address), left.eq(waiting.words)]
         return m
 

@@ -4,7 +4,7 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.hw.memory.fetch import Second, ShiftQueue
+from sterna.hw.stream import Queue, Second
 
 QUEUED_SECTIONS = 8
 
@@ -43,22 +43,20 @@ class Router(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = ShiftQueue(1, self._sections)
+        m.submodules.queue = queue = Queue(1, self._sections)
+        connect(m, flipped(self.section), queue.i)
         m.d.comb += [
-            queue.w_data.eq(self.section.payload),
-            queue.w_en.eq(self.section.valid),
-            self.section.ready.eq(queue.w_rdy),
             self.to_array.payload.eq(self.words.payload),
             self.to_vector.payload.eq(self.words.payload),
         ]
         if self._pairs:  # the array takes the second word only with the first one
             connect(m, flipped(self.second), flipped(self.array_second))
-        for_array = queue.r_rdy & queue.r_data
-        for_vector = queue.r_rdy & ~queue.r_data
+        for_array = queue.o.valid & queue.o.payload
+        for_vector = queue.o.valid & ~queue.o.payload
         m.d.comb += [
             self.to_array.valid.eq(for_array & self.words.valid),
             self.to_vector.valid.eq(for_vector & self.words.valid),
             self.words.ready.eq((for_array & self.to_array.ready) | (for_vector & self.to_vector.ready)),
-            queue.r_en.eq((for_array & self.array_done) | (for_vector & self.vector_done)),
+            queue.o.ready.eq((for_array & self.array_done) | (for_vector & self.vector_done)),
         ]
         return m

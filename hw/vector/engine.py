@@ -5,8 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import activation_signature
-from sterna.hw.memory.ahead import PLACES
-from sterna.hw.memory.fetch import ShiftQueue
+from sterna.hw.stream import SKID_DEPTH, Queue
 from sterna.hw.vector.issue import Command, Issue
 from sterna.hw.vector.operands import A, D, Unpacker
 from sterna.hw.vector.slot import Slot
@@ -250,8 +249,9 @@ class VectorEngine(wiring.Component):
             connect(m, packer.words, flipped(self.store))
         else:
             # So that `move`, which everything waits for, does not depend on the memory in the same cycle.
-            m.submodules.places = places = ShiftQueue(8 * self.config.port_bytes, PLACES)
-            m.d.comb += places.between(packer.words, self.store)
+            m.submodules.places = places = Queue(8 * self.config.port_bytes, SKID_DEPTH)
+            connect(m, packer.words, places.i)
+            connect(m, places.o, flipped(self.store))
         m.d.comb += [
             move.eq(~core.mem_valid | packer.ready),
             packer.valid.eq(core.mem_valid), packer.beat.eq(core.beat), packer.last.eq(core.last),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
 from prove import Proof, disproved, planted
+from sterna.hw import stream as streams
 from sterna.hw.memory import arbiter, fetch, router, store
 from tracked import Tracked, claim_fifo
 
@@ -22,7 +23,7 @@ def no_gaps(value):
 
 
 def claim_queue(proof, inside, item, prefix="", name=""):
-    """Invariants of a ShiftQueue that holds the items of `item`."""
+    """Invariants of a Queue that holds the items of `item`."""
     full = inside[f"{prefix}full"]
     depth = len(full)
     words = Cat(*(inside[f"{prefix}word{k}"] for k in range(depth)))
@@ -32,29 +33,29 @@ def claim_queue(proof, inside, item, prefix="", name=""):
                   == item.value)
 
 
-def shift_queue(module, depth):
+def short_queue(module, depth):
     """A word enters whenever there is room and leaves whenever there is one; by induction, so for ever."""
     proof = Proof()
-    dut = module.ShiftQueue(2, depth)
+    dut = module.Queue(2, depth)
     inside = proof.add(dut)
     item = Tracked(proof, "word", 4, 2)
-    item.enter(dut.w_en & dut.w_rdy, dut.w_data)
-    item.leave(dut.r_en & dut.r_rdy, dut.r_data, offered=dut.r_rdy)
-    proof.claim("room", dut.w_rdy == (item.count < depth))
-    proof.claim("offers", dut.r_rdy == (item.count != 0))
+    item.enter(dut.i.valid & dut.i.ready, dut.i.payload)
+    item.leave(dut.o.ready & dut.o.valid, dut.o.payload, offered=dut.o.valid)
+    proof.claim("room", dut.i.ready == (item.count < depth))
+    proof.claim("offers", dut.o.valid == (item.count != 0))
     claim_queue(proof, inside, item)
     proof.check(2, induction=True)
 
 
 @pytest.mark.parametrize("depth", [2, 4, 8])
-def test_shift_queue(depth):
-    shift_queue(fetch, depth)
+def test_short_queue(depth):
+    short_queue(streams, depth)
 
 
-def test_shift_queue_catches_planted_bug():
-    bug = planted("memory.fetch", "with m.If(enters & ~leaves):", "with m.If(enters):")
+def test_short_queue_catches_planted_bug():
+    bug = planted("stream", "with m.If(enters & ~leaves):", "with m.If(enters):")
     with disproved(match="count"):
-        shift_queue(bug, 4)
+        short_queue(bug, 4)
 
 
 def halves(inside, count):
@@ -130,7 +131,7 @@ def test_fetch_credit_catches_planted_bug(old, new, claim, pairs):
 def fetch_order(module, depth, pairs):
     """Bursts cover the words of each command once, from its first to its last; returning words keep their order.
 
-    In pairs the second word is the one behind the first. That commands keep their order is `shift_queue`. By
+    In pairs the second word is the one behind the first. That commands keep their order is `short_queue`. By
     induction.
     """
     proof = Proof()
@@ -138,7 +139,7 @@ def fetch_order(module, depth, pairs):
     dut = module.Fetch(address_bits=4, port_bytes=1, fifo_words=depth, pairs=pairs)
     inside = proof.add(dut)
     burst, issued = dut.bursts.payload, dut.bursts.valid & dut.bursts.ready
-    loads, waiting = inside["queue.r_en"] & inside["queue.r_rdy"], inside["queue.r_data"]
+    loads, waiting = inside["queue.o__ready"] & inside["queue.o__valid"], inside["queue.o__payload"]
     proof.assume(~loads | (waiting[4:] != 0))
     expected, left = Signal(4), Signal(5)
     with m.If(loads):
@@ -199,19 +200,19 @@ def test_fetch_order_catches_planted_bug(old, new, claim, pairs):
         fetch_order(planted("memory.fetch", old, new), 8, pairs)
 
 
-def ahead(module, pairs):
-    """The places behind the FIFO keep the order of the words, and what is offered stays; by induction."""
+def skid_buffer(module, pairs):
+    """Its places keep the order of the words, and what is offered stays; by induction."""
     proof = Proof()
-    dut = module.Ahead(port_bytes=1, pairs=pairs)
+    dut = module.SkidBuffer(port_bytes=1, pairs=pairs)
     inside = proof.add(dut)
     item = Tracked(proof, "word", 4, 8)
-    words, out = dut.words, dut.out
+    words, out = dut.i, dut.o
     if not pairs:
         item.enter(words.valid & words.ready, words.payload)
         item.leave(out.valid & out.ready, out.payload, offered=out.valid)
         claim_queue(proof, inside, item, "queue.")
     else:
-        second, out_second = dut.second, dut.out_second
+        second, out_second = dut.i_second, dut.o_second
         leaves = out.valid & out.ready
         proof.assume(~second.valid | words.valid)
         proof.assume(~out_second.take | (leaves & out_second.valid))
@@ -227,23 +228,23 @@ def ahead(module, pairs):
             claim_queue(proof, inside, SimpleNamespace(
                 count=share, inside=item.inside & (item.ahead[0] ^ first), ahead=item.ahead >> 1, value=item.value,
                 item_bits=8), f"{name}.", f"{name}_")
-    proof.offers_well(out=out)
+    proof.offers_well(o=out)
     proof.check(2, induction=True)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_ahead(pairs):
-    ahead(planted("memory.ahead"), pairs)
+def test_skid_buffer(pairs):
+    skid_buffer(planted("stream"), pairs)
 
 
 @pytest.mark.parametrize("old, new, claim", [
-    ("second.valid & even.w_rdy & odd.w_rdy", "second.valid & odd.w_rdy", "turns|count|right|exists"),
+    ("second.valid & even.i.ready & odd.i.ready", "second.valid & odd.i.ready", "turns|count|right|exists"),
     ("(takes & ~second.take)", "takes", "turns|count"),
     ("Mux(reads, out.ready, out_second.take)", "out.ready", "turns|count|exists"),
 ])
-def test_ahead_catches_planted_bug(old, new, claim):
+def test_skid_buffer_catches_planted_bug(old, new, claim):
     with disproved(match=claim):
-        ahead(planted("memory.ahead", old, new), True)
+        skid_buffer(planted("stream", old, new), True)
 
 
 def direct_fetch(module):
@@ -310,26 +311,26 @@ def gearbox_bytes(module, port, tile):
     proof = Proof()
     dut = module.Gearbox(port_bytes=port, tile_bytes=tile)
     inside = proof.add(dut)
-    proof.offered_well(dut.words)
-    word, gives = dut.words.valid & dut.words.ready, dut.tiles.valid & dut.tiles.ready
+    proof.offered_well(dut.i)
+    word, gives = dut.i.valid & dut.i.ready, dut.o.valid & dut.o.ready
     proof.assume(~dut.drop | gives)
     item = Tracked(proof, "byte", (port + 2 * tile).bit_length() + 1, 8)
     after = item.count - Mux(gives, tile, 0)  # bytes that are left for the next tile
     if tile > port:
-        second = dut.second
-        item.enter(word, Cat(dut.words.payload, second.payload), 2 * port, count=Mux(second.take, 2 * port, port))
+        second = dut.i_second
+        item.enter(word, Cat(dut.i.payload, second.payload), 2 * port, count=Mux(second.take, 2 * port, port))
         proof.implies("second_with_first", second.take, word & second.valid)
         proof.implies("second_for_the_same_tile", second.take, ~dut.drop & (after + port < tile))
         if tile <= 2 * port:
-            proof.implies("keeps_up", proof.past(dut.words.valid & second.valid & ~dut.drop), dut.tiles.valid)
+            proof.implies("keeps_up", proof.past(dut.i.valid & second.valid & ~dut.drop), dut.o.valid)
     else:
-        item.enter(word, dut.words.payload, port)
+        item.enter(word, dut.i.payload, port)
     # With the last tile everything else of the last word leaves too.
-    item.leave(gives, dut.tiles.payload, tile, offered=dut.tiles.valid & ~dut.drop)
+    item.leave(gives, dut.o.payload, tile, offered=dut.o.valid & ~dut.drop)
     with proof.m.If(dut.drop):
         proof.m.d.sync += item.left.eq(item.entered)
     proof.implies("dropping_tile_right", dut.drop & (item.ahead < tile) & item.inside,
-                  dut.tiles.payload.word_select(item.ahead[:max(1, (tile - 1).bit_length())], 8) == item.value)
+                  dut.o.payload.word_select(item.ahead[:max(1, (tile - 1).bit_length())], 8) == item.value)
     proof.implies("takes_only_what_the_tile_needs", word, ~dut.drop & (after < tile))
     held = inside["held"]
     proof.claim("level", item.count == inside["level"])
@@ -337,13 +338,13 @@ def gearbox_bytes(module, port, tile):
     proof.claim("level_in_steps", inside["level"] % gcd(port, tile) == 0)
     proof.implies("kept", item.inside,
                   held.word_select(item.ahead[:(port + tile - 1).bit_length()], 8) == item.value)
-    proof.offers_well(tiles=dut.tiles)
+    proof.offers_well(o=dut.o)
     proof.check(2, induction=True)
 
 
 @pytest.mark.parametrize("port, tile", [(4, 5), (2, 3), (2, 4), (2, 5), (8, 3), (2, 1)])
 def test_gearbox(port, tile):
-    gearbox_bytes(planted("memory.gearbox"), port, tile)
+    gearbox_bytes(planted("stream"), port, tile)
 
 
 @pytest.mark.parametrize("old, new, claim", [
@@ -356,7 +357,7 @@ def test_gearbox(port, tile):
 ])
 def test_gearbox_catches_planted_bug(old, new, claim):
     with disproved(match=claim):
-        gearbox_bytes(planted("memory.gearbox", old, new), 4, 5)
+        gearbox_bytes(planted("stream", old, new), 4, 5)
 
 
 def router_sections(module, sections, pairs):
@@ -370,7 +371,7 @@ def router_sections(module, sections, pairs):
     inside = proof.add(dut)
     proof.offered_well(dut.words, dut.section)
     item = Tracked(proof, "section", sections.bit_length() + 1, 1)
-    kind, present = inside["queue.r_data"], inside["queue.r_rdy"]
+    kind, present = inside["queue.o__payload"], inside["queue.o__valid"]
     proof.assume(~dut.array_done | (present & kind))
     proof.assume(~dut.vector_done | (present & ~kind))
     item.enter(dut.section.valid & dut.section.ready, dut.section.payload)
@@ -401,7 +402,7 @@ def test_router(sections, pairs):
 
 
 @pytest.mark.parametrize("old, new, pairs", [
-    ("for_vector = queue.r_rdy & ~queue.r_data", "for_vector = ~queue.r_data", False),
+    ("for_vector = queue.o.valid & ~queue.o.payload", "for_vector = ~queue.o.payload", False),
     ("self.to_array.valid.eq(for_array & self.words.valid)", "self.to_array.valid.eq(self.words.valid)", True),
     ("connect(m, flipped(self.second), flipped(self.array_second))", "m.d.comb += self.second.take.eq(1)", True),
 ])

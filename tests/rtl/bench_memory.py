@@ -272,11 +272,11 @@ async def gearbox(dut):
     The words come from a list, the second one beside the first where the gearbox has a place for it.
     """
     random, tile = bench.rng("gearbox"), int(os.environ["TILE"])
-    tiles = StreamMonitor(dut, "tiles", None, passive=True)
-    pairs = hasattr(dut, "second__valid")
-    dut.tiles__ready.value = dut.drop.value = dut.words__valid.value = 0
+    tiles = StreamMonitor(dut, "o", None, passive=True)
+    pairs = hasattr(dut, "i_second__valid")
+    dut.o__ready.value = dut.drop.value = dut.i__valid.value = 0
     if pairs:
-        dut.second__valid.value = 0
+        dut.i_second__valid.value = 0
     await bench.start(dut)
     sections, words = [], []
     for _ in range(25):
@@ -292,24 +292,24 @@ async def gearbox(dut):
         while len(tiles.items) - first < count:
             while offered < min(2 if pairs else 1, len(words) - sent) and random.random() >= STALL:
                 offered += 1
-            dut.words__valid.value, dut.words__payload.value = int(offered > 0), words[sent] if offered else 0
+            dut.i__valid.value, dut.i__payload.value = int(offered > 0), words[sent] if offered else 0
             if pairs:
-                dut.second__valid.value = int(offered > 1)
-                dut.second__payload.value = words[sent + 1] if offered > 1 else random.randrange(WORD)
+                dut.i_second__valid.value = int(offered > 1)
+                dut.i_second__payload.value = words[sent + 1] if offered > 1 else random.randrange(WORD)
             # Like the array: the handshake of the last tile and `drop` are one event.
-            dut.tiles__ready.value = ready = int(random.random() >= STALL)
+            dut.o__ready.value = ready = int(random.random() >= STALL)
             dut.drop.value = 0
             await Timer(1, "ns")
             at_last = len(tiles.items) - first == count - 1
-            dut.drop.value = int(at_last and ready and int(dut.tiles__valid.value))
+            dut.drop.value = int(at_last and ready and int(dut.o__valid.value))
             await bench.settled(dut)
-            taken = (offered > 0 and int(dut.words__ready.value)) + (pairs and int(dut.second__take.value))
+            taken = (offered > 0 and int(dut.i__ready.value)) + (pairs and int(dut.i_second__take.value))
             assert taken <= offered
             sent, offered, cycles = sent + taken, offered - taken, cycles + 1
             await bench.cycles(dut)
-        dut.tiles__ready.value = dut.drop.value = dut.words__valid.value = 0
+        dut.o__ready.value = dut.drop.value = dut.i__valid.value = 0
         if pairs:
-            dut.second__valid.value = 0
+            dut.i_second__valid.value = 0
         await bench.settled(dut)
         assert sent <= used, "a word of the next section was taken"
         await bench.cycles(dut)

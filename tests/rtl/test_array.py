@@ -15,7 +15,7 @@ from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.boards import preset
 from sterna.hw.flow.synth import TARGETS
-from sterna.hw.memory.gearbox import Gearbox
+from sterna.hw.stream import Gearbox
 
 CARRY_CELLS = Path(__file__).parent / "carry_cells.v"
 BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, lanes=1, strip=32, port_bytes=8,
@@ -138,8 +138,8 @@ class Fed(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.gearbox, m.submodules.array = self.gearbox, self.array
-        wiring.connect(m, wiring.flipped(self.words), self.gearbox.words)
-        wiring.connect(m, self.gearbox.tiles, self.array.tiles)
+        wiring.connect(m, wiring.flipped(self.words), self.gearbox.i)
+        wiring.connect(m, self.gearbox.o, self.array.tiles)
         for name in ("command", "activation", "rows"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.array, name))
         m.d.comb += self.gearbox.drop.eq(self.array.done)

@@ -9,11 +9,11 @@ import pytest
 from amaranth.hdl import Cat, Const, Fragment, Module, Mux, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from sterna.hw import crossing
+from sterna.hw import stream as streams
 from sterna.hw.accelerator import Accelerator
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
-from sterna.hw.crossing import StreamCrossing
+from sterna.hw.memory import external
 from sterna.hw.soc import Soc
 
 OTHER = {"write": "read", "read": "write"}
@@ -57,10 +57,10 @@ class Crossed(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        part = StreamCrossing(16, writing="write", reading="read", places=8)
+        part = streams.AsyncQueue(16, i_domain="write", o_domain="read", depth=8)
         m.submodules.crossing = Fragment.get(part, UncertainPlatform())
-        connect(m, flipped(self.input), part.input)
-        connect(m, part.output, flipped(self.output))
+        connect(m, flipped(self.input), part.i)
+        connect(m, part.o, flipped(self.output))
         return m
 
 
@@ -87,7 +87,7 @@ def binary_pointers():
 
 @pytest.mark.rtl
 def test_binary_pointers_are_caught(monkeypatch, simulator):
-    monkeypatch.setattr(crossing, "AsyncFIFO", binary_pointers())
+    monkeypatch.setattr(streams, "AsyncFIFO", binary_pointers())
     with pytest.raises(AssertionError, match="valid fell|instead of|items came"):
         bench.run(Crossed(), "bench_crossing", "crossing", simulator)
 
@@ -124,15 +124,15 @@ def test_a_board_has_the_listed_domains_and_crossings(own_clock):
     if not own_clock:
         config = dataclasses.replace(config, memory_hz=config.clock_hz)
     fragment = Fragment.get(Soc(config, 1_000_000), None)
-    assert domains_of(fragment) == (set(crossing.DOMAINS) if own_clock else {"sync"})
+    assert domains_of(fragment) == (set(external.DOMAINS) if own_clock else {"sync"})
     found = [name for name, _ in crossings_of(fragment)]
     # Both ends of a synchroniser of one level are wires: it has registers of one domain only.
-    listed = [name for _, _, name, _ in crossing.CROSSINGS if name != "refreshing"]
+    listed = [name for _, _, name, _ in external.CROSSINGS if name != "refreshing"]
     assert len(found) == (len(listed) if own_clock else 0), found
 
 
-@pytest.mark.parametrize("options, message", [({"places": 6}, "places 6: use a power of two"),
-                                              ({"reading": "write"}, "domain 'write' on both sides")])
+@pytest.mark.parametrize("options, message", [({"depth": 6}, "depth 6: use a power of two"),
+                                              ({"o_domain": "write"}, "domain 'write' on both sides")])
 def test_refused_parameters(options, message):
     with pytest.raises(ValueError, match=message):
-        StreamCrossing(8, **({"writing": "write", "reading": "read"} | options))
+        streams.AsyncQueue(8, **({"i_domain": "write", "o_domain": "read"} | options))

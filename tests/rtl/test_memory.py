@@ -7,11 +7,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.memory.arbiter import Arbiter
 from sterna.hw.memory.fetch import DirectFetch, Fetch
-from sterna.hw.memory.gearbox import Gearbox
 from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import burst_layout, write_layout
 from sterna.hw.memory.router import Router
 from sterna.hw.memory.store import Store
+from sterna.hw.stream import Gearbox
 
 pytestmark = pytest.mark.rtl
 SHAPE = {"address_bits": 12, "port_bytes": 4}
