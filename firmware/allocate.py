@@ -8,9 +8,10 @@ fold can read them at two addresses.
 from dataclasses import dataclass
 
 from sterna.firmware.isa import PARTIAL_SUMS, ROTATE_LSB, bank, to_banks, to_list
+from sterna.sim.golden.errors import SternaError
 
 
-class AllocationError(ValueError):
+class AllocationError(SternaError, ValueError):
     """A model that does not fit the device; one line that names what is too large."""
 
 

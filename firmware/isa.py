@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass, field
 
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.fp24 import PARTIAL_SUMS  # noqa: F401 (what programs and engines take it from)
 
 INSTRUCTION_BITS = 96
@@ -66,7 +67,7 @@ ADDRESS_MASK = FLAG_MOD - 1
 ROTATE_LSB, ROTATE_BITS = 11, 3  # in the C address of a one-element operation
 
 
-class IsaError(ValueError):
+class IsaError(SternaError, ValueError):
     """An instruction that cannot be encoded or decoded; the message names the field and its value."""
 
 

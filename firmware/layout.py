@@ -8,13 +8,14 @@ import math
 from dataclasses import dataclass
 
 from sterna.hw.config import TILING
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.packed import Geometry
 
 ALIGN = 64
 PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
 
 
-class LayoutError(ValueError):
+class LayoutError(SternaError, ValueError):
     """A model that does not fit a memory; one line."""
 
 

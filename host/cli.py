@@ -17,10 +17,9 @@ from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, flash, inspect, upload
 from sterna.host.commands.train import train
 from sterna.host.console import printable
-from sterna.host.errors import HostError
-from sterna.hw.config import ConfigError
+from sterna.host.errors import INTERRUPTED, PIPE_CLOSED
+from sterna.sim.golden.errors import SternaError
 
-INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell calls a program ended by SIGINT, by SIGPIPE
 ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; typer exports only this one of them
 
 app = typer.Typer(
@@ -72,15 +71,10 @@ for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "dev
 
 def describe(error):
     """(message of one line, exit code) of an exception that a command raised."""
-    if isinstance(error, HostError):
+    if isinstance(error, SternaError):
         return str(error), error.exit_code
-    if isinstance(error, ConfigError):
-        return str(error), 2
     if isinstance(error, ClickUsageError):
         return error.format_message(), 2
-    # The other layers of Sterna raise ValueErrors and RuntimeErrors of their own, with messages made for this line.
-    if type(error).__module__.startswith("sterna."):
-        return str(error), 1
     if isinstance(error, MemoryError):
         return "out of memory: use a smaller model", 1
     if isinstance(error, OSError) and error.strerror:

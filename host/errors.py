@@ -1,13 +1,12 @@
-"""Base of every error that the command line shows as one line."""
+"""Errors of the host, and the exit codes of commands."""
+
+from sterna.sim.golden.errors import SternaError
+
+INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell calls a program ended by SIGINT, by SIGPIPE
 
 
-class HostError(Exception):
-    """A failure that the user can act on; the message names the value and the way out.
-
-    The attribute ``exit_code`` is 1, or 2 for a wrong use of a command.
-    """
-
-    exit_code = 1
+class HostError(SternaError):
+    """A failure of a command, a file or a device."""
 
 
 class UsageError(HostError):

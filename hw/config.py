@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
 from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CODES
+from sterna.sim.golden.errors import SternaError
 
 SLOW_HZ = 40_000_000
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
@@ -14,8 +15,10 @@ TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # w
 MOST_TRITS = 1 << 16  # R C of an array that is believed
 
 
-class ConfigError(ValueError):
+class ConfigError(SternaError, ValueError):
     """A configuration that cannot be built; the message names the value and the constraint."""
+
+    exit_code = 2
 
 
 def delivered_bytes(config):

@@ -1,4 +1,4 @@
-"""What gateware, interpreter and host agree on (docs/protocol.md): versions, addresses, registers, frames. Plain Python.
+"""What gateware, interpreter and host agree on (docs/protocol.md): versions, addresses, registers, frames.
 
 Nothing of it stands anywhere else.
 """

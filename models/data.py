@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from sterna.sim.golden.errors import SternaError
+
 END_OF_TEXT = "<|endoftext|>"  # id 0: starts every story and ends it
 
 
-class StoriesError(ValueError):
+class StoriesError(SternaError, ValueError):
     """A text file that cannot be read; one line."""
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from sterna.models import data, layers
 from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.strictjson import read_bytes, short
 
 RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
@@ -29,7 +30,7 @@ LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hi
           "dropout": (0, 0.9), "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
 
 
-class TrainError(ValueError):
+class TrainError(SternaError, ValueError):
     """A training run that cannot start; the message names the value and the way out."""
 
 

@@ -27,7 +27,7 @@ from safetensors import safe_open
 from docs.figures import boards, causes, energy, netlists, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
-from sterna.host.errors import UsageError
+from sterna.host.errors import INTERRUPTED, UsageError
 from sterna.host.files import write_file
 from sterna.host.model.image import build_image
 from sterna.host.model.model import Model
@@ -365,7 +365,7 @@ def main(arguments=None):
         every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
         refill(results, list(known), dict(options.set), options.files or every)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except Exception as error:
         message, code = describe(error)
         print(f"error: {message}", file=sys.stderr)

@@ -19,11 +19,12 @@ from sterna.hw.flow.synth import SynthesisError
 from sterna.sim.board.board import BoardError
 from sterna.sim.board.compile import board_program
 from sterna.sim.board.toolchain import ToolError
+from sterna.sim.golden.errors import SternaError
 
 SAMPLINGS = (Sampling(), Sampling(0.8, 1))
 
 
-class NetlistError(RuntimeError):
+class NetlistError(SternaError, RuntimeError):
     """A netlist generated another token than the golden model."""
 
 

@@ -7,6 +7,7 @@ from sterna.firmware.allocate import place
 from sterna.firmware.assembler import Assembler
 from sterna.firmware.isa import ONE, ROW, STREAM32, ZERO, scalar, to_scalar
 from sterna.firmware.layout import layout
+from sterna.sim.golden.errors import SternaError
 
 INVERSE_TEMPERATURE = 2  # written by the host per run
 CONSTANTS = (PER_H, PER_I, OUTER_EPS, INNER_EPS, FLOOR, THREE_HALVES, HALF, TWO, C127, LARGE, LN2) = range(3, 14)
@@ -16,7 +17,7 @@ ROW_AREG, STREAM_AREG, STATE_IN_AREG, STATE_OUT_AREG = range(4)
 SELECT = 64  # step of the tail's entry numbers
 
 
-class ProgramError(ValueError):
+class ProgramError(SternaError, ValueError):
     """A geometry that does not fit the device; one line that names what is too large."""
 
 

@@ -26,7 +26,7 @@ from sterna.host.commands.options import (
 )
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import progress_bar, show, tell
-from sterna.host.errors import HostError, UsageError
+from sterna.host.errors import INTERRUPTED, HostError, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
@@ -34,7 +34,6 @@ from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import WavesLimit, expectation
 
-INTERRUPTED = 130  # what a shell calls a program ended by Ctrl-C
 SEEDS = 1 << 32
 
 

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from sterna.host.console import progress_bar, tell
-from sterna.host.errors import HostError
+from sterna.host.errors import INTERRUPTED, HostError
 
-INTERRUPTED = 130
 LINE_STEPS = 100
 
 

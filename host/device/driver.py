@@ -212,7 +212,7 @@ class Device(Link):
         are processed, and ``limit`` is raised as tokens are read. Once tokens are sampled, ``limit`` is raised only
         after the device has come to it, so a raise can never overtake the device's own lowering at the stop token.
 
-        Parameters are those of ``sterna.host.device.run.prepare``. Runs of other slots go on meanwhile, unless the chaining
+        Parameters are those of ``device.run.prepare``. Runs of other slots go on meanwhile, unless the chaining
         changes.
 
         Yields

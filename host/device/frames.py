@@ -6,9 +6,10 @@ import crc32c
 from cobs import cobs
 
 from sterna.hw.protocol import DELIMITER, HASH_UNIT_BYTES, MAX_FRAME_BYTES, OVERHEAD_BYTES, Kind
+from sterna.sim.golden.errors import SternaError
 
 
-class FrameError(ValueError):
+class FrameError(SternaError, ValueError):
     """A frame with a broken code, a wrong length or a wrong checksum."""
 
 

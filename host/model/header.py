@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from sterna.hw.config import TILING, check_tiling
 from sterna.sim.golden import strictjson
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.packed import Geometry, PackError
 
 HEADER_BYTES = 1 << 24  # the largest that is read; a layer takes some 300 bytes
 SECTIONS = ("embedding", "stream", "tokenizer")
 
 
-class HeaderError(ValueError):
+class HeaderError(SternaError, ValueError):
     """A header that describes no image; one line without the file's name."""
 
 

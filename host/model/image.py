@@ -15,6 +15,7 @@ from crc32c import crc32c
 from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
 from sterna.host.model.header import HEADER_BYTES, HeaderError, parse_header
 from sterna.sim.golden import fp24
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.packed import PackedLayer, PackedModel
 from sterna.sim.golden.trits import pack_matrix, unpack_matrix
 
@@ -26,7 +27,7 @@ XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
 MOST_RATIO = 64  # tokenizers compress 3 to 10 times
 
 
-class ImageError(ValueError):
+class ImageError(SternaError, ValueError):
     """An image that cannot be written, read or used; one line."""
 
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from sterna.sim.golden import strictjson
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.strictjson import short
 
 MOST_PARTS, MOST_DEPTH = 32, 6  # of a normalizer or pre-tokenizer
@@ -18,7 +19,7 @@ MOST_TEXT = 1024  # characters of a replacement or pattern
 MOST_ID = (1 << 31) - 1
 
 
-class TokenizerFileError(ValueError):
+class TokenizerFileError(SternaError, ValueError):
     """A tokenizer.json that cannot be used; one line without the file's name."""
 
 

@@ -7,12 +7,13 @@ from amaranth.lib.cdc import ResetSynchronizer
 from sterna.hw.boards.board import connect_console
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.soc import Soc
+from sterna.sim.golden.errors import SternaError
 
 VCO_HZ, LEAST_PHASE_HZ = (400e6, 800e6), 10e6  # ECP5 and ECP5-5G Family Data Sheet, sysCLOCK PLL timing
 TOLERANCE = 1e-6
 
 
-class NoPll(ValueError):
+class NoPll(SternaError, ValueError):
     """No setting of the PLL gives the clocks asked for."""
 
 

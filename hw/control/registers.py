@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.firmware import isa
+from sterna.hw import protocol
 from sterna.hw.control.counters import EVENTS
 from sterna.hw.control.run import RunControl, RunSignature
 from sterna.hw.control.slots import SlotControl
 from sterna.hw.link.executor import Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
-from sterna.hw.protocol import (MAGIC, MEMORIES, PROGRAM, REGION_BIT, REGISTERS, RING, RUN_OFFSET, SCALARS, WEIGHT_CODES,
-                                 Register, counter_offset, version_word)
+from sterna.hw.protocol import Register
 
 HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read",
         "ring_ready", "ring_answer")  # members of the run control that are for the host
@@ -19,7 +19,7 @@ HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", 
 
 def _access(region, write):
     """What tells an access of the host: the region's bits of an address behind whether it is a write (int)."""
-    return region >> REGION_BIT << 1 | write
+    return region >> protocol.REGION_BIT << 1 | write
 
 
 class Registers(wiring.Component):
@@ -155,17 +155,17 @@ class Registers(wiring.Component):
                 with m.If(self.request.valid & ~answered):
                     m.d.sync += [failed.eq(0), part.eq(0)]
                     with m.Switch(Cat(is_write, address[28:32])):
-                        with m.Case(_access(PROGRAM, write=True)):
+                        with m.Case(_access(protocol.PROGRAM, write=True)):
                             m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
-                        with m.Case(_access(REGISTERS, write=True)):
+                        with m.Case(_access(protocol.REGISTERS, write=True)):
                             m.d.comb += [run.write.eq(run.ready), finish.eq(run.ready)]
-                        with m.Case(_access(SCALARS, write=True)):
+                        with m.Case(_access(protocol.SCALARS, write=True)):
                             m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(self.scalar_ready)]
-                        with m.Case(_access(RING, write=True)):
+                        with m.Case(_access(protocol.RING, write=True)):
                             with m.If(run.ring_ready):
                                 m.d.comb += [run.ring_write.eq(1), finish.eq(1)]
-                        with m.Case(_access(REGISTERS, write=False)):
-                            of_run = address[6:8] == RUN_OFFSET >> 6
+                        with m.Case(_access(protocol.REGISTERS, write=False)):
+                            of_run = address[6:8] == protocol.RUN_OFFSET >> 6
                             if many:
                                 with m.If(of_run):
                                     m.d.comb += run.read.eq(run.ready)
@@ -177,7 +177,7 @@ class Registers(wiring.Component):
                                     m.d.comb += finish.eq(1)
                                 else:
                                     m.next = "SELECT"
-                        with m.Case(_access(RING, write=False)):
+                        with m.Case(_access(protocol.RING, write=False)):
                             m.d.comb += run.ring_read.eq(run.ring_ready if many else 1)
                             with m.If(run.ring_read):
                                 m.next = "RING"
@@ -232,10 +232,10 @@ class Registers(wiring.Component):
     def _readable(self):
         """Register offset -> value, of those that a run control for B > 1 does not answer for itself."""
         cfg = self._config
-        code = WEIGHT_CODES.index(cfg.weight_code) | MEMORIES.index(cfg.memory) << 1
+        code = protocol.WEIGHT_CODES.index(cfg.weight_code) | protocol.MEMORIES.index(cfg.memory) << 1
         constants = {
-            Register.MAGIC: MAGIC,
-            Register.VERSIONS: version_word(),
+            Register.MAGIC: protocol.MAGIC,
+            Register.VERSIONS: protocol.version_word(),
             Register.ARRAY: cfg.rows | cfg.columns << 16,
             Register.LANES: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
             Register.PORT_BYTES: cfg.port_bytes | cfg.strip << 16,
@@ -251,5 +251,5 @@ class Registers(wiring.Component):
         counted = {"frames_bad": self.frames_bad, "frames_lost": self.frames_lost, "line_errors": self.line_errors}
         if cfg.counters:
             counted |= {name: self.values[k] for k, name in enumerate(EVENTS)}
-        registers |= {counter_offset(name): value for name, value in counted.items()}
+        registers |= {protocol.counter_offset(name): value for name, value in counted.items()}
         return constants | registers

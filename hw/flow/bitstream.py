@@ -178,7 +178,7 @@ class Build:
 
 def _without_collisions(text):
     """RTLIL text in which a memory may return anything for a word that is written in the cycle of its read, as in
-    ``sterna.hw.flow.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two
+    ``flow.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two
     clocks share no cycle and stay as they are.
     """
     def clock(cell):

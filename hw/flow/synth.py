@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sterna.hw.flow.packing import logic_cells
+from sterna.sim.golden.errors import SternaError
 
 
-class SynthesisError(RuntimeError):
+class SynthesisError(SternaError, RuntimeError):
     """A unit cannot be synthesised; the message names the unit or the tool and the way out."""
 
 
@@ -125,7 +126,7 @@ class Cells:
     """Cells of one unit after synthesis, before place and route.
 
     On ECP5 `lut4` leaves out the two LUTs inside each carry cell, which `luts` counts. On iCE40 `logic_cells` is what
-    LUTs, flip-flops and carries take together (`sterna.hw.flow.packing`). `lut6` counts LUTs of AMD parts of any size; two
+    LUTs, flip-flops and carries take together (`packing`). `lut6` counts LUTs of AMD parts of any size; two
     small ones are not put into one here.
     """
 

@@ -23,7 +23,7 @@ class FlashBoot(wiring.Component):
     transport.
 
     The flash holds, from ``offset`` on, a magic, the number of bytes behind it, which only programs read, and frames
-    of docs/protocol.md as a host sends them, up to an empty frame (``sterna.host.device.flash``). Without the magic, as in
+    of docs/protocol.md as a host sends them, up to an empty frame (host/device/flash.py). Without the magic, as in
     an empty flash, the transport has the accelerator after some microseconds, and no byte of the flash has reached
     it. It also has it when 256 bytes hold no delimiter, as where a flash was not written to the end.
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.board.compile import ACCELERATOR, board_program
+from sterna.sim.golden.errors import SternaError
 
 USAGE = 2  # exit status of the harness for wrong options; with any other one the model had run
 
 
-class BoardError(RuntimeError):
+class BoardError(SternaError, RuntimeError):
     """The simulated board stopped; the message is what it said."""
 
 

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sterna.sim.golden.errors import SternaError
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 
@@ -17,7 +19,7 @@ BUILD = ROOT / "build"
 MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
 
 
-class ToolError(RuntimeError):
+class ToolError(SternaError, RuntimeError):
     """A tool is missing or failed; the message names it and the way out."""
 
 

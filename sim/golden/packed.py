@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.golden import strictjson, tensorfile
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.fp24 import round24
 from sterna.sim.golden.strictjson import short
 
@@ -13,7 +14,7 @@ FLOOR = 1e-5  # of mean|W|, in the derivation of the trits
 CONFIG_BYTES, INDEX_BYTES = 1 << 20, 1 << 26  # the largest config.json and index that are read
 
 
-class PackError(ValueError):
+class PackError(SternaError, ValueError):
     """A checkpoint that cannot be packed; the message is one line that names what is wrong."""
 
 

@@ -5,11 +5,13 @@ import math
 import os
 import reprlib
 
+from sterna.sim.golden.errors import SternaError
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
-class JsonError(ValueError):
+class JsonError(SternaError, ValueError):
     """A text that is no valid JSON, or JSON that two readers would understand differently."""
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.golden import strictjson
+from sterna.sim.golden.errors import SternaError
 
 HEADER_BYTES = 100_000_000  # at most; the limit of the format's own library
 
 
-class TensorFileError(ValueError):
+class TensorFileError(SternaError, ValueError):
     """A file that is no safetensors file, or a damaged one; the message does not name it."""
 
 

@@ -5,10 +5,11 @@ from collections import deque
 import numpy as np
 
 from sterna.sim.golden import fp24
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.trits import unpack_matrix
 
 
-class MachineError(RuntimeError):
+class MachineError(SternaError, RuntimeError):
     """A program that the device could not run; the message names the program counter."""
 
 
