@@ -138,7 +138,7 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
     return runner, folder
 
 
-def run(component, module, name, simulator="icarus", sources=(), testcase=None, env=None, seed=None,
+def run(component, module, name, simulator, sources=(), testcase=None, env=None, seed=None,
         platform=None):
     """Runs the cocotb tests of a bench on a component; fails with the simulator's log if one of them fails.
 
@@ -151,7 +151,7 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
     name : str
         Name of the top module; also the beginning of the build folder's name.
     simulator : str
-        "icarus" or "verilator".
+        "icarus" or "verilator"; a test hands on its parameter ``simulator`` (see conftest).
     sources : sequence of path
         Verilog files that are compiled as well.
     testcase : str or None
