@@ -165,7 +165,8 @@ class Accelerator(wiring.Component):
         conditions = ["token", "token_valid", "unwanted", "at_start", "greedy"]
         if cfg.batch > 1:
             conditions += [*isa.WHICH, "chained"]
-            m.d.comb += registers.sequencer_slot.eq(sequencer.slot)
+            m.d.comb += [registers.sequencer_slot.eq(sequencer.slot),
+                         registers.program_ready.eq(sequencer.program_ready)]
         if cfg.top_k:
             m.d.comb += vector.top.eq(registers.tops)
         for name in conditions:

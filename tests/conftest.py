@@ -1,4 +1,4 @@
-"""Shared by all tests: the random seed is printed and every random choice follows from it; what `make test` leaves."""
+"""Shared by all tests: the seed, which is printed and all random choices follow from, and what is of the rest."""
 
 import os
 
@@ -16,7 +16,7 @@ def pytest_report_header(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A test is in `make test` unless it is marked; what runs in Icarus runs in Verilator too, in one case at least."""
+    """A test is in `make test` unless it is marked; what runs in Icarus does so in Verilator too, in one case."""
     for item in items:
         if item.get_closest_marker("icarus"):
             item.add_marker("rest")

@@ -2,8 +2,8 @@
 
 ``make figures``, or ``python -m docs.figures``, runs the steps whose sources have changed since their last
 result, and refills what stands between ``<!-- figure:NAME -->`` and ``<!-- /figure -->`` in README.md and docs/*.md.
-Names of steps are paths: ``--only speed`` runs all steps below ``speed``. What was not run stays on the pages as it is,
-and so does a table or picture of which only some steps were run.
+Names of steps are paths: ``--only speed`` runs all steps below ``speed``. What was not run stays on the pages as it
+is, and so does a table or picture of which only some steps were run.
 """
 
 import argparse
@@ -64,9 +64,9 @@ FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
 PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
-MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.presets": (),
-           "picture.boards.clocks": ("boards.place",), "picture.boards.units": ("boards.units",)}
+MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
+           "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
+           "table.energy.others": ("energy",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 

@@ -32,6 +32,8 @@ class Registers(wiring.Component):
         The arbiter's host side.
     program_write, scalar_write : Out; scalar_ready : In(1)
         A write of a scalar register stays until a cycle with ``scalar_ready``.
+    program_ready : In(1)
+        Only with B > 1: a write of the program is given in a cycle with it.
     values : In(ArrayLayout(32, 10)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
         Counters.
     running .. tops, and with B > 1 active, reads, writes, first, chained, sequencer_slot
@@ -60,7 +62,7 @@ class Registers(wiring.Component):
                                                    "data": Out(32)})),
             "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24),
                                                   "slot": Out(3)})),
-            "scalar_ready": In(1),
+            "scalar_ready": In(1), **({"program_ready": In(1)} if config.batch > 1 else {}),
             "values": In(data.ArrayLayout(32, len(EVENTS))),
             "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
             "busy": Out(1), **self._paced,
@@ -156,7 +158,8 @@ class Registers(wiring.Component):
                     m.d.sync += [failed.eq(0), part.eq(0)]
                     with m.Switch(Cat(is_write, address[28:32])):
                         with m.Case(_access(protocol.PROGRAM, write=True)):
-                            m.d.comb += [self.program_write.valid.eq(1), finish.eq(1)]
+                            goes = self.program_ready if many else 1
+                            m.d.comb += [self.program_write.valid.eq(goes), finish.eq(goes)]
                         with m.Case(_access(protocol.REGISTERS, write=True)):
                             m.d.comb += [run.write.eq(run.ready), finish.eq(run.ready)]
                         with m.Case(_access(protocol.SCALARS, write=True)):

@@ -56,6 +56,9 @@ class Sequencer(wiring.Component):
     -------
     program_write : In({valid, address, lane, data})
         Host writes to the program memory: 32-bit part ``lane`` (0..2) of instruction ``address``.
+    program_ready : Out(1)
+        A write is done without harm: the memory is not read in this cycle. Only with B > 1, where the host may write
+        during a run.
     go : In(1)
         A run may start; sampled while ``running`` is low.
     token : In(register_bits); token_valid : In(1)
@@ -86,7 +89,7 @@ class Sequencer(wiring.Component):
                                                   "data": Out(32)})),
             "go": In(1), "token": In(config.register_bits), "token_valid": In(1),
             "unwanted": In(1), "at_start": In(1), "greedy": In(1),
-            **({"slot": Out(3), **masks, "chained": In(1)} if config.batch > 1 else {}),
+            **({"slot": Out(3), **masks, "chained": In(1), "program_ready": Out(1)} if config.batch > 1 else {}),
             "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
             "vector": Out(stream.Signature(Command)),
             "product": Out(stream.Signature(Product)),
@@ -99,8 +102,8 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        # The program is never written while it runs, so synthesis need not care about a read of the word
-        # being written.
+        # Synthesis need not care about a read of the word being written: with one slot the program is not written
+        # while it runs, and with several the write waits for a cycle without a read.
         words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
@@ -192,6 +195,7 @@ class Sequencer(wiring.Component):
         if cfg.batch == 1:
             m.d.comb += self.vector.payload.slots.eq(~0)
         else:
+            m.d.comb += self.program_ready.eq(~fetch_next)
             passes = Signal()  # a slot loop is not for the present slot
             acts = issue & ~passes
             m.submodules.slots = slots = SlotLoop(cfg.batch)

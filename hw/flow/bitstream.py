@@ -122,7 +122,7 @@ class Build:
         for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf"):
             content = plan.files[name]
             text = content.decode() if isinstance(content, bytes) else content
-            (self.folder / name).write_text(_without_collisions(text))
+            (self.folder / name).write_text(without_collisions(text))
         (self.folder / "ends.v").write_text(CARRY_ENDS)
         script = [f"read_rtlil {{root}}/{TOP}.il", FAMILIES[self.family][0], *[OPEN_ENDS] * self.ecp5,
                   f"write_json -selected {{root}}/{TOP}.json"]
@@ -176,7 +176,7 @@ class Build:
                                 "sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest()}, indent=2))
 
 
-def _without_collisions(text):
+def without_collisions(text):
     """RTLIL text in which a memory may return anything for a word that is written in the cycle of its read, as in
     ``flow.synth``: the option -no-rw-check of yosys reaches only memories that come from Verilog. Ports of two
     clocks share no cycle and stay as they are.

@@ -1,5 +1,6 @@
 """Writes the Verilog of the simulated board in the form that Verilator turns into the fastest program."""
 
+import random
 import re
 
 from amaranth._toolchain.yosys import find_yosys  # what amaranth.back.verilog uses; it offers no choice of passes
@@ -7,6 +8,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import In
 
+from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import harness
 from sterna.sim.board.netlist import board_netlist
 
@@ -22,7 +24,8 @@ def board_verilog(config, device=harness.ACCELERATOR, waves=False, baud=None, fl
 
     Each input goes through a register, so inputs set before a rising edge hold in the cycle after it. Without the
     registers Verilator would evaluate what depends on inputs, nearly everything, once for them and once for the edge.
-    Registers and memories have no initial values but what `forget_values` leaves.
+    Registers and memories have no initial values but what `forget_values` leaves, and memories read as
+    `random_collisions` has it.
 
     Parameters
     ----------
@@ -44,12 +47,64 @@ def board_verilog(config, device=harness.ACCELERATOR, waves=False, baud=None, fl
     if netlist:
         members = {name: member for name, member in board.signature.members.items() if not name.startswith("trace_")}
         return board_netlist(board, netlist, harness.TOP) + _clocked(members, config.own_memory_clock)
-    text = forget_values(rtlil.convert(board, name=harness.TOP, emit_src=False))
-    passes = WAVES_PASSES if waves else FAST_PASSES
+    text = without_collisions(forget_values(rtlil.convert(board, name=harness.TOP, emit_src=False)))
+    text = yosys_verilog(text, WAVES_PASSES if waves else FAST_PASSES)
+    return random_collisions(text) + _clocked(board.signature.members, config.own_memory_clock)
+
+
+def yosys_verilog(text, passes):
+    """Verilog of RTLIL text after passes of yosys (str)."""
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -norename -noattr"]
     # Yosys warns about processes that Verilog cannot express; Amaranth writes none.
-    text = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
-    return text + _clocked(board.signature.members, config.own_memory_clock)
+    return find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+
+
+_COLLISION = re.compile(r"(?m)^( +)(if \(.*\))\n +(_\d+_)((?:\[\d+(?::\d+)?\])?) <= (\d+)'hx+;$")
+NOISE_BITS = 64
+_NOISE = "_noise"  # behind the name of the register of a read port
+
+
+def random_collisions(text, start=None):
+    """Verilog text of yosys in which a word that is written in the cycle of its read is read as random bits.
+
+    Where the gateware tells that it does not care (`sterna.hw.flow.bitstream.without_collisions`), yosys writes bits that
+    are undefined, and a block RAM gives some. A simulator would make them zeros, or the same ones always.
+
+    Parameters
+    ----------
+    text : str
+    start : callable or None
+        Gives the `NOISE_BITS` bits (int) that a read port's random numbers start with; None: no value, so that the
+        simulator draws it.
+
+    The numbers are those of a linear congruential generator, which moves on at a collision only. So the simulation
+    of a board costs no more than a comparison per read, and is the same again with the same seed.
+    """
+    def module(body):
+        ports = {}  # bits of each read port, by its register
+
+        def collision(match):
+            space, condition, register, part, width = match.groups()
+            ports.setdefault(register, 0)
+            noise = f"{register}{_NOISE}"
+            words, rest = divmod(int(width), NOISE_BITS // 2)
+            upper = [f"{noise}[{NOISE_BITS - 1}:{NOISE_BITS // 2}]"] * words
+            upper += [f"{noise}[{NOISE_BITS - 1}:{NOISE_BITS - rest}]"] * bool(rest)
+            # Parts of a wide word differ by constants.
+            bits = ", ".join(f"{word} ^ {size}'h{constants.getrandbits(size):x}" for word, size in zip(
+                upper, [NOISE_BITS // 2] * words + [rest] * bool(rest), strict=True))
+            return (f"{space}{condition} begin\n{space}  {register}{part} <= {{{bits}}};\n"
+                    f"{space}  {noise} <= {noise} * 64'd6364136223846793005 + 64'd1442695040888963407;\n{space}end")
+
+        constants = random.Random(0)
+        body = _COLLISION.sub(collision, body)
+        for register in ports:
+            value = f" = {NOISE_BITS}'h{start():x}" if start else ""
+            body = re.sub(rf"(?m)^(  reg (?:\[\d+:0\] )?{register};)$",
+                          rf"  /*verilator tracing_off*/ reg [{NOISE_BITS - 1}:0] {register}{_NOISE}{value}; "
+                          rf"/*verilator tracing_on*/\n\1", body)
+        return body
+    return "".join(map(module, re.split(r"(?m)^(?=module )", text)))
 
 
 def forget_values(text):

@@ -75,6 +75,12 @@ def sequencer(module, config=CONFIG):
     proof.implies("vector_no_more", proof.past(taken(dut.vector)), ~issue_)
     proof.offers_well(vector=dut.vector, product=dut.product, fetch=dut.fetch, store=dut.store, section=dut.section)
 
+    if many:  # the host may write in any cycle that is offered to it
+        proof.assume(~dut.program_write.valid | dut.program_ready)
+        proof.claim("read_beside_write", ~Cat(*(
+            memory.read.en & memory.write.en & (memory.read.addr == memory.write.addr)
+            for memory in AnyMemory.made)).any())
+
     # One section for each instruction that takes from the stream, announced before the engine has the instruction.
     streams = is_(isa.VOP) & ((field(isa.VOP, "a_kind") == isa.A_STREAM32) | (field(isa.VOP, "a_kind")
                                                                             == isa.A_STREAM8))
@@ -231,6 +237,7 @@ def test_slow_sequencer_catches_planted_bug():
      "section_for_stream|announced"),
     ("done.eq(is_op[isa.VOP] | addresses.ready), ", "", "passed"),
     ("slots.again & slots.repeat", "slots.again", "next_instruction"),
+    ("self.program_ready.eq(~fetch_next)", "self.program_ready.eq(~acts)", "read_beside_write"),
     ("self.vector.payload.prior.eq(slots.chains)", "self.vector.payload.prior.eq(slots.chained)", "slot_of_command"),
 ])
 def test_slots_catch_planted_bug(old, new, claim):

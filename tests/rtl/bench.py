@@ -16,18 +16,24 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
+from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import toolchain
 from sterna.sim.board.compile import locked
+from sterna.sim.board.verilog import NOISE_BITS, random_collisions, yosys_verilog
 
+PASSES = ("proc -nomux -norom", "memory_collect")  # those of amaranth.back.verilog
 BUILD = toolchain.BUILD / "rtl"
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
 def verilog(component, top, platform=None):
-    """Verilog text of an Amaranth component whose ports are its members, random before the reset (str)."""
-    from amaranth.back import verilog as back
-    return random_start(back.convert(component, name=top, platform=platform, strip_internal_attrs=True,
-                                     emit_src=False))
+    """Verilog text of an Amaranth component whose ports are its members, random before the reset and where a memory
+    word is read in the cycle of its write (str).
+    """
+    from amaranth.back import rtlil
+    text = without_collisions(rtlil.convert(component, name=top, platform=platform, emit_src=False))
+    bits = random.Random(f"{SEED}/collisions")
+    return random_start(random_collisions(yosys_verilog(text, PASSES), lambda: bits.getrandbits(NOISE_BITS)))
 
 
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?([^\s\[]+) = .*;$", re.M)

@@ -23,6 +23,8 @@ def quiet_inputs(dut):
                  "best", *(["sequencer_slot"] if CONFIG.batch > 1 else [])):
         getattr(dut, name).value = 0
     dut.scalar_ready.value = 1
+    if CONFIG.batch > 1:
+        dut.program_ready.value = 1
 
 
 async def own_registers(dut, host, random):

@@ -175,6 +175,7 @@ async def faults(dut):
         await write_program(dut, program)
         dut.go.value = 1
         await bench.until(dut, lambda: int(dut.fault.value) == 1, 50, f"the fault of {word:#x}")
+        dut.go.value = 0  # with B = 1 no run is under way while the next program is written
         await bench.cycles(dut, 30)
         await bench.settled(dut)
         assert int(dut.fault.value) == 1 and not int(dut.running.value)

@@ -272,7 +272,7 @@ def quiet_inputs(dut):
     for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault",
                  "best", "sequencer_slot"):
         getattr(dut, name).value = 0
-    dut.scalar_ready.value = 1
+    dut.scalar_ready.value = dut.program_ready.value = 1
 
 
 async def begin(dut, salt):
@@ -406,16 +406,24 @@ async def chained(dut):
 
 @cocotb.test()
 async def scalar_waits(dut):
-    """A write of a scalar register waits until it is taken, and goes to its slot."""
+    """A write of a scalar register waits until it is taken, and goes to its slot; one of the program waits until it
+    may go.
+    """
     random, _, _, script = await begin(dut, "scalar")
-    taken, offered = [], 0
+    taken, offered, programmed, held = [], 0, [], 0
     ready = bench.rng("ready")
 
     async def engine():
-        nonlocal offered
+        nonlocal offered, held
         while True:
             dut.scalar_ready.value = int(ready.random() < 0.3)
+            dut.program_ready.value = goes = int(ready.random() < 0.3)
             await bench.settled(dut)
+            held += int(dut.busy.value) & (1 - goes)
+            if int(dut.program_write__valid.value):
+                assert goes, "a write of the program in a cycle that is not for it"
+                programmed.append(tuple(int(getattr(dut, f"program_write__{name}").value)
+                                        for name in ("address", "lane", "data")))
             offered += int(dut.scalar_write__valid.value)
             if int(dut.scalar_write__valid.value) and int(dut.scalar_ready.value):
                 taken.append(tuple(int(getattr(dut, f"scalar_write__{name}").value)
@@ -429,3 +437,9 @@ async def scalar_waits(dut):
         expected.append(write)
         await script.host.write(0xA0000000 + 128 * write[0] + 4 * write[1], write[2])
     assert taken == expected and offered > len(taken)
+    expected, held = [], 0
+    for _ in range(30):
+        write = random.randrange(CONFIG.program_words), random.randrange(4), random.getrandbits(32)
+        expected.append(write)
+        await script.host.write(0x80000000 + 16 * write[0] + 4 * write[1], write[2])
+    assert programmed == expected and held

@@ -159,7 +159,7 @@ def test_only_reads_with_the_clock_of_the_writes_may_return_anything():
             m.submodules.other = other = AsyncFIFO(width=8, depth=64, r_domain="sync", w_domain="memory")
             m.d.comb += [same.w_en.eq(1), same.r_en.eq(1), other.w_en.eq(1), other.r_en.eq(1)]
             return m
-    text = flow._without_collisions(rtlil.convert(Both(), ports=[]))
+    text = flow.without_collisions(rtlil.convert(Both(), ports=[]))
     masks = {module.split()[1]: re.findall(r"COLLISION_X_MASK 1'(\d)", module)
              for module in re.split(r"(?m)^(?=module )", text) if "memrd" in module}
     assert len(masks) == 2 and all(mask == (["0"] if "other" in name else ["1"])
