@@ -4,7 +4,6 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.firmware import isa
 from sterna.hw.array.array import TernaryArray
 from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
@@ -66,6 +65,7 @@ class Accelerator(wiring.Component):
         shape = {"address_bits": cfg.word_address_bits, "port_bytes": cfg.port_bytes}
         m.submodules.link = link = Link(cfg)
         m.submodules.registers = registers = Registers(cfg)
+        pacing = registers.pacing
         m.submodules.counters = counters = Counters(cfg.counters)
         external = cfg.memory == "external"
         if external:
@@ -75,7 +75,7 @@ class Accelerator(wiring.Component):
 
         # A soft reset lasts until no word is on its way that the fresh fetch engine would mistake for its own.
         resetting = Signal(range(RESET_CYCLES + 1))
-        with m.If(registers.soft_reset):
+        with m.If(pacing.soft_reset):
             m.d.sync += resetting.eq(RESET_CYCLES)
         with m.Elif((resetting != 0) & memory.quiet):
             m.d.sync += resetting.eq(resetting - 1)
@@ -147,37 +147,45 @@ class Accelerator(wiring.Component):
             sequencer.vector_busy.eq(_registered(m, vector.busy, "vector_busy", registered)),
             sequencer.array_busy.eq(_registered(m, array.busy, "array_busy", registered)),
             sequencer.store_idle.eq(_registered(m, store.idle, "store_idle", registered)),
-            vector.seed.eq(registers.seeds),
-            vector.position.eq(registers.positions),
-            registers.best.eq(vector.best),
+            vector.seed.eq(pacing.seeds),
+            vector.position.eq(pacing.positions),
+            pacing.best.eq(vector.best),
             registers.values.eq(counters.values),
             registers.frames_bad.eq(link.frames_bad),
             registers.frames_lost.eq(link.frames_lost),
             registers.line_errors.eq(self.line_errors),
-            registers.sample_done.eq(sequencer.sample_done),
-            sequencer.sample_taken.eq(registers.sample_taken),
-            registers.running.eq(sequencer.running),
-            registers.halted.eq(sequencer.halted),
-            registers.fault.eq(sequencer.fault),
-            sequencer.go.eq(registers.go & ~(held | (resetting != 0) if registered else held)),
+            pacing.sample_done.eq(sequencer.sample_done),
+            sequencer.sample_taken.eq(pacing.sample_taken),
+            pacing.running.eq(sequencer.running),
+            pacing.halted.eq(sequencer.halted),
+            pacing.fault.eq(sequencer.fault),
+            sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
         running = sequencer.running
-        conditions = ["token", "token_valid", "unwanted", "at_start", "greedy"]
+        # The conditions of a run stand when it begins.
+        m.d.comb += [
+            sequencer.token.eq(pacing.token),
+            sequencer.token_valid.eq(pacing.token_valid),
+            sequencer.unwanted.eq(_registered(m, pacing.unwanted, "unwanted", registered)),
+            sequencer.at_start.eq(_registered(m, pacing.at_start, "at_start", registered)),
+            sequencer.greedy.eq(_registered(m, pacing.greedy, "greedy", registered)),
+        ]
         if cfg.batch > 1:
-            conditions += [*isa.WHICH, "chained"]
-            m.d.comb += [registers.sequencer_slot.eq(sequencer.slot),
-                         registers.program_ready.eq(sequencer.program_ready)]
+            m.d.comb += [
+                sequencer.active.eq(pacing.active),
+                sequencer.reads.eq(pacing.reads),
+                sequencer.writes.eq(pacing.writes),
+                sequencer.first.eq(pacing.first),
+                sequencer.chained.eq(pacing.chained),
+                pacing.sequencer_slot.eq(sequencer.slot),
+                registers.program_ready.eq(sequencer.program_ready),
+            ]
         if cfg.top_k:
-            m.d.comb += vector.top.eq(registers.tops)
-        for name in conditions:
-            # Those of a run stand when it begins.
-            stands = name in ("unwanted", "at_start", "greedy")
-            m.d.comb += getattr(sequencer, name).eq(
-                _registered(m, getattr(registers, name), name, registered and stands))
+            m.d.comb += vector.top.eq(pacing.tops)
 
         # The link has stages of its own, so quiet has to last a while before it counts as idle.
         quiet_cycles = Signal(8)
-        active = (running | registers.go | registers.busy | (resetting != 0) | self.rx.valid | self.tx.valid
+        active = (running | pacing.go | registers.busy | (resetting != 0) | self.rx.valid | self.tx.valid
                   | link.request.valid | link.event.valid)
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
         refreshing = self.memory.refreshing if external else 0

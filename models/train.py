@@ -184,8 +184,10 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         stories = data.read_stories(text)
         if len(stories) <= config.holdout_stories:
-            raise TrainError(f"{text} holds {len(stories)} stories and holdout_stories is {config.holdout_stories}: "
-                             "at least one story must be left to train on")
+            count = "1 story" if len(stories) == 1 else f"{len(stories)} stories"
+            raise TrainError(f"{text} holds {count} and holdout_stories is {config.holdout_stories}: "
+                             "at least one story must be left to train on; a line with "
+                             f"{data.END_OF_TEXT} separates stories")
         train, hold = stories[:-config.holdout_stories], stories[-config.holdout_stories:]
         torch.manual_seed(config.seed)
         # A resumed run goes on with its own tokenizer, whatever today's package would make of the text.

@@ -73,7 +73,8 @@ def describe(path):
     weights = sum(rows * columns for part, _ in where.order() for kind, _, *size in where.sections(part)
                   if kind == "matrix" for rows, columns in [size])
     return {
-        "file": str(path), "bytes": len(image.data), "name": image.name, "eos": image.eos,
+        "file": str(path), "bytes": len(image.data), "name": image.name,
+        "eos": image.eos, "ends": image.ends,
         "geometry": dict(vars(image.geometry)), "tiling": image.tiling, "ternary_weights": weights,
         "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
                       "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
@@ -94,9 +95,9 @@ def inspect(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    console = table_console()
+    console, ends = table_console(), ", ".join(map(str, found["ends"]))
     console.print(f"{printable(found['file'])}: {printable(found['name'])}, {found['bytes']:,} bytes, "
-                  f"{found['ternary_weights']:,} ternary weights, end of text {found['eos']}")
+                  f"{found['ternary_weights']:,} ternary weights, end of text {ends}")
     console.print("geometry: " + ", ".join(f"{k} {v}" for k, v in found["geometry"].items()))
     console.print("tiling:   " + ", ".join(f"{k} {v}" for k, v in found["tiling"].items()))
     table = Table("section", "offset", "bytes", "crc32c", "checksum")

@@ -13,7 +13,8 @@ from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.runtime import GoldenRuntime, Sequence
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.sim.golden.packed import Geometry, random_model
 

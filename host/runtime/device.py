@@ -9,6 +9,7 @@ from sterna.firmware.program import build_program
 from sterna.host.console import progress_bar
 from sterna.host.device import protocol
 from sterna.host.device.protocol import Register
+from sterna.host.device.run import stop_tokens
 from sterna.host.device.slots import Slots
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError, HostError
@@ -136,14 +137,14 @@ class DeviceRuntime(Runtime):
 
     def _make(self, token, n, sampling, stop, cancelled):
         self._begin_count()
-        begin, text = self.position, list(self.tokens)
+        begin, text, stops = self.position, list(self.tokens), stop_tokens(stop)
         run = self.device.run([token], n, stop=stop, start_position=begin, reset_state=begin == 0,
                               **self._options(sampling), **self._chain_options(text))
         ended = False
         try:
             with closing(run):
                 for _, token in run:
-                    ended = token == stop
+                    ended = token in stops
                     text.append(self._known(token))
                     yield token
                     if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:

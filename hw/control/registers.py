@@ -4,17 +4,13 @@ from amaranth import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.firmware import isa
 from sterna.hw import protocol
 from sterna.hw.control.counters import EVENTS
-from sterna.hw.control.run import RunControl, RunSignature
+from sterna.hw.control.run import Pacing, RunControl
 from sterna.hw.control.slots import SlotControl
-from sterna.hw.link.executor import Request, Response
+from sterna.hw.link.executor import Event, Request, Response
 from sterna.hw.memory.port import burst_layout, write_layout
 from sterna.hw.protocol import Register
-
-HOST = ("slot", "offset", "value", "write", "read", "ready", "answer", "entry", "ring_write", "ring_read",
-        "ring_ready", "ring_answer")  # members of the run control that are for the host
 
 
 def _access(region, write):
@@ -36,8 +32,8 @@ class Registers(wiring.Component):
         Only with B > 1: a write of the program is given in a cycle with it.
     values : In(ArrayLayout(32, 10)); frames_bad, frames_lost, line_errors : In(frame_counter_bits)
         Counters.
-    running .. tops, and with B > 1 active, reads, writes, first, chained, sequencer_slot
-        Those of `RunSignature` and `SlotControl`.
+    pacing : Out(Pacing)
+        Of the run control.
     busy : Out(1)
         A request is under way, an event waits, or the run control is doing something.
     """
@@ -49,10 +45,6 @@ class Registers(wiring.Component):
             raise ValueError(f"port_bytes {port}: at least 2")
         frames = In(config.frame_counter_bits)
         self._run = RunControl(config) if config.batch == 1 else SlotControl(config)
-        names = [name for name in RunSignature(config).members if name not in HOST]
-        if config.batch > 1:
-            names += [*isa.WHICH, "chained", "sequencer_slot"]
-        self._paced = {name: self._run.signature.members[name] for name in names}
         super().__init__({
             "request": In(stream.Signature(Request)), "response": Out(stream.Signature(Response)),
             "host_bursts": Out(stream.Signature(burst_layout(address))),
@@ -65,7 +57,7 @@ class Registers(wiring.Component):
             "scalar_ready": In(1), **({"program_ready": In(1)} if config.batch > 1 else {}),
             "values": In(data.ArrayLayout(32, len(EVENTS))),
             "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
-            "busy": Out(1), **self._paced,
+            "busy": Out(1), "event": Out(stream.Signature(Event)), "pacing": Out(Pacing(config)),
         })
 
     def elaborate(self, platform):
@@ -73,13 +65,9 @@ class Registers(wiring.Component):
         cfg = self._config
         many = cfg.batch > 1
         m.submodules.run = run = self._run
-        for name in self._paced:
-            if name == "event":
-                connect(m, run.event, flipped(self.event))
-            elif self._paced[name].flow is Out:
-                m.d.comb += getattr(self, name).eq(getattr(run, name))
-            else:
-                m.d.comb += getattr(run, name).eq(getattr(self, name))
+        host = run.host
+        connect(m, run.event, flipped(self.event))
+        connect(m, run.pacing, flipped(self.pacing))
 
         request = self.request.payload
         address = Signal(32)
@@ -87,10 +75,10 @@ class Registers(wiring.Component):
         is_write = Signal()
         m.d.comb += [
             address.eq(request.address), value.eq(request.data), is_write.eq(request.write),
-            run.offset.eq(address[2:8]), run.value.eq(value), run.entry.eq(address[2:]),
+            host.offset.eq(address[2:8]), host.value.eq(value), host.entry.eq(address[2:]),
         ]
         if many:
-            m.d.comb += run.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
+            m.d.comb += host.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
         selected = Signal(32)
         if cfg.slow:
             with m.Switch(address[2:8]):
@@ -161,18 +149,18 @@ class Registers(wiring.Component):
                             goes = self.program_ready if many else 1
                             m.d.comb += [self.program_write.valid.eq(goes), finish.eq(goes)]
                         with m.Case(_access(protocol.REGISTERS, write=True)):
-                            m.d.comb += [run.write.eq(run.ready), finish.eq(run.ready)]
+                            m.d.comb += [host.write.eq(host.ready), finish.eq(host.ready)]
                         with m.Case(_access(protocol.SCALARS, write=True)):
                             m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(self.scalar_ready)]
                         with m.Case(_access(protocol.RING, write=True)):
-                            with m.If(run.ring_ready):
-                                m.d.comb += [run.ring_write.eq(1), finish.eq(1)]
+                            with m.If(host.ring_ready):
+                                m.d.comb += [host.ring_write.eq(1), finish.eq(1)]
                         with m.Case(_access(protocol.REGISTERS, write=False)):
                             of_run = address[6:8] == protocol.RUN_OFFSET >> 6
                             if many:
                                 with m.If(of_run):
-                                    m.d.comb += run.read.eq(run.ready)
-                                    with m.If(run.ready):
+                                    m.d.comb += host.read.eq(host.ready)
+                                    with m.If(host.ready):
                                         m.next = "REGISTER"
                             with m.If(~of_run if many else 1):
                                 if cfg.slow:
@@ -181,8 +169,8 @@ class Registers(wiring.Component):
                                 else:
                                     m.next = "SELECT"
                         with m.Case(_access(protocol.RING, write=False)):
-                            m.d.comb += run.ring_read.eq(run.ring_ready if many else 1)
-                            with m.If(run.ring_read):
+                            m.d.comb += host.ring_read.eq(host.ring_ready if many else 1)
+                            with m.If(host.ring_read):
                                 m.next = "RING"
                         with m.Default():
                             with m.If(~in_memory):
@@ -198,12 +186,12 @@ class Registers(wiring.Component):
                     m.d.comb += finish.eq(1)
                     m.next = "IDLE"
             with m.State("RING"):
-                m.d.sync += answer.eq(run.ring_answer)
+                m.d.sync += answer.eq(host.ring_answer)
                 m.d.comb += finish.eq(1)
                 m.next = "IDLE"
             if many:
                 with m.State("REGISTER"):
-                    m.d.sync += answer.eq(run.answer)
+                    m.d.sync += answer.eq(host.answer)
                     m.d.comb += finish.eq(1)
                     m.next = "IDLE"
             with m.State("WRITE"):

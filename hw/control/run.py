@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from sterna.firmware import isa
 from sterna.hw.link.executor import Event
 from sterna.hw.protocol import NEVER, Register
 
@@ -16,8 +17,8 @@ def ring_bits(config):
     return (config.batch * config.ring - 1).bit_length()
 
 
-class RunSignature(wiring.Signature):
-    """What `RunControl` and `SlotControl` have in common.
+class HostAccess(wiring.Signature):
+    """Registers and token rings as the host's requests reach them.
 
     Members, seen from the run control
     ----------------------------------
@@ -27,7 +28,30 @@ class RunSignature(wiring.Signature):
         What was read, one cycle later; only with B > 1.
     entry : In(ring_bits); ring_write, ring_read : In(1); ring_ready : Out(1); ring_answer : Out(register_bits)
         The same for an entry of the rings.
-    event : Out(stream of Event)
+    """
+
+    def __init__(self, config):
+        super().__init__({
+            "slot": In(3),
+            "offset": In(6),
+            "value": In(32),
+            "write": In(1),
+            "read": In(1),
+            "ready": Out(1),
+            "answer": Out(32),
+            "entry": In(ring_bits(config)),
+            "ring_write": In(1),
+            "ring_read": In(1),
+            "ring_ready": Out(1),
+            "ring_answer": Out(config.register_bits),
+        })
+
+
+class Pacing(wiring.Signature):
+    """What run control, sequencer and samplers tell each other about the token, or the run, under way.
+
+    Members, seen from the run control
+    ----------------------------------
     running, halted, sample_done, fault : In; best : In(ArrayLayout(32, B))
         From the sequencer and the samplers.
     go, sample_taken, soft_reset : Out(1)
@@ -37,19 +61,54 @@ class RunSignature(wiring.Signature):
         Conditions of the sequencer.
     positions : Out(ArrayLayout(32, B)); seeds : Out(ArrayLayout(32, B)); tops : Out(ArrayLayout(TOP_LAYOUT, B))
         For the random numbers and the list of each slot; ``tops`` only if config.top_k.
+    active, reads, writes, first : Out(B); chained : Out(1); sequencer_slot : In(3)
+        Only with B > 1: the slots of the present run, as docs/isa.md has them; ``token`` is that of ``sequencer_slot``,
+        from two cycles after a change on.
     """
 
     def __init__(self, config):
-        number = config.register_bits
         words = data.ArrayLayout(32, config.batch)
+        members = {
+            "running": In(1),
+            "halted": In(1),
+            "sample_done": In(1),
+            "fault": In(8),
+            "best": In(words),
+            "go": Out(1),
+            "sample_taken": Out(1),
+            "soft_reset": Out(1),
+            "token": Out(config.register_bits),
+            "token_valid": Out(1),
+            "unwanted": Out(1),
+            "at_start": Out(1),
+            "greedy": Out(1),
+            "positions": Out(words),
+            "seeds": Out(words),
+        }
+        if config.top_k:
+            members |= {"tops": Out(data.ArrayLayout(TOP_LAYOUT, config.batch))}
+        if config.batch > 1:
+            members |= {name: Out(config.batch) for name in isa.WHICH}
+            members |= {"chained": Out(1), "sequencer_slot": In(3)}
+        super().__init__(members)
+
+
+class RunSignature(wiring.Signature):
+    """What `RunControl` and `SlotControl` have in common.
+
+    Members, seen from the run control
+    ----------------------------------
+    host : Out(HostAccess)
+    pacing : Out(Pacing)
+    event : Out(stream of Event)
+        A token has been made.
+    """
+
+    def __init__(self, config):
         super().__init__({
-            "slot": In(3), "offset": In(6), "value": In(32), "write": In(1), "read": In(1), "ready": Out(1),
-            "answer": Out(32), "entry": In(ring_bits(config)), "ring_write": In(1), "ring_read": In(1),
-            "ring_ready": Out(1), "ring_answer": Out(number), "event": Out(stream.Signature(Event)),
-            "running": In(1), "halted": In(1), "sample_done": In(1), "fault": In(8), "best": In(words),
-            "go": Out(1), "sample_taken": Out(1), "soft_reset": Out(1), "token": Out(number), "token_valid": Out(1),
-            "unwanted": Out(1), "at_start": Out(1), "greedy": Out(1), "positions": Out(words), "seeds": Out(words),
-            **({"tops": Out(data.ArrayLayout(TOP_LAYOUT, config.batch))} if config.top_k else {}),
+            "host": Out(HostAccess(config)),
+            "pacing": Out(Pacing(config)),
+            "event": Out(stream.Signature(Event)),
         })
 
 
@@ -61,7 +120,7 @@ class RunControl(wiring.Component):
 
     Members
     -------
-    Those of `RunSignature`, always ``ready`` for registers.
+    Those of `RunSignature`; ``host`` is always ready for registers.
     ring_answers : In(1)
         A read of the ring was taken in the cycle before.
     enabled, position, start, limit, prompt_end, flags, stop : Out
@@ -78,8 +137,9 @@ class RunControl(wiring.Component):
 
     def readable(self):
         """Register offset -> value. A build without counters keeps to what a host needs."""
+        pacing = self.pacing
         found = {
-            Register.STATUS: Cat(self.running, self.enabled, Const(0, 6), self.fault),
+            Register.STATUS: Cat(pacing.running, self.enabled, Const(0, 6), pacing.fault),
             Register.POSITION: self.position,
         }
         if self._config.counters:
@@ -88,17 +148,18 @@ class RunControl(wiring.Component):
                 Register.START: self.start,
                 Register.LIMIT: self.limit,
                 Register.PROMPT_END: self.prompt_end,
-                Register.SEED: self.seeds[0],
+                Register.SEED: pacing.seeds[0],
                 Register.FLAGS: self.flags,
                 Register.STOP: self.stop,
             }
             if self._config.top_k:
-                found[Register.TOP] = Cat(self.tops[0].k, Const(0, 8), self.tops[0].p)
+                found[Register.TOP] = Cat(pacing.tops[0].k, Const(0, 8), pacing.tops[0].p)
         return found
 
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
+        host, pacing = self.host, self.pacing
         bits = cfg.register_bits
         never = NEVER & ((1 << bits) - 1)
         enabled, position, start, flags = (Signal.like(value) for value in (self.enabled, self.position, self.start,
@@ -113,68 +174,68 @@ class RunControl(wiring.Component):
         following = Signal(bits)
         m.d.sync += following.eq(position + 1)  # nobody looks at it in the cycle behind a change of `position`
         m.d.comb += [
-            self.greedy.eq(~flags[0]),
-            self.at_start.eq(position == start),
-            self.unwanted.eq(following < ~prompt_end_n),
+            pacing.greedy.eq(~flags[0]),
+            pacing.at_start.eq(position == start),
+            pacing.unwanted.eq(following < ~prompt_end_n),
             self.enabled.eq(enabled), self.position.eq(position), self.start.eq(start), self.limit.eq(~limit_n),
             self.prompt_end.eq(~prompt_end_n), self.flags.eq(flags), self.stop.eq(stop),
-            self.positions[0].eq(position), self.seeds[0].eq(seed),
-            self.ready.eq(1),
+            pacing.positions[0].eq(position), pacing.seeds[0].eq(seed),
+            host.ready.eq(1),
         ]
-        with m.If(self.halted):
+        with m.If(pacing.halted):
             m.d.sync += position.eq(following)
 
         # Pacing: whenever the host does not read the ring, its output is the token of the present position.
         moved = Signal()  # a reset or another position: what was decided before is worthless
         m.d.comb += [
-            moved.eq(self.soft_reset | (self.write & (self.offset == Register.POSITION // 4))),
-            self.token.eq(ring_read.data), self.ring_answer.eq(ring_read.data),
-            self.token_valid.eq(~self.ring_answers), ring_read.en.eq(1),
-            ring_read.addr.eq(Mux(self.ring_read, self.entry, position[:len(self.entry)])),
+            moved.eq(pacing.soft_reset | (host.write & (host.offset == Register.POSITION // 4))),
+            pacing.token.eq(ring_read.data), host.ring_answer.eq(ring_read.data),
+            pacing.token_valid.eq(~self.ring_answers), ring_read.en.eq(1),
+            ring_read.addr.eq(Mux(host.ring_read, host.entry, position[:len(host.entry)])),
         ]
         m.d.sync += [
-            self.go.eq(enabled & ~self.running & ~self.halted & (position < self.limit) & (self.fault == 0) & ~moved),
+            pacing.go.eq(enabled & ~pacing.running & ~pacing.halted & (position < self.limit) & (pacing.fault == 0) & ~moved),
         ]
 
         # Recording a sample: event, ring entry, stop token.
-        best = self.best[0][:bits]
+        best = pacing.best[0][:bits]
         if cfg.slow:
             # The sequencer waits until the link has taken the event; that takes every frame, heard or not.
             m.d.comb += [
                 self.event.payload.position.eq(following), self.event.payload.token.eq(best),
-                self.sample_taken.eq(self.event.valid & self.event.ready),
+                pacing.sample_taken.eq(self.event.valid & self.event.ready),
             ]
-            m.d.sync += self.event.valid.eq(self.sample_done & ~self.sample_taken)
+            m.d.sync += self.event.valid.eq(pacing.sample_done & ~pacing.sample_taken)
         else:
             event_waits, event_position, event_token = Signal(), Signal(bits), Signal(bits)
             m.d.comb += [
                 self.event.valid.eq(event_waits),
                 self.event.payload.position.eq(event_position), self.event.payload.token.eq(event_token),
-                self.sample_taken.eq(self.sample_done & ~event_waits),
+                pacing.sample_taken.eq(pacing.sample_done & ~event_waits),
             ]
             with m.If(self.event.ready):
                 m.d.sync += event_waits.eq(0)
-            with m.If(self.sample_taken):
+            with m.If(pacing.sample_taken):
                 m.d.sync += [event_waits.eq(1), event_position.eq(following), event_token.eq(best)]
         if cfg.slow:
-            with m.If(self.sample_taken & (best == stop)):
+            with m.If(pacing.sample_taken & (best == stop)):
                 m.d.sync += limit_n.eq(~following)
         else:
             # In the cycle behind, which is long before the end of the token.
             noted = Signal()
-            m.d.sync += noted.eq(self.sample_taken)
+            m.d.sync += noted.eq(pacing.sample_taken)
             with m.If(noted & (event_token == stop)):
                 m.d.sync += limit_n.eq(~event_position)
         m.d.comb += [
-            ring_write.addr.eq(Mux(self.sample_taken, following[:len(self.entry)], self.entry)),
-            ring_write.data.eq(Mux(self.sample_taken, self.best[0], self.value)),
-            ring_write.en.eq(self.sample_taken | self.ring_write),
-            self.ring_ready.eq(~self.sample_taken),
+            ring_write.addr.eq(Mux(pacing.sample_taken, following[:len(host.entry)], host.entry)),
+            ring_write.data.eq(Mux(pacing.sample_taken, pacing.best[0], host.value)),
+            ring_write.en.eq(pacing.sample_taken | host.ring_write),
+            host.ring_ready.eq(~pacing.sample_taken),
         ]
 
         if cfg.top_k:
             top = Signal(TOP_LAYOUT)
-            m.d.comb += self.tops[0].eq(top)
+            m.d.comb += pacing.tops[0].eq(top)
         plain = {
             Register.START: start,
             Register.LIMIT: limit_n,
@@ -184,17 +245,17 @@ class RunControl(wiring.Component):
             Register.STOP: stop,
         }
         inverted = (Register.LIMIT, Register.PROMPT_END)
-        with m.If(self.write), m.Switch(self.offset):
+        with m.If(host.write), m.Switch(host.offset):
             with m.Case(Register.CONTROL // 4):
-                m.d.sync += enabled.eq(self.value[0])
-                m.d.comb += self.soft_reset.eq(self.value[1])
+                m.d.sync += enabled.eq(host.value[0])
+                m.d.comb += pacing.soft_reset.eq(host.value[1])
             with m.Case(Register.POSITION // 4):
-                with m.If(~self.running):
-                    m.d.sync += position.eq(self.value)
+                with m.If(~pacing.running):
+                    m.d.sync += position.eq(host.value)
             for offset, register in plain.items():
                 with m.Case(offset // 4):
-                    m.d.sync += register.eq(~self.value if offset in inverted else self.value)
+                    m.d.sync += register.eq(~host.value if offset in inverted else host.value)
             if cfg.top_k:
                 with m.Case(Register.TOP // 4):
-                    m.d.sync += [top.k.eq(self.value[:8]), top.p.eq(self.value[16:])]
+                    m.d.sync += [top.k.eq(host.value[:8]), top.p.eq(host.value[16:])]
         return m

@@ -3,9 +3,8 @@
 from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
-from sterna.firmware import isa
 from sterna.hw.control.run import RunSignature, ring_bits
 from sterna.hw.protocol import NEVER, RUN_BYTES, RUN_OFFSET, Register
 
@@ -33,24 +32,18 @@ class SlotControl(wiring.Component):
     Members
     -------
     Those of `RunSignature`, and
-    active, reads, writes, first : Out(B); chained : Out(1)
-        The slots of the present run, as docs/isa.md has them.
-    sequencer_slot : In(3)
-        ``token`` is that of this slot, from two cycles after a change on.
     busy : Out(1)
         Something is being done without the sequencer.
     """
 
     def __init__(self, config):
         self._config = config
-        masks = {name: Out(config.batch) for name in isa.WHICH}
-        super().__init__(wiring.Signature({
-            **RunSignature(config).members, **masks, "chained": Out(1), "sequencer_slot": In(3), "busy": Out(1),
-        }))
+        super().__init__(wiring.Signature({**RunSignature(config).members, "busy": Out(1)}))
 
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
+        host, pacing = self.host, self.pacing
         batch, bits = cfg.batch, cfg.register_bits
         slot_bits = (batch - 1).bit_length()
         never = NEVER & ((1 << bits) - 1)
@@ -76,16 +69,16 @@ class SlotControl(wiring.Component):
         position = Signal(bits)      # of slot k, while the registers are read
         final = k == batch - 1
         m.d.comb += [
-            owner.eq(Mux(self.chained, 0, k)),
+            owner.eq(Mux(pacing.chained, 0, k)),
             here.eq(Mux(scanning, position, at[k])), following.eq(here + 1),
-            self.unwanted.eq(~wanted.any()), self.greedy.eq(~random.any()), self.at_start.eq(self.first[0]),
-            *(self.positions[n].eq(at[n]) for n in range(batch)),
+            pacing.unwanted.eq(~wanted.any()), pacing.greedy.eq(~random.any()), pacing.at_start.eq(pacing.first[0]),
+            *(pacing.positions[n].eq(at[n]) for n in range(batch)),
         ]
         one_hot = Array(Const(1 << n, batch) for n in range(batch))
         m.d.comb += [
-            self.reads.eq(Mux(self.chained, Mux(self.first[0] | ~self.active[0], 0, one_hot[source]),
-                              self.active & ~self.first)),
-            self.writes.eq(Mux(self.chained & in_prompt, one_hot[last], self.active)),
+            pacing.reads.eq(Mux(pacing.chained, Mux(pacing.first[0] | ~pacing.active[0], 0, one_hot[source]),
+                              pacing.active & ~pacing.first)),
+            pacing.writes.eq(Mux(pacing.chained & in_prompt, one_hot[last], pacing.active)),
         ]
 
         # Accesses of the host: when the state machine has no use for the memory, and no run is about to begin.
@@ -93,77 +86,77 @@ class SlotControl(wiring.Component):
         own_read, own_write, own_value = (Signal(slot_bits + 4, name="own_read"),
                                           Signal(slot_bits + 4, name="own_write"), Signal(32))
         kept = Signal(32)  # bits of the value that the register has
-        asked = Cat(self.offset[:4], self.slot[:slot_bits])
-        is_register = self.offset[4:] == 1
+        asked = Cat(host.offset[:4], host.slot[:slot_bits])
+        is_register = host.offset[4:] == 1
         host_write = Signal()
         moves = Signal()  # a position that is in use now must stay
         m.d.comb += [
-            self.ready.eq(~reading & ~writing & ~self.go),
-            host_write.eq(self.write & is_register),
-            moves.eq((self.offset == Register.POSITION // 4) & in_run
-                     & self.active.bit_select(self.slot[:slot_bits], 1)),
+            host.ready.eq(~reading & ~writing & ~pacing.go),
+            host_write.eq(host.write & is_register),
+            moves.eq((host.offset == Register.POSITION // 4) & in_run
+                     & pacing.active.bit_select(host.slot[:slot_bits], 1)),
             file_read.en.eq(1), file_read.addr.eq(Mux(reading, own_read, asked)),
             file_write.en.eq(writing | (host_write & ~moves)),
             file_write.addr.eq(Mux(writing, own_write, asked)), file_write.data.eq(Mux(writing, own_value, kept)),
         ]
-        with m.Switch(self.offset):
+        with m.Switch(host.offset):
             with m.Case(Register.SEED // 4):
-                m.d.comb += kept.eq(self.value)
+                m.d.comb += kept.eq(host.value)
             with m.Case(Register.TOP // 4):
-                m.d.comb += kept.eq(self.value & (0xFFFF00FF if cfg.top_k else 0))
+                m.d.comb += kept.eq(host.value & (0xFFFF00FF if cfg.top_k else 0))
             with m.Default():
-                m.d.comb += kept.eq(self.value[:bits])
-        first_slot = self.slot[:slot_bits] == 0
+                m.d.comb += kept.eq(host.value[:bits])
+        first_slot = host.slot[:slot_bits] == 0
         kept_in_file = (Register.POSITION, Register.START, Register.LIMIT, Register.PROMPT_END, Register.SEED,
                         Register.STOP, Register.TOP)
-        slot_index = self.slot[:slot_bits]
-        with m.If(host_write), m.Switch(self.offset):
+        slot_index = host.slot[:slot_bits]
+        with m.If(host_write), m.Switch(host.offset):
             with m.Case(Register.CONTROL // 4):
-                m.d.sync += enabled.bit_select(slot_index, 1).eq(self.value[0])
-                m.d.comb += self.soft_reset.eq(self.value[1] & first_slot)
+                m.d.sync += enabled.bit_select(slot_index, 1).eq(host.value[0])
+                m.d.comb += pacing.soft_reset.eq(host.value[1] & first_slot)
             with m.Case(Register.FLAGS // 4):
-                m.d.sync += sampling.bit_select(slot_index, 1).eq(self.value[0])
+                m.d.sync += sampling.bit_select(slot_index, 1).eq(host.value[0])
                 with m.If(first_slot):
-                    m.d.sync += chains.eq(self.value[1])
+                    m.d.sync += chains.eq(host.value[1])
             with m.Case(Register.SOURCE // 4):
                 with m.If(first_slot):
-                    m.d.sync += source.eq(self.value)
-        with m.Switch(self.offset):
+                    m.d.sync += source.eq(host.value)
+        with m.Switch(host.offset):
             with m.Case(Register.CONTROL // 4):
-                m.d.comb += self.answer.eq(enabled.bit_select(slot_index, 1))
+                m.d.comb += host.answer.eq(enabled.bit_select(slot_index, 1))
             with m.Case(Register.STATUS // 4):
-                m.d.comb += self.answer.eq(Cat(in_run & self.active.bit_select(slot_index, 1),
-                                               enabled.bit_select(slot_index, 1), Const(0, 6), self.fault))
+                m.d.comb += host.answer.eq(Cat(in_run & pacing.active.bit_select(slot_index, 1),
+                                               enabled.bit_select(slot_index, 1), Const(0, 6), pacing.fault))
             with m.Case(Register.FLAGS // 4):
-                m.d.comb += self.answer.eq(Cat(sampling.bit_select(slot_index, 1), chains & first_slot))
+                m.d.comb += host.answer.eq(Cat(sampling.bit_select(slot_index, 1), chains & first_slot))
             with m.Case(Register.DRAFT_END // 4):
-                m.d.comb += self.answer.eq(Mux(first_slot, file_read.data, 0))
+                m.d.comb += host.answer.eq(Mux(first_slot, file_read.data, 0))
             with m.Case(Register.SOURCE // 4):
-                m.d.comb += self.answer.eq(Mux(first_slot, source, 0))
+                m.d.comb += host.answer.eq(Mux(first_slot, source, 0))
             with m.Case(*(offset // 4 for offset in kept_in_file)):
-                m.d.comb += self.answer.eq(file_read.data)
+                m.d.comb += host.answer.eq(file_read.data)
 
         # The rings: a read that is neither the host's nor a draft's is that of the sequencer's slot.
         reads_draft, records = Signal(), Signal()
         token = Signal(bits)
-        sequencer_slot = self.sequencer_slot[:slot_bits]
+        sequencer_slot = pacing.sequencer_slot[:slot_bits]
         entry_bits = ring_bits(cfg) - slot_bits
         other_read = Signal()
 
         def entry(slot, number):
-            return Cat(number[:entry_bits], Mux(self.chained, 0, slot))
+            return Cat(number[:entry_bits], Mux(pacing.chained, 0, slot))
 
         m.d.comb += [
-            self.ring_ready.eq(~reads_draft & ~records),
+            host.ring_ready.eq(~reads_draft & ~records),
             ring_read.en.eq(1),
             ring_read.addr.eq(Mux(reads_draft, entry(k, following),
-                                  Mux(self.ring_read, self.entry, entry(sequencer_slot, at[sequencer_slot])))),
-            ring_write.en.eq(records | self.ring_write),
-            ring_write.addr.eq(Mux(records, entry(k, following), self.entry)),
-            ring_write.data.eq(Mux(records, token, self.value)),
-            self.ring_answer.eq(ring_read.data), self.token.eq(ring_read.data), self.token_valid.eq(~other_read),
+                                  Mux(host.ring_read, host.entry, entry(sequencer_slot, at[sequencer_slot])))),
+            ring_write.en.eq(records | host.ring_write),
+            ring_write.addr.eq(Mux(records, entry(k, following), host.entry)),
+            ring_write.data.eq(Mux(records, token, host.value)),
+            host.ring_answer.eq(ring_read.data), pacing.token.eq(ring_read.data), pacing.token_valid.eq(~other_read),
         ]
-        m.d.sync += other_read.eq(reads_draft | self.ring_read)
+        m.d.sync += other_read.eq(reads_draft | host.ring_read)
 
         event_waits = Signal()
         m.d.comb += self.event.valid.eq(event_waits)
@@ -181,7 +174,7 @@ class SlotControl(wiring.Component):
         before = Signal()  # the slot before is active
         takes = Signal()   # slot k has a token
         m.d.comb += takes.eq(allowed & enabled.bit_select(owner, 1)
-                             & (~self.chained | (k == 0) | (before & (prompt | drafted) & ~starts)))
+                             & (~pacing.chained | (k == 0) | (before & (prompt | drafted) & ~starts)))
         clear = Signal(slot_bits + 4)
 
         with m.FSM() as fsm:
@@ -192,7 +185,7 @@ class SlotControl(wiring.Component):
                 with m.If(clear.all()):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.sync += [self.chained.eq(chains), k.eq(0), step.eq(0), before.eq(0), ended.eq(0)]
+                m.d.sync += [pacing.chained.eq(chains), k.eq(0), step.eq(0), before.eq(0), ended.eq(0)]
                 m.next = "SCAN"
             with m.State("SCAN"):
                 m.d.sync += step.eq(step + 1)
@@ -202,7 +195,7 @@ class SlotControl(wiring.Component):
                             m.d.comb += own_read.eq(Cat(Const(_word(field), 4), owner))
                 with m.Switch(step):
                     with m.Case(1):
-                        m.d.sync += position.eq(number + Mux(self.chained, k, 0))
+                        m.d.sync += position.eq(number + Mux(pacing.chained, k, 0))
                     with m.Case(2):
                         m.d.sync += allowed.eq(below)
                     with m.Case(3):
@@ -215,39 +208,39 @@ class SlotControl(wiring.Component):
                         with m.Switch(k):
                             for n in range(batch):
                                 with m.Case(n):
-                                    m.d.sync += self.seeds[n].eq(file_read.data)
+                                    m.d.sync += pacing.seeds[n].eq(file_read.data)
                 with m.If(step == len(fields)):
                     with m.Switch(k):
                         for n in range(batch):
                             with m.Case(n):
                                 m.d.sync += [
-                                    at[n].eq(position), self.active[n].eq(takes),
-                                    self.first[n].eq(takes & starts), wanted[n].eq(takes & sampled),
+                                    at[n].eq(position), pacing.active[n].eq(takes),
+                                    pacing.first[n].eq(takes & starts), wanted[n].eq(takes & sampled),
                                     random[n].eq(takes & sampling.bit_select(owner, 1)),
                                 ]
                                 if cfg.top_k:
-                                    m.d.sync += [self.tops[n].k.eq(file_read.data[:8]),
-                                                 self.tops[n].p.eq(file_read.data[16:])]
+                                    m.d.sync += [pacing.tops[n].k.eq(file_read.data[:8]),
+                                                 pacing.tops[n].p.eq(file_read.data[16:])]
                     with m.If(takes):
                         m.d.sync += [last.eq(k), in_prompt.eq(prompt)]
                     m.d.sync += [before.eq(takes), k.eq(k + 1), step.eq(0)]
                     with m.If(final):
                         m.next = "READY"
             with m.State("READY"):
-                with m.If(self.running):
+                with m.If(pacing.running):
                     m.next = "RUN"
                 with m.Elif(host_write):
                     m.next = "BEGIN"
             with m.State("RUN"):
                 m.d.sync += k.eq(0)
-                with m.If(self.halted):
+                with m.If(pacing.halted):
                     m.next = "FINISH"
-                with m.Elif(self.sample_done):
+                with m.Elif(pacing.sample_done):
                     m.next = "RECORD"
-                with m.Elif(~self.running):
+                with m.Elif(~pacing.running):
                     m.next = "BEGIN"
             with m.State("RECORD"):
-                with m.If(~self.sample_done):  # a reset
+                with m.If(~pacing.sample_done):  # a reset
                     m.next = "BEGIN"
                 with m.Elif(~wanted.bit_select(k, 1) | ended):
                     m.d.sync += k.eq(k + 1)
@@ -255,13 +248,13 @@ class SlotControl(wiring.Component):
                         m.next = "TAKEN"
                 with m.Elif(~event_waits):
                     m.d.comb += [reads_draft.eq(1), own_read.eq(Cat(Const(_word(Register.STOP), 4), owner))]
-                    m.d.sync += token.eq(Array(self.best)[k][:bits])
+                    m.d.sync += token.eq(Array(pacing.best)[k][:bits])
                     m.next = "COMPARE"
             with m.State("COMPARE"):
                 m.d.comb += records.eq(1)
                 m.d.sync += [event_waits.eq(1), self.event.payload.slot.eq(owner),
                              self.event.payload.position.eq(following), self.event.payload.token.eq(token)]
-                wrong = self.chained & (k != last) & (ring_read.data != token)
+                wrong = pacing.chained & (k != last) & (ring_read.data != token)
                 with m.If((token == number) | wrong):
                     m.next = "CUT"
                 with m.Else():
@@ -271,7 +264,7 @@ class SlotControl(wiring.Component):
                         m.next = "TAKEN"
             with m.State("CUT"):
                 m.d.comb += [own_write.eq(Cat(Const(_word(Register.LIMIT), 4), owner)), own_value.eq(following)]
-                with m.If(self.chained):
+                with m.If(pacing.chained):
                     m.d.sync += [ended.eq(1), last.eq(k)]
                 m.d.sync += k.eq(k + 1)
                 m.next = "RECORD"
@@ -282,19 +275,19 @@ class SlotControl(wiring.Component):
             with m.State("FINISH"):
                 m.d.comb += [own_write.eq(Cat(Const(_word(Register.POSITION), 4), owner)), own_value.eq(following)]
                 m.d.sync += k.eq(k + 1)
-                with m.If(self.chained):
+                with m.If(pacing.chained):
                     m.d.sync += source.eq(last)
                 with m.If(final):
                     m.next = "BEGIN"
 
-        advances = self.active.bit_select(k, 1) & (~self.chained | (k == last))
+        advances = pacing.active.bit_select(k, 1) & (~pacing.chained | (k == last))
         m.d.comb += [
             scanning.eq(fsm.ongoing("SCAN")),
-            in_run.eq(self.running | fsm.ongoing("FINISH")),
+            in_run.eq(pacing.running | fsm.ongoing("FINISH")),
             reading.eq(fsm.ongoing("BEGIN") | scanning | reads_draft),
             writing.eq(fsm.ongoing("CLEAR") | fsm.ongoing("CUT") | (fsm.ongoing("FINISH") & advances)),
-            self.go.eq(fsm.ongoing("READY") & self.active.any() & (self.fault == 0) & ~self.running),
-            self.sample_taken.eq(fsm.ongoing("TAKEN") & self.sample_done),
-            self.busy.eq(~(fsm.ongoing("READY") | fsm.ongoing("RUN")) | self.go),
+            pacing.go.eq(fsm.ongoing("READY") & pacing.active.any() & (pacing.fault == 0) & ~pacing.running),
+            pacing.sample_taken.eq(fsm.ongoing("TAKEN") & pacing.sample_done),
+            self.busy.eq(~(fsm.ongoing("READY") | fsm.ongoing("RUN")) | pacing.go),
         ]
         return m

@@ -92,6 +92,12 @@ def test_stop_token_ends_the_run(session, golden):
     assert device.read_register(Register.LIMIT) == 1 + at  # lowered by the device
     assert device.status() == (False, False, 0, 1 + at)
     assert session.generate([2], 12, stop=99, **SAMPLED) == tokens
+    # By the host, where the device would have come to rest.
+    assert session.outcome([2], 12, stop=(99, tokens[at]), **SAMPLED) == \
+        session.outcome([2], 12, stop=tokens[at], **SAMPLED)
+    assert session.generate([2], 12, stop=(99, 98, tokens[at]), **SAMPLED) == tokens[:at + 1]
+    assert device.read_register(Register.LIMIT) == 1 + at
+    assert device.status() == (False, False, 0, 1 + at)
 
 
 def test_limit_is_the_credit_of_the_host(session, golden):

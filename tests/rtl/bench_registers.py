@@ -19,8 +19,8 @@ PULSES = {"program_write": ("address", "lane", "data"), "scalar_write": ("slot",
 
 def quiet_inputs(dut):
     """Inputs of the registers that a bench does not use."""
-    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault",
-                 "best", *(["sequencer_slot"] if CONFIG.batch > 1 else [])):
+    pacing = ("running", "halted", "sample_done", "fault", "best", *["sequencer_slot"] * (CONFIG.batch > 1))
+    for name in ("values", "frames_bad", "frames_lost", "line_errors", *(f"pacing__{name}" for name in pacing)):
         getattr(dut, name).value = 0
     dut.scalar_ready.value = 1
     if CONFIG.batch > 1:
@@ -38,28 +38,28 @@ async def own_registers(dut, host, random):
     for offset, value in written.items():
         assert await host.read(REGISTERS + offset) == (value if c.counters or offset == 0x48 else 0), hex(offset)
     for offset, name in ((0x58, "seeds"), (0x48, "positions")):
-        assert int(getattr(dut, name).value) == written[offset]
-    assert not int(dut.greedy.value)
+        assert int(getattr(dut, f"pacing__{name}").value) == written[offset]
+    assert not int(dut.pacing__greedy.value)
     top = random.getrandbits(32)
     await host.write(REGISTERS + 0x64, top)
     assert await host.read(REGISTERS + 0x64) == (top & 0xFFFF00FF if c.top_k else 0)
     if c.top_k:
-        assert int(dut.tops.value) == top & 0xFF | top >> 16 << 8
+        assert int(dut.pacing__tops.value) == top & 0xFF | top >> 16 << 8
     for k in range(2 * NUMBER_BITS):
         start, prompt_end = random.getrandbits(NUMBER_BITS), random.randrange(2, 1 << NUMBER_BITS)
         position = start ^ 1 << k if k < NUMBER_BITS else random.choice([start, prompt_end - 1, prompt_end - 2])
         for offset, value in ((0x4C, start), (0x54, prompt_end), (0x48, position)):
             await host.write(REGISTERS + offset, value)
         await bench.settled(dut)
-        assert int(dut.at_start.value) == (position == start), (start, position)
+        assert int(dut.pacing__at_start.value) == (position == start), (start, position)
         # A position that no limit lets through is none.
-        assert position == (1 << NUMBER_BITS) - 1 or int(dut.unwanted.value) == (position + 1 < prompt_end)
+        assert position == (1 << NUMBER_BITS) - 1 or int(dut.pacing__unwanted.value) == (position + 1 < prompt_end)
         await bench.cycles(dut)
     await host.write(REGISTERS + 0x48, written[0x48])
-    dut.running.value = 1
+    dut.pacing__running.value = 1
     await host.write(REGISTERS + 0x48, 1)
     assert await host.read(REGISTERS + 0x48) == written[0x48], "position must not change while running"
-    dut.running.value = 0
+    dut.pacing__running.value = 0
     await host.write(REGISTERS + 0x48, 0)
 
 
@@ -154,40 +154,40 @@ async def pacing(dut):
         d = dut
         while True:
             await bench.settled(d)
-            go = int(d.go.value)
-            if int(d.soft_reset.value):
+            go = int(d.pacing__go.value)
+            if int(d.pacing__soft_reset.value):
                 resets.append(1)
             await bench.cycles(d)
             if not go:
                 continue
-            d.running.value = 1
+            d.pacing__running.value = 1
             await bench.cycles(d)
             tokens, left = set(), random.randint(1, 12)
             while left > 0 or not tokens:
                 await bench.settled(d)
-                position, left = int(d.positions.value), left - 1
-                if int(d.token_valid.value):
-                    tokens.add(int(d.token.value))
+                position, left = int(d.pacing__positions.value), left - 1
+                if int(d.pacing__token_valid.value):
+                    tokens.add(int(d.pacing__token.value))
                 await bench.cycles(d)
             assert len(tokens) == 1, f"the token of position {position} changes: {tokens}"
             await bench.settled(d)
             processed.append((position, *tokens))
             await bench.cycles(d)
-            if not int(d.unwanted.value):
+            if not int(d.pacing__unwanted.value):
                 best = stop if position == 29 else random.getrandbits(16)
                 sampled[position + 1] = best
-                d.best.value, d.sample_done.value = best, 1
+                d.pacing__best.value, d.pacing__sample_done.value = best, 1
                 while True:
                     await bench.settled(d)
-                    taken = int(d.sample_taken.value)
+                    taken = int(d.pacing__sample_taken.value)
                     await bench.cycles(d)
                     if taken:
                         break
-                d.sample_done.value = 0
+                d.pacing__sample_done.value = 0
             await bench.cycles(d, random.randint(0, 3))
-            d.halted.value = 1
+            d.pacing__halted.value = 1
             await bench.cycles(d)
-            d.halted.value = d.running.value = 0
+            d.pacing__halted.value = d.pacing__running.value = 0
 
     cocotb.start_soon(device())
     first = c.ring - 10  # across the end of the ring
@@ -236,7 +236,7 @@ async def pacing(dut):
     assert await host.read(RING + 4 * (30 % c.ring)) == stop
     assert events.items[-1] == {"slot": 0, "position": 30, "token": stop}
 
-    dut.fault.value = 1
+    dut.pacing__fault.value = 1
     await host.write(REGISTERS + 0x50, 40)
     await rest()
     assert len(processed) == 4, "nothing starts after a fault"
@@ -245,7 +245,7 @@ async def pacing(dut):
     await host.write(REGISTERS + 0x40, 2)
     await rest(10)
     assert len(resets) == 1, "the reset is one pulse"
-    dut.fault.value = 0
+    dut.pacing__fault.value = 0
     await rest()
     assert len(processed) == 4 and await host.read(REGISTERS + 0x44) == 0
     await host.write(RING + 4 * (30 % c.ring), 77)
@@ -271,7 +271,7 @@ async def reset_race(dut):
     async def watch():
         while True:
             await bench.settled(dut)
-            beyond.append(int(dut.go.value) and int(dut.positions.value) >= 50)
+            beyond.append(int(dut.pacing__go.value) and int(dut.pacing__positions.value) >= 50)
             await bench.cycles(dut)
 
     cocotb.start_soon(watch())
@@ -287,15 +287,16 @@ async def reset_race(dut):
         await host.write(REGISTERS + 0x40, 2)
         await bench.cycles(dut, 8)
         await bench.settled(dut)
-        assert not int(dut.go.value), f"a token waits although the run was reset {delay} cycles after its release"
+        assert not int(dut.pacing__go.value), f"a token waits, and the run was reset {delay} cycles behind its release"
         await bench.cycles(dut)
         await host.write(REGISTERS + 0x48, 5)
         await host.write(REGISTERS + 0x40, 1)
-        await bench.until(dut, lambda: int(dut.go.value), 20, "go")
+        await bench.until(dut, lambda: int(dut.pacing__go.value), 20, "go")
         await host.write(REGISTERS + 0x48, 6)
         await bench.cycles(dut, 6)
         await bench.settled(dut)
-        assert int(dut.go.value) and int(dut.token.value) == 106, "the token of the position written last"
+        assert int(dut.pacing__go.value)
+        assert int(dut.pacing__token.value) == 106, "the token of the position written last"
         await bench.cycles(dut)
         await host.write(REGISTERS + 0x48, 50)
         assert not any(beyond), "a token starts at the limit"

@@ -45,7 +45,7 @@ class Device:
         d = self.dut
         while True:
             await bench.settled(d)
-            self.pulse = bool(int(d.soft_reset.value))
+            self.pulse = bool(int(d.pacing__soft_reset.value))
             request = unpack(Request, int(d.request__payload.value))
             if int(d.request__valid.value) and int(d.request__ready.value) and request["write"]:
                 if request["address"] >= REGISTERS and not 0xA0000000 <= request["address"] < RING:
@@ -68,24 +68,25 @@ class Device:
         """The run that the device begins is that of the model."""
         d = self.dut
         assert run is not None, "a run begins without a token"
-        given = {name: int(getattr(d, name).value) for name in ("active", "reads", "writes", "first", "chained")}
+        names = ("active", "reads", "writes", "first", "chained")
+        given = {name: int(getattr(d, f"pacing__{name}").value) for name in names}
         assert given == {name: getattr(run, name) for name in given}, (given, run)
-        conditions = [int(getattr(d, name).value) for name in ("unwanted", "greedy", "at_start")]
+        conditions = [int(getattr(d, f"pacing__{name}").value) for name in ("unwanted", "greedy", "at_start")]
         assert conditions == [not run.wanted, run.greedy, run.first & 1], (conditions, run)
         for k in run.slots:
-            assert int(d.positions.value) >> 32 * k & NEVER == run.at[k], (k, run)
-            assert int(d.seeds.value) >> 32 * k & NEVER == run.seeds[k], (k, run)
+            assert int(d.pacing__positions.value) >> 32 * k & NEVER == run.at[k], (k, run)
+            assert int(d.pacing__seeds.value) >> 32 * k & NEVER == run.seeds[k], (k, run)
             if CONFIG.top_k:
                 top = run.tops[k]
-                assert int(d.tops.value) >> 24 * k & 0xFFFFFF == top & 0xFF | top >> 16 << 8, (k, run)
+                assert int(d.pacing__tops.value) >> 24 * k & 0xFFFFFF == top & 0xFF | top >> 16 << 8, (k, run)
 
     async def _run(self):
         d, waited, hold = self.dut, 0, 0
         while True:
             await bench.settled(d)
             hold = RESETTING if self.pulse else max(0, hold - 1)
-            if not int(d.go.value) or hold:  # as behind a reset in the accelerator
-                waited = waited + 1 if self.model.begin() and not hold and not int(d.fault.value) else 0
+            if not int(d.pacing__go.value) or hold:  # as behind a reset in the accelerator
+                waited = waited + 1 if self.model.begin() and not hold and not int(d.pacing__fault.value) else 0
                 assert waited < SLACK, "a run does not begin"
                 await bench.cycles(d)
                 continue
@@ -93,10 +94,10 @@ class Device:
             run = self.model.begin()
             self.check(run)
             await bench.cycles(d)
-            d.running.value = 1
+            d.pacing__running.value = 1
             self.running, self.model.held = True, run.active
             whole = await self._token(run)
-            d.running.value = d.halted.value = d.sample_done.value = 0
+            d.pacing__running.value = d.pacing__halted.value = d.pacing__sample_done.value = 0
             self.running = self.sampling = False
             if whole:
                 self.model.finish(run)
@@ -127,22 +128,22 @@ class Device:
             if not await self._cycle():
                 return False
         for k in self.random.sample(range(B), B):
-            d.sequencer_slot.value = k
+            d.pacing__sequencer_slot.value = k
             if not await self._cycle():
                 return False
             while True:
                 await bench.settled(d)
-                here = int(d.token_valid.value)
+                here = int(d.pacing__token_valid.value)
                 if here and k in run.at:
                     expected = self.model.entry(0 if run.chained else k, run.at[k])
-                    assert expected in (None, int(d.token.value)), (k, run)
+                    assert expected in (None, int(d.pacing__token.value)), (k, run)
                 if not await self._rest():
                     return False
                 if here:
                     break
         if self.fails:
             self.fails = False
-            d.fault.value = 1
+            d.pacing__fault.value = 1
             return False
         if run.wanted:
             while self.writing:
@@ -157,34 +158,34 @@ class Device:
         self._same(run)
         if not await self._rest():
             return False
-        d.halted.value = 1
+        d.pacing__halted.value = 1
         await bench.cycles(d)
         return True
 
     def _same(self, run):
-        assert int(self.dut.active.value) == run.active and int(self.dut.first.value) == run.first
-        assert int(self.dut.reads.value) == run.reads
+        assert int(self.dut.pacing__active.value) == run.active and int(self.dut.pacing__first.value) == run.first
+        assert int(self.dut.pacing__reads.value) == run.reads
 
     async def _sample(self, run):
         d, best = self.dut, self.best(run)
-        d.best.value = sum(best.get(k, self.random.getrandbits(32)) << 32 * k for k in range(B))
-        d.sample_done.value = 1
+        d.pacing__best.value = sum(best.get(k, self.random.getrandbits(32)) << 32 * k for k in range(B))
+        d.pacing__sample_done.value = 1
         self.sampling = True
         records = self.model.records(run, best)
         count = len(self.expected)
         while True:
             await bench.settled(d)
-            taken = int(d.sample_taken.value)
+            taken = int(d.pacing__sample_taken.value)
             if not await self._rest():
                 # Whole records of some slots are left. They become events, so those tell which.
-                d.sample_done.value = d.running.value = 0
+                d.pacing__sample_done.value = d.pacing__running.value = 0
                 await bench.cycles(d, 200)
                 done = records[:len(self.events.items) - count]
                 self._record(run, done)
                 return False
             if taken:
                 break
-        d.sample_done.value = 0
+        d.pacing__sample_done.value = 0
         self._record(run, records)
         self.sampling = False
         return True
@@ -263,14 +264,14 @@ class Script:
     async def reset(self):
         """A soft reset, which also ends a fault."""
         await self.set(0, CONTROL, self.model.registers[0][CONTROL] | 2)
-        self.dut.fault.value = 0
+        self.dut.pacing__fault.value = 0
         await bench.cycles(self.dut, 4)
 
 
 def quiet_inputs(dut):
     """Inputs of the registers that this bench does not use, or not yet."""
-    for name in ("values", "frames_bad", "frames_lost", "line_errors", "running", "halted", "sample_done", "fault",
-                 "best", "sequencer_slot"):
+    pacing = ("running", "halted", "sample_done", "fault", "best", "sequencer_slot")
+    for name in ("values", "frames_bad", "frames_lost", "line_errors", *(f"pacing__{name}" for name in pacing)):
         getattr(dut, name).value = 0
     dut.scalar_ready.value = dut.program_ready.value = 1
 
@@ -343,7 +344,7 @@ async def independent(dut):
                 await bench.cycles(dut)
                 if not device.fails:
                     break
-            assert not int(dut.running.value) or device.fails
+            assert not int(dut.pacing__running.value) or device.fails
             device.fails = False
             await script.reset()
         elif pick < 0.8:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from small_model import DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
 from sterna.host.model.model import Model
-from sterna.host.runtime.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import Sampling
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,10 @@ def test_stop_token(n, tokens_per_call):
     fake, device = connect(FakeDevice(tokens_per_call=tokens_per_call))
     check(list(device.run(PROMPT, n, stop=stop)), 3, tokens[:end + 1])
     assert fake.max_position == 3 + end  # the device ended the run itself and was not pushed on
+    # A stop token that only the host knows leaves the device in the same place.
+    fake, device = connect(FakeDevice(tokens_per_call=tokens_per_call))
+    check(list(device.run(PROMPT, n, stop=(1024, stop))), 3, tokens[:end + 1])
+    assert fake.max_position == 3 + end and fake.block[Register.STOP] == 1024
 
 
 def test_sequence_goes_on():

@@ -329,6 +329,12 @@ def test_text_that_is_too_small(text, tmp_path, changes, message):
         list(Trainer(dataclasses.replace(CONFIG, **changes), text, tmp_path / "out").run())
 
 
+def test_text_without_marks_is_one_story(text, tmp_path):
+    text.write_text("The cat saw the dog. " * 200)
+    with pytest.raises(TrainError, match="holds 1 story .* a line with .* separates stories"):
+        Trainer(CONFIG, text, tmp_path / "out")
+
+
 def test_resuming_with_another_shape_is_refused(text, tmp_path):
     Trainer(CONFIG, text, tmp_path).save_state()
     with pytest.raises(TrainError, match="was trained with dropout 0.0, not 0.5"):
