@@ -23,6 +23,7 @@ def test_unit(unit, simulator):
 
 
 @pytest.mark.rtl
+@pytest.mark.rest
 @pytest.mark.parametrize("unit", UNITS)
 def test_slow_unit(unit, simulator):
     """Without the registers for speed."""
