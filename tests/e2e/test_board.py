@@ -179,6 +179,7 @@ def test_trace_of_codes(tmp_path):
     assert not numbers and values.tolist() == [0x020100, 0x050403, 0x080706, 0x0B0A09]
 
 
+@pytest.mark.rest
 def test_waveforms_are_written(tmp_path):
     with board(waves=tmp_path / "board.vcd") as running, connect(running) as port:
         port.write(b"w")

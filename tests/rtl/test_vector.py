@@ -48,6 +48,7 @@ def test_slots(lanes, port_bytes, batch, stall, simulator):
     run("sequences", lanes, port_bytes, stall, parts=2, batch=batch, simulator=simulator)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("case", ["reductions", "rates", "ties", "chains"])
 def test_slots_keep_time(case, simulator):
     run(case, 2, 4, 0.0, batch=2, simulator=simulator)

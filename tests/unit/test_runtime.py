@@ -43,7 +43,7 @@ MAKES, NAMES = (GoldenRuntime, on_device, on_slots), ("golden", "device", "slots
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("length", [1, 2, 41])
 @pytest.mark.parametrize("make", [on_device, on_slots], ids=["device", "slots"])
-@pytest.mark.parametrize("tokens_per_call", [1, 50])
+@pytest.mark.parametrize("tokens_per_call", [pytest.param(1, marks=pytest.mark.rest), 50])
 def test_device_equals_golden(model, sampling, length, make, tokens_per_call):
     golden, device = GoldenRuntime(model), make(model, tokens_per_call=tokens_per_call)
     wanted = list(golden.generate(PROMPT[:length], 70, sampling))
