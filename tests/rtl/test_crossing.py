@@ -16,7 +16,6 @@ from sterna.hw.config import PRESETS
 from sterna.hw.memory import external
 from sterna.hw.soc import Soc
 
-SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 OTHER = {"write": "read", "read": "write"}
 
 
@@ -66,7 +65,6 @@ class Crossed(wiring.Component):
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("simulator", SIMULATORS)
 def test_stream_crossing(simulator):
     bench.run(Crossed(), "bench_crossing", "crossing", simulator)
 
@@ -88,11 +86,10 @@ def binary_pointers():
 
 
 @pytest.mark.rtl
-@pytest.mark.icarus
-def test_binary_pointers_are_caught(monkeypatch):
+def test_binary_pointers_are_caught(monkeypatch, simulator):
     monkeypatch.setattr(streams, "AsyncFIFO", binary_pointers())
     with pytest.raises(AssertionError, match="valid fell|instead of|items came"):
-        bench.run(Crossed(), "bench_crossing", "crossing", "icarus")
+        bench.run(Crossed(), "bench_crossing", "crossing", simulator)
 
 
 def domains_of(fragment):
