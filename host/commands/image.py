@@ -85,7 +85,8 @@ def describe(path):
     image = Image.load(path)
     return {
         "file": str(path), "bytes": len(image.data), "name": image.name, "eos": image.eos,
-        "geometry": dict(vars(image.geometry)), "tiling": image.tiling, "ternary_weights": image.geometry.ternary_weights,
+        "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
+        "ternary_weights": image.geometry.ternary_weights,
         "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
                       "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
     }

@@ -94,8 +94,9 @@ class Model:
                 raise ImageError(f"{self.path}: {error}") from None
         path = self.path / "tokenizer.json"
         if not path.exists():
-            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
-                             "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
+            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the "
+                             "folder; transformers writes one with "
+                             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
         except (OSError, ValueError) as error:
