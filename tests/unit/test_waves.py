@@ -9,7 +9,7 @@ from sterna.firmware.layout import layout
 from sterna.host import cli
 from sterna.host.commands import generate as command
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import Register
+from sterna.hw.protocol import Register
 from sterna.host.device.transport import open_transport
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
