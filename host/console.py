@@ -1,6 +1,7 @@
 """What the commands share: text on standard output, everything else on standard error."""
 
 import sys
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,6 +34,23 @@ def progress_bar():
     return Progress(TextColumn("{task.description}", markup=False), BarColumn(),
                     TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), console=console,
                     transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def reporting():
+    """Gives a function (what, done, total) that draws a bar for each ``what``; nothing before it is first called."""
+    bars, tasks = progress_bar(), {}
+
+    def progress(what, done, total):
+        if what not in tasks:
+            bars.start()
+            tasks[what] = bars.add_task(what)
+        bars.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield progress
+    finally:
+        bars.stop()
 
 
 def table_console():

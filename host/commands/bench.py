@@ -17,7 +17,7 @@ from sterna.host.commands.options import (
     check_temperature,
     simulation,
 )
-from sterna.host.console import progress_bar, tell
+from sterna.host.console import progress_bar, reporting, tell
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import is_hardware, open_runtime, simulated_config
@@ -169,7 +169,10 @@ def bench(
             for name in devices:
                 config = simulated_config(name)
                 options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else {}
-                with open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, **options) as runtime:
+                with reporting() as progress:
+                    runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,
+                                           **options)
+                with runtime:
                     common = measure.setting(runtime, name, options.get("timing", {}))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, simulation
-from sterna.host.console import progress_bar, table_console, tell
+from sterna.host.console import progress_bar, reporting, table_console, tell
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextError
@@ -90,7 +90,9 @@ def greedy_of(runtime, story, count):
 def check_device(device, model, story, count, baud, options):
     """Compare a device's next tokens with the golden model's; returns how many, HostError if one differs."""
     demands = Demands(tokens=min(count + 1, len(story)))
-    with open_runtime(device, model, tell=tell, baud=baud, demands=demands, **options) as runtime:
+    with reporting() as progress:
+        runtime = open_runtime(device, model, tell=tell, baud=baud, demands=demands, progress=progress, **options)
+    with runtime:
         found = greedy_of(runtime, story, count)
     wanted = greedy_of(GoldenRuntime(model), story, count)
     wrong = [k for k, pair in enumerate(zip(wanted, found, strict=True)) if pair[0] != pair[1]]

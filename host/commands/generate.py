@@ -3,7 +3,8 @@
 import json
 import secrets
 import signal
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,12 +30,13 @@ from sterna.host.commands.options import (
     use_build,
 )
 from sterna.host.commands.prompts import read_prompts, run_several
-from sterna.host.console import progress_bar, show, tell
-from sterna.host.errors import INTERRUPTED, HostError, UsageError
+from sterna.host.console import reporting, show, tell
+from sterna.host.errors import INTERRUPTED, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
+from sterna.host.runtime.engine import Engine, Request, room_for
 from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
-from sterna.host.runtime.sampling import UNLIMITED, Demands, Sampling
+from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import Recording
 
@@ -60,15 +62,6 @@ def check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, contex
         raise UsageError(f"--ctx-size {context}: use the largest number of tokens of a text, or 0 for no limit")
 
 
-def room_for(length, predict, context):
-    """Tokens that may be made behind ``length`` others; HostError if these are too many already."""
-    limit = predict if predict >= 0 else UNLIMITED
-    if context and length > context:
-        raise HostError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
-                        "--ctx-size")
-    return min(limit, context - length) if context else limit
-
-
 @contextmanager
 def cancel_on_interrupt():
     """Gives a function that tells whether Ctrl-C came; a second Ctrl-C interrupts at once."""
@@ -86,44 +79,19 @@ def cancel_on_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
-    """Show the text that follows ``ids``, until ``full()`` at the latest; returns whether Ctrl-C ended it."""
-    model = runtime.model
-    stream = TextStream(model.vocabulary, stops)
-    ends = () if ignore_end else model.ends
-    with cancel_on_interrupt() as interrupted, progress_bar() as bars:
-        def cancelled():
-            return interrupted() or full()
-
-        reading = bars.add_task("reading the prompt", total=None)
-
-        def progress(done, total):
-            bars.update(reading, completed=done, total=total)
-
-        left, ids = limit, list(ids)
-        while left > 0 and not stream.stopped and not cancelled():
-            # A state that is saved must not be ahead of a stop string: then a device makes one token at a time.
-            count = 1 if keep_exact else left
-            tokens = runtime.generate(ids, count, sampling, ends, cancelled, progress)
-            ended = False
-            try:
-                for token in tokens:
-                    bars.stop()
-                    ended = token in ends
-                    if not ended:
-                        show(stream.push(token))
-                    if stream.stopped:
-                        break
-            finally:
-                tokens.close()
-            left, ids = left - count, []
-            if ended:
-                break
-        if limit == 0 and ids:
-            for _ in runtime.generate(ids, 0, sampling, ends, cancelled, progress):
-                pass
-        bars.stop()
-        show(stream.finish() + "\n")
+def run(engine, request, exact):
+    """Show a text; returns whether Ctrl-C ended it."""
+    over = engine.runtime.over
+    with cancel_on_interrupt() as interrupted:
+        with reporting() as report:
+            pieces = engine.text(request, exact=exact, cancelled=lambda: interrupted() or over(),
+                                 progress=partial(report, "reading the prompt"))
+            piece = next(pieces)
+        with closing(pieces):
+            show(piece)
+            for piece in pieces:
+                show(piece)
+        show("\n")
         return interrupted()
 
 
@@ -207,44 +175,43 @@ def generate(
         raise UsageError(f"--{'save' if save else 'load'}-state is for one text: give one prompt, not {len(prompts)}")
     loaded = Model(model)
     state = load_state(load, loaded.packed) if load else None
-    texts, longest = [], 0
+    sampling = Sampling(temperature, secrets.randbelow(SEEDS) if seed == -1 else seed, top_k, top_p)
+    requests, longest = [], 0
     for text in prompts or [""]:
         ids = loaded.vocabulary.encode(text, start=state is None) if text else []
         length = len(ids) + (len(state.tokens) if state else 0)
         limit = room_for(length, predict, context)
-        texts.append((text, ids, limit))
+        requests.append(Request(ids, limit, sampling, tuple(stop), ignore_eos))
         longest = max(longest, length + limit)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
-    drawn = seed == -1
-    if drawn:
-        seed = secrets.randbelow(SEEDS)
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
     check_output("--save-state", save)
     recording = Recording(waves, waves_limit, waves_from, waves_tokens)
-    recording.check(len(texts))
+    recording.check(len(requests))
     if waves:
         options["waves"] = recording
         tell(recording.expectation(layout(simulated_config(device), loaded.geometry).stream_bytes))
     use_build(build)
-    sampling = Sampling(temperature, seed, top_k, top_p)
     demands = Demands(sampling, draft, tokens=longest)
-    with open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, **options) as runtime:
+    with reporting() as progress:
+        runtime = open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, progress=progress, **options)
+    with runtime:
+        engine = Engine(runtime)
         runtime.draft = draft
         if state:
             runtime.restore(state)
-        if drawn and temperature > 0:
-            tell(f"seed: {seed}")
+        if seed == -1 and temperature > 0:
+            tell(f"seed: {sampling.seed}")
         try:
-            if len(texts) > 1:
+            if len(requests) > 1:
                 with cancel_on_interrupt() as came:
-                    run_several(runtime, texts, sampling, stop, ignore_eos, display_prompt,
+                    run_several(engine, requests, prompts if display_prompt else None,
                                 lambda: came() or runtime.over())
                     interrupted = came()
             else:
-                ((text, ids, limit),) = texts
-                if display_prompt and text:
-                    show(text)
-                interrupted = run(runtime, ids, limit, sampling, stop, ignore_eos, bool(stop and save), runtime.over)
+                if display_prompt and prompts:
+                    show(prompts[0])
+                interrupted = run(engine, requests[0], exact=save is not None)
             if recording.reached():
                 tell(f"the run ended because {waves} has {waves.stat().st_size / 1e9:.2g} GB: see --waves-limit")
             if save:

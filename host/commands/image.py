@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sterna.host.commands.options import Baud, ModelOption
-from sterna.host.console import printable, table_console, tell, working
+from sterna.host.console import printable, reporting, table_console, tell, working
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.image import Image
@@ -138,9 +138,12 @@ def upload(
     """
     if device == "golden" or device.partition(":")[0] == "sim":
         raise UsageError(f"--device {device} keeps no model between commands: give a serial port or URL")
-    with open_runtime(device, Model(model), tell=tell, baud=baud) as runtime:
+    with reporting() as progress:
+        runtime = open_runtime(device, Model(model), tell=tell, baud=baud, progress=progress)
+    with runtime:
         tell(runtime.uploaded.line())
         if verify:
-            runtime.verify()
+            with reporting() as progress:
+                runtime.verify(progress)
             tell("verified: every block is as in the image")
         tell(runtime.label)

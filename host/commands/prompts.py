@@ -5,8 +5,6 @@ from contextlib import nullcontext
 
 from sterna.host.console import show
 from sterna.host.errors import HostError, UsageError
-from sterna.host.model.text import TextStream
-from sterna.host.runtime.runtime import Sequence
 from sterna.models.data import lines_of, text_of
 
 PROMPT_BYTES = 1 << 22  # of -f: more than any context holds
@@ -77,33 +75,22 @@ class InOrder:
             self._shown += 1
 
 
-def run_several(runtime, texts, sampling, stops, ignore_end, display_prompt, cancelled):
-    """Show what follows several prompts, side by side where the device has slots.
+def run_several(engine, requests, prompts, cancelled):
+    """Show several texts, side by side where the device has slots.
 
     Parameters
     ----------
-    runtime : Runtime
-    texts : list of (prompt, token ids, most tokens to make)
-    sampling : Sampling
-        Of all of them.
-    stops : sequence of str
-    ignore_end, display_prompt : bool
+    engine : Engine
+    requests : list of Request
+    prompts : list of str or None
+        What is shown in front of each text.
     cancelled : callable() -> bool
     """
-    model, output = runtime.model, InOrder(len(texts))
-    ends = () if ignore_end else model.ends
-    streams, numbers = [], {}
-    for number, (prompt, ids, n) in enumerate(texts):
-        numbers[Sequence(list(ids), n, sampling, ends)] = number
-        streams.append(TextStream(model.vocabulary, stops))
-        if display_prompt:
-            output.push(number, prompt)
-    for sequence, token in runtime.generate_all(list(numbers), cancelled):
-        number = numbers[sequence]
-        stream = streams[number]
-        if token is None:
-            output.push(number, stream.finish())
+    output = InOrder(len(requests))
+    for number, prompt in enumerate(prompts or ()):
+        output.push(number, prompt)
+    for number, piece in engine.texts(requests, cancelled=cancelled):
+        if piece is None:
             output.end(number)
-        elif token not in ends:
-            output.push(number, stream.push(token))
-            sequence.closed |= stream.stopped
+        else:
+            output.push(number, piece)

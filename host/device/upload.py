@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from crc32c import crc32c
 
-from sterna.host.console import progress_bar
 from sterna.host.device.frames import Frame
 from sterna.host.errors import DeviceError
 from sterna.hw import protocol
@@ -153,7 +152,7 @@ class Upload:
         return f"sent {self.sent_bytes:,} of {self.total_bytes:,} bytes, the others were in the memory already"
 
 
-def upload(device, regions, *, compare=True, bars=None):
+def upload(device, regions, *, compare=True, progress=None):
     """Brings regions into a device's memory; may be cut off at any point and called again.
 
     Comparing and sending go on at the same time: the device hashes while the line carries what it found before.
@@ -166,7 +165,8 @@ def upload(device, regions, *, compare=True, bars=None):
         Addresses and lengths are multiples of 4.
     compare : bool
         False sends everything, as for a memory that is known to hold nothing.
-    bars : rich.progress.Progress, optional
+    progress : callable(done, total), optional
+        Bytes that are known to be there.
 
     Returns
     -------
@@ -174,26 +174,32 @@ def upload(device, regions, *, compare=True, bars=None):
     """
     regions = list(regions)
     total = sum(memoryview(data).nbytes for _, data in regions)
-    progress = None
-    if bars:
-        task = bars.add_task("uploading", total=total)
 
-        def progress(state):
-            bars.update(task, completed=state.compared_bytes - state.found_bytes + state.sent_bytes)
+    def moved(state):
+        progress(state.compared_bytes - state.found_bytes + state.sent_bytes, total)
 
-    return Upload(total, _run(device, regions, True, progress, compare).found_bytes)
+    return Upload(total, _run(device, regions, True, progress and moved, compare).found_bytes)
 
 
-def verify(device, regions):
-    """Compare the hashes of (address, uint8 array) pairs; DeviceError, which names a byte, if one differs."""
-    with progress_bar() as bars:
-        for address, data in regions:
-            task = bars.add_task("verifying", total=len(data))
-            parts = differences(device, address, data,
-                                lambda done, total, task=task: bars.update(task, completed=done))
-            if parts:
-                begin, end = parts[0]
-                _wrong_byte(device, address + begin, data[begin:min(end, begin + BLOCK_BYTES)])
+def verify(device, regions, progress=None):
+    """Compare the hashes of (address, uint8 array) pairs; DeviceError, which names a byte, if one differs.
+
+    Parameters
+    ----------
+    device : sterna.host.device.driver.Device
+    regions : sequence of (int, uint8 array)
+    progress : callable(done, total), optional
+        Bytes compared so far.
+    """
+    regions = list(regions)
+    total, before = sum(len(data) for _, data in regions), 0
+    for address, data in regions:
+        parts = differences(device, address, data,
+                            progress and (lambda done, _, before=before: progress(before + done, total)))
+        if parts:
+            begin, end = parts[0]
+            _wrong_byte(device, address + begin, data[begin:min(end, begin + BLOCK_BYTES)])
+        before += len(data)
 
 
 def _wrong_byte(device, address, wanted):

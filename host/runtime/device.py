@@ -2,17 +2,17 @@
 
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host.console import progress_bar
 from sterna.host.device.run import stop_tokens
 from sterna.host.device.slots import Slots
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError, HostError
 from sterna.host.runtime.draft import propose
-from sterna.host.runtime.runtime import Runtime
+from sterna.host.runtime.runtime import Runtime, untold
 from sterna.host.runtime.sampling import check_end, check_length
 from sterna.hw import protocol
 from sterna.hw.protocol import Register
@@ -37,6 +37,8 @@ class DeviceRuntime(Runtime):
         The device's cycles are simulated ones; so are those of a device that says so.
     loaded : bool
         The model lies in the device's memory already.
+    progress : callable(what, done, total)
+        Told about the upload, in bytes.
     fresh : bool
         The memory holds nothing yet; otherwise what it holds is compared, and only what differs is sent.
 
@@ -58,7 +60,7 @@ class DeviceRuntime(Runtime):
     piece_tokens = 64  # of a prompt, read in one run
     board = waves = None
 
-    def __init__(self, model, device, tell, *, simulated=False, loaded=False, fresh=False):
+    def __init__(self, model, device, tell, *, simulated=False, loaded=False, fresh=False, progress=untold):
         super().__init__(model)
         self.device, info = device, device.info
         self.resources = ExitStack()  # what close ends besides the device
@@ -75,15 +77,15 @@ class DeviceRuntime(Runtime):
         device.reset()
         self.uploaded = None
         if not loaded:
-            with progress_bar() as bars:
-                self.uploaded = upload(device, self._image.regions(info), compare=not fresh, bars=bars)
+            self.uploaded = upload(device, self._image.regions(info), compare=not fresh,
+                                   progress=partial(progress, "uploading"))
         device.load_program(program.words)
         for slot in device.slots:
             device.write_scalars(program.scalars, slot)
 
-    def verify(self):
+    def verify(self, progress=untold):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
-        verify(self.device, self._image.regions(self.device.info))
+        verify(self.device, self._image.regions(self.device.info), partial(progress, "verifying"))
 
     def check_text(self, tokens, stop):
         check_length(self.device.info, tokens)

@@ -6,6 +6,7 @@ from pathlib import Path
 from serial.tools import list_ports
 
 from sterna.host.errors import UsageError
+from sterna.host.runtime.runtime import untold
 from sterna.host.runtime.sampling import Demands
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
@@ -67,7 +68,7 @@ def is_hardware(device):
 
 
 def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None,
-                 demands=Demands()):  # noqa: B008 (frozen)
+                 demands=Demands(), progress=untold):  # noqa: B008 (frozen)
     """The Runtime of a --device value, with the model loaded.
 
     Parameters
@@ -87,6 +88,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Memory timing of a simulation, as ``SimulatedBoard`` takes it.
     demands : Demands
         What the build must have; looked at before anything is compiled or sent.
+    progress : callable(what, done, total)
+        Told about an upload, in bytes.
 
     Raises
     ------
@@ -107,5 +110,6 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     # Imported late: a golden run needs neither the link nor the simulator.
     from sterna.host.runtime.opening import open_port, open_simulation
     if config:
-        return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing)
-    return open_port(device, baud, model, tell, demands)
+        return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing,
+                               progress=progress)
+    return open_port(device, baud, model, tell, demands, progress)

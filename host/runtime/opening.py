@@ -6,9 +6,10 @@ from pathlib import Path
 
 from sterna.firmware.program import build_program
 from sterna.host.device.driver import SIMULATION_STALL_S, Device
+from sterna.host.device.transport import open_transport
 from sterna.host.errors import UsageError
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.device.transport import open_transport
+from sterna.host.runtime.runtime import untold
 from sterna.sim.golden.progress import working
 
 
@@ -33,18 +34,18 @@ def _preloaded(stack, image, config):
     return memory_file(folder / "memory", image.regions(config))
 
 
-def open_port(port, baud, model, tell, demands):
+def open_port(port, baud, model, tell, demands, progress):
     """The DeviceRuntime of a serial port or URL; TransportError, DeviceError or ProtocolError if there is none."""
     device = Device(open_transport(port, baud), tell=tell)
     try:
         demands.check(device.info)
-        return DeviceRuntime(model, device, tell)
+        return DeviceRuntime(model, device, tell, progress=progress)
     except BaseException:
         device.close()
         raise
 
 
-def open_simulation(config, model, tell, demands, *, waves=None, preload=False, timing=None):
+def open_simulation(config, model, tell, demands, *, waves=None, preload=False, timing=None, progress=untold):
     """The DeviceRuntime of a simulated board, its ``board``; ``waves``, ``preload`` and ``timing``
     as for ``open_runtime``.
     """
@@ -63,7 +64,7 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
                                                        **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
-        runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True)
+        runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True, progress=progress)
         runtime.resources, runtime.board, runtime.waves = stack.pop_all(), board, waves
         if waves is not None:
             runtime.piece_tokens = config.batch  # so that a limit of the file is looked at behind every run
