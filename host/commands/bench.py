@@ -122,7 +122,7 @@ def bench(
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
 ):
-    """Measure the speed of prompt processing (pp) and text generation (tg).
+    """Measure the speed of prompts (pp) and of generation (tg).
 
     Every combination of model, device and test is a row: pp32 reads a prompt of 32 random tokens, with all slots of a
     device; tg32 makes 32 tokens, and tg32 B4 (--batch 4) makes 32 in each of four sequences side by side, with the
@@ -152,7 +152,9 @@ def bench(
     if not 0 <= seed < 1 << 32:
         raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
     devices = names(device)
-    demands = Demands(slots=max(test.parallel for test in tests))
+    # A prompt has one token more than is read, and what is made follows one token.
+    demands = Demands(slots=max(test.parallel for test in tests),
+                      tokens=1 + max(test.n_prompt + test.n_gen for test in tests))
     for name in devices:
         config = simulated_config(name)  # unknown presets are refused here
         if config or name == "golden":

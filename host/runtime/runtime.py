@@ -1,18 +1,14 @@
-"""One way to run a model, whatever computes it: the base class and the golden model."""
+"""One way to run a model, whatever computes it: the base class."""
 
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from sterna.host.device.protocol import MOST_ROWS
-from sterna.host.device.run import stop_tokens
 from sterna.host.errors import HostError
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
-from sterna.sim.golden.model import GoldenModel
+from sterna.hw.protocol import MOST_ROWS
 
 
 class RunError(HostError):
@@ -84,6 +80,10 @@ class Runtime:
     def close(self):
         """Give everything back; more than once is fine."""
 
+    def over(self):
+        """Whether runs should end, as nothing more is to be seen of them (bool)."""
+        return False
+
     def generate(self, ids, n, sampling, stop=None, cancelled=lambda: False, progress=lambda done, total: None):
         """Go on with the text; yields the new tokens (int) as they are made.
 
@@ -106,12 +106,13 @@ class Runtime:
         RunError
             Nothing to read, or an id that the model does not have.
         UsageError
-            The device's list is shorter than the sampling wants it.
+            The device's list is shorter than the sampling wants it, or the text longer than it can count.
         """
         sampling = sampling.within(self.rows)
         if not self.tokens and not ids:
             raise RunError("there is no text to go on with: give a prompt")
         self.check(ids)
+        self.check_text(len(self.tokens) + len(ids) + n, stop)
         # The last token of a text is read only when its successor is made, so that a run can go on at any point.
         waiting = [*self.tokens[-1:], *ids]
         if not self.tokens:
@@ -143,6 +144,9 @@ class Runtime:
         bad = [k for k in ids if not 0 <= k < self.model.geometry.vocab_size]
         if bad:
             raise RunError(f"token {bad[0]} is not among the model's {self.model.geometry.vocab_size}")
+
+    def check_text(self, tokens, stop):
+        """UsageError for a text of more ``tokens`` than the device counts, or an end (int or None) that it misses."""
 
     def generate_all(self, sequences, cancelled=lambda: False):
         """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.
@@ -205,45 +209,3 @@ class Runtime:
         """Take up a text where a State left it."""
         self._set_values(state.values)
         self.tokens = list(state.tokens)
-
-
-class GoldenRuntime(Runtime):
-    """The golden model in this process; bit for bit what the hardware computes."""
-
-    label = "golden model"
-
-    def __init__(self, model):
-        super().__init__(model)
-        self._golden = GoldenModel(model.packed)
-        self._state = self._golden.start(1)
-
-    def clear(self):
-        super().clear()
-        self._state = self._golden.start(1)
-
-    def _read(self, tokens, cancelled):
-        for done, token in enumerate(tokens, 1):
-            if cancelled():
-                return
-            x = self._golden.embed([token])
-            for number in range(self.model.geometry.num_hidden_layers):
-                x = self._golden.layer(number, x, self._state[number])
-            yield done
-
-    def _make(self, token, n, sampling, stop, cancelled):
-        stops = stop_tokens(stop)
-        for _ in range(n):
-            if cancelled():
-                return
-            head = self._golden.step([token], self._state)
-            token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature,
-                                            sampling.top_k, sampling.top_p)[0])
-            yield token
-            if token in stops:
-                return
-
-    def _values(self):
-        return self._state[:, 0].copy()
-
-    def _set_values(self, values):
-        self._state = np.array(values)[:, None]

@@ -14,12 +14,13 @@ from sterna.hw.boards.board import load
 from sterna.hw.config import ConfigError
 from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.flow.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
+from sterna.sim.golden.extras import install_hint
+from sterna.sim.golden.files import BUILD_VARIABLE, build_folder, write_files
 
 TOP = "unit"  # of the scripts of hw.synth
 # What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
 # 125 MHz in a 25F.
 TIMING_WEIGHT = 40
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "boards"
 ECP5_SIZES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
 # What the tables call the cells of nextpnr's reports.
 KINDS = {"TRELLIS_COMB": "luts", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "MULT18X18D": "dsp",
@@ -76,6 +77,11 @@ def versions():
     return found
 
 
+def board_folder(board):
+    """Folder of a board's build: boards/NAME in ``sterna.sim.golden.files.build_folder()`` (pathlib.Path)."""
+    return build_folder() / "boards" / board.name
+
+
 class Build:
     """A board's gateware in a folder of its own, synthesised once and placed with any number of seeds.
 
@@ -83,17 +89,17 @@ class Build:
     ----------
     board : sterna.hw.boards.board.Board
     folder : Path, optional
-        build/boards/NAME by default; it is made anew by ``synthesise``.
+        ``board_folder(board)`` by default; it is made anew by ``synthesise``.
     tell : callable(str)
-        Takes lines of progress.
+        Takes what begins, as ``sterna.sim.golden.progress.working`` shows it.
     """
 
     def __init__(self, board, folder=None, tell=lambda text: None):
-        self.board, self.folder, self.tell = board, Path(folder or FOLDER / board.name), tell
+        self.board, self.folder, self.tell = board, Path(folder or board_folder(board)), tell
         try:
             self._platform = load(board.platform)()
         except ConfigError as error:
-            raise SynthesisError(f"{error} (pip install 'sterna[{EXTRA}]' has amaranth-boards)") from None
+            raise SynthesisError(f"{error} ({install_hint(EXTRA)} brings amaranth-boards)") from None
         self.ecp5 = self._platform.device in ECP5_SIZES
         self.family = "ecp5" if self.ecp5 else "ice40"
         self._place = find_tool(f"nextpnr-{self.family}", EXTRA)
@@ -114,9 +120,13 @@ class Build:
     def synthesise(self):
         """Elaborates and synthesises; returns the seconds it took. SynthesisError with yosys' words if it fails."""
         started = time.monotonic()
-        self.tell(f"{self.board.name}: elaborating and synthesising")
+        self.tell(f"synthesising {self.board.name}: elaborating")
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise SynthesisError(f"cannot build in {self.folder}: {error.strerror}: name another folder with "
+                                 f"{BUILD_VARIABLE}") from None
         os.environ.setdefault("OPENFPGALOADER", "openFPGALoader")  # some platforms ask for it without using it
         plan = self._platform.prepare(load(self.board.top)(self.board), name=TOP, emit_src=False)
         for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf"):
@@ -126,13 +136,14 @@ class Build:
         (self.folder / "ends.v").write_text(CARRY_ENDS)
         script = [f"read_rtlil {{root}}/{TOP}.il", FAMILIES[self.family][0], *[OPEN_ENDS] * self.ecp5,
                   f"write_json -selected {{root}}/{TOP}.json"]
+        self.tell(f"synthesising {self.board.name}: yosys")
         self._run(self._yosys, "yosys", "-q", "-p", "; ".join(script))
         return time.monotonic() - started
 
     def route(self, seed):
         """Places and routes with a seed and writes the bitstream beside the others (Routed)."""
         started = time.monotonic()
-        self.tell(f"{self.board.name}: placing and routing, seed {seed}")
+        self.tell(f"placing and routing {self.board.name} with seed {seed}: nextpnr")
         platform, out = self._platform, f"{{root}}/seed{seed}"
         common = ("--json", f"{{root}}/{TOP}.json", "--seed", str(seed), "--timing-allow-fail",
                   "--report", f"{out}.json")
@@ -147,6 +158,7 @@ class Build:
         (self.folder / f"seed{seed}.log").write_text(done.stderr)
         report = json.loads((self.folder / f"seed{seed}.json").read_text())
         bits = f"{out}{self.bitstream.suffix}"
+        self.tell(f"placing and routing {self.board.name} with seed {seed}: packing")
         self._run(self._pack, "packing", *(("--compress", "--input", f"{out}.config", "--bit", bits) if self.ecp5
                                            else (f"{out}.config", bits)))
         cells = {kind: report["utilization"][name] for name, kind in KINDS.items() if name in report["utilization"]}
@@ -169,11 +181,10 @@ class Build:
 
     def keep(self, routed):
         """Makes the bitstream of a run the board's."""
-        shutil.copy(self.folder / f"seed{routed.seed}{self.bitstream.suffix}", self.bitstream)
-        (self.folder / "build.json").write_text(json.dumps(
-            routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8],
-                                "file": self.bitstream.name,
-                                "sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest()}, indent=2))
+        bits = (self.folder / f"seed{routed.seed}{self.bitstream.suffix}").read_bytes()
+        report = routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8],
+                                     "file": self.bitstream.name, "sha256": hashlib.sha256(bits).hexdigest()}
+        write_files({self.folder / "build.json": json.dumps(report, indent=2), self.bitstream: bits})
 
 
 def without_collisions(text):
@@ -231,7 +242,7 @@ def built(board):
     """Path of the board's bitstream that was built last; SynthesisError if there is none,
     or one of another configuration.
     """
-    folder = FOLDER / board.name
+    folder = board_folder(board)
     try:
         report = json.loads((folder / "build.json").read_text())
     except FileNotFoundError:

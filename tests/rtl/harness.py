@@ -4,6 +4,7 @@ import hashlib
 
 from sterna.sim.board import compile as board
 from sterna.sim.board import toolchain
+from sterna.sim.golden.files import build_folder
 
 
 def compiled(name, top, text, harness, headers=()):
@@ -21,9 +22,10 @@ def compiled(name, top, text, harness, headers=()):
     """
     texts = [text, harness.read_text(), *(path.read_text() for path in headers)]
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
-    folder = toolchain.BUILD / "rtl" / f"{name}-{digest}"
+    builds = build_folder() / "rtl"
+    folder = builds / f"{name}-{digest}"
     program = folder / harness.stem
-    with board.locked(toolchain.BUILD / "rtl" / "locks" / folder.name):
+    with board.locked(builds / "locks" / folder.name):
         if not program.exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{top}.v").write_text(text)
@@ -35,6 +37,6 @@ def compiled(name, top, text, harness, headers=()):
             everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob(f"V{top}*.cpp")))
                                   + f'#include "{harness}"\n')
             board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), f"-I{board.HERE}", "-DVM_TRACE=0",
-                            "-O2", everything, *board.runtime_objects(False), "-lpthread", "-o", program],
+                            "-O2", everything, *board.runtime_objects(), "-lpthread", "-o", program],
                            f"compiling {harness.name}")
     return program

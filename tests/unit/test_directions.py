@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("sim", "hw", "firmware", "models", "host", "docs")
 ARITHMETIC = tuple(f"sim.golden.{name}" for name in ("errors", "fp24", "tables", "rng", "toplist"))
 GATEWARE = ("hw", "hw.protocol", "hw.config")
-DEVICE = ("host.device", "host.errors", "host.console", "host.files", *GATEWARE[1:], "firmware", "sim.golden")
+DEVICE = ("host.device", "host.errors", "host.console", *GATEWARE[1:], "firmware", "sim.golden")
 # Of each room: what it may import besides itself. A module belongs to the longest name that it begins with.
 ROOMS = {
     "sim.golden": (),
@@ -20,13 +20,13 @@ ROOMS = {
     "sim.machine": ("firmware", "hw.protocol", "hw.config", "sim.golden"),
     "hw": ("hw.protocol", "hw.config", "hw.memory.chips", "firmware.isa", *ARITHMETIC),
     "hw.boards": ("hw.memory.chips", "sim.golden.errors", *GATEWARE),
-    "hw.flow": ("hw.boards", "sim.golden.errors", "sim.golden.files", *GATEWARE),
-    "hw.__main__": ("hw.flow", "hw.boards", "sim.golden.errors", "sim.golden.files", *GATEWARE),
+    "hw.flow": ("hw.boards", "sim.golden.errors", "sim.golden.extras", "sim.golden.files", *GATEWARE),
+    "hw.__main__": ("hw.flow", "hw.boards", "sim.golden.errors", "sim.golden.progress", "sim.golden.files",
+                    *GATEWARE),
     "sim.board": ("hw.flow", "hw.boards", "hw.memory.chips", "sim.golden", *GATEWARE),
     "models": ("sim.golden",),
     "host.errors": ("sim.golden.errors",),
-    "host.console": (),
-    "host.files": (),
+    "host.console": ("sim.golden.progress",),
     "host.device": DEVICE[1:],
     "host.model": ("host.errors", "firmware", "hw.config", "hw.protocol", "sim.golden"),
     "host.runtime": ("host.model", "hw.boards", "sim.board", *DEVICE),
