@@ -89,7 +89,8 @@ class DeviceRuntime(Runtime):
 
     def check_text(self, tokens, stop):
         check_length(self.device.info, tokens)
-        check_end(self.device.info, stop)
+        for end in stop_tokens(stop):
+            check_end(self.device.info, end)
 
     @property
     def model_bytes(self):

@@ -72,12 +72,13 @@ def test_story_that_the_tokenizer_cannot_hold_is_named_with_its_file(sterna, fol
 
 
 def test_files_without_anything(sterna, folder, tmp_path):
+    flags = ("-m", folder, "-n", 1, "--device", "golden")
     for data in (b"", b"\xef\xbb\xbf"):
         (tmp_path / "p").write_bytes(data)
-        code, _, err = sterna("generate", "-m", folder, "-f", tmp_path / "p")
+        code, _, err = sterna("generate", *flags, "-f", tmp_path / "p")
         assert code == 1 and "the prompt is empty" in err
     (tmp_path / "p").write_bytes(b"\xef\xbb\xbf\r\n \r\n")
-    code, _, err = sterna("generate", "-m", folder, "--prompts", tmp_path / "p")
+    code, _, err = sterna("generate", *flags, "--prompts", tmp_path / "p")
     assert code == 1 and "holds no prompt" in err
     (tmp_path / "p").write_bytes(f"\ufeff \r\n{END_OF_TEXT}\r\n\t".encode())
     code, _, err = sterna("eval", tmp_path / "p", "-m", folder)
