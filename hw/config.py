@@ -12,6 +12,7 @@ from sterna.sim.golden.errors import SternaError
 SLOW_HZ = 40_000_000
 ROW_BITS = 24  # of the number of a row that is sampled
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
+SUM_BITS = 24  # of a row's sum where the vector engine takes it
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
 MOST_TRITS = 1 << 16  # R C of an array that is believed
 # What the gateware can be built with, field by field; bounds of 16 bits are those of the register block, which tells
@@ -167,6 +168,9 @@ class Config:
                  f"memory_hz {self.memory_hz}: use {MEMORY_HZ[0]} to {MEMORY_HZ[1]}")
         else:
             need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
+        words, most = self.activation_words, ((1 << SUM_BITS - 1) - 1) // (127 * self.columns)
+        need(words <= most, f"activation_words {words}: a row may have {words * self.columns} columns then, whose "
+             f"sum does not fit {SUM_BITS} bits: use at most {most}")
         need(self.memory_bytes % 64 == 0, f"memory_bytes {self.memory_bytes}: must be a multiple of 64")
 
     @property
@@ -207,8 +211,8 @@ class Config:
 
     @property
     def row_bits(self):
-        """Bits of a row sum: no row is longer than an activation buffer."""
-        return min(ACCUMULATOR_BITS, (127 * self.columns * self.activation_words).bit_length() + 1)
+        """Bits of a row sum: no row is longer than an activation buffer, and a code is at most 127."""
+        return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
     def queued_fetches(self):

@@ -5,7 +5,7 @@ Nothing of it stands anywhere else.
 
 from enum import IntEnum
 
-VERSIONS = {"protocol": 5, "isa": 3, "numerics": 2, "image": 1}  # in the order of their bytes in Register.VERSIONS
+VERSIONS = {"protocol": 5, "isa": 3, "numerics": 3, "image": 1}  # in the order of their bytes in Register.VERSIONS
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build

@@ -15,8 +15,28 @@ class StoriesError(SternaError, ValueError):
     """A text file that cannot be read; one line."""
 
 
+def text_of(data):
+    """The text (str) of a file's bytes, for every file of text that is read.
+
+    UTF-8, without a byte order mark in front, with ``\\n`` where the file has ``\\r\\n``. No other
+    character ends a line: texts hold form feeds, U+0085 and U+2028 as they hold letters.
+
+    Raises
+    ------
+    UnicodeDecodeError
+    """
+    return data.decode().removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def lines_of(text):
+    """The lines (list of str) of a text that are not blank."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def read_stories(path):
     """The stories of a text file (plain or .xz), which a line with the end-of-text mark separates.
+
+    Line ends around a story do not count, and white space alone is no story.
 
     Raises
     ------
@@ -24,15 +44,15 @@ def read_stories(path):
     """
     path = Path(path)
     try:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
-            text = file.read()
+        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
+            text = text_of(file.read())
     except UnicodeDecodeError as error:
         raise StoriesError(f"{path} is not UTF-8 (byte {error.start}): convert it, for instance with iconv") from None
     except OSError as error:
         raise StoriesError(f"cannot read {path}: {error.strerror or error}") from None
     except (lzma.LZMAError, EOFError) as error:
         raise StoriesError(f"{path} is no whole xz file: {error}") from None
-    return [story for part in text.split(END_OF_TEXT) if (story := part.strip("\n"))]
+    return [part.strip("\n") for part in text.split(END_OF_TEXT) if part.strip()]
 
 
 def train_tokenizer(stories, vocab_size):

@@ -25,7 +25,6 @@ from docs.figures import boards, causes, energy, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
-from sterna.host.files import write_file
 from sterna.host.model.image import build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
@@ -37,6 +36,7 @@ from sterna.hw.flow.place import place
 from sterna.hw.flow.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
@@ -241,9 +241,7 @@ def save(name, result, results):
     results[name] = result
     with locked(RESULTS.with_suffix(".lock")):
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        fresh = RESULTS.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(kept | {name: result}, indent=1))
-        os.replace(fresh, RESULTS)
+        write_file(RESULTS, json.dumps(kept | {name: result}, indent=1))
 
 
 def run(options, results):
@@ -273,7 +271,7 @@ def refill(results, given, files):
     shown |= pages.tables(shown, SYNTHESES) | boards.tables(values) | boards.draw(values, ROOT / "docs")
     if "demo.text" in shown:
         shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
-    REPORT.write_text(pages.report(shown, SYNTHESES))
+    write_file(REPORT, pages.report(shown, SYNTHESES))
     if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE
                  if f"speed.{name}" in values}:
         causes.draw(after, ROOT / "docs" / "performance.svg")
@@ -281,7 +279,7 @@ def refill(results, given, files):
     shown |= slots.tables(values) | energy.tables(values)
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)
-        path.write_text(text)
+        write_file(path, text)
         if missing:
             print(f"{path}: no figure yet for {', '.join(missing)}", file=sys.stderr)
 

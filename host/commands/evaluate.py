@@ -13,8 +13,9 @@ from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, s
 from sterna.host.console import progress_bar, table_console, tell
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
+from sterna.host.model.text import TextError
+from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import is_hardware, open_runtime
-from sterna.host.runtime.runtime import GoldenRuntime
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.models.data import read_stories
 from sterna.sim.golden.gate import LIMITS
@@ -33,7 +34,10 @@ def load_stories(path, vocabulary, limit):
     stories = read_stories(path)[:limit or None]
     if not stories:
         raise HostError(f"{path} holds no text")
-    ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]
+    try:
+        ids = [np.array([*vocabulary.encode(story), vocabulary.end], np.int32) for story in stories]
+    except TextError as error:
+        raise TextError(f"{path}: {error}") from None
     return ids, sum(len(story.encode()) for story in stories)
 
 

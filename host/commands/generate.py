@@ -86,7 +86,7 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
     """Show the text that follows ``ids``, until ``full()`` at the latest; returns whether Ctrl-C ended it."""
     model = runtime.model
     stream = TextStream(model.vocabulary, stops)
-    end = None if ignore_end else model.end
+    ends = () if ignore_end else model.ends
     with cancel_on_interrupt() as interrupted, progress_bar() as bars:
         def cancelled():
             return interrupted() or full()
@@ -100,12 +100,12 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
         while left > 0 and not stream.stopped and not cancelled():
             # A state that is saved must not be ahead of a stop string: then a device makes one token at a time.
             count = 1 if keep_exact else left
-            tokens = runtime.generate(ids, count, sampling, end, cancelled, progress)
+            tokens = runtime.generate(ids, count, sampling, ends, cancelled, progress)
             ended = False
             try:
                 for token in tokens:
                     bars.stop()
-                    ended = token == end
+                    ended = token in ends
                     if not ended:
                         show(stream.push(token))
                     if stream.stopped:
@@ -116,7 +116,7 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
             if ended:
                 break
         if limit == 0 and ids:
-            for _ in runtime.generate(ids, 0, sampling, end, cancelled, progress):
+            for _ in runtime.generate(ids, 0, sampling, ends, cancelled, progress):
                 pass
         bars.stop()
         show(stream.finish() + "\n")

@@ -12,13 +12,13 @@ from sterna.host.commands.options import Baud, ModelOption
 from sterna.host.console import printable, table_console, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
-from sterna.host.files import write_file
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model, check_size
 from sterna.host.runtime.open import open_runtime
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
+from sterna.sim.golden.files import write_file
 
 
 def convert(
@@ -29,8 +29,9 @@ def convert(
 ):
     """Pack a checkpoint folder into an image.
 
-    Ternarises the weights, folds the norms and tiles everything for one configuration. Needs no torch. An image
-    runs on other configurations too: it is tiled anew in memory there.
+    Ternarises the weights, folds the norms and tiles everything for one configuration. A matrix
+    that holds only -w, 0 and w is kept as it is. Needs no torch. An image runs on other
+    configurations too: it is tiled anew in memory there.
 
     Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
     """
@@ -41,6 +42,9 @@ def convert(
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     data = model.build(config, output.stem)
     _write(output, data)
+    if model.kept:
+        tell("matrices that are ternary already, kept as they are: "
+             f"{len(model.kept)} of {model.geometry.matrices}")
     tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
 
 
@@ -84,7 +88,8 @@ def describe(path):
     """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
     image = Image.load(path)
     return {
-        "file": str(path), "bytes": len(image.data), "name": image.name, "eos": image.eos,
+        "file": str(path), "bytes": len(image.data), "name": image.name,
+        "eos": image.eos, "ends": image.ends,
         "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
         "ternary_weights": image.geometry.ternary_weights,
         "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
@@ -106,9 +111,9 @@ def inspect(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    console = table_console()
+    console, ends = table_console(), ", ".join(map(str, found["ends"]))
     console.print(f"{printable(found['file'])}: {printable(found['name'])}, {found['bytes']:,} bytes, "
-                  f"{found['ternary_weights']:,} ternary weights, end of text {found['eos']}")
+                  f"{found['ternary_weights']:,} ternary weights, end of text {ends}")
     console.print("geometry: " + ", ".join(f"{k} {v}" for k, v in found["geometry"].items()))
     console.print("tiling:   " + ", ".join(f"{k} {v}" for k, v in found["tiling"].items()))
     table = Table("section", "offset", "bytes", "crc32c", "checksum")

@@ -7,6 +7,7 @@ from sterna.host.console import show
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.runtime import Sequence
+from sterna.models.data import lines_of, text_of
 
 PROMPT_BYTES = 1 << 22  # of -f: more than any context holds
 
@@ -18,7 +19,7 @@ def read_text(file):
             data = source.read(PROMPT_BYTES + 1)
         if len(data) > PROMPT_BYTES:
             raise HostError(f"the prompt {file} has more than {PROMPT_BYTES:,} bytes: shorten it")
-        return data.decode()
+        return text_of(data)
     except OSError as error:
         raise HostError(f"cannot read the prompt {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -34,7 +35,7 @@ def read_prompts(prompts, file, lines):
     if file is not None:
         out = [read_text(file)]
     if lines is not None:
-        out = [line for line in read_text(lines).splitlines() if line.strip()]
+        out = lines_of(read_text(lines))
         if not out:
             raise HostError(f"{lines} holds no prompt: give one per line")
     if "" in out:
@@ -90,10 +91,10 @@ def run_several(runtime, texts, sampling, stops, ignore_end, display_prompt, can
     cancelled : callable() -> bool
     """
     model, output = runtime.model, InOrder(len(texts))
-    end = None if ignore_end else model.end
+    ends = () if ignore_end else model.ends
     streams, numbers = [], {}
     for number, (prompt, ids, n) in enumerate(texts):
-        numbers[Sequence(list(ids), n, sampling, end)] = number
+        numbers[Sequence(list(ids), n, sampling, ends)] = number
         streams.append(TextStream(model.vocabulary, stops))
         if display_prompt:
             output.push(number, prompt)
@@ -103,6 +104,6 @@ def run_several(runtime, texts, sampling, stops, ignore_end, display_prompt, can
         if token is None:
             output.push(number, stream.finish())
             output.end(number)
-        elif token != end:
+        elif token not in ends:
             output.push(number, stream.push(token))
             sequence.closed |= stream.stopped

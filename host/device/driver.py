@@ -3,11 +3,13 @@
 import time
 
 from sterna.firmware import isa
-from sterna.host.device import protocol
+from sterna.host.device.frames import Frame
+from sterna.host.device.info import DeviceInfo
 from sterna.host.device.link import Link
-from sterna.host.device.protocol import DeviceInfo, Register
 from sterna.host.device.run import prepare
 from sterna.host.errors import DeviceError, HostError
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 
 
 class Device(Link):
@@ -150,7 +152,7 @@ class Device(Link):
     def enable(self, slots):
         """Lets the runs of slots begin, in requests that follow one another as closely as the line can."""
         word = protocol.CONTROL_RUN.to_bytes(4, "little")
-        self.exchange((lambda s, k=k: protocol.write(s, protocol.register_address(Register.CONTROL, k), word)
+        self.exchange((lambda s, k=k: Frame.write(s, protocol.register_address(Register.CONTROL, k), word)
                        for k in slots), lambda index, reply: None)
 
     def halt(self, slot=0):

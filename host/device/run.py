@@ -2,17 +2,23 @@
 (docs/protocol.md, "Running").
 """
 
+import itertools
 import time
 
 from sterna.firmware.programs.pieces import INVERSE_TEMPERATURE, LN2
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.errors import DeviceError
+from sterna.hw import protocol
 from sterna.hw.config import longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
 ONE_BITS, LN2_BITS = (int(fp24.to_bits(fp24.round24(value))) for value in (1.0, fp24.LN2))
 HURRY_S = 0.05  # a prompt behind the ring's end sends no event when there is room again
+
+
+def stop_tokens(stop):
+    """The tokens (tuple of int) of a ``stop``: a token, a collection of them, or None."""
+    return () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
 
 
 def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temperature_bits=None, top=0, stop=None,
@@ -35,8 +41,10 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
         fp24 bits for scalar register 2; None leaves it when sampling, and is 1 otherwise.
     top : int
         Register ``top``: k, and p in units of 2^-16 in the upper half.
-    stop : int or None
-        Token after which the run ends; it is yielded.
+    stop : int, collection of int, or None
+        Tokens after any of which the run ends; it is yielded. The device knows the first one. For
+        the others it never goes on before the host has seen its token, so it comes to rest in the
+        same place, at the price of a way over the link for every token.
     start_position : int
         First position of the prompt. To go on with a sequence: the position of the last token that was yielded,
         with that token as the first of ``prompt_ids`` and ``reset_state=False``.
@@ -58,6 +66,7 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
     if slot not in device.slots or (chained and slot) or (draft and not chained):
         raise ValueError(f"slot {slot} of {len(device.slots)}, chained {chained}, drafts {bool(draft)}: a chain is "
                          "that of slot 0, and drafts need one")
+    stops = stop_tokens(stop)
     device.chain(chained)
     device.halt(slot)
     scale = inverse_temperature_bits if sample or inverse_temperature_bits is not None else ONE_BITS
@@ -67,7 +76,7 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
     registers = {Register.POSITION: start_position, Register.START: start_position if reset_state else protocol.NEVER,
                  Register.LIMIT: start_position, Register.PROMPT_END: start_position + len(prompt_ids),
                  Register.SEED: seed, Register.FLAGS: int(sample) | chained * protocol.FLAG_CHAINED,
-                 Register.STOP: protocol.NEVER if stop is None else stop}
+                 Register.STOP: stops[0] if stops else protocol.NEVER}
     if device.info.top_k:
         registers[Register.TOP] = top
     if chained:
@@ -77,7 +86,7 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
             registers[Register.SOURCE] = source
     for register, value in registers.items():
         device.write_register(register, value, slot)
-    return Run(device, prompt_ids, n, stop, start_position, slot, draft)
+    return Run(device, prompt_ids, n, stops, start_position, slot, draft)
 
 
 class Run:
@@ -92,18 +101,19 @@ class Run:
     prompt_ids : list of int
     n : int
         Tokens to generate at most.
-    stop : int or None
-        Token after which the run ends.
+    stops : tuple of int
+        Tokens after any of which the run ends; the device knows the first one.
     start : int
         Position of the first token of the prompt.
     slot : int
     draft : callable(int) -> list of int, or None
     """
 
-    def __init__(self, device, prompt_ids, n, stop, start, slot, draft):
+    def __init__(self, device, prompt_ids, n, stops, start, slot, draft):
         self.device = device
         self.prompt_ids = prompt_ids
-        self.stop = stop
+        self.stops = stops
+        self._unknown = frozenset(stops[1:])  # stops that the device does not know
         self.start = start
         self.slot = slot
         self.draft = draft
@@ -156,6 +166,8 @@ class Run:
         limit = min(self.end - 1, min(self.position, self.next) + ring - 1)
         if self.written < self.prompt_end:
             limit = min(limit, self.written)
+        if self._unknown and not self.draft:
+            limit = min(limit, self.next)
         sampling = self.limit >= self.prompt_end  # the device may have met the stop token below its limit
         if limit <= self.limit or (sampling and self.next != self.limit + 1):
             return
@@ -179,6 +191,8 @@ class Run:
         at = self.next - 1
         most = min(self.device.info.batch - 1, self.device.info.ring - 2, self.end - 2 - at)
         drafts = list(self.draft(most))[:most] if most > 0 else []
+        if self._unknown:  # one of them may come behind what is read, not among it
+            drafts = list(itertools.takewhile(lambda token: token not in self._unknown, drafts))
         if drafts:
             self.device.write_ring(at, [self.newest, *drafts], self.slot)
         self.proposed = dict(enumerate(drafts, at + 1))
@@ -195,7 +209,7 @@ class Run:
             self.newest = token
             wrong = self.proposed.get(position, token) != token  # then the device waits here
             self.limit = position if wrong else max(self.limit, position)
-            if token == self.stop or position + 1 == self.end:
+            if token in self.stops or position + 1 == self.end:
                 self.ended = True
                 return items[:k + 1]
         return items

@@ -5,9 +5,10 @@ between the replies (docs/protocol.md).
 import time
 from collections import deque
 
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Kind
+from sterna.host.device.frames import FrameDecoder
 from sterna.host.errors import DeviceError
+from sterna.hw import protocol
+from sterna.hw.protocol import Kind
 
 MOST_TOKENS = 1 << 14  # TOKEN frames of a slot that are kept until somebody asks for them
 SOCKET_RETRY_S = 2.0
@@ -59,7 +60,7 @@ class RequestWindow:
         self.size = 1
         self.chained = False
         self.requests_repeated = 0
-        self._decoder = protocol.FrameDecoder()
+        self._decoder = FrameDecoder()
         # Of each slot; the oldest go first: they can be read from the ring again.
         self._tokens = [deque(maxlen=MOST_TOKENS) for _ in range(protocol.MOST_SLOTS)]
         self._sequence = 0

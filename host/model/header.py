@@ -8,6 +8,7 @@ from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.packed import Geometry, PackError
 
 HEADER_BYTES = 1 << 24  # the largest that is read; a layer takes some 300 bytes
+MOST_ENDS = 256
 SECTIONS = ("embedding", "stream", "tokenizer")
 
 
@@ -17,12 +18,15 @@ class HeaderError(SternaError, ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``eos`` is a token id."""
+    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``eos`` is
+    a token id, ``ends`` are one or more.
+    """
 
     geometry: Geometry
     tiling: dict
     name: str
     eos: int
+    ends: tuple
     sections: dict
 
 
@@ -77,6 +81,12 @@ def parse_header(text, start, align):
             raise HeaderError(f"name is {strictjson.short(name)}: must be a text")
         if not _natural(eos, geometry.vocab_size):
             raise HeaderError(f"eos is {strictjson.short(eos)}: must be a token below {geometry.vocab_size}")
+        ends = raw.get("ends", [eos])
+        good = isinstance(ends, list) and 0 < len(ends) <= MOST_ENDS \
+            and all(_natural(end, geometry.vocab_size) for end in ends)
+        if not good or len(set(ends)) != len(ends):
+            raise HeaderError(f"ends is {strictjson.short(ends)}: must be different tokens below "
+                              f"{geometry.vocab_size}, 1 to {MOST_ENDS}")
         sections = [_section(entry, start, align) for entry in listed] if isinstance(listed, list) else []
         if sorted(s["name"] for s in sections) != sorted(SECTIONS):
             raise HeaderError(f"sections must be {', '.join(SECTIONS)}")
@@ -85,4 +95,4 @@ def parse_header(text, start, align):
         raise HeaderError(str(error)) from None
     except ValueError as error:  # of the tiling
         raise error if isinstance(error, HeaderError) else HeaderError(str(error)) from None
-    return Header(geometry, tiling, name, eos, {s["name"]: s for s in sections})
+    return Header(geometry, tiling, name, eos, tuple(ends), {s["name"]: s for s in sections})

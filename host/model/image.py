@@ -22,7 +22,7 @@ from sterna.sim.golden.trits import pack_matrix, unpack_matrix
 
 MAGIC = b"STERNA\r\n"
 IMAGE_VERSION = 1
-NUMERICS_VERSION = 1  # of the values in an image; numerics version 2 added to the sampling alone
+NUMERICS_VERSION = 1  # of the values in an image; versions 2 and 3 changed the sampling alone
 LINK_BYTES = 4  # words of the link: requests begin and end with one
 _HEAD = struct.Struct("<8s4I")
 XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
@@ -76,8 +76,12 @@ def stream_parts(packed, shape):
             else _matrix(shape, s[1], getattr(source, s[1]), *s[2:]) for s in shape.sections(part))
 
 
-def build_image(packed, config, tokenizer_json, name, eos):
-    """bytes of the .sterna file of a model for a configuration. ImageError: it does not fit the memory."""
+def build_image(packed, config, tokenizer_json, name, eos, ends=None):
+    """bytes of the .sterna file of a model for a configuration.
+
+    ``eos`` is the token that ended the texts of the training, ``ends`` (tuple of int) those that
+    end a text that the model makes: without it ``eos``. ImageError: it does not fit the memory.
+    """
     geometry, shape = packed.geometry, layout(config, packed.geometry)
     _placed(config, geometry)
     embedding = embedding_bytes(packed, shape).tobytes()
@@ -94,8 +98,8 @@ def build_image(packed, config, tokenizer_json, name, eos):
             crc = crc32c(part, crc)
         sections.append({"name": section, "offset": 0, "bytes": sum(map(len, parts)), "crc32c": crc})
     sections[1]["layers"] = sizes
-    header = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos,
-              "sections": sections}
+    header = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos}
+    header |= ({} if ends in (None, (eos,)) else {"ends": list(ends)}) | {"sections": sections}
     # Offsets count digits of the header itself: they settle once they are wide enough.
     base = 0
     while True:
@@ -125,6 +129,8 @@ class Image:
         rows, columns, lanes, port_bytes, strip, weight_code.
     name : str
     eos : int
+    ends : tuple of int
+        Tokens that end a text that the model makes.
     data : uint8 array
         The whole file (memory-mapped by ``load``).
     """
@@ -152,7 +158,7 @@ class Image:
         except HeaderError as error:
             raise ImageError(f"damaged section header: {error}") from None
         self.geometry, self.tiling, self.sections = header.geometry, header.tiling, header.sections
-        self.name, self.eos = header.name, header.eos
+        self.name, self.eos, self.ends = header.name, header.eos, header.ends
         self.layout = layout(self.tiling, self.geometry)
         wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size, "stream": self.layout.stream_bytes}
         for section, entry in self.sections.items():

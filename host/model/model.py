@@ -5,9 +5,11 @@ from pathlib import Path
 
 from sterna.firmware.layout import memory_map, tiling_of
 from sterna.host.errors import HostError
+from sterna.host.model.header import MOST_ENDS
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.host.model.text import TextError, Vocabulary
-from sterna.sim.golden.packed import load_checkpoint, pack, read_config, read_json
+from sterna.sim.golden import strictjson
+from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_config, read_json
 from sterna.sim.golden.strictjson import read_bytes, short
 
 TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
@@ -45,7 +47,13 @@ class Model:
     image : Image or None
         The image of the file; None for a folder.
     end : int
-        Token that ends a text.
+        Token that ended the texts of the training. It starts a text where the tokenizer has no
+        start mark.
+    ends : tuple of int
+        Tokens that end a text that the model makes.
+    kept : list of str
+        Names of the matrices of a folder that were ternary already, once ``packed`` has been
+        asked for.
 
     Raises
     ------
@@ -54,25 +62,53 @@ class Model:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path, self.kept = Path(path), []
         if not self.path.exists():
             raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
         if self.path.is_dir():
             self.image, self.name = None, self.path.resolve().name
             self.geometry, self._tensors = load_checkpoint(self.path)
-            self.end = self._end_of_folder()
+            self.end, self.ends = self._ends_of_folder()
         else:
             self.image = Image.load(self.path)
-            self.name, self.geometry, self.end = self.image.name, self.image.geometry, self.image.eos
+            self.name, self.geometry = self.image.name, self.image.geometry
+            self.end, self.ends = self.image.eos, self.image.ends
 
-    def _end_of_folder(self):
-        end = read_json(self.path).get("eos_token_id")
-        if isinstance(end, list) and end:
-            end = end[0]
-        if type(end) is not int or not 0 <= end < self.geometry.vocab_size:
-            raise ModelError(f"{self.path / 'config.json'}: eos_token_id is {short(end)}: must be a token id below "
-                             f"{self.geometry.vocab_size}")
-        return end
+    def _ends_of_folder(self):
+        """(``end``, ``ends``) of a folder: generation_config.json goes before config.json.
+
+        ``end`` stands first among ``ends``, if it is there: a device knows one of them.
+        """
+        trained = self._ends_in(self.path / "config.json", read_json(self.path))
+        path, ends = self.path / "generation_config.json", ()
+        if path.exists():
+            try:
+                raw = strictjson.read(path, CONFIG_BYTES)
+            except (OSError, strictjson.JsonError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ModelError(f"cannot read {path}: {reason}") from None
+            if not isinstance(raw, dict):
+                raise ModelError(f"{path}: must hold a JSON object")
+            ends = self._ends_in(path, raw)
+        ends = ends or trained
+        if not ends:
+            path = self.path / "config.json"
+            raise ModelError(f"{path}: there is no eos_token_id: give the id of the token, "
+                             f"below {self.geometry.vocab_size}, that ends a text")
+        end = (trained or ends)[0]
+        return end, tuple(sorted(ends, key=lambda token: token != end))
+
+    def _ends_in(self, path, raw):
+        """The end tokens (tuple of int) of a configuration; ModelError if one is no token."""
+        given = raw.get("eos_token_id")
+        ends = given if isinstance(given, list) else [] if given is None else [given]
+        for end in ends:
+            if type(end) is not int or not 0 <= end < self.geometry.vocab_size:
+                raise ModelError(f"{path}: eos_token_id is {short(given)}: must be token ids below "
+                                 f"{self.geometry.vocab_size}")
+        if len(ends) > MOST_ENDS:
+            raise ModelError(f"{path}: eos_token_id has {len(ends)} tokens: the most are {MOST_ENDS}")
+        return tuple(dict.fromkeys(ends))
 
     @property
     def size_bytes(self):
@@ -82,7 +118,9 @@ class Model:
     @cached_property
     def packed(self):
         """The PackedModel."""
-        return self.image.unpack() if self.image else pack(self.geometry, self._tensors)
+        if self.image:
+            return self.image.unpack()
+        return pack(self.geometry, self._tensors, self.kept.append)
 
     @cached_property
     def tokenizer_json(self):
@@ -94,8 +132,8 @@ class Model:
                 raise ImageError(f"{self.path}: {error}") from None
         path = self.path / "tokenizer.json"
         if not path.exists():
-            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the "
-                             "folder; transformers writes one with "
+            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
+                             "transformers writes one with "
                              "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
@@ -104,20 +142,24 @@ class Model:
 
     @cached_property
     def vocabulary(self):
-        """The Vocabulary; ModelError if the tokenizer writes ids that the model does not have."""
+        """The Vocabulary; ModelError for pieces or start marks that the model does not have.
+
+        Added tokens may have such ids: they are refused where a text uses them.
+        """
         try:
-            vocabulary = Vocabulary(self.tokenizer_json, self.end)
+            vocabulary = Vocabulary(self.tokenizer_json, self.end, self.geometry.vocab_size)
         except TextError as error:
             raise TextError(f"{self.path}: {error}") from None
-        if vocabulary.largest >= self.geometry.vocab_size:
-            raise ModelError(f"{self.path}: the tokenizer has a token {vocabulary.largest} and the model "
+        largest = max(vocabulary.largest_piece, *vocabulary.start)
+        if largest >= self.geometry.vocab_size:
+            raise ModelError(f"{self.path}: the tokenizer has a token {largest} and the model "
                              f"{self.geometry.vocab_size} tokens: they do not belong together")
         return vocabulary
 
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
         memory_map(config, self.geometry)  # refused before the conversion
-        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end)
+        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end, self.ends)
 
     def image_for(self, config, tell):
         """The Image for a device: the file's own, or one tiled anew in memory.

@@ -1,28 +1,9 @@
 """Text of a model: prompts to token ids, and token ids to text as they arrive."""
 
 import codecs
-import re
 
-import tokenizers
-
-from sterna.host.errors import HostError
+from sterna.host.model.encoding import Encoder, TextError, byte_alphabet, shown, token_byte
 from sterna.host.model.tokenizer_file import TokenizerFileError, check_tokenizer
-
-_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
-
-
-class TextError(HostError):
-    """Text that the tokenizer cannot hold, or a tokenizer that cannot be read."""
-
-
-def _byte_alphabet():
-    """Map of the characters that byte-level BPE writes for the 256 bytes.
-
-    Printable bytes of Latin-1 stand for themselves, the others take the code points from 256 upwards in their order.
-    """
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    moved = [byte for byte in range(256) if byte not in set(plain)]
-    return {chr(byte): byte for byte in plain} | {chr(256 + k): byte for k, byte in enumerate(moved)}
 
 
 class Vocabulary:
@@ -34,6 +15,8 @@ class Vocabulary:
         Content of tokenizer.json.
     end : int
         Id that ends a text. It also starts one where the tokenizer adds no start mark of its own.
+    size : int, optional
+        Tokens of the model; a text with an id beyond them is refused.
 
     Raises
     ------
@@ -41,7 +24,7 @@ class Vocabulary:
         The content is not a tokenizer, or uses neither byte-level BPE nor bytes as ``<0x41>``.
     """
 
-    def __init__(self, text, end):
+    def __init__(self, text, end, size=None):
         try:
             file = check_tokenizer(text)
         except TokenizerFileError as error:
@@ -50,56 +33,62 @@ class Vocabulary:
         if not self.byte_level and "ByteFallback" not in file.decoders:
             raise TextError("the tokenizer is neither byte-level BPE nor BPE with byte fallback: "
                             "use a model with one of these")
-        self.tokenizer = self._call("cannot be read", tokenizers.Tokenizer.from_str, file.text)
-        self.end, self.start, self.largest, self._unknown = end, file.start or [end], file.largest, file.unknown
+        self._encoder = Encoder(file)
+        self.tokenizer = self._encoder.tokenizer
+        self.end, self.start, self.size = end, file.start or [end], size
+        self.largest_piece = max(file.model["vocab"].values())
+        self.largest = max(self.largest_piece, -1, *self._encoder.added)
         self._bytes = {}
-        self._alphabet = _byte_alphabet()
-        self._added = set(self.tokenizer.get_added_tokens_decoder())
-
-    @staticmethod
-    def _call(what, function, *arguments, **options):
-        """The result of a function of the tokenizers package, which raises bare Exceptions and, in bugs, worse."""
-        try:
-            return function(*arguments, **options)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            raise TextError(f"the tokenizer {what}: {' '.join(str(error).split())[:200]}") from None
+        self._alphabet = byte_alphabet()
+        self._replaced = [] if self.byte_level else file.replaced or [("\u2581", " ")]
 
     def __len__(self):
         return self.tokenizer.get_vocab_size()
 
     def encode(self, text, start=True):
-        """Token ids (list of int) of a text, behind the start mark unless ``start`` is false.
+        """Token ids (list of int) of a text, as the tokenizers package gives them.
+
+        Parameters
+        ----------
+        text : str
+        start : bool
+            Put the start mark in front. False: the text goes on with another one, so a space of the
+            tokenizer's own is not put in front either.
 
         Raises
         ------
         TextError
-            The text holds half of a surrogate pair, or characters that the tokenizer has no token for.
+            The text holds half of a surrogate pair, characters that the tokenizer has no token for
+            or takes out, or a token that the model does not have. What the tokenizer writes in
+            another form (lower case, NFC) and white space that only parts words is no loss.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise TextError(f"the text holds U+{ord(text[error.start]):04X} at character {error.start}, which is no "
                             "character: give valid UTF-8") from None
-        ids = self._call("fails on this text", self.tokenizer.encode, text, add_special_tokens=False).ids
-        self._check(text, ids)
-        return [*self.start, *ids] if start else list(ids)
+        ids = self._encoder.ids(text)
+        written = b"".join(map(self.token_bytes, ids))
+        if written not in (text.encode(), b" " + text.encode()):
+            self._check(text, written)
+        ids = [*self.start, *ids] if start else list(self._encoder.ids_behind(text))
+        self._check_size(ids)
+        return ids
 
-    def _check(self, text, ids):
-        # A tokenizer without the bytes of a character drops it, or writes its unknown token, without a word.
-        unknown = self._unknown
-        if self.byte_level and self.tokenizer.normalizer is None:
-            lost = b"".join(self.token_bytes(k) for k in ids) != text.encode()
-        else:
-            lost = unknown is not None and self.tokenizer.token_to_id(unknown) in ids and unknown not in text
-        if lost:
-            bad = next((c for c in text if not self._holds(c)), text[:1])
-            raise TextError(f"the tokenizer has no token for {bad!r} (U+{ord(bad):04X}): leave it out of the prompt")
+    def _check(self, text, written):
+        for mark in (old for old, new in self._replaced if new.isspace()):
+            if mark in text:
+                raise TextError(f"the tokenizer writes a space for {shown(mark)}: leave it out")
+            if mark.encode() in written:  # as bytes, which nothing turns into a space again
+                raise TextError(f"the tokenizer has no token for {shown(' ')}: leave it out")
+        self._encoder.check_whole(text)
 
-    def _holds(self, character):
-        ids = self._call("fails on this text", self.tokenizer.encode, character, add_special_tokens=False).ids
-        return b"".join(self.token_bytes(k) for k in ids).strip() == character.encode().strip()
+    def _check_size(self, ids):
+        bad = [k for k in ids if self.size is not None and k >= self.size]
+        if bad:
+            name = self.tokenizer.id_to_token(bad[0])
+            raise TextError(f"the tokenizer's token {bad[0]}, {name!r}, is not among the model's "
+                            f"{self.size}: leave it out")
 
     def token_bytes(self, token):
         """The bytes that a token id writes; b"" for an id that the tokenizer does not have."""
@@ -111,14 +100,14 @@ class Vocabulary:
         piece = self.tokenizer.id_to_token(token) if 0 <= token <= self.largest else None
         if piece is None:
             return b""
-        if token in self._added:
-            return piece.encode()
         if self.byte_level:
-            known = all(c in self._alphabet for c in piece)
+            known = token not in self._encoder.added and all(c in self._alphabet for c in piece)
             return bytes(self._alphabet[c] for c in piece) if known else piece.encode()
-        if byte := _BYTE.fullmatch(piece):
-            return bytes([int(byte[1], 16)])
-        return piece.replace("\u2581", " ").encode()
+        if (byte := token_byte(piece)) is not None:
+            return byte
+        for old, new in self._replaced:
+            piece = piece.replace(old, new)
+        return piece.encode()
 
 
 class TextStream:

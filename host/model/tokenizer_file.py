@@ -4,6 +4,9 @@ That package ends the process or takes gigabytes for some files that are no toke
 and six bytes of a normalizer ask for 8 GB. So the file is taken apart here, and what the package gets is written anew
 from the parts that BPE models of bytes use, each checked for type and range. Parts that a run never needs (decoder,
 post-processor, padding, truncation) are read here and not handed on.
+
+The same parts can be written with another model and other borders of a text: what is lost on the
+way from a text to its ids shows in the comparison (``sterna.host.model.encoding``).
 """
 
 import json
@@ -17,6 +20,10 @@ MOST_PARTS, MOST_DEPTH = 32, 6  # of a normalizer or pre-tokenizer
 MOST_GROWTH = 1024  # bytes that a normalizer may make of one
 MOST_TEXT = 1024  # characters of a replacement or pattern
 MOST_ID = (1 << 31) - 1
+BYTE_MODEL = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": True,
+              "ignore_merges": False, "merges": [],
+              "vocab": {f"<0x{byte:02X}>": byte for byte in range(256)}}
 
 
 class TokenizerFileError(SternaError, ValueError):
@@ -25,27 +32,90 @@ class TokenizerFileError(SternaError, ValueError):
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """What a checked tokenizer.json says.
+    """What a checked tokenizer.json says; its parts are dicts, Sequences taken apart.
 
     Attributes
     ----------
-    text : str
-        JSON for the tokenizers package, written anew.
-    start : list of int
-        Tokens that it puts in front of every text.
+    normalizers, pre_tokenizers : list of dict
     decoders : set of str
         Types of its decoders.
-    unknown : str or None
-        The token for characters without one.
-    largest : int
-        The largest id.
+    replaced : list of (str, str)
+        What these write for the text of a piece, in their order.
+    model : dict
+    added : list of dict
+        The added tokens.
+    start : list of int
+        Tokens that it puts in front of every text.
     """
 
-    text: str
-    start: list
+    normalizers: list
+    pre_tokenizers: list
     decoders: set
-    unknown: object
-    largest: int
+    replaced: list
+    model: dict
+    added: list
+    start: list
+
+    @property
+    def has_front(self):
+        """Whether a text gets something in front of its first word, a space as a rule."""
+        parts = (*self.normalizers, *self.pre_tokenizers)
+        return any(_without_front(part) != part for part in parts)
+
+    @property
+    def drops(self):
+        """Whether a part takes characters out that are no white space."""
+        parts = (*self.normalizers, *self.pre_tokenizers)
+        return any(_without_drops(part) != part for part in parts)
+
+    def json(self, *, whole=False, front=True, drops=True):
+        """Text of JSON (str) for the tokenizers package.
+
+        Parameters
+        ----------
+        whole : bool
+            With a model of bytes alone, which writes all that comes to it, in place of the file's.
+        front : bool
+            False: nothing is put in front of a text.
+        drops : bool
+            False: no part takes out what is no white space.
+        """
+        def written(parts):
+            parts = parts if front else filter(None, map(_without_front, parts))
+            return list(parts if drops else filter(None, map(_without_drops, parts)))
+
+        return json.dumps({
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": self.added,
+            "normalizer": _sequence(written(self.normalizers), "normalizers"),
+            "pre_tokenizer": _sequence(written(self.pre_tokenizers), "pretokenizers"),
+            "post_processor": None, "decoder": None, "model": BYTE_MODEL if whole else self.model})
+
+
+def _without_front(part):
+    """A part that puts nothing in front of a text; None where it did nothing else."""
+    if part["type"] == "Prepend":
+        return None
+    if part["type"] == "Metaspace":
+        kept = {name: value for name, value in part.items() if name != "add_prefix_space"}
+        return kept | {"prepend_scheme": "never"}
+    return part | {"add_prefix_space": False} if part["type"] == "ByteLevel" else part
+
+
+def _without_drops(part):
+    """A part that takes out white space at the most; None where it did nothing else.
+
+    What one form of a character becomes another by (lower case, NFKC, a replacement) is no loss:
+    the model was made for texts so written.
+    """
+    if part["type"] == "StripAccents" or part["type"] == "Replace" and part.get("content") == "":
+        return None
+    return part | {"behavior": "Isolated"} if part.get("behavior") == "Removed" else part
+
+
+def _sequence(parts, container):
+    if len(parts) > 1:
+        return {"type": "Sequence", container: parts}
+    return parts[0] if parts else None
 
 
 def _need(condition, what):
@@ -108,7 +178,7 @@ def _parts(value, what, container, depth=0):
 
 
 def _component(value, what, container, known):
-    """The component written anew: its parts with known fields only, and the list of them."""
+    """The parts (list of dict) of a component, written anew with known fields only."""
     out = []
     for part in _parts(value, what, container):
         _need(part["type"] in known, f"{what} {short(part['type'])} is not supported: only {', '.join(known)} are")
@@ -116,7 +186,7 @@ def _component(value, what, container, known):
         for name, value in fields.items():
             _need(known[part["type"]][name](value), f"{what} {part['type']}: {name} is {short(value)}")
         out.append({"type": part["type"]} | fields)
-    return out, (None if not out else out[0] if len(out) == 1 else {"type": "Sequence", container: out})
+    return out
 
 
 def _growth(parts):
@@ -172,24 +242,63 @@ def _added(tokens):
 
 
 def _start(processor):
-    """Ids of the special tokens that a post-processor puts in front of a text."""
+    """Ids of the special tokens that a post-processor puts in front of a text.
+
+    Those behind a text end it: a text that is gone on with has none.
+    """
     out = []
     for part in _parts(processor, "post_processor", "processors"):
-        if part["type"] != "TemplateProcessing":
-            continue
-        single, special = part.get("single"), part.get("special_tokens")
-        _need(isinstance(single, list) and isinstance(special, dict), "its template has no single and special_tokens")
-        for piece in single:
-            _need(isinstance(piece, dict), f"its template has {short(piece)}")
-            if "SpecialToken" not in piece:
-                break
-            token = piece["SpecialToken"]
-            name = token.get("id") if isinstance(token, dict) else None
-            entry = special.get(name) if isinstance(name, str) else None
-            ids = entry.get("ids") if isinstance(entry, dict) else None
-            _need(isinstance(ids, list) and all(map(_natural, ids)),
-                  f"its template has {short(piece)}, which has no ids")
-            out += ids
+        kind = part["type"]
+        _need(kind in START_MARKS, f"post_processor {short(kind)} is not supported: only "
+              f"{', '.join(START_MARKS)} are")
+        out = START_MARKS[kind](part) + out  # each works on what the one before has made
+    return out
+
+
+def _template_start(part):
+    single, special, out = part.get("single"), part.get("special_tokens"), []
+    _need(isinstance(single, list) and isinstance(special, dict),
+          "its template has no single and special_tokens")
+    for piece in single:
+        _need(isinstance(piece, dict), f"its template has {short(piece)}")
+        if "SpecialToken" not in piece:
+            break
+        token = piece["SpecialToken"]
+        name = token.get("id") if isinstance(token, dict) else None
+        entry = special.get(name) if isinstance(name, str) else None
+        ids = entry.get("ids") if isinstance(entry, dict) else None
+        _need(isinstance(ids, list) and all(map(_natural, ids)),
+              f"its template has {short(piece)}, which has no ids")
+        out += ids
+    return out
+
+
+def _class_start(part):
+    mark = part.get("cls")
+    _need(isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str)
+          and _natural(mark[1]),
+          f"post_processor {part['type']}: cls is {short(mark)}, which is no token with its id")
+    return [mark[1]]
+
+
+START_MARKS = {"TemplateProcessing": _template_start, "RobertaProcessing": _class_start,
+               "BertProcessing": _class_start, "ByteLevel": lambda part: []}
+
+
+def _replaced(decoders):
+    """The replacements of decoders: a space for U+2581 as a rule."""
+    out = []
+    for part in decoders:
+        if part["type"] == "Metaspace":
+            old = part.get("replacement", "\u2581")
+            _need(isinstance(old, str) and len(old) == 1,
+                  f"decoder Metaspace: replacement is {short(old)}")
+            out.append((old, " "))
+        elif part["type"] == "Replace":
+            pattern, content = part.get("pattern"), part.get("content")
+            _need(_literal(pattern) and _text(content),
+                  f"decoder Replace has {short(pattern)}, {short(content)}")
+            out.append((pattern["String"], content))
     return out
 
 
@@ -205,15 +314,13 @@ def check_tokenizer(text):
     except strictjson.JsonError as error:
         raise TokenizerFileError(str(error)) from None
     _need(isinstance(raw, dict), "it is no JSON object")
-    normalizers, normalizer = _component(raw.get("normalizer"), "normalizer", "normalizers", NORMALIZERS)
+    normalizers = _component(raw.get("normalizer"), "normalizer", "normalizers", NORMALIZERS)
     _need(_growth(normalizers) <= MOST_GROWTH, "its normalizer makes texts more than a thousand times longer")
-    pre_tokenizers, pre_tokenizer = _component(raw.get("pre_tokenizer"), "pre_tokenizer", "pretokenizers",
-                                               PRE_TOKENIZERS)
+    pre_tokenizers = _component(raw.get("pre_tokenizer"), "pre_tokenizer", "pretokenizers",
+                                PRE_TOKENIZERS)
     for name in ("ByteLevel", "Metaspace"):  # each makes a text longer
         _need(sum(p["type"] == name for p in pre_tokenizers) <= 1, f"its pre_tokenizer has {name} twice")
-    model, added = _model(raw.get("model")), _added(raw.get("added_tokens"))
-    decoders = {part["type"] for part in _parts(raw.get("decoder"), "decoder", "decoders")}
-    clean = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": normalizer,
-             "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": None, "model": model}
-    largest = max(*model["vocab"].values(), -1, *(token["id"] for token in added))
-    return TokenizerFile(json.dumps(clean), _start(raw.get("post_processor")), decoders, model["unk_token"], largest)
+    decoders = _parts(raw.get("decoder"), "decoder", "decoders")
+    return TokenizerFile(normalizers, pre_tokenizers, {part["type"] for part in decoders},
+                         _replaced(decoders), _model(raw.get("model")),
+                         _added(raw.get("added_tokens")), _start(raw.get("post_processor")))

@@ -7,14 +7,15 @@ import numpy as np
 
 from sterna.firmware.program import build_program
 from sterna.host.console import progress_bar
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
+from sterna.host.device.run import stop_tokens
 from sterna.host.device.slots import Slots
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError, HostError
 from sterna.host.runtime.draft import propose
 from sterna.host.runtime.runtime import Runtime
 from sterna.host.runtime.sampling import check_end, check_length
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s
@@ -141,14 +142,14 @@ class DeviceRuntime(Runtime):
 
     def _make(self, token, n, sampling, stop, cancelled):
         self._begin_count()
-        begin, text = self.position, list(self.tokens)
+        begin, text, stops = self.position, list(self.tokens), stop_tokens(stop)
         run = self.device.run([token], n, stop=stop, start_position=begin, reset_state=begin == 0,
                               **self._options(sampling), **self._chain_options(text))
         ended = False
         try:
             with closing(run):
                 for _, token in run:
-                    ended = token == stop
+                    ended = token in stops
                     text.append(self._known(token))
                     yield token
                     if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:

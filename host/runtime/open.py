@@ -64,7 +64,7 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     """
     if device == "golden":
         demands.check(None)
-        from sterna.host.runtime.runtime import GoldenRuntime
+        from sterna.host.runtime.golden import GoldenRuntime
         return GoldenRuntime(model)
     if not device:
         raise UsageError("--device is empty: see `sterna devices` for what it takes")

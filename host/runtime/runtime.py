@@ -1,17 +1,14 @@
-"""One way to run a model, whatever computes it: the base class and the golden model."""
+"""One way to run a model, whatever computes it: the base class."""
 
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import HostError
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
-from sterna.sim.golden.model import GoldenModel
+from sterna.hw.protocol import MOST_ROWS
 
 
 class RunError(HostError):
@@ -29,8 +26,8 @@ class Sequence:
     n : int
         Tokens to make at most.
     sampling : Sampling
-    stop : int or None
-        Token after which the text ends.
+    stop : int, tuple of int, or None
+        Tokens after any of which the text ends.
     tokens : list of int
         What has been made.
     closed : bool
@@ -40,7 +37,7 @@ class Sequence:
     ids: list
     n: int
     sampling: Sampling
-    stop: int | None = None
+    stop: int | tuple | None = None
     tokens: list = field(default_factory=list)
     closed: bool = False
 
@@ -93,8 +90,8 @@ class Runtime:
         n : int
             Tokens to make; 0 only reads.
         sampling : Sampling
-        stop : int, optional
-            Token after which to stop; it is yielded too.
+        stop : int or tuple of int, optional
+            Tokens after any of which to stop; it is yielded too.
         cancelled : callable() -> bool
             Asked between tokens; True ends the run, and ``tokens`` says how far it went.
         progress : callable(done, total)
@@ -208,44 +205,3 @@ class Runtime:
         """Take up a text where a State left it."""
         self._set_values(state.values)
         self.tokens = list(state.tokens)
-
-
-class GoldenRuntime(Runtime):
-    """The golden model in this process; bit for bit what the hardware computes."""
-
-    label = "golden model"
-
-    def __init__(self, model):
-        super().__init__(model)
-        self._golden = GoldenModel(model.packed)
-        self._state = self._golden.start(1)
-
-    def clear(self):
-        super().clear()
-        self._state = self._golden.start(1)
-
-    def _read(self, tokens, cancelled):
-        for done, token in enumerate(tokens, 1):
-            if cancelled():
-                return
-            x = self._golden.embed([token])
-            for number in range(self.model.geometry.num_hidden_layers):
-                x = self._golden.layer(number, x, self._state[number])
-            yield done
-
-    def _make(self, token, n, sampling, stop, cancelled):
-        for _ in range(n):
-            if cancelled():
-                return
-            head = self._golden.step([token], self._state)
-            token = int(self._golden.sample(head, sampling.seed, self.position, sampling.temperature,
-                                            sampling.top_k, sampling.top_p)[0])
-            yield token
-            if token == stop:
-                return
-
-    def _values(self):
-        return self._state[:, 0].copy()
-
-    def _set_values(self, values):
-        self._state = np.array(values)[:, None]

@@ -51,6 +51,11 @@ class Geometry:
                 yield from ((f"{at}{name}.weight", shape), (f"{at}{name}.norm.weight", shape[1:]))
 
     @property
+    def matrices(self):
+        """Matrices with trits (int): six a layer, and the head."""
+        return 6 * self.num_hidden_layers + 1
+
+    @property
     def ternary_weights(self):
         """Number of the weights that are trits (int)."""
         hidden, inner = self.hidden_size, self.intermediate_size
@@ -104,16 +109,35 @@ class PackedModel:
     ws_head: float
 
 
+def ternary_already(magnitude):
+    """Whether a matrix is ternary already: it holds only -s, 0 and +s, and not zeros alone.
+
+    This is the one definition of it, for every level and for training.
+
+    Parameters
+    ----------
+    magnitude : ndarray or torch.Tensor
+        |W|, of any shape.
+
+    Returns
+    -------
+    s, found : scalar of the kind of ``magnitude``, and a boolean
+        ``s`` is the largest magnitude.
+    """
+    top = magnitude.max()
+    return top, (top > 0) & ((magnitude == top) | (magnitude == 0)).all()
+
+
 def ternarise(weight):
     """Trits (int8) and scale (float) of a float32 weight: round-half-even of W s, s = 1 / max(mean|W|, 1e-5).
 
-    A weight that holds only -s, 0 and +s is ternary already. Its trits and s are kept, because the mean over its
-    zeros too would be a smaller scale.
+    Of a weight that is ternary already (`ternary_already`) trits and s are kept, because the mean
+    over its zeros too would be a smaller scale.
     """
     weight = np.asarray(weight, np.float32)
     magnitude = np.abs(weight)
-    top = magnitude.max()
-    if top > 0 and np.all((magnitude == top) | (magnitude == 0)):
+    top, kept = ternary_already(magnitude)
+    if kept:
         return np.sign(weight).astype(np.int8), float(top)
     mean = max(float(magnitude.mean(dtype=np.float64)), FLOOR)
     return np.clip(np.rint(weight * (np.float32(1) / np.float32(mean))), -1, 1).astype(np.int8), mean
@@ -272,13 +296,25 @@ def load_checkpoint(folder):
     return geometry, tensors
 
 
-def pack(geometry, tensors):
-    """The PackedModel of float32 tensors (a mapping with the names of ``geometry.shapes()``)."""
+def pack(geometry, tensors, kept=None):
+    """The PackedModel of float32 tensors.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    tensors : mapping
+        With the names of ``geometry.shapes()``.
+    kept : callable(str), optional
+        Is given the name of each matrix that is ternary already.
+    """
     def vector(name):
         return tensors[name + ".weight"].astype(np.float64)
 
     def matrix(name):
-        trits, mean = ternarise(tensors[name + ".weight"])
+        weight = tensors[name + ".weight"]
+        trits, mean = ternarise(weight)
+        if kept and ternary_already(np.abs(weight))[1]:
+            kept(name)
         return trits, float(round24(mean / 127))
 
     keep = round24(1 - lower_bounds(tensors["model.lower_bounds"]))

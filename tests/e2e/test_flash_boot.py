@@ -1,5 +1,7 @@
 """A board that starts from its flash: the model comes from there, and the host sends prompts only."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import seed
@@ -12,13 +14,13 @@ from sterna.host.device.transport import open_transport
 from sterna.host.model.image import Image
 from sterna.hw.boards import preset
 from sterna.hw.protocol import FLASH_HEADER_BYTES
-from sterna.sim.board import toolchain
 from sterna.sim.board.board import Line, SimulatedBoard
 from sterna.sim.golden.model import GoldenModel
 
 pytestmark = pytest.mark.rtl
 
-TINY = toolchain.ROOT / "models" / "tiny" / "tiny.sterna"
+MODELS = Path(__file__).resolve().parents[2] / "models"
+TINY = MODELS / "tiny" / "tiny.sterna"
 CONFIG = preset("up5k")
 NOTHING_LOST = {"frames_bad": 0, "frames_lost": 0, "line_errors": 0}
 
@@ -104,7 +106,7 @@ def test_frames_of_the_file():
 
 
 def test_a_model_that_is_too_large(capsys, tmp_path):
-    story = toolchain.ROOT / "models" / "story" / "story.sterna"
+    story = MODELS / "story" / "story.sterna"
     assert cli.main(["flash", "-m", str(story), "-o", str(tmp_path / "file")]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: memory: the model needs") and "use a larger memory or a smaller model" in error

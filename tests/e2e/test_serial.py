@@ -8,11 +8,12 @@ from conftest import seed
 from soc import golden_outcome, random_image
 from sterna.firmware.program import build_program, inverse_temperature
 from sterna.host import cli
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import FrameDecoder, Kind
+from sterna.host.device.frames import FrameDecoder
 from sterna.host.device.transport import open_transport
+from sterna.hw import protocol
 from sterna.hw.config import PRESETS
+from sterna.hw.protocol import Kind
 from sterna.sim.board.board import Line, SimulatedBoard, read_line
 
 pytestmark = pytest.mark.rtl

@@ -10,11 +10,12 @@ from conftest import seed
 from fake_device import refused_requests
 from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
-from sterna.host.errors import DeviceError
+from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.transport import TransportError
+from sterna.host.errors import DeviceError
+from sterna.hw import protocol
 from sterna.hw.config import PRESETS, longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden.model import GoldenModel
 
 CONFIG = PRESETS["lanes40"]
@@ -93,6 +94,12 @@ def test_stop_token_ends_the_run(session, golden):
     assert device.read_register(Register.LIMIT) == 1 + at  # lowered by the device
     assert device.status() == (False, False, 0, 1 + at)
     assert session.generate([2], 12, stop=99, **SAMPLED) == tokens
+    # By the host, where the device would have come to rest.
+    assert session.outcome([2], 12, stop=(99, tokens[at]), **SAMPLED) == \
+        session.outcome([2], 12, stop=tokens[at], **SAMPLED)
+    assert session.generate([2], 12, stop=(99, 98, tokens[at]), **SAMPLED) == tokens[:at + 1]
+    assert device.read_register(Register.LIMIT) == 1 + at
+    assert device.status() == (False, False, 0, 1 + at)
 
 
 def test_limit_is_the_credit_of_the_host(session, golden):
@@ -145,7 +152,7 @@ def test_addresses_outside_the_memory_are_refused(session, check, address, size)
 
 def test_misaligned_and_malformed_requests_are_refused(session, check):
     transport = session.device.transport
-    decoder = protocol.FrameDecoder()
+    decoder = FrameDecoder()
     for frame, reason in refused_requests(CONFIG.memory_bytes):
         transport.write(frame.encode())
         deadline, replies = time.monotonic() + 20, []
@@ -159,7 +166,7 @@ def test_host_that_vanishes_while_uploading(session, check, rng):
     image = random_image(rng, CONFIG, (21, 65, 1, 19))
     for _ in range(4):
         address, data = image.regions(CONFIG)[0]
-        frames = b"".join(protocol.write(k, address + 224 * k, data[224 * k:224 * k + 224].tobytes()).encode()
+        frames = b"".join(Frame.write(k, address + 224 * k, data[224 * k:224 * k + 224].tobytes()).encode()
                           for k in range(min(4, len(data) // 224)))
         session.device.transport.write(frames[:int(rng.integers(1, len(frames)))])  # most likely ends inside a frame
         session.device.close()

@@ -20,9 +20,10 @@ from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import toolchain
 from sterna.sim.board.compile import locked
 from sterna.sim.board.verilog import NOISE_BITS, random_collisions, yosys_verilog
+from sterna.sim.golden.files import build_folder
 
 PASSES = ("proc -nomux -norom", "memory_collect")  # those of amaranth.back.verilog
-BUILD = toolchain.BUILD / "rtl"
+BUILD = build_folder() / "rtl"
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
@@ -187,7 +188,7 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
     here = str(Path(__file__).parent)
     if here not in sys.path:  # the simulator's Python starts with this process's path
         sys.path.insert(0, here)
-    print(f"{name} on {simulator}: seed {seed} (STERNA_SEED), log {log.relative_to(toolchain.ROOT)}")
+    print(f"{name} on {simulator}: seed {seed} (STERNA_SEED), log {os.path.relpath(log)}")
     plusargs = []
     if simulator == "verilator":
         plusargs = ["+verilator+rand+reset+2", f"+verilator+seed+{seed % 2147483646 + 1}"]

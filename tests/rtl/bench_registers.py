@@ -287,7 +287,7 @@ async def reset_race(dut):
         await host.write(REGISTERS + 0x40, 2)
         await bench.cycles(dut, 8)
         await bench.settled(dut)
-        assert not int(dut.pacing__go.value), f"a token waits, and the run was reset {delay} cycles behind its release"
+        assert not int(dut.pacing__go.value), f"a token waits; the run was reset {delay} cycles behind its release"
         await bench.cycles(dut)
         await host.write(REGISTERS + 0x48, 5)
         await host.write(REGISTERS + 0x40, 1)

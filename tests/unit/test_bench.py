@@ -16,7 +16,8 @@ from sterna.host.commands.options import TIMING
 from sterna.host.device.driver import Device
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.sim.board.board import SimulatedBoard
 

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 from small_model import DEVICE, byte_tokenizer
-from sterna.host.files import write_file
 from sterna.host.model.image import Image, build_image
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextError, TextStream, Vocabulary
-from sterna.host.runtime.runtime import GoldenRuntime, Sampling
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import Sampling
 from sterna.host.runtime.state import State, load_state, save_state
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, pack, random_tensors
 

@@ -1,18 +1,21 @@
 """Images: exact round trips for every tiling, and one line for every damage."""
 
+import json
 import os
+import struct
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sterna.firmware.layout import layout, memory_map
-from sterna.host.files import write_file
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.hw.boards import preset
 from sterna.hw.config import Config
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
 from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
 
@@ -105,6 +108,32 @@ def test_written_file_is_loaded(small, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.sterna"]
     assert all(entry["offset"] % 64 == 0 for entry in image.sections.values())
     assert sum(e["bytes"] for e in image.sections["stream"]["layers"]) == image.sections["stream"]["bytes"]
+
+
+def test_several_tokens_may_end_a_text(small):
+    packed, data = small
+    several = Image(build_image(packed, config_of(), TOKENIZER, "small", 5, (0, 2)))
+    assert (several.eos, several.ends) == (5, (0, 2))
+    assert Image(data).ends == (5,)
+    assert build_image(packed, config_of(), TOKENIZER, "small", 5, (5,)) == data
+    assert b'"ends"' not in data  # as ever where there is one
+
+
+def with_header(data, change):
+    """An image whose header was changed by ``change(header)``, its length and checksum right."""
+    header = json.loads(data[24:24 + struct.unpack_from("<I", data, 16)[0]])
+    first = header["sections"][0]["offset"]
+    change(header)
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(first - 24)
+    assert len(text) == first - 24
+    return data[:16] + struct.pack("<2I", len(text), crc32c(text)) + text + data[first:]
+
+
+@pytest.mark.parametrize("ends", [[], [5, 5], [5, 10**6], [5, -1], [5, True], 5, None, [5, [0]]])
+def test_ends_that_are_no_tokens_are_refused(small, ends):
+    packed, data = small
+    with pytest.raises(ImageError, match="ends is .* must be different tokens below"):
+        Image(with_header(data, lambda header: header.update(ends=ends)))
 
 
 def damage(data, at, value=0xFF):

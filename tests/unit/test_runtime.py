@@ -10,7 +10,8 @@ from sterna.host.errors import DeviceError, UsageError
 from sterna.host.model.image import Image, ImageError
 from sterna.host.model.model import Model, ModelError
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.runtime import GoldenRuntime, RunError, Sampling, Sequence
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import RunError, Sampling, Sequence
 from sterna.host.runtime.state import StateError, load_state, save_state
 from sterna.host.runtime.statistics import Statistics, useful_bytes
 
@@ -105,6 +106,48 @@ def test_stop_token_ends_device_and_golden_alike(model):
     for runtime in (GoldenRuntime(model), on_device(model, tokens_per_call=50), on_slots(model)):
         assert list(runtime.generate(PROMPT, 40, SAMPLING, stop)) == wanted
         assert runtime.tokens == PROMPT + wanted
+
+
+def drafted(model, **options):
+    runtime = on_slots(model, **options)
+    runtime.draft = 3
+    return runtime
+
+
+@pytest.mark.parametrize("make", [*MAKES, drafted], ids=[*NAMES, "drafts"])
+@pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
+def test_any_of_several_stop_tokens_ends_a_text_as_a_single_one(model, make, sampling):
+    prompt = [0, 40, 41, 42, 40, 41, 42, 40]  # so that there are drafts
+    tokens = list(GoldenRuntime(model).generate(prompt, 14, sampling))
+    never = [k for k in range(1, 264) if k not in tokens][:2]
+    new = [k for k, token in enumerate(tokens) if token not in tokens[:k]]
+    for at in (0, new[-1]):
+        ends = []
+        for stop in (tokens[at], (tokens[at], *never), (*never, tokens[at])):
+            runtime = make(model) if make is GoldenRuntime else make(model, tokens_per_call=50)
+            assert list(runtime.generate(prompt, 14, sampling, stop)) == tokens[:at + 1]
+            assert runtime.tokens == prompt + tokens[:at + 1]
+            figures = runtime.statistics
+            counted = figures.counters if make is not drafted else figures.counters["tokens"]
+            ends.append((runtime.state().values.tolist(), figures.tokens, figures.prompt_tokens,
+                         counted, figures.prompt_counters,
+                         list(runtime.generate([], 2, sampling))))
+        assert ends == 3 * ends[:1]
+
+
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
+def test_any_of_several_stop_tokens_ends_texts_side_by_side(model, make):
+    alone = [list(GoldenRuntime(model).generate([k], 30, SAMPLING)) for k in range(40, 46)]
+    ends = tuple({tokens[7 + k] for k, tokens in enumerate(alone)})
+    wanted = [tokens[:next(k for k, token in enumerate(tokens) if token in ends) + 1]
+              for tokens in alone]
+    sequences = [Sequence([k], 30, SAMPLING, ends) for k in range(40, 46)]
+    runtime = make(model) if make is GoldenRuntime else make(model, tokens_per_call=50)
+    for _ in runtime.generate_all(sequences):
+        pass
+    assert [sequence.tokens for sequence in sequences] == wanted
+    assert runtime.statistics.tokens == sum(map(len, wanted))
+    assert make is not on_slots or runtime.statistics.counters["tokens"] == sum(map(len, wanted))
 
 
 @pytest.mark.parametrize("sides", list(itertools.product(MAKES, repeat=2)))

@@ -9,11 +9,11 @@ import pytest
 from fake_device import INFO, FakeDevice, expected
 from faults import SEED, FaultyTransport
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import Kind, Register
 from sterna.host.device.run import LN2_BITS, ONE_BITS
 from sterna.host.device.slots import Slots
 from sterna.host.errors import DeviceError
 from sterna.host.runtime.draft import propose
+from sterna.hw.protocol import Kind, Register
 
 FAST = {"retry_s": 0.005, "poll_s": 0.005, "timeout_s": 5.0, "stall_s": 5.0}
 FOUR = dataclasses.replace(INFO, batch=4, top_k=16)
@@ -218,6 +218,17 @@ def test_drafts_in_full_and_the_stop_token_among_them():
     for _, token in device.run(text, 50, chained=True, stop=4, draft=lambda count: repeating(text[-1], count)):
         text.append(token)
     assert text == [1, 2, 3, 4] and device.status()[3] == 3
+    for stop, reads in (((999, 4), [1, 2]), ((6, 4), [1, 2]), ((4, 999), [1, 4]),
+                        ((999, 998, 6), [1, 4])):
+        # None that only the host knows is read as a draft: the device is where it would stop.
+        fake.reads_per_run.clear()
+        text = [1]
+        for _, token in device.run(text, 50, chained=True, stop=stop,
+                                   draft=lambda count: repeating(text[-1], count)):
+            text.append(token)
+        last = 6 if 6 in stop and 4 not in stop else 4
+        assert text == [*range(1, last + 1)] and device.status()[3] == last - 1
+        assert fake.reads_per_run == reads, stop
     text = [1]
     for _, token in device.run(text, 11, chained=True, draft=lambda count: repeating(text[-1], count)):
         text.append(token)

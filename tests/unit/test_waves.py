@@ -8,8 +8,8 @@ from sterna.firmware.layout import layout
 from sterna.host import cli
 from sterna.host.commands import generate as command
 from sterna.host.model.model import Model
+from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import open_runtime
-from sterna.host.runtime.runtime import GoldenRuntime
 from sterna.host.waves import VCD_PER_STREAM_BYTE, WavesLimit, expectation
 from sterna.hw.config import PRESETS
 from sterna.sim.board import board
