@@ -71,7 +71,8 @@ class DeviceInfo:
         rows = value[Register.LIST] & 0xFF
         if batch not in protocol.BATCHES or rows > protocol.MOST_ROWS:
             raise ProtocolError(f"{name} reports {batch} slots and a list of {rows} rows: use a build with "
-                                f"{', '.join(map(str, protocol.BATCHES))} slots and at most {protocol.MOST_ROWS} rows")
+                                f"{', '.join(map(str, protocol.BATCHES))} slots and at most "
+                                f"{protocol.MOST_ROWS} rows")
         info = cls(
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
             weight_code=protocol.WEIGHT_CODES[code & 1], memory=protocol.MEMORIES[code >> 1], credits=credits,
