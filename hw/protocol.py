@@ -5,7 +5,7 @@ Nothing of it stands anywhere else.
 
 from enum import IntEnum
 
-VERSIONS = {"protocol": 5, "isa": 3, "numerics": 2, "image": 1}  # in the order of their bytes in Register.VERSIONS
+VERSIONS = {"protocol": 5, "isa": 3, "numerics": 3, "image": 1}  # in the order of their bytes in Register.VERSIONS
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
@@ -77,6 +77,7 @@ class Kind(IntEnum):
     NAK = 0x83
     SUM = 0x84
     TOKEN = 0x90
+    SIMULATED = 0x91  # of a simulated board, before anything else
 
 
 NAK_REASONS = {1: "unknown type or length", 2: "address"}

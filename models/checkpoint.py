@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from sterna.models import layers
 from sterna.models.model import LanguageModel, ModelConfig
 from sterna.sim.golden import packed
 from sterna.sim.golden.files import write_files
@@ -35,8 +36,15 @@ def save_checkpoint(folder, model, tokenizer, dtype=torch.bfloat16):
         raise
 
 
-def load_checkpoint(folder):
+def load_checkpoint(folder, to_train=False):
     """The float32 LanguageModel of a folder written by ``save_checkpoint`` or published in that layout.
+
+    Parameters
+    ----------
+    folder : path
+    to_train : bool
+        Matrices that are ternary already become latent weights of the same trits and scales, from
+        which training can go on (``layers.latent``); otherwise every tensor is as in the folder.
 
     Raises
     ------
@@ -46,4 +54,8 @@ def load_checkpoint(folder):
     geometry, tensors = packed.load_checkpoint(folder)
     model = LanguageModel(ModelConfig(**asdict(geometry)))
     model.load_state_dict({name: torch.from_numpy(tensors[name]) for name in geometry.shapes()})
+    if to_train:
+        for module in model.modules():
+            if isinstance(module, layers.BitLinear):
+                module.weight.data = layers.latent(module.weight.data)
     return model

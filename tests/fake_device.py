@@ -3,8 +3,10 @@
 import dataclasses
 
 from crc32c import crc32c
-from sterna.host.device import protocol
-from sterna.host.device.protocol import DeviceInfo, Frame, Kind, Register
+from sterna.host.device.frames import Frame, FrameDecoder
+from sterna.host.device.info import DeviceInfo
+from sterna.hw import protocol
+from sterna.hw.protocol import Kind, Register
 
 INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", credits=2, port_bytes=2, strip=16,
                   memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16,
@@ -65,7 +67,7 @@ class FakeDevice:
         self.hashed_bytes = 0
         self.reads_per_run = []
         self.closed = False
-        self._decoder = protocol.FrameDecoder()
+        self._decoder = FrameDecoder()
 
     @property
     def mask(self):

@@ -6,10 +6,10 @@ import itertools
 import time
 
 from sterna.firmware.programs.pieces import INVERSE_TEMPERATURE, LN2
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.errors import DeviceError
+from sterna.hw import protocol
 from sterna.hw.config import longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
 ONE_BITS, LN2_BITS = (int(fp24.to_bits(fp24.round24(value))) for value in (1.0, fp24.LN2))

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling
+from sterna.hw import protocol
 from sterna.hw.config import longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden.packed import Geometry, random_model
 
 SEED, GEOMETRY = 2406, Geometry(20, 30, 2, 67)  # fits the smallest build

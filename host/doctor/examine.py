@@ -3,11 +3,11 @@
 from contextlib import suppress
 
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import ProtocolError
+from sterna.host.device.info import ProtocolError
+from sterna.host.device.transport import TransportError
 from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import OK, judged, skipped
 from sterna.host.errors import HostError
-from sterna.host.device.transport import TransportError
 
 SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")
 
@@ -47,7 +47,7 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
     rate = f" at {transport.baud} baud" if transport.baud else ""
     yield judged("port", True, f"{transport.name} is open{rate}")
     try:
-        device = Device(transport, **patience)
+        device = Device(transport, tell=tell, **patience)
     except HostError as error:
         transport.close()
         name = "versions" if isinstance(error, ProtocolError) else "answer"
@@ -56,6 +56,9 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
                                      "no device of this software's versions answers")
         return
     with device:
+        if device.simulated and not simulated:
+            simulated = True
+            yield judged("simulated", True, "a simulated board: its cycles take no time of a clock", simulated=True)
         yield from identity.identify(device, wanted)
         rest = judged("rest", False, "")
         for rest in guarded("rest", identity.at_rest(device, halt)):

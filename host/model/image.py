@@ -22,7 +22,7 @@ from sterna.sim.golden.trits import pack_matrix, unpack_matrix
 
 MAGIC = b"STERNA\r\n"
 IMAGE_VERSION = 1
-NUMERICS_VERSION = 1  # of the values in an image; numerics version 2 added to the sampling alone
+NUMERICS_VERSION = 1  # of the values in an image; versions 2 and 3 changed the sampling alone
 LINK_BYTES = 4  # words of the link: requests begin and end with one
 _HEAD = struct.Struct("<8s4I")
 XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it

@@ -4,12 +4,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-
-from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import HostError
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
+from sterna.hw.protocol import MOST_ROWS
 
 
 class RunError(HostError):
@@ -80,6 +79,10 @@ class Runtime:
 
     def close(self):
         """Give everything back; more than once is fine."""
+
+    def over(self):
+        """Whether runs should end, as nothing more is to be seen of them (bool)."""
+        return False
 
     def generate(self, ids, n, sampling, stop=None, cancelled=lambda: False, progress=lambda done, total: None):
         """Go on with the text; yields the new tokens (int) as they are made.

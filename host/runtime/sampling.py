@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import UsageError
 from sterna.hw.config import longest_text
+from sterna.hw.protocol import MOST_ROWS
 from sterna.sim.golden import fp24
 from sterna.sim.golden.toplist import p_code_of
 

@@ -10,11 +10,12 @@ from conftest import seed
 from fake_device import refused_requests
 from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
-from sterna.host.errors import DeviceError
+from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.transport import TransportError
-from sterna.hw.config import PRESETS
+from sterna.host.errors import DeviceError
+from sterna.hw import protocol
+from sterna.hw.config import PRESETS, longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden.model import GoldenModel
 
 CONFIG = PRESETS["lanes40"]
@@ -151,7 +152,7 @@ def test_addresses_outside_the_memory_are_refused(session, check, address, size)
 
 def test_misaligned_and_malformed_requests_are_refused(session, check):
     transport = session.device.transport
-    decoder = protocol.FrameDecoder()
+    decoder = FrameDecoder()
     for frame, reason in refused_requests(CONFIG.memory_bytes):
         transport.write(frame.encode())
         deadline, replies = time.monotonic() + 20, []
@@ -165,7 +166,7 @@ def test_host_that_vanishes_while_uploading(session, check, rng):
     image = random_image(rng, CONFIG, (21, 65, 1, 19))
     for _ in range(4):
         address, data = image.regions(CONFIG)[0]
-        frames = b"".join(protocol.write(k, address + 224 * k, data[224 * k:224 * k + 224].tobytes()).encode()
+        frames = b"".join(Frame.write(k, address + 224 * k, data[224 * k:224 * k + 224].tobytes()).encode()
                           for k in range(min(4, len(data) // 224)))
         session.device.transport.write(frames[:int(rng.integers(1, len(frames)))])  # most likely ends inside a frame
         session.device.close()
@@ -197,6 +198,10 @@ def test_prompt_and_text_longer_than_the_ring(tmp_path, rng):
         # The state tells which tokens were read last: those of the prompt behind the ring's end, then generated ones.
         for count in (1, config.ring + 30):
             assert session.outcome(prompt, count, **SAMPLED) == golden_outcome(image, prompt, count, **SAMPLED)
+        # The last positions that registers of 16 bits count; greedy tokens do not depend on the position.
+        assert session.device.info.register_bits == config.register_bits == 16
+        start = longest_text(config) - 3 - 6
+        assert session.generate([1, 2, 3], 6, start_position=start) == golden_outcome(image, [1, 2, 3], 6)[0]
 
 
 def test_any_start_of_registers_and_memory(tmp_path, rng, image):

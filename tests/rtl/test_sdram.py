@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench import SEED, verilog
@@ -28,7 +28,8 @@ class Flat(wiring.Component):
     than those of the chip where they are given.
     """
 
-    def __init__(self, chip, clock_hz, words=2, **cycles):
+    def __init__(self, chip, clock_hz, words=2, masks_reads=0, **cycles):
+        self._masks_reads = masks_reads  # a bug: bytes of DQM that are high in the cycle of a READ
         self._controller = SdramController(chip, clock_hz, words)
         self._controller.cycles |= cycles
         request = self._controller.requests.payload.shape()
@@ -49,6 +50,10 @@ class Flat(wiring.Component):
             self.data_valid.eq(controller.words.valid), self.data_read.eq(controller.words.payload),
             self.refreshing.eq(controller.refreshing), self.ready.eq(controller.ready)]
         m.d.sync += pad_registers(controller.pins, self)
+        pins = controller.pins
+        if self._masks_reads:
+            with m.If(~pins.cs_n & (Cat(pins.we_n, pins.cas_n, pins.ras_n) == READ)):
+                m.d.sync += self.dqm.eq(self._masks_reads)
         return m
 
 
@@ -68,8 +73,9 @@ def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, **planted):
     return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
-@pytest.mark.parametrize("name, clock_hz", [("AS4C16M16SA-7", 24_000_000), ("AS4C16M16SA-7", 80_000_000),
-                                            ("AS4C32M16SB-7", 100_000_000), ("AS4C32M16SB-7", 125_000_000)])
+@pytest.mark.parametrize("name, clock_hz", [
+    ("AS4C16M16SA-7", 80_000_000), *(pytest.param(*one, marks=pytest.mark.rest) for one in (
+        ("AS4C16M16SA-7", 24_000_000), ("AS4C32M16SB-7", 100_000_000), ("AS4C32M16SB-7", 125_000_000)))])
 def test_random_traffic(name, clock_hz):
     counts = traffic(SHORT_INIT[name], clock_hz, 300_000)
     print(counts)
@@ -77,7 +83,8 @@ def test_random_traffic(name, clock_hz):
     assert counts["words"] > 50_000 and counts["writes"] > 5_000 and counts["waiting"] < 200
 
 
-@pytest.mark.parametrize("name, clock_hz", [("AS4C16M16SA-7", 80_000_000), ("AS4C32M16SB-7", 125_000_000)])
+@pytest.mark.parametrize("name, clock_hz", [
+    ("AS4C16M16SA-7", 80_000_000), pytest.param("AS4C32M16SB-7", 125_000_000, marks=pytest.mark.rest)])
 def test_sequential_reads_reach_97_percent(name, clock_hz):
     """Of the peak, a word per cycle, refresh included; nothing else than refresh and rows is lost."""
     counts = traffic(SHORT_INIT[name], clock_hz, 1_000_000, sequential=True)
@@ -89,9 +96,10 @@ def test_sequential_reads_reach_97_percent(name, clock_hz):
 
 
 @pytest.mark.parametrize("planted, text", [
-    ({"t_rcd": 1}, "tRCD violated"), ({"t_rp": 1}, "tRP violated"), ({"t_ras": 1, "t_rc": 1}, "tRAS violated"),
-    ({"t_rfc": 4}, "tRFC violated"), ({"t_wr": 0}, "tWR violated"), ({"t_mrd": 1}, "tMRD violated"),
-    ({"t_refresh": 1100}, "tREFI violated"), ({"t_init": 100}, "the pause after power-up violated")])
+    ({"t_rcd": 1}, "tRCD violated"), *(pytest.param(*one, marks=pytest.mark.rest) for one in (
+        ({"t_rp": 1}, "tRP violated"), ({"t_ras": 1, "t_rc": 1}, "tRAS violated"), ({"t_rfc": 4}, "tRFC violated"),
+        ({"t_wr": 0}, "tWR violated"), ({"t_mrd": 1}, "tMRD violated"), ({"t_refresh": 1100}, "tREFI violated"),
+        ({"t_init": 100}, "the pause after power-up violated")))])
 def test_planted_cycles_are_found(planted, text):
     """A controller that keeps one time too short fails under the traffic that a right one stands."""
     # The states of a run cover these times of this chip: one with longer ones.
@@ -100,6 +108,11 @@ def test_planted_cycles_are_found(planted, text):
     assert isinstance(traffic(chip, 125_000_000, 60_000), dict)
     found = traffic(chip, 125_000_000, 200_000, **planted)
     assert isinstance(found, str) and text in found, found
+
+
+def test_a_mask_during_a_read_is_found():
+    """With a CAS latency of 2 a byte whose DQM pin is high in the cycle of a READ does not come."""
+    assert " instead of " in traffic(CHIP, CLOCK_HZ, 60_000, masks_reads=2)
 
 
 # A right session of a chip at 80 MHz, then what is wrong behind it.

@@ -22,6 +22,7 @@ from sterna.hw.flow import bitstream as flow
 from sterna.hw.flow.bitstream import Clock, Routed
 from sterna.hw.flow.synth import SynthesisError
 from sterna.hw.memory.chips import CHIPS
+from sterna.sim.golden.extras import install_hint
 
 ULX3S = BOARDS["ulx3s-85f"]
 MADE_HERE = Board(config=dataclasses.replace(ULX3S.config, name="mine"), platform=ULX3S.platform, top=ULX3S.top,
@@ -170,7 +171,7 @@ def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert run("bitstream", "ulx3s-85f") == 1
-    assert capsys.readouterr().err == "error: nextpnr-ecp5 was not found: run pip install 'sterna[boards]'\n"
+    assert capsys.readouterr().err == f"error: nextpnr-ecp5 was not found: run {install_hint('boards')}\n"
 
 
 def test_what_is_programmed(monkeypatch, tmp_path):

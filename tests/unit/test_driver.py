@@ -9,11 +9,13 @@ import time
 import pytest
 from fake_device import FakeDevice, expected
 from faults import SEED, FaultyTransport
-from sterna.host.device import protocol, window
+from sterna.host.device import window
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import ProtocolError, Register
-from sterna.host.errors import DeviceError
+from sterna.host.device.frames import Frame, FrameDecoder
+from sterna.host.device.info import ProtocolError
 from sterna.host.device.transport import TransportError, open_transport
+from sterna.host.errors import DeviceError
+from sterna.hw.protocol import Register
 
 FAST = {"retry_s": 0.005, "poll_s": 0.005, "timeout_s": 5.0, "stall_s": 5.0}
 PROMPT = [5, 900, 17]
@@ -189,7 +191,7 @@ class Port:
     name, baud = "tty7", None
 
     def __init__(self, answers, monkeypatch):
-        self._answers, self._decoder, self._back = answers, protocol.FrameDecoder(), bytearray()
+        self._answers, self._decoder, self._back = answers, FrameDecoder(), bytearray()
         self.reads = 0
         monkeypatch.setattr(window, "time", self)
 
@@ -215,7 +217,7 @@ def test_a_port_that_echoes_is_named(monkeypatch):
 
 def test_frames_that_answer_nothing_are_no_life(monkeypatch):
     def late(data, frames):
-        return b"".join(protocol.Frame(0x81, f.sequence + 7 & 0xFF, f.address, 4, b"late").encode() for f in frames)
+        return b"".join(Frame(0x81, f.sequence + 7 & 0xFF, f.address, 4, b"late").encode() for f in frames)
 
     with pytest.raises(DeviceError, match="tty7: no answer for 3 s: check the cable"):
         Device(Port(late, monkeypatch), timeout_s=3.0, retry_s=0.1)
@@ -240,7 +242,7 @@ def test_tokens_are_a_sign_of_life(monkeypatch):
 
     def answers(data, frames):
         if 100 < port.reads < 800:
-            return protocol.Frame(0x90, 0, 1, 4, bytes(4)).encode()
+            return Frame(0x90, 0, 1, 4, bytes(4)).encode()
         fake.write(data)
         reply, fake.replies = bytes(fake.replies), bytearray()
         return reply

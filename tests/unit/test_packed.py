@@ -80,6 +80,24 @@ def test_ternary_weights_are_kept(rng, write_checkpoint):
     assert again.layers[0].ws_down == round24(float(scale) / 127)
 
 
+@pytest.mark.parametrize("weight, kept", [
+    ([[0.5, -0.5], [0.0, 0.5]], True),
+    ([[0.5, -0.5], [-0.0, 0.5]], True),
+    ([[3e-6, 0.0]], True),
+    ([[2.0, -2.0]], True),
+    ([[0.0, 0.0]], False),
+    ([[0.5, -0.5], [0.25, 0.0]], False),
+    ([[0.5, np.nextafter(np.float32(0.5), 1), 0.0]], False),
+])
+def test_what_is_ternary_already(weight, kept):
+    weight = np.array(weight, np.float32)
+    scale, found = packed.ternary_already(np.abs(weight))
+    assert bool(found) == kept and scale == np.abs(weight).max()
+    trits, mean = ternarise(weight)
+    if kept:
+        np.testing.assert_array_equal((trits * mean).astype(np.float32), weight)
+
+
 def test_zero_embedding_row(write_checkpoint):
     folder, tensors = write_checkpoint()
     tensors["model.embeddings.weight"][3] = 0
@@ -137,7 +155,7 @@ def test_refused_files(write_checkpoint, tmp_path):
     with pytest.raises(PackError, match="has type 'I32'"):
         pack_checkpoint(folder)
     file.unlink()
-    with pytest.raises(PackError, match="cannot read"):
+    with pytest.raises(PackError, match="holds no model.safetensors"):
         pack_checkpoint(folder)
     for index, text in (("{}", "no weight_map"), ('{"weight_map": {"a": "../x"}}', "outside the folder")):
         (folder / "model.safetensors.index.json").write_text(index)

@@ -10,18 +10,19 @@ from fake_device import INFO, FakeDevice, expected, info_of
 from small_model import DEVICE, SLOTS, GoldenDevice, served, write_folder
 from sterna.firmware.layout import LayoutError, memory_map
 from sterna.firmware.program import ProgramError, build_program
-from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import Register
+from sterna.host.device.info import DeviceInfo
 from sterna.host.errors import UsageError
 from sterna.host.model.image import ImageError, build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.runtime import GoldenRuntime, Sequence
+from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling, check_end
 from sterna.host.runtime.state import State, save_state
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
+from sterna.hw.protocol import Register
 from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.machine.machine import Machine
 
@@ -38,7 +39,7 @@ def folder(tmp_path_factory):
 
 def test_every_build_tells_its_width():
     for config in PRESETS.values():
-        info = protocol.DeviceInfo.parse(info_of(config).pack())
+        info = DeviceInfo.parse(info_of(config).pack())
         assert info.register_bits == config.register_bits
     assert Device(FakeDevice(info_of(PRESETS["up5k"]))).info.register_bits == 16
 

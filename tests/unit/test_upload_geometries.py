@@ -10,13 +10,14 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from sterna.firmware.layout import ALIGN, tiling_of
 from sterna.firmware.program import build_program
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
 from sterna.host.device.flash import flash_image
+from sterna.host.device.frames import FrameDecoder
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError
 from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.opening import memory_file
+from sterna.hw import protocol
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_HEADER_BYTES
@@ -75,7 +76,7 @@ def test_parts_that_are_no_whole_words(name, tmp_path):
         upload(Device(fakes[0]), image.regions(config), compare=False)
         data = flash_image(image, config)[FLASH_HEADER_BYTES:]
         fakes[1].write(data)
-        replies = protocol.FrameDecoder().feed(bytes(fakes[1].replies))
+        replies = FrameDecoder().feed(bytes(fakes[1].replies))
         assert len(replies) == data.count(b"\0") - 1 and {r.kind for r in replies} == {protocol.Kind.ACK}
         for path, offset, size, address in memory_file(tmp_path / "memory", image.regions(config)):
             part = path.read_bytes()[offset:offset + size]
@@ -93,7 +94,7 @@ def test_the_fake_device_refuses_what_the_gateware_refuses():
     for frame, reason in refused_requests(1024):
         fake.replies.clear()
         fake.write(frame.encode())
-        (reply,) = protocol.FrameDecoder().feed(bytes(fake.replies))
+        (reply,) = FrameDecoder().feed(bytes(fake.replies))
         assert (reply.kind, reply.sequence, reply.word) == (protocol.Kind.NAK, frame.sequence, reason), frame
     with pytest.raises(DeviceError, match="refused to write to 0x00000400"):
         Device(fake).write(1024, bytes(4))
