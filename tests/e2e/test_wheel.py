@@ -78,7 +78,7 @@ def test_wheel_holds_every_source(wheel):
 
 
 @pytest.mark.rtl
-@pytest.mark.slow
+@pytest.mark.rest
 def test_installed_board_is_built_in_the_cache_of_its_user(installed, tmp_path):
     before = contents(installed)
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}

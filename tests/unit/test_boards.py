@@ -204,6 +204,5 @@ def test_build_folder_that_cannot_be_written_names_the_way_out(tmp_path):
     (tmp_path / "file").write_text("")
     build = object.__new__(flow.Build)  # without looking for the tools
     build.board, build.folder, build.tell = ULX3S, tmp_path / "file" / "ulx3s-85f", lambda text: None
-    message = f"cannot build in {build.folder}: Not a directory: .* with STERNA_BUILD"
-    with pytest.raises(SynthesisError, match=message):
+    with pytest.raises(SynthesisError, match=f"cannot build in {build.folder}: .* with STERNA_BUILD"):
         build.synthesise()
