@@ -7,7 +7,9 @@ addresses.
 import math
 from dataclasses import dataclass
 
-from sterna.hw.config import TILING
+import numpy as np
+
+from sterna.hw.config import PRESETS, TILING, most_tokens
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.packed import Geometry
 
@@ -103,6 +105,12 @@ class Layout:
         return self.geometry.num_hidden_layers * sum(map(self.part_bytes, PARTS)) \
             + self.part_bytes("end") + self.part_bytes("head")
 
+    @property
+    def gate_order(self):
+        """Row numbers of the padded gate matrix ([gate half; value half]) in stream order (int array [2 inner])."""
+        ends = [(first, min(first + self.strip, self.inner)) for first in range(0, self.inner, self.strip)]
+        return np.concatenate([np.r_[first:end, self.inner + first:self.inner + end] for first, end in ends])
+
     def order(self):
         """(part, layer) in the order of the stream; ("end", L) and ("head", L) belong to the model."""
         last = self.geometry.num_hidden_layers
@@ -137,8 +145,16 @@ class MemoryMap:
     end: int
 
 
+def _holds(config, geometry):
+    """Whether a model fits the memory of a configuration."""
+    return memory_map(config, geometry, check=False).end <= config.memory_bytes
+
+
 def memory_map(config, geometry, check=True):
-    """MemoryMap of a geometry on a configuration. LayoutError: it does not fit ``config.memory_bytes``."""
+    """MemoryMap of a geometry on a configuration.
+
+    LayoutError, with ``check``: it does not fit ``config.memory_bytes``, or its tokens ``config.register_bits``.
+    """
     shape = layout(config, geometry)
     embedding = shape.row_bytes * geometry.vocab_size
     stream_address = up(embedding, ALIGN)
@@ -147,7 +163,14 @@ def memory_map(config, geometry, check=True):
     layer_state = shape.vector_bytes(geometry.hidden_size)
     states = geometry.num_hidden_layers * config.batch * layer_state
     end = up(state_address + states, ALIGN)
+    if check and geometry.vocab_size > most_tokens(config):
+        raise LayoutError(f"vocabulary: the model has {geometry.vocab_size:,} tokens and this build can count "
+                          f"{most_tokens(config):,}: use a build with more register_bits than "
+                          f"{config.register_bits}, or a model with fewer tokens")
     if check and end > config.memory_bytes:
+        holders = [other.name for other in PRESETS.values() if _holds(other, geometry)]
         raise LayoutError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
-                         "use a larger memory or a smaller model")
+                          "use a larger memory or a smaller model"
+                          + (f" (of the presets, {', '.join(holders)} can hold it)" if holders else
+                             " (no preset can hold it)"))
     return MemoryMap(0, embedding, stream_address, stream, state_address, states, layer_state, shape.row_bytes, end)

@@ -11,6 +11,7 @@ import typer
 from sterna.hw.boards import BOARDS, find_board, preset
 from sterna.hw.config import PRESETS, ConfigError
 from sterna.hw.flow.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
+from sterna.sim.golden.files import write_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Gateware of Sterna: presets, Verilog, resources, boards and bitstreams.")
@@ -34,7 +35,7 @@ def verilog(preset_name: Preset, output: Annotated[Path, typer.Option("-o", "--o
     component = create(unit, preset(preset_name))
     text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
     try:
-        output.write_text(text)
+        write_file(output, text)
     except OSError as error:
         raise SynthesisError(f"cannot write {output}: {error.strerror}") from None
 

@@ -5,7 +5,7 @@ Nothing of it stands anywhere else.
 
 from enum import IntEnum
 
-VERSIONS = {"protocol": 4, "isa": 3, "numerics": 2, "image": 1}  # in the order of their bytes in Register.VERSIONS
+VERSIONS = {"protocol": 5, "isa": 3, "numerics": 3, "image": 1}  # in the order of their bytes in Register.VERSIONS
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
@@ -52,6 +52,7 @@ class Register(IntEnum):
 HELLO_BYTES = 0x2C  # of the block, which tell what the build is
 RUN_OFFSET, RUN_BYTES = 0x40, 0x40  # registers of the run control
 NEVER = 0xFFFFFFFF  # `start` and `stop` registers: no position, no token
+REGISTER_BITS = range(16, 33)  # of positions and tokens, of any build
 CONTROL_RUN = 1
 CONTROL_RESET = 2
 STATUS_RUNNING = 1

@@ -4,9 +4,11 @@ import torch
 from torch import nn
 
 from sterna.models.scan import linear_recurrence
+from sterna.sim.golden.packed import ternary_already
 
 INNER_EPS = 1e-6  # of the norm inside every BitLinear, whatever the checkpoint says
 FLOOR = 1e-5  # of max|y| and of mean|W| in the two quantisers
+LATENT_ZERO = 2**-10  # of the scale: magnitude of a latent weight whose trit is 0
 
 
 def half_away(x):
@@ -15,9 +17,39 @@ def half_away(x):
 
 
 def ternarise(weight):
-    """Trits (float: -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape; halves to even."""
-    mean = torch.clamp(weight.abs().mean(), min=FLOOR)
-    return torch.clamp(torch.round(weight * (1 / mean)), -1, 1), mean
+    """Trits (float: -1, 0, 1) and the scale max(mean|W|, 1e-5) of a latent weight of any shape;
+    halves to even.
+
+    A weight that is ternary already keeps its trits and its scale, as in
+    `sterna.sim.golden.packed.ternarise`.
+    """
+    magnitude = weight.abs()
+    mean = torch.clamp(magnitude.mean(), min=FLOOR)
+    top, kept = ternary_already(magnitude)  # decided without waiting for the device
+    trits = torch.clamp(torch.round(weight * (1 / mean)), -1, 1)
+    return torch.where(kept, torch.sign(weight), trits), torch.where(kept, top, mean)
+
+
+def latent(weight):
+    """A weight to train from: that of a matrix that is ternary already, with the same trits and
+    scale when derived.
+
+    The scale of a matrix that training moves is the mean of all its magnitudes, zeros too, so from
+    the first step on it would be smaller by their share. Here the zeros become small and the others
+    larger, and the mean is the scale. Any other weight is returned as it is, and so is one of a
+    scale below 1e-5, which no derivation gives.
+    """
+    magnitude = weight.abs()
+    scale, kept = ternary_already(magnitude)
+    if not kept or scale < FLOOR:
+        return weight
+    zero = magnitude == 0
+    share = zero.double().mean()
+    small = scale.double() * LATENT_ZERO
+    large = (scale - share * small) / (1 - share)
+    # Alternating, so that their sum is about zero.
+    signs = 1 - 2 * (torch.arange(weight.numel(), device=weight.device) % 2).reshape(weight.shape)
+    return torch.where(zero, small * signs, torch.sign(weight) * large).to(weight.dtype)
 
 
 def rms_norm(x, weight, eps):

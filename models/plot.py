@@ -1,10 +1,25 @@
 """Picture of a training run: the loss of every step and the bits per byte of the held-out stories."""
 
-from pathlib import Path
+import math
 
 import numpy as np
 
+from sterna.sim.golden.files import writing
+
 SMOOTH_STEPS = 50
+
+
+def _finite(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def drawable(records):
+    """The records of a log (list of dict) whose loss is a number, without bits per byte that are none.
+
+    Runs of older versions went on when they had diverged: their logs hold NaN.
+    """
+    return [{name: value for name, value in record.items() if name != "bits_per_byte" or _finite(value)}
+            for record in records if _finite(record.get("loss"))]
 
 
 def plot_log(records, path):
@@ -15,13 +30,16 @@ def plot_log(records, path):
     records : list of dict
         With ``step``, ``loss`` (nats per token) and, on some, ``bits_per_byte``.
     path : Path
-        The file to write; completed under another name first.
+        The file to write.
 
     Raises
     ------
     ValueError
-        No records.
+        No record that could be drawn.
+    OSError
+        The file cannot be written.
     """
+    records = drawable(records)
     if not records:
         raise ValueError("no training steps to plot: the log is empty")
     # Without a display: the canvas of the file format alone, no window system.
@@ -52,7 +70,5 @@ def plot_log(records, path):
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     axes.legend(handles, labels)
-    path = Path(path)
-    part = path.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=110)
-    part.replace(path)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -1,11 +1,10 @@
 """Training of a MatMul-free language model from a TOML configuration."""
 
-import json
+import hashlib
 import math
 import time
-import tomllib
-import typing
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,124 +15,18 @@ from torch.nn.functional import cross_entropy
 from sterna.models import data, layers
 from sterna.models.checkpoint import save_checkpoint
 from sterna.models.model import LanguageModel, ModelConfig
-from sterna.sim.golden.errors import SternaError
-from sterna.sim.golden.strictjson import read_bytes, short
+from sterna.models.runlog import RunLog
+from sterna.models.settings import TrainError
+from sterna.sim.golden.files import writing
+from sterna.sim.golden.strictjson import short
 
-RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row")
-OPTIONAL = {"dropout", "steps", "minutes"}
-CONFIG_BYTES = 1 << 20  # the largest configuration that is read
-MOST_PARAMETERS = 10**9
-_LARGE = 10**9
-LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hidden_size", "intermediate_size",
-                                            "num_hidden_layers", "evaluate_every")},
-          "row_tokens": (1, 1 << 20), "rows": (1, 1 << 20), "learning_rate": (0, 1000), "weight_decay": (0, 1000),
-          "dropout": (0, 0.9), "seed": (0, 2**32 - 1), "steps": (0, _LARGE), "minutes": (0, _LARGE)}
+RESUMED = ("step", "tokens", "elapsed", "best", "epoch", "row", "evaluated")
+PARTS = {"model", "optimiser", "config", "stories", *RESUMED}  # of a state
+MAY_CHANGE = {"text", "steps", "minutes", "evaluate_every"}  # on resuming: how long a run lasts, not what it computes
 
 
-class TrainError(SternaError, ValueError):
-    """A training run that cannot start; the message names the value and the way out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One training run; see models/configs for what each entry does.
-
-    Raises
-    ------
-    TrainError
-        A value that cannot be trained with.
-    """
-
-    text: str
-    holdout_stories: int
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    row_tokens: int
-    rows: int
-    learning_rate: float
-    weight_decay: float
-    products: str
-    seed: int
-    evaluate_every: int
-    dropout: float = 0.0
-    steps: int = 0
-    minutes: float = 0.0
-
-    def __post_init__(self):
-        for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN is not
-                raise TrainError(f"{name} {short(value)}: use {low} to {high}")
-        if not self.learning_rate > 0:
-            raise TrainError(f"learning_rate {self.learning_rate:g}: must be above 0")
-        if not (self.steps > 0 or self.minutes > 0):
-            raise TrainError(f"steps {self.steps}, minutes {self.minutes}: give one of them, above 0")
-        if self.products not in ("int8", "bf16", "fp32"):
-            raise TrainError(f"products {short(self.products)}: use int8, bf16 or fp32")
-        if self.vocab_size < 257:
-            raise TrainError(f"vocab_size {self.vocab_size}: at least 257, the 256 bytes and the end mark")
-        if self.parameters > MOST_PARAMETERS:
-            raise TrainError(f"the model would have {self.parameters:,} parameters: at most {MOST_PARAMETERS:,} are "
-                             "trained here")
-        if self.products == "int8" and (self.hidden_size % 8 or self.intermediate_size % 8 or self.vocab_size % 8):
-            raise TrainError("int8 products need hidden_size, intermediate_size and vocab_size in multiples of 8: "
-                             "change them or use fp32")
-
-    @property
-    def parameters(self):
-        """Weights of the matrices (int)."""
-        hidden = self.hidden_size
-        return self.num_hidden_layers * hidden * (4 * hidden + 3 * self.intermediate_size) \
-            + 2 * self.vocab_size * hidden
-
-    @classmethod
-    def load(cls, path):
-        """Read a TOML file.
-
-        Raises
-        ------
-        TrainError
-            The file is not there or not TOML, or an entry is missing, unknown or of the wrong type.
-        """
-        try:
-            values = tomllib.loads(read_bytes(path, CONFIG_BYTES).decode())
-        except OSError as error:
-            raise TrainError(f"cannot read the configuration {path}: {error.strerror}") from None
-        except RecursionError:
-            raise TrainError(f"cannot read the configuration {path}: nested too deeply") from None
-        except ValueError as error:  # too long, no UTF-8, no TOML, or an integer of thousands of digits
-            raise TrainError(f"cannot read the configuration {path}: {error}") from None
-        types = typing.get_type_hints(cls)
-        if unknown := sorted(set(values) - set(types)):
-            raise TrainError(f"{path}: unknown entry {short(unknown[0])}")
-        if missing := sorted(set(types) - set(values) - OPTIONAL):
-            raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
-        for name, value in values.items():
-            # A whole number may stand for a float, never the other way round.
-            if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-                raise TrainError(f"{path}: {name} = {short(value)} must be of type {types[name].__name__}")
-        try:
-            return cls(**values)
-        except TrainError as error:
-            raise TrainError(f"{path}: {error}") from None
-
-    def text_path(self, path):
-        """The text of a configuration file ``path``: beside it, in the folder above it, or in sterna's models folder.
-
-        Raises
-        ------
-        TrainError
-            It is in none of them.
-        """
-        places = [Path(path).resolve().parent, Path(path).resolve().parent.parent, Path(__file__).resolve().parent]
-        for place in places:
-            if (place / self.text).is_file():
-                return place / self.text
-        raise TrainError(f"{path}: no text {short(self.text)} in {', '.join(str(p) for p in dict.fromkeys(places))}")
-
-
+class DivergedError(TrainError):
+    """A loss or gradient is not finite; nothing of that step is kept."""
 def learning_rate(progress, warmup=0.02, decay_from=0.4, floor=0.02):
     """Factor of the peak rate at progress 0..1: linear rise, plateau, linear fall to ``floor``."""
     if progress < warmup:
@@ -141,6 +34,15 @@ def learning_rate(progress, warmup=0.02, decay_from=0.4, floor=0.02):
     if progress < decay_from:
         return 1.0
     return max(floor, 1 - (1 - floor) * (progress - decay_from) / (1 - decay_from))
+
+
+def hash_of(stories):
+    """Hex SHA-256 of a list of stories, whatever file they come from."""
+    digest = hashlib.sha256()
+    for story in stories:
+        content = story.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
 
 
 def pick_device(name="auto"):
@@ -174,15 +76,34 @@ class Trainer:
     text : Path
         The training stories.
     folder : Path
-        Receives ``best/`` (a checkpoint folder), ``state.pt`` (to resume) and ``log.jsonl``.
+        Receives ``best/`` (a checkpoint folder), ``state.pt`` (to resume) and ``log.jsonl``; made with the first
+        step.
     device : str
         As for ``pick_device``; a run may be resumed on another one.
+    tell : callable(str)
+        Takes lines of progress while the text is prepared.
+
+    Attributes
+    ----------
+    held : callable
+        Gives a context manager around what must not be interrupted: in it the model and the counters change
+        together. ``sterna.host.interrupts.Interrupts.held``, for one.
+    saved : int
+        The step behind which the saved state stands, 0 if there is none.
+
+    Raises
+    ------
+    TrainError
+        The run cannot start, or not go on from what the folder holds.
     """
 
-    def __init__(self, config, text, folder, device="cpu"):
+    def __init__(self, config, text, folder, device="cpu", tell=lambda line: None):
         self.config, self.folder, self.device = config, Path(folder), pick_device(device)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.held, self.saved = nullcontext, 0
+        tell(f"reading {text}")
         stories = data.read_stories(text)
+        self._stories = hash_of(stories)
+        state = self._saved_state(text)
         if len(stories) <= config.holdout_stories:
             count = "1 story" if len(stories) == 1 else f"{len(stories)} stories"
             raise TrainError(f"{text} holds {count} and holdout_stories is {config.holdout_stories}: "
@@ -192,12 +113,15 @@ class Trainer:
         torch.manual_seed(config.seed)
         # A resumed run goes on with its own tokenizer, whatever today's package would make of the text.
         kept = self.folder / "best" / "tokenizer.json"
-        resumed = (self.folder / "state.pt").exists()
-        self.tokenizer = (self._kept_tokenizer(kept) if resumed and kept.exists() else
-                          data.train_tokenizer(train, config.vocab_size))
+        if state and kept.exists():
+            self.tokenizer = self._kept_tokenizer(kept)
+        else:
+            tell(f"training a tokenizer of {config.vocab_size} tokens")
+            self.tokenizer = data.train_tokenizer(train, config.vocab_size)
         if self.tokenizer.get_vocab_size() != config.vocab_size:
             raise TrainError(f"the text gives {self.tokenizer.get_vocab_size()} tokens, vocab_size is "
                              f"{config.vocab_size}: lower vocab_size or give more text")
+        tell("turning the text into tokens")
         self.train_ids = data.encode(self.tokenizer, train)
         hold_ids = data.encode(self.tokenizer, hold)
         self.hold_rows = data.pack_rows(hold_ids, config.row_tokens, np.random.default_rng(0))
@@ -214,8 +138,10 @@ class Trainer:
                                            fused=self.device.type == "cuda")
         self.loss = cross_entropy
         self.step, self.tokens, self.elapsed, self.best, self.epoch, self.row = 0, 0, 0.0, math.inf, 0, 0
-        if resumed:
-            self._resume()
+        self.evaluated = 0
+        if state:
+            self._resume(state)
+        self._log = RunLog(self.folder, self.step)
 
     def _groups(self):
         """Parameters with and without weight decay: norms and lower bounds are not pulled towards zero."""
@@ -243,151 +169,178 @@ class Trainer:
         return max(self.step / c.steps if c.steps else 0.0, self.elapsed / (60 * c.minutes) if c.minutes else 0.0)
 
     def _batches(self):
+        """Yields (inputs, targets, keep) and the place behind them in the text, as (epoch, row)."""
+        epoch, row = self.epoch, self.row
         while True:
             rows = data.pack_rows(self.train_ids, self.config.row_tokens,
-                                  np.random.default_rng([self.config.seed, self.epoch]))
+                                  np.random.default_rng([self.config.seed, epoch]))
             count = len(rows[0]) // self.config.rows * self.config.rows
             if not count:
                 raise TrainError(f"the text fills {len(rows[0])} rows of {self.config.row_tokens} tokens, a step "
                                  f"takes {self.config.rows}: lower rows or give more text")
-            while self.row < count:
-                batch = [torch.from_numpy(r[self.row:self.row + self.config.rows]) for r in rows]
-                self.row += self.config.rows
-                yield batch
-            self.epoch, self.row = self.epoch + 1, 0
+            while row < count:
+                batch = [torch.from_numpy(r[row:row + self.config.rows]) for r in rows]
+                row += self.config.rows
+                yield batch, (epoch, row)
+            epoch, row = epoch + 1, 0
 
     def run(self):
         """Train to the end; yields {step, loss, lr, tokens, seconds, progress[, bits_per_byte]} after every step.
 
-        Between two records everything is consistent: a caller may call ``save_state`` and stop there.
-        """
-        if self.progress >= 1:
-            return
-        with (self.folder / "log.jsonl").open("a") as log:
-            yield from self._steps(log)
+        Between two records everything is consistent, and after an exception too, a KeyboardInterrupt for one: a
+        caller may call ``save_state`` and stop there.
 
-    def _steps(self, log):
-        for taken, batch in enumerate(self._batches()):
-            started = time.monotonic()
-            counted = int((batch[1] >= 0).sum())
-            inputs, targets, keep = (part.to(self.device) for part in batch)
-            if self.config.dropout:  # a function of seed and step, so that a resumed run drops the same
-                torch.manual_seed((self.config.seed << 32) + self.step)
-            rate = self.config.learning_rate * learning_rate(self.progress)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            loss = self.loss(self.model(inputs, keep), targets.reshape(-1).long(), ignore_index=-1)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimiser.step()
-            self.step += 1
-            self.tokens += counted
-            loss = loss.item()  # waits for the device
-            # The first steps of a process compile; they do not count as training time.
-            self.elapsed += time.monotonic() - started if taken >= 2 else 0.0
-            record = {"step": self.step, "loss": round(loss, 4), "lr": rate, "tokens": self.tokens,
-                      "seconds": round(self.elapsed, 1)}
-            done = self.progress >= 1
-            if done or self.step % self.config.evaluate_every == 0:
-                record["bits_per_byte"] = self.evaluate()
-                self._keep(record["bits_per_byte"])
-            log.write(json.dumps(record) + "\n")
-            log.flush()
+        Raises
+        ------
+        DivergedError
+            A loss or a gradient is not finite. The saved state is the one of the last evaluation.
+        TrainError
+            The text is too short, or a file cannot be written.
+        """
+        if self._is_due():  # the run was stopped before it was evaluated
+            record = (self._log.last() or {}) | {"step": self.step, "bits_per_byte": self._evaluated()}
+            self._log.replace_last(record)
+            self._keep(record["bits_per_byte"])
             yield record | {"progress": self.progress}
-            if done:
+        if self.progress < 1:
+            yield from self._steps()
+
+    def _steps(self):
+        for taken, (batch, place) in enumerate(self._batches()):
+            started = time.monotonic()
+            rate = self.config.learning_rate * learning_rate(self.progress)
+            loss = self._gradients(batch, rate)
+            record = None
+            try:
+                with self.held():
+                    self.optimiser.step()
+                    self.step += 1
+                    self.tokens += int((batch[1] >= 0).sum())
+                    self.epoch, self.row = place
+                    # The first steps of a process compile; they do not count as training time.
+                    self.elapsed += time.monotonic() - started if taken >= 2 else 0.0
+                    record = {"step": self.step, "loss": round(loss, 4), "lr": rate, "tokens": self.tokens,
+                              "seconds": round(self.elapsed, 1)}
+                if self._is_due():
+                    record["bits_per_byte"] = self._evaluated()
+            finally:  # a step that was taken is in the log, even if the run is stopped before its evaluation
+                if record:
+                    self._log.add(record)
+            if "bits_per_byte" in record:
+                self._keep(record["bits_per_byte"])
+            yield record | {"progress": self.progress}
+            if self.progress >= 1:
                 return
+
+    def _gradients(self, batch, rate):
+        """The loss (float) of a batch whose gradients, cut to norm 1, are ready for a step at a learning rate."""
+        inputs, targets, keep = (part.to(self.device) for part in batch)
+        if self.config.dropout:  # a function of seed and step, so that a resumed run drops the same
+            torch.manual_seed((self.config.seed << 32) + self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self.loss(self.model(inputs, keep), targets.reshape(-1).long(), ignore_index=-1)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        loss, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()  # waits for the device, once
+        self._check_finite("loss", loss, self.step + 1)
+        self._check_finite("gradient", norm, self.step + 1)
+        return loss
+
+    def _check_finite(self, what, value, step):
+        if not math.isfinite(value):
+            kept = (f"{self.folder} keeps the state behind step {self.saved}" if self.saved else
+                    "no state was saved yet")
+            raise DivergedError(f"the {what} of step {step} is {value}, and {kept}: lower learning_rate "
+                                f"{self.config.learning_rate:g} and train into another --out")
+
+    def _is_due(self):
+        """Whether the model has to be evaluated as it is."""
+        return self.evaluated < self.step and (self.progress >= 1 or self.step % self.config.evaluate_every == 0)
+
+    def _evaluated(self):
+        bits = self.evaluate()
+        self._check_finite("bits per byte", bits, self.step)
+        return bits
 
     @torch.no_grad()
     def evaluate(self):
         """Bits per byte on the held-out stories."""
         total, rows = 0.0, self.config.rows
-        self.model.eval()
         inputs, targets, keep = self.hold_rows
-        for at in range(0, len(inputs), rows):
-            short = rows - len(inputs[at:at + rows])
-            batch = [torch.from_numpy(np.pad(part[at:at + rows], ((0, short), (0, 0)), constant_values=fill))
-                     .to(self.device) for part, fill in ((inputs, 0), (targets, -1), (keep, False))]
-            total += cross_entropy(self.model(batch[0], batch[2]), batch[1].reshape(-1).long(), ignore_index=-1,
-                                   reduction="sum").item()
-        self.model.train()
+        self.model.eval()
+        try:
+            for at in range(0, len(inputs), rows):
+                short = rows - len(inputs[at:at + rows])
+                batch = [torch.from_numpy(np.pad(part[at:at + rows], ((0, short), (0, 0)), constant_values=fill))
+                         .to(self.device) for part, fill in ((inputs, 0), (targets, -1), (keep, False))]
+                total += cross_entropy(self.model(batch[0], batch[2]), batch[1].reshape(-1).long(), ignore_index=-1,
+                                       reduction="sum").item()
+        finally:
+            self.model.train()
         return total / math.log(2) / self.hold_bytes
 
     def _keep(self, bits):
+        """Save what an evaluation was about: the checkpoint, if it is the best so far, and the state."""
         if bits < self.best:
+            try:
+                save_checkpoint(self.folder / "best", self.model, self.tokenizer)
+            except OSError as error:
+                raise TrainError(f"cannot write {error.filename}: {error.strerror}") from None
             self.best = bits
-            save_checkpoint(self.folder / "best", self.model, self.tokenizer)
+        self.evaluated = self.step
         self.save_state()
 
     def save_state(self):
-        """Write ``state.pt``, from which a Trainer over the same folder goes on exactly here."""
+        """Write ``state.pt``, from which a Trainer over the same folder goes on exactly here. TrainError if it cannot
+        be written; a former one is then still there.
+        """
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-                 "config": asdict(self.config)} | {
-            k: getattr(self, k) for k in RESUMED}
-        part = self.folder / "state.part"
+                 "config": asdict(self.config), "stories": self._stories} | {k: getattr(self, k) for k in RESUMED}
         try:
-            torch.save(state, part)
-            part.replace(self.folder / "state.pt")
-        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
-            part.unlink(missing_ok=True)
-            raise TrainError(f"cannot write {self.folder / 'state.pt'}: {str(error).splitlines()[0]}") from None
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing(self.folder / "state.pt") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            # Torch's writer raises a RuntimeError of its own in place of the file's error.
+            reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), str(error))
+            raise TrainError(f"cannot write {self.folder / 'state.pt'}: {reason}") from None
+        self.saved = self.step
 
-    def _resume(self):
-        try:
-            state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises several kinds for a damaged file
-            reason = str(error).splitlines()[0]
-            raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: {reason}") from None
-        if not isinstance(state, dict) or set(state) != {"model", "optimiser", "config", *RESUMED} or \
-                not isinstance(state["config"], dict):
-            raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: it is no state of a training run")
-        saved = state.pop("config")
-        # How long a run lasts may change on resuming; what it computes may not.
-        for name in saved.keys() - {"text", "steps", "minutes", "evaluate_every"}:
-            if saved[name] != getattr(self.config, name, None):
-                raise TrainError(f"{self.folder} was trained with {name} {short(saved[name])}, not "
-                                 f"{getattr(self.config, name, None)}: use another --out")
-        try:
-            self.model.load_state_dict(state.pop("model"))
-            self.optimiser.load_state_dict(state.pop("optimiser"))
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: "
-                             f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
-        for key, value in state.items():
-            if type(value) not in (int, float):
-                raise TrainError(f"cannot resume from {self.folder / 'state.pt'}: {key} is {short(value)}")
-            setattr(self, key, value)
-        self._cut_log()
-
-    def _cut_log(self):
-        """Drop the records of steps that the saved state has not seen; they will be made again."""
-        path = self.folder / "log.jsonl"
+    def _saved_state(self, text):
+        """What ``save_state`` has written (dict), None if nothing; TrainError if it is of another run."""
+        path = self.folder / "state.pt"
         if not path.exists():
-            return
-        kept = [record for record in read_log(self.folder) if record["step"] <= self.step]
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        part.replace(path)
-
-
-def read_log(folder):
-    """The records (list of dict) of a run's log.jsonl; a last line that was cut off is left out.
-
-    Raises
-    ------
-    TrainError
-        A line is no record.
-    """
-    path = Path(folder) / "log.jsonl"
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
+            if (self.folder / "best").exists():
+                raise TrainError(f"{self.folder} holds a model in best/ but no state.pt to go on from: remove it "
+                                 "or use another --out")
+            return None
         try:
-            record = json.loads(line)  # not the strict reader: the loss of a run that diverged is NaN
-        except (ValueError, RecursionError) as error:
-            raise TrainError(f"{path}, line {number}: not valid JSON: {error}") from None
-        if not isinstance(record, dict) or type(record.get("step")) is not int:
-            raise TrainError(f"{path}, line {number}: no record of a step")
-        records.append(record)
-    return records
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises several kinds for a damaged file
+            raise TrainError(f"cannot resume from {path}: {str(error).splitlines()[0]}") from None
+        if not isinstance(state, dict) or set(state) != PARTS or not isinstance(state["config"], dict):
+            raise TrainError(f"cannot resume from {path}: it is no state of a training run of this version")
+        for name in state["config"].keys() - MAY_CHANGE:
+            if state["config"][name] != getattr(self.config, name, None):
+                raise TrainError(f"{self.folder} was trained with {name} {short(state['config'][name])}, not "
+                                 f"{getattr(self.config, name, None)}: use another --out")
+        if state["stories"] != self._stories:
+            raise TrainError(f"{self.folder} was trained on another text than {text}: give that text or use another "
+                             "--out")
+        return state
+
+    def _resume(self, state):
+        path = self.folder / "state.pt"
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainError(f"cannot resume from {path}: "
+                             f"{(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        for key in RESUMED:
+            if type(state[key]) not in (int, float):
+                raise TrainError(f"cannot resume from {path}: {key} is {short(state[key])}")
+            setattr(self, key, state[key])
+        self.saved = self.step

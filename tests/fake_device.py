@@ -1,12 +1,18 @@
 """A device in plain Python behind the transport interface: frames, registers and run control of docs/protocol.md."""
 
+import dataclasses
+
 from crc32c import crc32c
-from sterna.host.device import protocol
-from sterna.host.device.protocol import DeviceInfo, Frame, Kind, Register
+from sterna.host.device.frames import Frame, FrameDecoder
+from sterna.host.device.info import DeviceInfo
+from sterna.hw import protocol
+from sterna.hw.protocol import Kind, Register
 
 INFO = DeviceInfo(rows=1, columns=10, lanes=1, batch=1, weight_code="trit5", credits=2, port_bytes=2, strip=16,
                   memory_bytes=4096, vector_words=512, program_words=64, activation_words=16, ring=16,
                   clock_hz=24_000_000, build=0x12345678)
+
+NUMBERS = (Register.POSITION, Register.START, Register.LIMIT, Register.PROMPT_END, Register.STOP, Register.DRAFT_END)
 
 
 def next_token(token, state, seed):
@@ -61,7 +67,12 @@ class FakeDevice:
         self.hashed_bytes = 0
         self.reads_per_run = []
         self.closed = False
-        self._decoder = protocol.FrameDecoder()
+        self._decoder = FrameDecoder()
+
+    @property
+    def mask(self):
+        """Bits that registers of positions and tokens keep."""
+        return (1 << self.info.register_bits) - 1
 
     # Transport
 
@@ -89,8 +100,11 @@ class FakeDevice:
 
     def _answer(self, frame):
         n = frame.length
-        if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH) or n % 4 or not 4 <= n <= 224 or \
-                len(frame.data) != (n if frame.kind == Kind.WRITE else 0):
+        if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH):
+            return self._nak(frame, 1)
+        if frame.address % 4:
+            return self._nak(frame, 2)
+        if n % 4 or not 4 <= n <= 224 or len(frame.data) != (n if frame.kind == Kind.WRITE else 0):
             return self._nak(frame, 1)
         n_bytes = n * protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else n
         addresses = range(frame.address, frame.address + n_bytes, 4)
@@ -141,7 +155,7 @@ class FakeDevice:
             self.scalars_of[slot][offset // 4] = value
         elif page == protocol.RING:
             slot, offset = self._slot(offset, 4 * self.info.ring)
-            self.rings[slot][offset // 4] = (None, value)
+            self.rings[slot][offset // 4] = (None, value & self.mask)
         else:
             raise KeyError(address)
 
@@ -157,7 +171,7 @@ class FakeDevice:
             for block in self.blocks:
                 block[Register.STATUS] = block[Register.CONTROL] = 0
         elif offset != Register.STATUS:
-            self.blocks[slot][offset] = value
+            self.blocks[slot][offset] = value & (self.mask if offset in NUMBERS else 0xFFFFFFFF)
 
     def _load(self, address):
         page, offset = address & 0xF0000000, address & 0x0FFFFFFF
@@ -220,18 +234,19 @@ class FakeDevice:
         for (k, slot, position), head in zip(jobs, heads, strict=True):
             block, ring = self.blocks[slot], self.rings[slot]
             last = not self.chained or k == n - 1
-            if position + 1 >= block[Register.PROMPT_END]:
-                token = self.sample(head, position, slot)
-                place = (position + 1) % self.info.ring
+            following = position + 1 & self.mask
+            if following >= block[Register.PROMPT_END]:
+                token = self.sample(head, position, slot) & self.mask
+                place = following % self.info.ring
                 wrong = not last and ring[place][1] != token
-                ring[place] = (position + 1, token)
+                ring[place] = (following, token)
                 if wrong or token == block[Register.STOP]:
                     last = True
-                    self.lower_limit(slot, position + 1)
-                self._send(Kind.TOKEN, slot, position + 1, 4, token.to_bytes(4, "little"))
+                    self.lower_limit(slot, following)
+                self._send(Kind.TOKEN, slot, following, 4, token.to_bytes(4, "little"))
             if last:
-                block[Register.POSITION] = position + 1
-                self.max_position = max(self.max_position, position + 1)
+                block[Register.POSITION] = following
+                self.max_position = max(self.max_position, following)
                 if self.chained:
                     self.block[Register.SOURCE] = k
                     return
@@ -259,3 +274,33 @@ class FakeDevice:
 
     def count(self):
         """Moves the other counters."""
+
+
+def info_of(config):
+    """The DeviceInfo of a Config."""
+    names = {field.name for field in dataclasses.fields(DeviceInfo)} - {"build"}
+    return DeviceInfo(build=int(config.digest[:8], 16), **{name: getattr(config, name) for name in names})
+
+
+def refused_requests(memory_bytes):
+    """(Frame, reason) of requests that every device answers with a NAK, gateware and fake alike."""
+    for sequence, length in enumerate((0, 1, 2, 3, 5, 222, 225, 226, 228, 252, 255)):
+        yield Frame(Kind.READ, sequence, 0, length), 1
+        yield Frame(Kind.HASH, sequence, 0, length), 1
+        if length <= 229:
+            yield Frame(Kind.WRITE, sequence, 0, length, bytes(length)), 1
+    yield Frame(0x33, 20, 0, 4), 1
+    yield Frame(Kind.WRITE, 21, 0, 8, b"four"), 1
+    yield Frame(Kind.WRITE, 22, 0, 4, b"behind it"), 1
+    yield Frame(Kind.READ, 23, 0, 4, b"data"), 1
+    for sequence, address in enumerate((1, 2, 3, memory_bytes - 2), 30):
+        yield Frame(Kind.READ, sequence, address, 4), 2
+        yield Frame(Kind.HASH, sequence, address, 4), 2
+        yield Frame(Kind.WRITE, sequence, address, 4, b"four"), 2
+    for sequence, address in enumerate((memory_bytes, 0x7FFFFFFC, 0xC0000000, 0xFFFFFFFC), 40):
+        yield Frame(Kind.READ, sequence, address, 4), 2
+        yield Frame(Kind.HASH, sequence, address, 4), 2
+        yield Frame(Kind.WRITE, sequence, address, 4, b"four"), 2
+    yield Frame(Kind.WRITE, 50, memory_bytes - 4, 8, b"at the end"[:8]), 2
+    yield Frame(Kind.READ, 51, protocol.PROGRAM, 4), 2
+    yield Frame(Kind.READ, 52, protocol.SCALARS, 4), 2

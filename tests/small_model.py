@@ -12,8 +12,8 @@ from fake_device import INFO, FakeDevice
 from faults import SEED
 from safetensors.numpy import save_file
 from sterna.firmware.layout import memory_map
-from sterna.host.device.protocol import Register
 from sterna.host.device.run import LN2_BITS
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_tensors

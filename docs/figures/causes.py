@@ -5,6 +5,8 @@ its table and its plot.
 import json
 from pathlib import Path
 
+from sterna.sim.golden.files import writing
+
 BEFORE_FILE = Path(__file__).with_name("performance-before.json")
 BEFORE = json.loads(BEFORE_FILE.read_text())["cycles_per_token"]  # {preset: {cause: cycles}}
 CAUSES = {"useful": "weights, norms, embedding", "other": "padding, stored zeros, state", "refresh": "refresh",
@@ -55,5 +57,5 @@ def save(figure, path):
     """Write a matplotlib figure as SVG; the same figures give the same file."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    with rc_context({"svg.hashsalt": "sterna"}):
-        FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "sterna"}), writing(path) as file:
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})

@@ -28,7 +28,6 @@ from docs.figures import boards, causes, energy, netlists, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
-from sterna.host.files import write_file
 from sterna.host.model.image import build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
@@ -40,6 +39,7 @@ from sterna.hw.flow.place import place
 from sterna.hw.flow.synth import TARGETS, count_cells, synthesise, units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
@@ -277,9 +277,7 @@ def save(name, result, results):
     results[name] = result
     with locked(RESULTS.with_suffix(".lock")):
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        fresh = RESULTS.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(kept | {name: result}, indent=1))
-        os.replace(fresh, RESULTS)
+        write_file(RESULTS, json.dumps(kept | {name: result}, indent=1))
 
 
 def run(options, results):
@@ -335,7 +333,7 @@ def refill(results, names, given, files):
     shown |= {name: text for name, text in found.items() if whole(name)}
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)
-        path.write_text(text)
+        write_file(path, text)
         if missing:
             print(f"{path}: left as they are, for steps that were not run: {', '.join(missing)}", file=sys.stderr)
 

@@ -5,8 +5,8 @@ import io
 import json
 
 from sterna.host.console import printable, show
-from sterna.host.files import write_file
 from sterna.host.runtime.statistics import STALLS
+from sterna.sim.golden.files import write_file
 
 NONE = "-"
 
@@ -166,22 +166,27 @@ class Report:
     style : str
         A name in FORMATS.
     path : Path or None
-        A file, which is whole after every row; None is standard output.
+        A file, which is whole after every row, or a device or FIFO, which gets the text at the end; None is standard
+        output.
     counted : bool
         Some device may have counters.
     """
 
     def __init__(self, style, path, counted):
         self._format, self._path, self._text = FORMATS[style](counted), path, ""
+        self._once = path is not None and path.exists() and not path.is_file()
 
     def add(self, row):
         """Write a row (dict of ``sterna.host.bench.bench.row``)."""
         text = ("" if self._text else self._format.start()) + self._format.row(row)
         self._text += text
-        if self._path:
-            write_file(self._path, (self._text + self._format.end()).encode())
-        else:
+        if not self._path:
             show(text)
+        elif not self._once:
+            self._write()
+
+    def _write(self):
+        write_file(self._path, self._text + self._format.end())
 
     def __enter__(self):
         return self
@@ -189,3 +194,5 @@ class Report:
     def __exit__(self, *_):
         if self._text and not self._path:
             show(self._format.end())
+        elif self._text and self._once:
+            self._write()

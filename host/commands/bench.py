@@ -152,7 +152,9 @@ def bench(
     if not 0 <= seed < 1 << 32:
         raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
     devices = names(device)
-    demands = Demands(slots=max(test.parallel for test in tests))
+    # A prompt has one token more than is read, and what is made follows one token.
+    demands = Demands(slots=max(test.parallel for test in tests),
+                      tokens=1 + max(test.n_prompt + test.n_gen for test in tests))
     for name in devices:
         config = simulated_config(name)  # unknown presets are refused here
         if config or name == "golden":

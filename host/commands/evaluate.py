@@ -16,7 +16,7 @@ from sterna.host.model.model import Model
 from sterna.host.model.text import TextError
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import is_hardware, open_runtime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.models.data import read_stories
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories
@@ -88,9 +88,10 @@ def greedy_of(runtime, story, count):
 
 def check_device(device, model, story, count, baud, options):
     """Compare a device's next tokens with the golden model's; returns how many, HostError if one differs."""
-    wanted = greedy_of(GoldenRuntime(model), story, count)
-    with open_runtime(device, model, tell=tell, baud=baud, **options) as runtime:
+    demands = Demands(tokens=min(count + 1, len(story)))
+    with open_runtime(device, model, tell=tell, baud=baud, demands=demands, **options) as runtime:
         found = greedy_of(runtime, story, count)
+    wanted = greedy_of(GoldenRuntime(model), story, count)
     wrong = [k for k, pair in enumerate(zip(wanted, found, strict=True)) if pair[0] != pair[1]]
     if wrong:
         raise HostError(f"{device} differs from the golden model at {len(wrong)} of {len(wanted)} tokens, first at "

@@ -30,7 +30,7 @@ from sterna.host.errors import INTERRUPTED, HostError, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
-from sterna.host.runtime.sampling import Demands, Sampling
+from sterna.host.runtime.sampling import UNLIMITED, Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import WavesLimit, expectation
 
@@ -58,7 +58,7 @@ def check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, contex
 
 def room_for(length, predict, context):
     """Tokens that may be made behind ``length`` others; HostError if these are too many already."""
-    limit = predict if predict >= 0 else 1 << 31
+    limit = predict if predict >= 0 else UNLIMITED
     if context and length > context:
         raise HostError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
                         "--ctx-size")
@@ -198,11 +198,13 @@ def generate(
         raise UsageError(f"--{'save' if save else 'load'}-state is for one text: give one prompt, not {len(prompts)}")
     loaded = Model(model)
     state = load_state(load, loaded.packed) if load else None
-    texts = []
+    texts, longest = [], 0
     for text in prompts or [""]:
         ids = loaded.vocabulary.encode(text, start=state is None) if text else []
-        limit = room_for(len(ids) + (len(state.tokens) if state else 0), predict, context)
+        length = len(ids) + (len(state.tokens) if state else 0)
+        limit = room_for(length, predict, context)
         texts.append((text, ids, limit))
+        longest = max(longest, length + limit)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
     drawn = seed == -1
     if drawn:
@@ -215,7 +217,8 @@ def generate(
     if waves:
         tell(expectation(waves, layout(simulated_config(device), loaded.geometry).stream_bytes, waves_limit))
     sampling = Sampling(temperature, seed, top_k, top_p)
-    with open_runtime(device, loaded, tell=tell, baud=baud, demands=Demands(sampling, draft), **options) as runtime:
+    demands = Demands(sampling, draft, tokens=longest)
+    with open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, **options) as runtime:
         runtime.draft = draft
         if state:
             runtime.restore(state)

@@ -12,12 +12,13 @@ from sterna.host.commands.options import Baud, ModelOption
 from sterna.host.console import printable, table_console, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
-from sterna.host.files import write_file
 from sterna.host.model.image import Image
-from sterna.host.model.model import Model
+from sterna.host.model.model import Model, check_size
 from sterna.host.runtime.open import open_runtime
-from sterna.hw.boards import preset
+from sterna.hw.boards import BOARDS, preset
+from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
+from sterna.sim.golden.files import write_file
 
 
 def convert(
@@ -28,17 +29,22 @@ def convert(
 ):
     """Pack a checkpoint folder into an image.
 
-    Ternarises the weights, folds the norms and tiles everything for one configuration. Needs no torch. An image
-    runs on other configurations too: it is tiled anew in memory there.
+    Ternarises the weights, folds the norms and tiles everything for one configuration. A matrix
+    that holds only -w, 0 and w is kept as it is. Needs no torch. An image runs on other
+    configurations too: it is tiled anew in memory there.
 
     Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
     """
     config = preset(name)
     started = time.monotonic()
+    check_size(folder, config)
     model = Model(folder)
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     data = model.build(config, output.stem)
     _write(output, data)
+    if model.kept:
+        tell("matrices that are ternary already, kept as they are: "
+             f"{len(model.kept)} of {model.geometry.matrices}")
     tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
 
 
@@ -47,6 +53,17 @@ def _write(output, data):
         write_file(output, data)
     except OSError as error:
         raise HostError(f"cannot write {output}: {error.strerror}") from None
+
+
+def check_flash(name):
+    """UsageError unless a board with the configuration called ``name``, or a changed one, starts from its flash."""
+    boards = [board for board in BOARDS.values() if board.flash_offset is not None]
+    digests = {board.config.digest for board in boards}
+    known = [config.name for config in PRESETS.values() if config.digest in digests]
+    known += [board.name for board in boards]
+    if name.partition(",")[0] not in known:
+        raise UsageError(f"--preset {name}: no board with it starts from a flash: use one of "
+                         f"{', '.join(known)}, and upload or generate for others")
 
 
 def flash(
@@ -61,6 +78,7 @@ def flash(
     Example: sterna flash -m models/tiny/tiny.sterna -o tiny.flash
     """
     config = preset(name)
+    check_flash(name)
     data = flash_image(Model(model).image_for(config, tell), config)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")
@@ -69,13 +87,11 @@ def flash(
 def describe(path):
     """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
     image = Image.load(path)
-    where = image.layout
-    weights = sum(rows * columns for part, _ in where.order() for kind, _, *size in where.sections(part)
-                  if kind == "matrix" for rows, columns in [size])
     return {
         "file": str(path), "bytes": len(image.data), "name": image.name,
         "eos": image.eos, "ends": image.ends,
-        "geometry": dict(vars(image.geometry)), "tiling": image.tiling, "ternary_weights": weights,
+        "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
+        "ternary_weights": image.geometry.ternary_weights,
         "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
                       "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
     }

@@ -56,6 +56,10 @@ def simulation(device, waves, preload, latency, refresh_interval, refresh):
     for name in ("--latency", "--refresh-interval", "--refresh"):
         if given[name] is not None and not 0 <= given[name] < 1 << 20:
             raise UsageError(f"{name} {given[name]}: use 0 to {(1 << 20) - 1} cycles")
+    interval = TIMING["refresh_interval_cycles"] if refresh_interval is None else refresh_interval
+    if refresh and interval and refresh >= interval:
+        raise UsageError(f"--refresh {refresh}: every --refresh-interval {interval} cycles, the memory would never "
+                         f"deliver: use at most {interval - 1}")
     check_output("--waves", waves)
     timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
     return {"waves": waves, "preload": preload, "timing": {k: v for k, v in timing.items() if v is not None}}

@@ -1,7 +1,7 @@
 """sterna train: a model from a TOML configuration."""
 
+import gc
 import importlib.util
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import typer
 
 from sterna.host.console import progress_bar, tell
 from sterna.host.errors import INTERRUPTED, HostError
+from sterna.host.interrupts import Interrupts, ended_by_interrupt
 
 LINE_STEPS = 100
 
@@ -24,46 +25,71 @@ def train(
     """Train a model.
 
     Writes best/ (a checkpoint folder, the best on held-out stories), log.jsonl, loss.png and state.pt into the
-    folder. Ctrl-C saves the state; the same command goes on exactly there.
+    folder. Ctrl-C saves the state behind the last whole step; the same command goes on exactly there. All entries
+    of the configuration: docs/training.md.
 
     Example: sterna train models/configs/tiny.toml --out build/train/tiny
     """
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise HostError(f"training needs {package}: pip install 'sterna[torch]'")
-    from sterna.models.plot import plot_log
-    from sterna.models.train import TrainConfig, Trainer, read_log
+    from sterna.models.settings import TrainConfig
+    from sterna.models.train import DivergedError, Trainer
     settings = TrainConfig.load(config)
     out = out or Path("build") / "train" / config.stem
-    trainer = Trainer(settings, settings.text_path(config), out, device)
+    with ended_by_interrupt():
+        trainer = Trainer(settings, settings.text_path(config), out, device, tell)
     count = sum(p.numel() for p in trainer.model.parameters())
     tell(f"{count:,} parameters, {sum(map(len, trainer.train_ids)):,} tokens of text, on {trainer.device}"
          + (f"; going on behind step {trainer.step}" if trainer.step else ""))
-    if trainer.step:
-        plot_log(read_log(out), out / "loss.png")
     if fuse:
         trainer.compile()
-    stop = []
-    before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))
-    try:
-        with progress_bar() as bars:
-            task = bars.add_task("training", total=1.0, completed=trainer.progress)
-            for record in trainer.run():
-                held = f", held out {record['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in record else ""
-                bars.update(task, completed=record["progress"],
-                            description=f"step {record['step']}, loss {record['loss']:.3f}")
-                if held or record["step"] % LINE_STEPS == 0:
-                    line = f"step {record['step']}, loss {record['loss']:.3f}{held}"
-                    # A bar on a terminal must be the one to print, or the line would land inside it.
-                    tell(line) if bars.disable else bars.console.print(line, highlight=False)
-                if stop:
-                    trainer.save_state()
-                    break
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if trainer.step:
-        plot_log(read_log(out), out / "loss.png")
-    if stop:
-        tell(f"stopped behind step {trainer.step}: the same command goes on there")
-        raise typer.Exit(INTERRUPTED)
+    if trainer.progress < 1:
+        tell("compiling; the first step takes a minute" if fuse else "training; waiting for the first step")
+    with Interrupts() as interrupts:
+        trainer.held = interrupts.held
+        try:
+            _run(trainer, out)
+        except DivergedError:
+            _plot(out)
+            raise
+        except KeyboardInterrupt:
+            if not trainer.step:
+                tell("stopped before the end of the first step: nothing was written")
+                gc.freeze()
+                raise typer.Exit(INTERRUPTED) from None
+            with interrupts.held():  # a second Ctrl-C waits for the state
+                trainer.save_state()
+            tell(f"stopped behind step {trainer.step}: the same command goes on there")
+            gc.freeze()  # or the end of the process searches the objects of PyTorch for garbage, for seconds
+            raise typer.Exit(INTERRUPTED) from None
+    _plot(out)
     tell(f"{out / 'best'}: {trainer.best:.4f} bits per byte on held-out stories")
+
+
+def _run(trainer, out):
+    """Trains to the end: a bar on a terminal, lines for the first step, some others and evaluations, and a plot with
+    each evaluation, so that nothing is left to draw when the run is stopped.
+    """
+    first = True
+    with progress_bar() as bars:
+        task = bars.add_task("the first step", total=1.0, completed=trainer.progress)
+        for record in trainer.run():
+            line = f"step {record['step']}" + (f", loss {record['loss']:.3f}" if "loss" in record else "")
+            bars.update(task, completed=record["progress"], description=line)
+            if "bits_per_byte" in record:
+                line += f", held out {record['bits_per_byte']:.4f} bits per byte"
+            if first or "bits_per_byte" in record or record["step"] % LINE_STEPS == 0:
+                # A bar on a terminal must be the one to print, or the line would land inside it.
+                tell(line) if bars.disable else bars.console.print(line, highlight=False)
+            if "bits_per_byte" in record:
+                _plot(out)
+            first = False
+
+
+def _plot(folder):
+    """Draws the log of a run into loss.png, if there is anything to draw."""
+    from sterna.models.plot import drawable, plot_log
+    from sterna.models.runlog import read_log
+    if records := drawable(read_log(folder)):
+        plot_log(records, folder / "loss.png")

@@ -3,11 +3,13 @@
 import time
 
 from sterna.firmware import isa
-from sterna.host.device import protocol
+from sterna.host.device.frames import Frame
+from sterna.host.device.info import DeviceInfo
 from sterna.host.device.link import Link
-from sterna.host.device.protocol import DeviceInfo, Register
 from sterna.host.device.run import prepare
 from sterna.host.errors import DeviceError, HostError
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 
 
 class Device(Link):
@@ -18,7 +20,7 @@ class Device(Link):
     transport : object with name, baud, read(timeout_s), write(data), close()
         See ``sterna.host.device.transport``.
     timeout_s : float
-        Seconds without any undamaged frame after which the device counts as gone.
+        Seconds without a reply to a request, or a TOKEN frame, after which the device counts as gone.
     retry_s : float or None
         Seconds after which a request is sent again; None: as ``RequestWindow`` finds right for the transport.
     poll_s : float
@@ -150,7 +152,7 @@ class Device(Link):
     def enable(self, slots):
         """Lets the runs of slots begin, in requests that follow one another as closely as the line can."""
         word = protocol.CONTROL_RUN.to_bytes(4, "little")
-        self.exchange((lambda s, k=k: protocol.write(s, protocol.register_address(Register.CONTROL, k), word)
+        self.exchange((lambda s, k=k: Frame.write(s, protocol.register_address(Register.CONTROL, k), word)
                        for k in slots), lambda index, reply: None)
 
     def halt(self, slot=0):

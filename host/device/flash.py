@@ -1,10 +1,10 @@
 """What lies in the flash of a board that starts by itself: a model as the frames that load it."""
 
 from sterna.firmware.program import build_program
-from sterna.host.device import protocol
-from sterna.host.device.protocol import MAX_DATA_BYTES, Register
+from sterna.host.device.frames import Frame
 from sterna.host.errors import HostError
-from sterna.hw.protocol import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET
+from sterna.hw import protocol
+from sterna.hw.protocol import FLASH_HEADER_BYTES, FLASH_MAGIC, FLASH_OFFSET, MAX_DATA_BYTES, Register
 
 FLASH_BYTES = 16 << 20  # that of the iCEBreaker
 
@@ -25,7 +25,7 @@ def load_requests(image, config):
     """
     program = build_program(config, image.geometry)
     for address, data in image.regions(config):
-        yield address, bytes(data) + bytes(-len(data) % 4)
+        yield address, bytes(data)
     yield protocol.register_address(Register.CONTROL), protocol.CONTROL_RESET.to_bytes(4, "little")
     yield protocol.PROGRAM, program.data
     for slot in range(config.batch):
@@ -51,7 +51,7 @@ def flash_image(image, config):
     frames = []
     for address, data in load_requests(image, config):
         for at in range(0, len(data), MAX_DATA_BYTES):
-            frames.append(protocol.write(len(frames) & 0xFF, address + at, data[at:at + MAX_DATA_BYTES]).encode())
+            frames.append(Frame.write(len(frames) & 0xFF, address + at, data[at:at + MAX_DATA_BYTES]).encode())
     body = b"".join(frames) + protocol.DELIMITER
     if FLASH_OFFSET + FLASH_HEADER_BYTES + len(body) > FLASH_BYTES:
         raise FlashError(f"the model takes {len(body):,} bytes of flash and the board has "

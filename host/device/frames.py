@@ -45,25 +45,25 @@ class Frame:
             raise FrameError(f"checksum {checksum:08x} instead of {crc32c.crc32c(body):08x}")
         return cls(body[0], body[1], int.from_bytes(body[2:6], "little"), body[6], body[7:])
 
+    @classmethod
+    def read(cls, sequence, address, length):
+        """READ of ``length`` bytes, a multiple of 4 from 4 to 224."""
+        return cls(Kind.READ, sequence, address, length)
+
+    @classmethod
+    def write(cls, sequence, address, data):
+        """WRITE of ``data``, a multiple of 4 from 4 to 224 bytes."""
+        return cls(Kind.WRITE, sequence, address, len(data), bytes(data))
+
+    @classmethod
+    def hash(cls, sequence, address, n_bytes):
+        """HASH of ``n_bytes``, a multiple of 256 from 256 to 14336."""
+        return cls(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
+
     @property
     def word(self):
         """The data as one little-endian number."""
         return int.from_bytes(self.data, "little")
-
-
-def read(sequence, address, length):
-    """READ of ``length`` bytes, a multiple of 4 from 4 to 224."""
-    return Frame(Kind.READ, sequence, address, length)
-
-
-def write(sequence, address, data):
-    """WRITE of ``data``, a multiple of 4 from 4 to 224 bytes."""
-    return Frame(Kind.WRITE, sequence, address, len(data), bytes(data))
-
-
-def hash_(sequence, address, n_bytes):
-    """HASH of ``n_bytes``, a multiple of 256 from 256 to 14336."""
-    return Frame(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
 
 
 class FrameDecoder:

@@ -2,8 +2,9 @@
 
 from contextlib import contextmanager
 
-from sterna.host.device import protocol
+from sterna.host.device.frames import Frame
 from sterna.host.device.window import RequestWindow
+from sterna.hw import protocol
 
 CHUNK_BYTES = protocol.MAX_DATA_BYTES
 
@@ -16,7 +17,7 @@ class Link:
     transport : object with name, baud, read(timeout_s), write(data), close()
         See ``sterna.host.device.transport``.
     timeout_s : float
-        Seconds without any undamaged frame after which the device counts as gone.
+        Seconds without a reply to a request, or a TOKEN frame, after which the device counts as gone.
     retry_s : float or None
         Seconds after which a request is sent again; None: as ``RequestWindow`` finds right for the transport.
     """
@@ -45,7 +46,7 @@ class Link:
             if progress:
                 progress(done, n_bytes)
 
-        self._window.exchange((lambda s, k=k, n=n: protocol.read(s, address + k, n) for k, n in chunks), answered)
+        self._window.exchange((lambda s, k=k, n=n: Frame.read(s, address + k, n) for k, n in chunks), answered)
         return b"".join(parts)
 
     def write(self, address, data, progress=None):
@@ -60,7 +61,7 @@ class Link:
             if progress:
                 progress(done, len(data))
 
-        self._window.exchange((lambda s, k=k: protocol.write(s, address + k, data[k:k + CHUNK_BYTES])
+        self._window.exchange((lambda s, k=k: Frame.write(s, address + k, data[k:k + CHUNK_BYTES])
                                for k in range(0, len(data), CHUNK_BYTES)), answered)
 
     def exchange(self, frames, answered):

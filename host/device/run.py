@@ -6,9 +6,10 @@ import itertools
 import time
 
 from sterna.firmware.programs.pieces import INVERSE_TEMPERATURE, LN2
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.errors import DeviceError
+from sterna.hw import protocol
+from sterna.hw.config import longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
 ONE_BITS, LN2_BITS = (int(fp24.to_bits(fp24.round24(value))) for value in (1.0, fp24.LN2))
@@ -58,9 +59,10 @@ def prepare(device, prompt_ids, n, *, slot=0, seed=0, sample=False, inverse_temp
         them are made at once.
     """
     prompt_ids = [int(token) for token in prompt_ids]
-    if not prompt_ids or n < 0 or start_position < 0 or start_position + len(prompt_ids) + n >= protocol.NEVER:
-        raise ValueError(f"{len(prompt_ids)} prompt tokens, {n} tokens from position {start_position}: "
-                         "a run needs a prompt and positions below 2^32 - 1")
+    end = start_position + len(prompt_ids) + n
+    if not prompt_ids or n < 0 or start_position < 0 or end > longest_text(device.info):
+        raise ValueError(f"{len(prompt_ids)} prompt tokens, {n} tokens from position {start_position}: a run needs a "
+                         f"prompt and positions below 2^{device.info.register_bits} - 1")
     if slot not in device.slots or (chained and slot) or (draft and not chained):
         raise ValueError(f"slot {slot} of {len(device.slots)}, chained {chained}, drafts {bool(draft)}: a chain is "
                          "that of slot 0, and drafts need one")

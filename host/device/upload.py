@@ -7,9 +7,10 @@ import numpy as np
 from crc32c import crc32c
 
 from sterna.host.console import progress_bar
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Kind
+from sterna.host.device.frames import Frame
 from sterna.host.errors import DeviceError
+from sterna.hw import protocol
+from sterna.hw.protocol import Kind
 
 BLOCK_BYTES = 16 * protocol.MAX_DATA_BYTES  # compared as a whole; a cut or a damaged word costs the sending of one
 STEP_BYTES = 256  # what a device hashes is a multiple of it
@@ -57,9 +58,9 @@ class _Exchange:
             if self.waiting and (len(self.asked) < AHEAD or not self.writes):
                 block = self.waiting.popleft()
                 self.asked[block.hash_address] = block
-                yield lambda s, b=block: protocol.hash_(s, b.hash_address, len(b.hashed))
+                yield lambda s, b=block: Frame.hash(s, b.hash_address, len(b.hashed))
             elif self.writes:
-                yield lambda s, part=self.writes.popleft(): protocol.write(s, *part)
+                yield lambda s, part=self.writes.popleft(): Frame.write(s, *part)
             elif self.asked:
                 yield None
             else:

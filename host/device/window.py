@@ -5,12 +5,14 @@ between the replies (docs/protocol.md).
 import time
 from collections import deque
 
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Kind
+from sterna.host.device.frames import FrameDecoder
 from sterna.host.errors import DeviceError
+from sterna.hw import protocol
+from sterna.hw.protocol import Kind
 
 MOST_TOKENS = 1 << 14  # TOKEN frames of a slot that are kept until somebody asks for them
 SOCKET_RETRY_S = 2.0
+REQUESTS = (Kind.READ, Kind.WRITE, Kind.HASH)
 
 
 class _Request:
@@ -36,7 +38,7 @@ class RequestWindow:
     transport : object with name, baud, read(timeout_s), write(data)
         See ``sterna.host.device.transport``.
     timeout_s : float
-        Seconds without any undamaged frame after which the device counts as gone.
+        Seconds without a reply to a request, or a TOKEN frame, after which the device counts as gone.
     retry_s : float or None
         Seconds after which a request is sent again; None: 0.25 s plus the time the line needs for a full window, or
         2 s where there is no line: a socket loses nothing, but a simulation behind it may be slow.
@@ -58,12 +60,13 @@ class RequestWindow:
         self.size = 1
         self.chained = False
         self.requests_repeated = 0
-        self._decoder = protocol.FrameDecoder()
+        self._decoder = FrameDecoder()
         # Of each slot; the oldest go first: they can be read from the ring again.
         self._tokens = [deque(maxlen=MOST_TOKENS) for _ in range(protocol.MOST_SLOTS)]
         self._sequence = 0
         self._sent = 0
-        self._last_frame_at = time.monotonic()
+        self._life_at = time.monotonic()  # the device has answered something, or sent a token
+        self._echoed = False  # a request has come back since
         transport.write(protocol.DELIMITER)  # ends what a program before this one may have left unfinished
 
     @property
@@ -79,14 +82,29 @@ class RequestWindow:
         """Waits for bytes; keeps TOKEN frames, returns the replies (list of Frame)."""
         replies = []
         for frame in self._decoder.feed(self.transport.read(max(wait_s, 0.0))):
-            self._last_frame_at = time.monotonic()
             if frame.kind == Kind.TOKEN:
+                self._alive()
                 slot = 0 if self.chained else frame.sequence
                 if slot < len(self._tokens):
                     self._tokens[slot].append((frame.address, frame.word))
+            elif frame.kind in REQUESTS:
+                self._echoed = True  # no device sends these
             else:
                 replies.append(frame)
         return replies
+
+    def _alive(self):
+        """Notes that the device has shown a sign of life."""
+        self._life_at, self._echoed = time.monotonic(), False
+
+    def _gone(self):
+        """The DeviceError for a device that shows no sign of life."""
+        if self._echoed:
+            return DeviceError(f"{self.name}: the port echoes: what is sent comes back, and no "
+                               "device answers: take the loopback or the other end's echo away, or "
+                               "give the port of the board, then start again")
+        return DeviceError(f"{self.name}: no answer for {self.timeout_s:g} s: check the cable and "
+                           "the baud rate, reset or program the board, then start again")
 
     def exchange(self, frames, answered):
         """Sends requests and returns when all are answered.
@@ -102,12 +120,13 @@ class RequestWindow:
         Raises
         ------
         DeviceError
-            A request is refused, or the device is silent for ``timeout_s``.
+            A request is refused, or the device shows no sign of life for ``timeout_s``, perhaps
+            because the port echoes.
         """
         waiting = {}  # by sequence number, in the order of first sending
         frames, done, index = iter(frames), object(), -1
         more = True
-        self._last_frame_at = time.monotonic()  # the time before the first request does not count
+        self._alive()  # the time before the first request does not count
         while more or waiting:
             while more and len(waiting) < self.size:
                 make = next(frames, done)
@@ -129,6 +148,7 @@ class RequestWindow:
                 request = waiting.get(reply.sequence)
                 if request is None or not self._belongs(reply, request.frame):
                     continue  # the answer to a repeated request, or to one before an interruption
+                self._alive()
                 del waiting[reply.sequence]
                 # Replies come in order: what waits behind this one may take its time from now on.
                 overdue_at = time.monotonic() + self.retry_s
@@ -140,9 +160,8 @@ class RequestWindow:
                 for overtaken in [r for r in waiting.values() if r.order < request.order]:
                     self._transmit(overtaken, again=True)
             now = time.monotonic()
-            if waiting and now - self._last_frame_at > self.timeout_s:
-                raise DeviceError(f"{self.name}: no answer for {self.timeout_s:g} s: check the cable and the baud "
-                                  "rate, reset or program the board, then start again")
+            if waiting and now - self._life_at > self.timeout_s:
+                raise self._gone()
             for request in waiting.values():
                 if request.resend_at <= now:
                     self._transmit(request, again=True)

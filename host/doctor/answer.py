@@ -8,14 +8,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling
+from sterna.hw import protocol
+from sterna.hw.config import longest_text
+from sterna.hw.protocol import Register
 from sterna.sim.golden.packed import Geometry, random_model
 
 SEED, GEOMETRY = 2406, Geometry(20, 30, 2, 67)  # fits the smallest build
@@ -128,8 +129,11 @@ def clock_check(runtime, per_token, seconds=CLOCK_S):
     info = device.info
     device.chain(False)
     device.write_ring(0, [k % GEOMETRY.vocab_size for k in range(info.ring)])
-    most = int(4 * (seconds + 1) * info.clock_hz / per_token)  # it ends by itself if this program does not end it
-    for register, value in {Register.POSITION: 0, Register.START: 0, Register.PROMPT_END: protocol.NEVER - 1,
+    # It ends by itself if this program does not end it.
+    most = min(int(4 * (seconds + 1) * info.clock_hz / per_token), longest_text(info) - 2)
+    if most < 2 * seconds * info.clock_hz / per_token:
+        return skipped("clock", f"its registers of {info.register_bits} bits count no further than {most:,} tokens")
+    for register, value in {Register.POSITION: 0, Register.START: 0, Register.PROMPT_END: longest_text(info) - 1,
                             Register.STOP: protocol.NEVER, Register.LIMIT: most,
                             Register.CONTROL: protocol.CONTROL_RUN}.items():
         device.write_register(register, value)

@@ -3,11 +3,11 @@
 from contextlib import suppress
 
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import ProtocolError
+from sterna.host.device.info import ProtocolError
+from sterna.host.device.transport import TransportError
 from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import OK, judged, skipped
 from sterna.host.errors import HostError
-from sterna.host.device.transport import TransportError
 
 SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")
 

@@ -2,13 +2,12 @@
 
 from dataclasses import fields
 
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.errors import HostError
+from sterna.hw import protocol
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
-from sterna.hw.protocol import VERSIONS
+from sterna.hw.protocol import VERSIONS, Register
 
 NAMES = {name: config for name, config in
          [*((board.name, board.config) for board in BOARDS.values()), *PRESETS.items()]}

@@ -7,9 +7,10 @@ way and as many as the device has credits. They go to the token ring of slot 0, 
 import time
 from dataclasses import dataclass
 
-from sterna.host.device import protocol
-from sterna.host.device.protocol import MAX_DATA_BYTES, Register
+from sterna.host.device.frames import Frame
 from sterna.host.doctor.check import judged, skipped
+from sterna.hw import protocol
+from sterna.hw.protocol import MAX_DATA_BYTES, Register
 
 BITS_PER_BYTE = 10  # a start bit, eight of data, a stop bit
 ROUND_TRIPS, SLOW_S = 32, 0.1
@@ -75,9 +76,9 @@ def run_load(device, load, salt, seconds=None, least=LEAST):
             at = places[number % len(places)]
             number += 1
             if load.kind == "write":
-                yield lambda s, at=at: protocol.write(s, base + at, wanted[at])
+                yield lambda s, at=at: Frame.write(s, base + at, wanted[at])
             else:
-                yield lambda s, at=at: protocol.read(s, base + at, load.size)
+                yield lambda s, at=at: Frame.read(s, base + at, load.size)
 
     def answered(index, reply):
         load.requests += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sterna.host.console import progress_bar
-from sterna.host.device import protocol
+from sterna.host.device.frames import Frame
 from sterna.host.device.upload import differences
 from sterna.host.doctor.check import judged, skipped
 from sterna.host.errors import UsageError
@@ -73,13 +73,13 @@ def pattern(address, size, inverted):
 
 def _write_words(device, words):
     """{address: value} of 32 bits, in this order."""
-    device.exchange((lambda s, at=at, value=value: protocol.write(s, at, value.to_bytes(WORD, "little"))
+    device.exchange((lambda s, at=at, value=value: Frame.write(s, at, value.to_bytes(WORD, "little"))
                      for at, value in words.items()), lambda index, reply: None)
 
 
 def _read_words(device, addresses):
     found = {}
-    device.exchange((lambda s, at=at: protocol.read(s, at, WORD) for at in addresses),
+    device.exchange((lambda s, at=at: Frame.read(s, at, WORD) for at in addresses),
                     lambda index, reply: found.__setitem__(reply.address, reply.word))
     return found
 

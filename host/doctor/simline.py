@@ -7,13 +7,14 @@ The times are those of the simulated line, out of its log, and not of this machi
 import tempfile
 from pathlib import Path
 
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import Register
+from sterna.host.device.frames import FrameDecoder
+from sterna.host.device.transport import open_transport
 from sterna.host.doctor.check import judged
 from sterna.host.doctor.line import BITS_PER_BYTE, Load, loads_check, losses, lost_check, run_load
 from sterna.host.errors import DeviceError
-from sterna.host.device.transport import open_transport
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 
 SIZES, FENCE = (4, protocol.MAX_DATA_BYTES), protocol.REGISTERS + Register.BUILD
 PATIENCE_S = 120.0  # a simulation takes its time, and loses nothing
@@ -22,7 +23,7 @@ PATIENCE_S = 120.0  # a simulation takes its time, and loses nothing
 def _frames(log, to_device):
     """[(cycle of the first byte's end, cycle of the last one's, Frame)] of one direction of a line's log."""
     part = log[log["to_device"] == to_device]
-    decoder, found, begin = protocol.FrameDecoder(), [], None
+    decoder, found, begin = FrameDecoder(), [], None
     for cycle, byte in zip(part["cycle"].tolist(), part["byte"].tolist(), strict=True):
         begin = cycle if begin is None else begin
         found += [(begin, cycle, frame) for frame in decoder.feed(bytes([byte]))]

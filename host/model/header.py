@@ -44,10 +44,21 @@ def _section(entry, start, align):
     return entry
 
 
+def _in_a_row(sections, at, align):
+    """HeaderError unless each section begins at the first multiple of ``align`` behind the one before."""
+    for entry in sorted(sections, key=lambda entry: (entry["offset"], entry["bytes"])):
+        begin = -(-at // align) * align
+        if entry["offset"] != begin:
+            what = "overlaps what is before it" if entry["offset"] < begin else "leaves a gap"
+            raise HeaderError(f"section {entry['name']} at byte {entry['offset']} {what}: must be at {begin}")
+        at = begin + entry["bytes"]
+
+
 def parse_header(text, start, align):
     """The Header in ``text`` (bytes), in front of sections from byte ``start`` on at multiples of ``align``.
 
-    Sizes are not compared with the geometry here, and nothing takes more time or memory than the text is long.
+    The sections lie one behind the other. Sizes are not compared with the geometry here, and
+    nothing takes more time or memory than the text is long.
 
     Raises
     ------
@@ -79,6 +90,7 @@ def parse_header(text, start, align):
         sections = [_section(entry, start, align) for entry in listed] if isinstance(listed, list) else []
         if sorted(s["name"] for s in sections) != sorted(SECTIONS):
             raise HeaderError(f"sections must be {', '.join(SECTIONS)}")
+        _in_a_row(sections, start, align)
     except (strictjson.JsonError, PackError) as error:
         raise HeaderError(str(error)) from None
     except ValueError as error:  # of the tiling

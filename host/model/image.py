@@ -13,6 +13,7 @@ import numpy as np
 from crc32c import crc32c
 
 from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
+from sterna.host.model import padding
 from sterna.host.model.header import HEADER_BYTES, HeaderError, parse_header
 from sterna.sim.golden import fp24
 from sterna.sim.golden.errors import SternaError
@@ -21,7 +22,8 @@ from sterna.sim.golden.trits import pack_matrix, unpack_matrix
 
 MAGIC = b"STERNA\r\n"
 IMAGE_VERSION = 1
-NUMERICS_VERSION = 1  # of the values in an image; numerics version 2 added to the sampling alone
+NUMERICS_VERSION = 1  # of the values in an image; versions 2 and 3 changed the sampling alone
+LINK_BYTES = 4  # words of the link: requests begin and end with one
 _HEAD = struct.Struct("<8s4I")
 XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
 MOST_RATIO = 64  # tokenizers compress 3 to 10 times
@@ -46,17 +48,10 @@ def _vector(shape, values, n):
     return out.tobytes()
 
 
-def _gate_order(shape):
-    """Row numbers of the padded gate matrix ([gate half; value half]) in stream order."""
-    first = np.arange(0, shape.inner, shape.strip)
-    return np.concatenate([np.r_[s:min(s + shape.strip, shape.inner), shape.inner + s:shape.inner
-                                 + min(s + shape.strip, shape.inner)] for s in first])
-
-
 def _matrix(shape, name, trits, rows, columns):
     if name == "gate":
         half, pad = trits.shape[0] // 2, ((0, shape.inner - trits.shape[0] // 2), (0, 0))
-        trits = np.concatenate([np.pad(trits[:half], pad), np.pad(trits[half:], pad)])[_gate_order(shape)]
+        trits = np.concatenate([np.pad(trits[:half], pad), np.pad(trits[half:], pad)])[shape.gate_order]
     if trits.shape[1] < columns:  # the padded neurons may need one chunk more
         trits = np.pad(trits, ((0, 0), (0, columns - trits.shape[1])))
     data = pack_matrix(trits, shape.rows, shape.columns, shape.weight_code)
@@ -174,6 +169,16 @@ class Image:
                 raise ImageError(f"truncated image in section {section}: download or pack it again")
             if crc32c(self.section(section)) != entry["crc32c"]:
                 raise ImageError(f"damaged section {section}: download or pack the image again")
+        self._check_padding(_HEAD.size + length)
+
+    def _check_padding(self, header_end):
+        """ImageError unless all that is no header, number or trit is zero, and the end is right."""
+        try:
+            padding.check_between(self.data, self.sections.values(), header_end, ALIGN)
+            for name, check in (("embedding", padding.check_embedding), ("stream", padding.check_stream)):
+                check(self.layout, self.section(name))
+        except padding.PaddingError as error:
+            raise ImageError(f"{error}: download or pack the image again") from None
 
     @classmethod
     def load(cls, path):
@@ -216,9 +221,17 @@ class Image:
         return _placed(config, self.geometry)
 
     def regions(self, config):
-        """[(byte address, uint8 array)] to load into the device's memory."""
+        """[(byte address, uint8 array)] to load into the device's memory: whole 32-bit words, as the link takes them.
+
+        The last word of a part may reach into the zeros behind it, of the file as of the memory.
+        """
         where = self.check(config)
-        return [(where.embedding_address, self.section("embedding")), (where.stream_address, self.section("stream"))]
+        return [(where.embedding_address, self._words("embedding")), (where.stream_address, self._words("stream"))]
+
+    def _words(self, name):
+        """uint8 view of a section, up to the end of its last 32-bit word."""
+        entry = self.sections[name]
+        return self.data[entry["offset"]:entry["offset"] + up(entry["bytes"], LINK_BYTES)]
 
     def unpack(self):
         """The PackedModel that was packed, exactly."""
@@ -249,6 +262,6 @@ class Image:
         trits = unpack_matrix(data, rows, columns, shape.rows, shape.columns, shape.weight_code)
         if name == "gate":
             ordered = np.empty_like(trits)
-            ordered[_gate_order(shape)] = trits
+            ordered[shape.gate_order] = trits
             trits = np.concatenate([ordered[:inner], ordered[shape.inner:shape.inner + inner]])
         return np.ascontiguousarray(trits[:, :inner]) if name == "down" else trits

@@ -7,14 +7,15 @@ import numpy as np
 
 from sterna.firmware.program import build_program
 from sterna.host.console import progress_bar
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
 from sterna.host.device.run import stop_tokens
 from sterna.host.device.slots import Slots
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError, HostError
 from sterna.host.runtime.draft import propose
 from sterna.host.runtime.runtime import Runtime
+from sterna.host.runtime.sampling import check_end, check_length
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s
@@ -77,6 +78,10 @@ class DeviceRuntime(Runtime):
     def verify(self):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
         verify(self.device, self._image.regions(self.device.info))
+
+    def check_text(self, tokens, stop):
+        check_length(self.device.info, tokens)
+        check_end(self.device.info, stop)
 
     @property
     def model_bytes(self):
@@ -193,6 +198,7 @@ class DeviceRuntime(Runtime):
         settled = {sequence: sequence.sampling.within(self.rows) for sequence in sequences}
         for sequence in sequences:
             self.check(sequence.ids)
+            self.check_text(len(sequence.ids) + sequence.n, sequence.stop)
         self.clear()
         figures, started = self.statistics, time.monotonic()
         figures.together += len(sequences)

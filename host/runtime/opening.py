@@ -13,17 +13,25 @@ from sterna.host.device.transport import open_transport
 SIMULATION_STALL_S = 600.0  # a large model takes minutes per token in simulation
 
 
-def _files(stack, image, config):
-    """(path, offset, bytes, address) of the regions, from a file that lives as long as ``stack``."""
-    if config.memory == "onchip":
-        raise UsageError(f"--preload: the memory of {config.name} is on the chip: leave --preload out")
-    path, parts, at = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "memory", [], 0
+def memory_file(path, regions):
+    """Writes (byte address, uint8 array) pairs into a file; returns them as ``SimulatedBoard`` takes them, a list of
+    (path, offset, bytes, address).
+    """
+    parts, at = [], 0
     with path.open("wb") as file:
-        for address, data in image.regions(config):
+        for address, data in regions:
             file.write(data)
             parts.append((path, at, len(data), address))
             at += len(data)
     return parts
+
+
+def _preloaded(stack, image, config):
+    """What ``memory_file`` returns for a model, of a file that lives as long as ``stack``."""
+    if config.memory == "onchip":
+        raise UsageError(f"--preload: the memory of {config.name} is on the chip: leave --preload out")
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    return memory_file(folder / "memory", image.regions(config))
 
 
 def open_port(port, baud, model, tell, demands):
@@ -48,7 +56,7 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
         build_program(config, model.geometry)
         if preload is None:  # waveforms of an upload are larger than those of many tokens
             preload = waves is not None and config.memory == "external"
-        parts = _files(stack, image, config) if preload else None
+        parts = _preloaded(stack, image, config) if preload else None
         board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell,
                                                    **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)

@@ -4,12 +4,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-
-from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import HostError
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
+from sterna.hw.protocol import MOST_ROWS
 
 
 class RunError(HostError):
@@ -103,12 +102,13 @@ class Runtime:
         RunError
             Nothing to read, or an id that the model does not have.
         UsageError
-            The device's list is shorter than the sampling wants it.
+            The device's list is shorter than the sampling wants it, or the text longer than it can count.
         """
         sampling = sampling.within(self.rows)
         if not self.tokens and not ids:
             raise RunError("there is no text to go on with: give a prompt")
         self.check(ids)
+        self.check_text(len(self.tokens) + len(ids) + n, stop)
         # The last token of a text is read only when its successor is made, so that a run can go on at any point.
         waiting = [*self.tokens[-1:], *ids]
         if not self.tokens:
@@ -140,6 +140,9 @@ class Runtime:
         bad = [k for k in ids if not 0 <= k < self.model.geometry.vocab_size]
         if bad:
             raise RunError(f"token {bad[0]} is not among the model's {self.model.geometry.vocab_size}")
+
+    def check_text(self, tokens, stop):
+        """UsageError for a text of more ``tokens`` than the device counts, or an end (int or None) that it misses."""
 
     def generate_all(self, sequences, cancelled=lambda: False):
         """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.

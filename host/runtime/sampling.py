@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from sterna.host.device.protocol import MOST_ROWS
 from sterna.host.errors import UsageError
+from sterna.hw.config import longest_text
+from sterna.hw.protocol import MOST_ROWS
 from sterna.sim.golden import fp24
 from sterna.sim.golden.toplist import p_code_of
+
+UNLIMITED = 1 << 31  # tokens: as many as come until the text ends
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,14 @@ class Demands:
         Tokens to propose behind each one.
     slots : int
         Sequences side by side.
+    tokens : int
+        Of the longest text, prompt included.
     """
 
     sampling: Sampling = Sampling()
     draft: int = 0
     slots: int = 1
+    tokens: int = 0
 
     def check(self, build):
         """UsageError if a build (Config or DeviceInfo, None for the golden model) lacks something."""
@@ -94,3 +100,21 @@ class Demands:
             raise UsageError(f"--draft {self.draft}: {what}: use 0{f' to {slots - 1}' if slots > 1 else ''}{other}")
         if self.slots > slots:
             raise UsageError(f"--batch {self.slots}: {what}: use {f'1 to {slots}' if slots > 1 else 1}{other}")
+        if build:
+            check_length(build, self.tokens)
+
+
+def check_length(build, tokens):
+    """UsageError if a text of so many tokens is too long for the registers of a build (Config or DeviceInfo)."""
+    longest = longest_text(build)
+    if tokens > longest:
+        many = f"{tokens:,} tokens" if tokens < UNLIMITED else "any length"
+        raise UsageError(f"a text of {many}: this build counts positions with {build.register_bits} bits: make it "
+                         f"shorter, at most {longest:,} tokens with the prompt (generate: -c {longest})")
+
+
+def check_end(build, end):
+    """UsageError if a build takes the token ``end`` (or None) in its register ``stop`` for none."""
+    if end is not None and end >= longest_text(build):
+        raise UsageError(f"the end of a text is token {end}, which a build with tokens of {build.register_bits} bits "
+                         "does not stop at: use --ignore-eos, or a build with more register_bits")

@@ -9,8 +9,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from sterna.host.errors import HostError
-from sterna.host.files import write_file
 from sterna.sim.golden import fp24, tensorfile
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.strictjson import short
 
 VERSION = "1"

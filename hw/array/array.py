@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import ActivationBuffers, activation_signature
 from sterna.hw.array.decoder import TritDecoder
-from sterna.hw.array.rows import ROW_BITS, RowQueue
+from sterna.hw.array.rows import SUM_BITS, RowQueue
 from sterna.hw.array.tree import RowAccumulator
 
 
@@ -26,8 +26,8 @@ class TernaryArray(wiring.Component):
     Output stationary: tiles of R rows; per cycle one chunk of C codes is broadcast to R row accumulators, each fed
     with C trits of the tile. A product takes ceil(rows / R) * max(chunks, R / gcd(R, V)) cycles when tiles arrive
     every cycle. One more product may wait behind it (docs/isa.md, MATVEC) and follows without a gap. Once a chunk has
-    entered it never stalls: a tile starts only when the row queue can take it. Accumulators hold 16512 columns;
-    models stay below 2^21 (docs/numerics.md, section 4).
+    entered it never stalls: a tile starts only when the row queue can take it. Accumulators hold
+    the largest sum of the longest row that an activation buffer takes (`Config.row_bits`).
 
     Slots are width: buffers and row queue are B times as wide, and B sets of accumulators take the same trits in the
     same cycle, so no count of cycles depends on B. What a set keeps of the trits is equal in all sets, and synthesis
@@ -60,7 +60,7 @@ class TernaryArray(wiring.Component):
             "command": In(stream.Signature(Product)),
             "tiles": In(stream.Signature(8 * config.tile_bytes)),
             "activation": In(activation_signature(config.lanes, config.batch)),
-            "rows": Out(stream.Signature(data.ArrayLayout(signed(ROW_BITS), config.lanes * config.batch))),
+            "rows": Out(stream.Signature(data.ArrayLayout(signed(SUM_BITS), config.lanes * config.batch))),
             "done": Out(1),
             "busy": Out(1),
             "stall_stream": Out(1),

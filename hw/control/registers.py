@@ -228,7 +228,8 @@ class Registers(wiring.Component):
             Register.MAGIC: protocol.MAGIC,
             Register.VERSIONS: protocol.version_word(),
             Register.ARRAY: cfg.rows | cfg.columns << 16,
-            Register.LANES: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.credits << 24,
+            Register.LANES: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.register_bits << 18
+            | cfg.credits << 24,
             Register.PORT_BYTES: cfg.port_bytes | cfg.strip << 16,
             Register.MEMORY_BYTES: cfg.memory_bytes,
             Register.VECTOR_WORDS: cfg.vector_words | cfg.program_words << 16,

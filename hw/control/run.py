@@ -62,8 +62,8 @@ class Pacing(wiring.Signature):
     positions : Out(ArrayLayout(32, B)); seeds : Out(ArrayLayout(32, B)); tops : Out(ArrayLayout(TOP_LAYOUT, B))
         For the random numbers and the list of each slot; ``tops`` only if config.top_k.
     active, reads, writes, first : Out(B); chained : Out(1); sequencer_slot : In(3)
-        Only with B > 1: the slots of the present run, as docs/isa.md has them; ``token`` is that of ``sequencer_slot``,
-        from two cycles after a change on.
+        Only with B > 1: the slots of the present run, as docs/isa.md has them; ``token`` is that of
+        ``sequencer_slot``, from two cycles after a change on.
     """
 
     def __init__(self, config):
@@ -194,7 +194,8 @@ class RunControl(wiring.Component):
             ring_read.addr.eq(Mux(host.ring_read, host.entry, position[:len(host.entry)])),
         ]
         m.d.sync += [
-            pacing.go.eq(enabled & ~pacing.running & ~pacing.halted & (position < self.limit) & (pacing.fault == 0) & ~moved),
+            pacing.go.eq(enabled & ~pacing.running & ~pacing.halted & (position < self.limit) & (pacing.fault == 0)
+                         & ~moved),
         ]
 
         # Recording a sample: event, ring entry, stop token.

@@ -14,12 +14,12 @@ from sterna.hw.boards.board import load
 from sterna.hw.config import ConfigError
 from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.flow.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
+from sterna.sim.golden.files import build_folder, write_files
 
 TOP = "unit"  # of the scripts of hw.synth
 # What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
 # 125 MHz in a 25F.
 TIMING_WEIGHT = 40
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "boards"
 ECP5_SIZES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
 # What the tables call the cells of nextpnr's reports.
 KINDS = {"TRELLIS_COMB": "luts", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram", "MULT18X18D": "dsp",
@@ -76,6 +76,11 @@ def versions():
     return found
 
 
+def board_folder(board):
+    """Folder of a board's build: boards/NAME in ``sterna.sim.golden.files.build_folder()`` (pathlib.Path)."""
+    return build_folder() / "boards" / board.name
+
+
 class Build:
     """A board's gateware in a folder of its own, synthesised once and placed with any number of seeds.
 
@@ -83,13 +88,13 @@ class Build:
     ----------
     board : sterna.hw.boards.board.Board
     folder : Path, optional
-        build/boards/NAME by default; it is made anew by ``synthesise``.
+        ``board_folder(board)`` by default; it is made anew by ``synthesise``.
     tell : callable(str)
         Takes lines of progress.
     """
 
     def __init__(self, board, folder=None, tell=lambda text: None):
-        self.board, self.folder, self.tell = board, Path(folder or FOLDER / board.name), tell
+        self.board, self.folder, self.tell = board, Path(folder or board_folder(board)), tell
         try:
             self._platform = load(board.platform)()
         except ConfigError as error:
@@ -169,11 +174,10 @@ class Build:
 
     def keep(self, routed):
         """Makes the bitstream of a run the board's."""
-        shutil.copy(self.folder / f"seed{routed.seed}{self.bitstream.suffix}", self.bitstream)
-        (self.folder / "build.json").write_text(json.dumps(
-            routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8],
-                                "file": self.bitstream.name,
-                                "sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest()}, indent=2))
+        bits = (self.folder / f"seed{routed.seed}{self.bitstream.suffix}").read_bytes()
+        report = routed.as_dict() | {"versions": versions(), "build": self.board.config.digest[:8],
+                                     "file": self.bitstream.name, "sha256": hashlib.sha256(bits).hexdigest()}
+        write_files({self.folder / "build.json": json.dumps(report, indent=2), self.bitstream: bits})
 
 
 def without_collisions(text):
@@ -231,7 +235,7 @@ def built(board):
     """Path of the board's bitstream that was built last; SynthesisError if there is none,
     or one of another configuration.
     """
-    folder = FOLDER / board.name
+    folder = board_folder(board)
     try:
         report = json.loads((folder / "build.json").read_text())
     except FileNotFoundError:

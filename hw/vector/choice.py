@@ -7,12 +7,15 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from sterna.hw.vector.stages import delayed
 from sterna.sim.golden import toplist
 
 ENTRY_STAGES = 2  # from the address of an entry to the entry
 WEIGHT_STAGES = ENTRY_STAGES + 7  # from the address of an entry to its weight at the sum
-_FIX_BITS = 20
-_TOP_EXPONENT = 127 + _FIX_BITS - 1 - toplist.STEP_BITS  # of the numbers whose fix() begins with its highest bit
+_FIX_BITS = 16  # of fix(t) that are computed: those of a significand
+# Exponent field of 2^5, from which on fix() cuts nothing off.
+_WHOLE = 127 + _FIX_BITS - 1 - toplist.STEP_BITS
+_TURNS = _FIX_BITS - 1  # most places that a significand is turned by
 
 
 class State(IntEnum):
@@ -126,36 +129,41 @@ class Choice(wiring.Component):
 
     def _weight(self, m, valid):
         """The weight of each entry, 16 bits, WEIGHT_STAGES cycles behind its address."""
-        # The entry: its significand and by how much 2^10 |t| is to the right of the highest bit of fix.
+        # The entry: its significand, and how many places that is turned to the left. For numbers
+        # below 2^5 the bits that leave its upper end are what is kept, for others they are dropped.
         negative, magnitude = ~self.key[23], self.key[:23] ^ (~self.key[23]).replicate(23)
         exponent = magnitude[15:]
-        number = Signal(_FIX_BITS)
-        places = Signal(5)
+        number, number_negative = Signal(_FIX_BITS), Signal()
+        turn, whole = Signal(range(_TURNS + 1)), Signal()
         m.d.sync += [
-            number.eq(Cat(Const(0, _FIX_BITS - 16), magnitude[:15], Const(1, 1))),
-            places.eq(_TOP_EXPONENT - exponent[:5]),
+            number.eq(Cat(magnitude[:15], Const(1, 1))), number_negative.eq(negative),
+            turn.eq(exponent - _WHOLE), whole.eq(exponent >= _WHOLE),
         ]
-        with m.If(exponent > _TOP_EXPONENT):
-            m.d.sync += [number.eq(~0), places.eq(0)]
-        with m.If(exponent <= _TOP_EXPONENT - _FIX_BITS):
+        with m.If(exponent > _WHOLE + _TURNS):
+            m.d.sync += turn.eq(_TURNS)
+        with m.If(exponent < _WHOLE - _FIX_BITS):
             m.d.sync += number.eq(0)
-        # Then |fix(t)|, and the difference to the first entry, both with their signs. Of two negative numbers the
-        # first has the smaller magnitude.
-        number_negative, fixed_negative = Signal(), Signal()
-        fixed = Signal(_FIX_BITS)
-        first, first_negative, has_first = Signal(_FIX_BITS), Signal(), Signal()
-        difference = Signal(_FIX_BITS + 1)
+        below = Signal(_TURNS + 1)
+        m.d.comb += below.eq(Cat(place < turn for place in range(_TURNS + 1)))
+        far = self._far(m, valid, negative, exponent, whole, below)
+        # Then the lowest bits of fix(t), of a negative number as ones' complement, and the
+        # difference to those of the first entry. It is one less where only the other entry is
+        # negative.
+        turned = number
+        for k in range(len(turn)):
+            turned = Mux(turn[k], turned.rotate_left(1 << k), turned)
+        fixed, first = Signal(_FIX_BITS), Signal(_FIX_BITS)
+        fixed_negative, first_negative = Signal(), Signal()
+        difference = Signal(_FIX_BITS)
+        kept = turned & (below ^ whole.replicate(_FIX_BITS))
+        one_less = fixed_negative ^ first_negative
         m.d.sync += [
-            number_negative.eq(negative), fixed_negative.eq(number_negative), fixed.eq(number >> places),
-            difference.eq((Cat(first, Const(0, 1)) ^ first_negative.replicate(_FIX_BITS + 1))
-                          + (Cat(fixed, Const(0, 1)) ^ (~fixed_negative).replicate(_FIX_BITS + 1))
-                          + (first_negative == fixed_negative)),
+            fixed.eq(kept ^ number_negative.replicate(_FIX_BITS)),
+            fixed_negative.eq(number_negative),
+            difference.eq((Cat(Const(0, 1), first) - Cat(one_less, fixed))[1:]),
         ]
-        with m.If(~has_first):
-            m.d.sync += [first.eq(fixed), first_negative.eq(fixed_negative), difference.eq(0),
-                         has_first.eq(valid[ENTRY_STAGES + 2])]
-        with m.If(~self.run):
-            m.d.sync += has_first.eq(0)
+        with m.If(~valid[ENTRY_STAGES + 3]):  # the first entry
+            m.d.sync += [first.eq(fixed), first_negative.eq(fixed_negative), difference.eq(0)]
         # ROM, its output registers, the product, and 0 for what is too far away.
         words = toplist.weight_words()
         m.submodules.rom = rom = Memory(shape=16, depth=len(words), init=words)
@@ -168,7 +176,7 @@ class Choice(wiring.Component):
             m.d.sync += factor.eq(read.data)
             factors.append(factor)
         product = Signal(32)
-        far = [difference[2 * index_bits:].any()]
+        far = [difference[2 * index_bits:].any() | far]
         for stage in range(WEIGHT_STAGES - 3, WEIGHT_STAGES):
             bit = Signal(name=f"far_{stage}")
             m.d.sync += bit.eq(far[-1])
@@ -176,3 +184,40 @@ class Choice(wiring.Component):
         weight = Signal(16)
         m.d.sync += [product.eq(factors[0] * factors[1]), weight.eq(product[16:] & (~far[-1]).replicate(16))]
         return weight
+
+    def _far(self, m, valid, negative, exponent, whole, below):
+        """Whether each entry is far from the first one, in the cycle of its difference.
+
+        Keys are integers in the order of the numbers, so that a difference of keys counts the
+        numbers in between. If the first one is at least 2^5 in magnitude, with exponent E, its
+        neighbours are 2^(E-15) away, at the lower end of a binade 2^(E-16) and at the upper one
+        2^(E-14). So entries 2^(20-E) keys below it, or 1 where that is less, are at least 16 below
+        it, and others less than 64. If it is smaller in magnitude, entries count as far from -2^6
+        down, and if it is not negative from -2^5 down: they are more than 32 below it, others less
+        than 64.
+
+        Parameters
+        ----------
+        m : Module
+        valid : list of Signal
+            Of each stage, from the address of an entry on.
+        negative, exponent : Value
+            Of the entry that is there.
+        whole, below : Signal
+            Of the entry a cycle later: ``exponent`` is at least that of 2^5; the bits below E - 5,
+            all 15 from E = 20 on.
+        """
+        first_key, first_whole, first_below = Signal(24), Signal(), Signal(_TURNS)
+        keys, low = Signal(24), Signal()
+        m.d.sync += [
+            keys.eq(first_key - self.key),
+            low.eq(negative & ((exponent > _WHOLE) | ((exponent == _WHOLE) & first_key[23]))),
+        ]
+        with m.If(~valid[ENTRY_STAGES + 1]):  # the first entry
+            m.d.sync += first_key.eq(self.key)
+        counted = Cat(first_below[::-1], Const(-1, 24 - _TURNS))  # the bits from 20 - E on
+        far = Signal()
+        m.d.sync += far.eq(Mux(first_whole, (keys & counted).any(), low))
+        with m.If(~valid[ENTRY_STAGES + 2]):
+            m.d.sync += [first_whole.eq(whole), first_below.eq(below), far.eq(0)]
+        return delayed(m, far, 1, "far_key")

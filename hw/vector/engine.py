@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import activation_signature
+from sterna.hw.config import ROW_BITS
 from sterna.hw.stream import SKID_DEPTH, Queue
 from sterna.hw.vector.issue import Command, Issue
 from sterna.hw.vector.operands import A, D, Unpacker
@@ -13,8 +14,6 @@ from sterna.hw.vector.slot_control import SlotControl, Top
 from sterna.hw.vector.stages import Stages
 from sterna.hw.vector.store import Packer
 from sterna.hw.vector.writeback import WriteBack
-
-ROW_BITS = 24
 
 
 class ScalarWrite(wiring.Signature):

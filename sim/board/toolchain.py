@@ -1,5 +1,6 @@
 """Finds the simulator and the C++ compiler that build simulated hardware."""
 
+import errno
 import importlib.util
 import os
 import shlex
@@ -11,9 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sterna.sim.golden.errors import SternaError
-
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build"
+from sterna.sim.golden.files import BUILD_VARIABLE, build_folder
 
 # The wheel's makefiles ask for a precompiled header that larger models cannot use.
 MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
@@ -21,6 +20,26 @@ MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
 
 class ToolError(SternaError, RuntimeError):
     """A tool is missing or failed; the message names it and the way out."""
+
+
+def simulator_folder():
+    """Folder of compiled simulators, made if it is not there: sim in ``build_folder()`` (pathlib.Path).
+
+    Raises
+    ------
+    ToolError
+        If it cannot be made or written.
+    """
+    folder = build_folder() / "sim"
+    try:
+        for each in (folder / "keys", folder / "locks"):
+            each.mkdir(parents=True, exist_ok=True)
+            if not os.access(each, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ToolError(f"cannot build in {folder}: {error.strerror}: name another folder with "
+                        f"{BUILD_VARIABLE}") from None
+    return folder
 
 
 @cache

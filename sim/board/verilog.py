@@ -67,8 +67,9 @@ _NOISE = "_noise"  # behind the name of the register of a read port
 def random_collisions(text, start=None):
     """Verilog text of yosys in which a word that is written in the cycle of its read is read as random bits.
 
-    Where the gateware tells that it does not care (`sterna.hw.flow.bitstream.without_collisions`), yosys writes bits that
-    are undefined, and a block RAM gives some. A simulator would make them zeros, or the same ones always.
+    Where the gateware tells that it does not care (`sterna.hw.flow.bitstream.without_collisions`),
+    yosys writes bits that are undefined, and a block RAM gives some. A simulator would make them
+    zeros, or the same ones always.
 
     Parameters
     ----------

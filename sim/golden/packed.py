@@ -50,6 +50,18 @@ class Geometry:
                                 ("mlp.gate_proj", (2 * inner, hidden)), ("mlp.down_proj", (hidden, inner))):
                 yield from ((f"{at}{name}.weight", shape), (f"{at}{name}.norm.weight", shape[1:]))
 
+    @property
+    def matrices(self):
+        """Matrices with trits (int): six a layer, and the head."""
+        return 6 * self.num_hidden_layers + 1
+
+    @property
+    def ternary_weights(self):
+        """Number of the weights that are trits (int)."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        per_layer = 4 * hidden ** 2 + 3 * hidden * inner
+        return self.num_hidden_layers * per_layer + self.vocab_size * hidden
+
     def shapes(self):
         """Tensor name -> shape, as a dict."""
         return dict(self.tensors())
@@ -97,16 +109,35 @@ class PackedModel:
     ws_head: float
 
 
+def ternary_already(magnitude):
+    """Whether a matrix is ternary already: it holds only -s, 0 and +s, and not zeros alone.
+
+    This is the one definition of it, for every level and for training.
+
+    Parameters
+    ----------
+    magnitude : ndarray or torch.Tensor
+        |W|, of any shape.
+
+    Returns
+    -------
+    s, found : scalar of the kind of ``magnitude``, and a boolean
+        ``s`` is the largest magnitude.
+    """
+    top = magnitude.max()
+    return top, (top > 0) & ((magnitude == top) | (magnitude == 0)).all()
+
+
 def ternarise(weight):
     """Trits (int8) and scale (float) of a float32 weight: round-half-even of W s, s = 1 / max(mean|W|, 1e-5).
 
-    A weight that holds only -s, 0 and +s is ternary already. Its trits and s are kept, because the mean over its
-    zeros too would be a smaller scale.
+    Of a weight that is ternary already (`ternary_already`) trits and s are kept, because the mean
+    over its zeros too would be a smaller scale.
     """
     weight = np.asarray(weight, np.float32)
     magnitude = np.abs(weight)
-    top = magnitude.max()
-    if top > 0 and np.all((magnitude == top) | (magnitude == 0)):
+    top, kept = ternary_already(magnitude)
+    if kept:
         return np.sign(weight).astype(np.int8), float(top)
     mean = max(float(magnitude.mean(dtype=np.float64)), FLOOR)
     return np.clip(np.rint(weight * (np.float32(1) / np.float32(mean))), -1, 1).astype(np.int8), mean
@@ -139,7 +170,8 @@ def read_config(folder):
                             "supported")
     try:
         if raw.get("intermediate_size") is None:
-            ratio = raw.get("hidden_ratio", 4)
+            ratio = raw.get("hidden_ratio")
+            ratio = 4 if ratio is None else ratio  # as the published code takes null
             if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio < 1 << 31:
                 raise PackError(f"hidden_ratio is {short(ratio)}: must be a positive number")
             hidden = Geometry(raw.get("hidden_size"), 1, 1, 1).hidden_size
@@ -183,8 +215,10 @@ class Tensors:
 
     def _files(self):
         index, single = self.folder / "model.safetensors.index.json", self.folder / "model.safetensors"
-        if single.exists() or not index.exists():
+        if single.exists():
             return [single]
+        if not index.exists():
+            raise PackError(self._without_weights())
         try:
             raw = strictjson.read(index, INDEX_BYTES)
         except OSError as error:
@@ -197,6 +231,15 @@ class Tensors:
         if any(not isinstance(n, str) or not n.isprintable() or not n or Path(n).name != n for n in names.values()):
             raise PackError(f"{index}: names a file outside the folder")
         return [self.folder / name for name in sorted(set(names.values()))]
+
+    def _without_weights(self):
+        """What is wrong with a folder that has no safetensors."""
+        for pattern in ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
+            if other := sorted(self.folder.glob(pattern)):
+                return (f"{self.folder} holds {short(other[0].name)} and no model.safetensors: load it with "
+                        "transformers and save it by save_pretrained(FOLDER, safe_serialization=True)")
+        return (f"{self.folder} holds no model.safetensors: download the folder's weights, or give a folder with "
+                "config.json, model.safetensors and tokenizer.json")
 
     def check(self, geometry):
         """PackError unless names and shapes are exactly those of the geometry."""
@@ -253,13 +296,25 @@ def load_checkpoint(folder):
     return geometry, tensors
 
 
-def pack(geometry, tensors):
-    """The PackedModel of float32 tensors (a mapping with the names of ``geometry.shapes()``)."""
+def pack(geometry, tensors, kept=None):
+    """The PackedModel of float32 tensors.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    tensors : mapping
+        With the names of ``geometry.shapes()``.
+    kept : callable(str), optional
+        Is given the name of each matrix that is ternary already.
+    """
     def vector(name):
         return tensors[name + ".weight"].astype(np.float64)
 
     def matrix(name):
-        trits, mean = ternarise(tensors[name + ".weight"])
+        weight = tensors[name + ".weight"]
+        trits, mean = ternarise(weight)
+        if kept and ternary_already(np.abs(weight))[1]:
+            kept(name)
         return trits, float(round24(mean / 127))
 
     keep = round24(1 - lower_bounds(tensors["model.lower_bounds"]))

@@ -43,6 +43,23 @@ def _natural(value):
     return type(value) is int and value >= 0
 
 
+def _check_cover(spans, begin, size):
+    """TensorFileError unless {name: (begin, end)} cover the bytes from ``begin`` to the end of the file, each once.
+
+    A gap means that somebody inserted or removed bytes: then tensors are read from the wrong places.
+    """
+    at, before = begin, "the header"
+    for name, (first, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if first != at:
+            what = f"shares bytes with {before}" if first < at else f"leaves {first - at} bytes behind {before}"
+            raise TensorFileError(f"tensor {strictjson.short(name)} at byte {first} {what}, which "
+                                  f"ends at {at}: the file is damaged: download it again")
+        at, before = end, f"tensor {strictjson.short(name)}"
+    if at != size:
+        raise TensorFileError(f"{size - at} bytes behind {before}, which ends at {at}: the file is "
+                              "damaged: download it again")
+
+
 def scan(path, kinds):
     """The tensors of a file.
 
@@ -55,7 +72,7 @@ def scan(path, kinds):
     Returns
     -------
     entries : dict of str to Entry
-        No two of them share a byte, so together they take no more memory than the file is long.
+        They cover the bytes behind the header, each once, so together they take no more memory than the file is long.
     metadata : dict of str to str
     size_bytes : int
         Of the file.
@@ -94,7 +111,6 @@ def scan(path, kinds):
         if not begin <= end <= room or end - begin != math.prod(shape) * kinds[kind]:
             raise damaged
         entries[name] = Entry(path, 8 + length + begin, tuple(shape), kind)
-    spans = sorted((e.offset, e.offset + e.count * kinds[e.kind]) for e in entries.values())
-    if any(first[1] > second[0] for first, second in zip(spans, spans[1:])):
-        raise damaged
+    spans = {n: (e.offset, e.offset + e.count * kinds[e.kind]) for n, e in entries.items()}
+    _check_cover(spans, 8 + length, size)
     return entries, metadata if isinstance(metadata, dict) else {}, size

@@ -10,7 +10,6 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal, localconte
 import numpy as np
 
 STEP_BITS = 10  # fix(t) counts in units of 2^-10
-FIX_MAX = (1 << 20) - 1
 INDEX_BITS = 7  # of each of the two tables
 P_BITS = 16
 P_MAX = (1 << P_BITS) - 1
@@ -33,9 +32,8 @@ def weight_words():
 
 
 def fix(t):
-    """fix(t) of an fp24 value: an integer of 21 bits with its sign, towards zero."""
-    size = min(FIX_MAX, int(abs(float(t)) * (1 << STEP_BITS)))
-    return -size if t < 0 else size
+    """fix(t) of an fp24 value: the units of 2^-10 in it, towards zero; an integer of any size."""
+    return int(float(t) * (1 << STEP_BITS))  # the product is exact
 
 
 def weight(d):

@@ -9,11 +9,18 @@ from sterna.hw.protocol import FLAG_CHAINED, FLAG_SAMPLE, NEVER
 from sterna.sim.golden import rng
 
 
+NUMBERS = ("position", "start", "limit", "prompt_end", "stop")  # registers of positions and tokens
+
+
 @dataclass
 class Slot:
-    """Registers and token ring of one slot."""
+    """Registers and token ring of one slot.
+
+    ``mask`` has the bits that positions and tokens keep, as the device's registers do.
+    """
 
     ring: np.ndarray
+    mask: int = NEVER
     position: int = 0
     start: int = NEVER
     limit: int = 0
@@ -23,6 +30,9 @@ class Slot:
     stop: int = NEVER
     top: int = 0
     enabled: bool = True
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value & self.mask if name in NUMBERS else value)
 
 
 class Run:
@@ -53,13 +63,13 @@ class Run:
         used = [(owner, position) for owner, position, on in zip(owners, positions, active, strict=True) if on]
         self.tokens = [self._read(owner, position) for owner, position in zip(owners, positions, strict=True)]
         self.keys = rng.key([owner.seed for owner in owners], positions)
-        self.unwanted = all(position + 1 < owner.prompt_end for owner, position in used)
+        self.unwanted = all((position + 1 & owner.mask) < owner.prompt_end for owner, position in used)
         self.greedy = not any(owner.flags & FLAG_SAMPLE for owner, _ in used)
         self.at_start = positions[0] == owners[0].start
 
     @staticmethod
     def _read(owner, position):
-        return int(owner.ring[position % len(owner.ring)])
+        return int(owner.ring[position % len(owner.ring)]) & owner.mask
 
     def which(self, code):
         """bool [B]: the slots that a slot loop is for."""
@@ -81,10 +91,11 @@ class Run:
         """SAMPLE 1: [(slot, position, token)] that are reported; ``chosen(slot, k, p_code)`` gives a slot's row."""
         reports = []
         for slot in np.flatnonzero(self.active).tolist():
-            owner, where = self._owners[slot], self._positions[slot] + 1
+            owner = self._owners[slot]
+            where = self._positions[slot] + 1 & owner.mask
             if where < owner.prompt_end:
                 continue
-            token = chosen(slot, owner.top & 0xFF, owner.top >> 16)
+            token = chosen(slot, owner.top & 0xFF, owner.top >> 16) & owner.mask
             wrong = self.chained and slot + 1 < self._count and self._read(owner, where) != token
             owner.ring[where % len(owner.ring)] = token
             reports.append((0 if self.chained else slot, where, token))

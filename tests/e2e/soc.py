@@ -9,8 +9,10 @@ import numpy as np
 from sterna.firmware import isa
 from sterna.firmware.program import build_program, inverse_temperature
 from sterna.host.device.driver import Device
-from sterna.host.model.image import Image, build_image
 from sterna.host.device.transport import open_transport
+from sterna.host.device.upload import upload as host_upload
+from sterna.host.model.image import Image, build_image
+from sterna.host.runtime.opening import memory_file
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import SimulatedBoard, read_trace
 from sterna.sim.golden import fp24
@@ -55,9 +57,9 @@ def golden_outcome(image, prompt, count, **options):
     return tokens, fp24.to_bits(state[:, 0]).tolist()
 
 
-def _regions(image, where):
-    """[(byte address, uint8 array)] of the image at the addresses of a MemoryMap."""
-    return [(where.embedding_address, image.section("embedding")), (where.stream_address, image.section("stream"))]
+def _regions(config, image, where):
+    """[(byte address, uint8 array)] of the image, moved up to the addresses of a MemoryMap as ``placed`` makes it."""
+    return [(where.embedding_address + address, data) for address, data in image.regions(config)]
 
 
 class Session:
@@ -68,7 +70,7 @@ class Session:
     config : Config
     image : Image
     folder : Path
-        Receives the trace and, with ``preload``, the image file.
+        Receives the trace and, with ``preload``, what lies in the memory.
     preload : bool
         Put the image into the memory directly instead of over the link.
     addresses : MemoryMap, optional
@@ -88,12 +90,8 @@ class Session:
     def __init__(self, config, image, folder, preload=False, addresses=None, trace=True, **board):
         self.config, self.image, self.folder, self.addresses = config, image, folder, addresses
         if preload:
-            path = folder / "image.sterna"
-            path.write_bytes(image.data.tobytes())
             where = addresses or image.check(config)
-            board["preload"] = [
-                (path, image.sections[name]["offset"], image.sections[name]["bytes"], address)
-                for name, address in (("embedding", where.embedding_address), ("stream", where.stream_address))]
+            board["preload"] = memory_file(folder / "memory", _regions(config, image, where))
         self._preloaded = preload
         self.board = SimulatedBoard(config, trace=folder / "trace.bin" if trace else None, **board)
 
@@ -115,8 +113,7 @@ class Session:
         """Puts a model, its program and its constants into the device; ``upload`` False leaves the model out."""
         self.image, self.program = image, build_program(self.config, image.geometry, addresses)
         if upload:
-            for address, data in _regions(image, self.program.memory_map):
-                self.device.write(address, data.tobytes() + bytes(-len(data) % 4))
+            host_upload(self.device, _regions(self.config, image, self.program.memory_map), compare=False)
         where = self.program.memory_map
         # What lies there is loaded and not used; the interpreter's trace has zeros.
         self.device.write_state(where.state_address, bytes(where.state_bytes))
@@ -160,7 +157,7 @@ class Expected:
         self.program = build_program(config, image.geometry, addresses)
         where = self.program.memory_map
         memory = np.zeros(where.end, np.uint8)
-        for address, data in _regions(image, where):
+        for address, data in _regions(config, image, where):
             memory[address:address + len(data)] = data
         self.vectors = []
         self.machine = Machine(config, memory, self._record)

@@ -11,8 +11,8 @@ import numpy as np
 from soc import Expected, Session, first_difference
 from sterna.firmware import isa
 from sterna.firmware.program import inverse_temperature
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
+from sterna.hw import protocol
+from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.toplist import p_code_of

@@ -3,16 +3,20 @@
 import dataclasses
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import serial
 from sterna.hw.boards import preset
 from sterna.sim.board import compile as board_compile
+from sterna.sim.board import toolchain
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_trace
 
 HERE = Path(__file__).parent
@@ -228,8 +232,37 @@ def test_key_follows_configuration_and_sources(tmp_path, monkeypatch):
     assert key != board_compile.key(CONFIG, device_sources=[source])
 
 
+def test_key_follows_every_source(tmp_path, monkeypatch):
+    for name in board_compile.PACKAGES:
+        folder = tmp_path / name
+        shutil.copytree(find_spec(name).submodule_search_locations[0], folder,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(board_compile, "find_spec",
+                        lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path / name)]))
+    keys, files = {board_compile.key(CONFIG)}, board_compile.sources()
+    assert {"isa.py", "rng.py", "toplist.py", "board.cpp", "memory.hpp"} <= {path.name for path in files}
+    for path in files:
+        path.write_text(path.read_text() + "\n")
+        keys.add(board_compile.key(CONFIG))
+    assert len(keys) == 1 + len(files)
+
+
+def test_sources_are_all_that_elaboration_imports():
+    script = ("import sys, sterna.hw.accelerator, sterna.sim.board.verilog\n"
+              "print(*(m.__file__ for name, m in sys.modules.items() if name.startswith('sterna.') and m.__file__))")
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
+    others = set(map(Path, done.stdout.split())) - set(board_compile.sources())
+    assert {path.name for path in others} <= {"__init__.py"}, others
+
+
+def test_folder_that_cannot_be_written_names_the_way_out(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STERNA_BUILD", str(tmp_path / "file"))
+    with pytest.raises(toolchain.ToolError, match=f"cannot build in {tmp_path}/file/sim: .*with STERNA_BUILD"):
+        board_compile.board_program(CONFIG, **DEVICE)
+
+
 def test_missing_compiler_names_the_way_out(monkeypatch):
-    from sterna.sim.board import toolchain
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
     toolchain.compiler.cache_clear()
     try:

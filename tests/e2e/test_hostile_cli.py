@@ -22,7 +22,7 @@ def reseal(image, change, tail=None):
     first = header["sections"][0]["offset"]
     if tail is not None:
         header["sections"][2] |= {"bytes": len(tail), "crc32c": crc32c(tail)}
-        image = image[:header["sections"][2]["offset"]] + tail
+        image = image[:header["sections"][2]["offset"]] + tail + bytes(-len(tail) % 64)
     change(header)
     text = json.dumps(header, separators=(",", ":")).encode().ljust(first - 24)
     return struct.pack("<8s4I", b"STERNA\r\n", 1, 1, len(text), crc32c(text)) + text + image[24 + len(text):]

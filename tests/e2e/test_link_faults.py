@@ -15,11 +15,11 @@ from conftest import seed
 from faults import FaultyTransport
 from soc import Session, golden_outcome, random_image
 from sterna.host import cli
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
+from sterna.host.device.frames import Frame
+from sterna.host.device.transport import SerialTransport, open_transport
 from sterna.host.device.upload import BLOCK_BYTES, upload
 from sterna.host.errors import HostError
-from sterna.host.device.transport import SerialTransport, open_transport
 from sterna.hw.config import PRESETS
 from sterna.sim.board.board import SimulatedBoard
 
@@ -110,7 +110,7 @@ def test_host_killed_and_restarted_in_mid_token(name, number, rng, tmp_path):
             address, data = image.regions(CONFIG)[1]
             part = int(rng.integers(len(data) // 8)) * 4
             session.device.write(address, data[:part].tobytes())
-            frame = protocol.write(9, address + part, bytes(range(64))).encode()
+            frame = Frame.write(9, address + part, bytes(range(64))).encode()
             session.device.transport.write(frame[:rng.integers(70)])
             session.device.close()
             faulty_device(session, faults, 10 * number + attempt)
@@ -174,7 +174,7 @@ def test_interrupted_upload_goes_on(rng, tmp_path, monkeypatch, capsys):
             assert cli.main(command) == 130 and capsys.readouterr().err.endswith("error: interrupted\n")
             monkeypatch.setattr(SerialTransport, "write", write)
             with Device(open_transport(board.url)) as device:  # looks at the first word of each frame
-                missing = sum(device.read(address + k, min(4, len(data) - k)) != data[k:k + 4].tobytes()
+                missing = sum(device.read(address + k, 4) != data[k:k + 4].tobytes()
                               for address, data in regions for k in range(0, len(data), 224)) * 224
             assert cli.main([*command, "--verify"]) == 0
             text = capsys.readouterr().err
@@ -208,7 +208,7 @@ def test_frames_beyond_the_buffers_are_counted(rng, tmp_path):
         device = session.device
         device.transport.write(bytes(range(1, 200)) + b"\0")
         assert device.counters()["frames_bad"] == 1
-        device.transport.write(b"".join(protocol.read(k, 0, 224).encode() for k in range(100)))
+        device.transport.write(b"".join(Frame.read(k, 0, 224).encode() for k in range(100)))
         assert device.read(0, 256) == image.regions(CONFIG)[0][1][:256].tobytes()
         counters = device.counters()
         assert counters["frames_lost"] > 0 and counters["frames_bad"] == 1

@@ -7,10 +7,10 @@ import pytest
 from conftest import seed
 from soc import random_image, random_timing
 from soc_slots import Both, random_text
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
+from sterna.hw import protocol
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
+from sterna.hw.protocol import Register
 from sterna.sim.machine.slots import FLAG_CHAINED, NEVER
 
 # Those with more slots are narrow, so that they compile soon: with an array wider than the port, and one as wide.

@@ -7,13 +7,15 @@ from contextlib import closing
 import numpy as np
 import pytest
 from conftest import seed
+from fake_device import refused_requests
 from soc import Expected, Session, golden_outcome, random_image, random_timing
 from sterna.firmware import isa
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Register
-from sterna.host.errors import DeviceError
+from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.transport import TransportError
+from sterna.host.errors import DeviceError
+from sterna.hw import protocol
 from sterna.hw.config import PRESETS
+from sterna.hw.protocol import Register
 from sterna.sim.golden.model import GoldenModel
 
 CONFIG = PRESETS["lanes40"]
@@ -150,10 +152,8 @@ def test_addresses_outside_the_memory_are_refused(session, check, address, size)
 
 def test_misaligned_and_malformed_requests_are_refused(session, check):
     transport = session.device.transport
-    bodies = [(protocol.Frame(protocol.Kind.READ, 9, 2, 4), 2), (protocol.Frame(protocol.Kind.READ, 10, 0, 3), 1),
-              (protocol.Frame(0x33, 11, 0, 4), 1), (protocol.Frame(protocol.Kind.WRITE, 12, 0, 8, b"four"), 1)]
-    decoder = protocol.FrameDecoder()
-    for frame, reason in bodies:
+    decoder = FrameDecoder()
+    for frame, reason in refused_requests(CONFIG.memory_bytes):
         transport.write(frame.encode())
         deadline, replies = time.monotonic() + 20, []
         while not replies and time.monotonic() < deadline:
@@ -166,7 +166,7 @@ def test_host_that_vanishes_while_uploading(session, check, rng):
     image = random_image(rng, CONFIG, (21, 65, 1, 19))
     for _ in range(4):
         address, data = image.regions(CONFIG)[0]
-        frames = b"".join(protocol.write(k, address + 224 * k, data[224 * k:224 * k + 224].tobytes()).encode()
+        frames = b"".join(Frame.write(k, address + 224 * k, data[224 * k:224 * k + 224].tobytes()).encode()
                           for k in range(min(4, len(data) // 224)))
         session.device.transport.write(frames[:int(rng.integers(1, len(frames)))])  # most likely ends inside a frame
         session.device.close()

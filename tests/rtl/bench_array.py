@@ -129,6 +129,28 @@ async def products(dut):
 
 
 @cocotb.test()
+async def largest_sums(dut):
+    """Rows as long as a buffer takes, with the largest sum, the smallest and those beside them."""
+    c = CONFIG
+    dut.activation__valid.value = 0
+    command, tiles = StreamDriver(dut, "command", Product), StreamDriver(dut, "tiles")
+    rows = rows_of(dut)
+    await bench.start(dut)
+    length = c.columns * c.activation_words
+    codes = generator.choice([-127, 127], (1, length)) * generator.choice([-1, 1], (c.batch, 1))
+    trits = np.sign(codes[:1] * np.array([[1], [-1], [1], [-1]])).astype(np.int8)
+    trits[2:, -1] *= -1
+    await fill(dut, 1, codes)
+    command.send({"buffer": 1, "rows": len(trits), "chunks": c.activation_words})
+    tiles.send(*tiles_of(trits, c.activation_words))
+    expected = beats_of(trits, codes)
+    most = 127 * length
+    assert {most, -most, most - 254} <= {*np.ravel(codes @ trits.T.astype(np.int64))}
+    await rows.receive(len(expected))
+    compare(rows.items, expected)
+
+
+@cocotb.test()
 async def fed(dut):
     """Behind the gearbox: matrices padded to words follow each other in one stream; rows must not mix."""
     c = CONFIG

@@ -38,6 +38,54 @@ def float_pairs(count):
     return a, np.where(generator.random(count) < 0.6, related, b)
 
 
+def shuffled(a, b):
+    """The pairs with a random sign for both operands, and in a random order."""
+    sign, swap = generator.integers(0, 2, len(a)) << 23, generator.random(len(a)) < 0.5
+    a, b = canonical(a ^ sign), canonical(b ^ sign)
+    return np.where(swap, b, a), np.where(swap, a, b)
+
+
+def sums_at_the_ends():
+    """Pairs whose difference is about the smallest number, behind each shift of the normalisation,
+    and pairs whose sum is about the largest.
+
+    Nothing rounds a sum up to the smallest number: all numbers are multiples of 2^-141, and so a
+    sum below 2^-126 has at most 15 bits and is exact. The carry in the adder's flush decides
+    nothing, then.
+    """
+    a, b = [], []
+    for exponent in range(1, 20):
+        for first in exponent << 15 | np.array([0, 1, 0x7FFF, *generator.integers(0, 1 << 15, 2)]):
+            x, unit = fp24.from_bits(first), 2.0 ** (exponent - 142)
+            wanted = fp24.MIN * np.array([0.5, 1, 2]) + unit * np.array([[-2], [-1], [0], [1]])
+            others = fp24.to_bits(fp24.round24(np.ravel(wanted) - x))
+            a, b = a + [first] * len(others), b + others.tolist()
+    for distance in range(18):
+        fractions = np.array([0, 1, 0x7FFF, 0x4000, *generator.integers(0, 1 << 15, 2)])
+        below = (255 - distance) << 15 | fractions
+        a += [0x7FFFFF, 0x7FFFFE, 0x7F8000] * len(below)
+        b += np.repeat(below, 3).tolist()
+    return shuffled(np.array(a), np.array(b))
+
+
+def products_at_the_ends():
+    """Pairs whose product is about the smallest number or the largest; among them those that only
+    the carry of the rounding makes large enough, and too large.
+    """
+    f = np.concatenate([[0, 1, 0x7FFF], generator.integers(0, 1 << 15, 12)])
+    significand = 32768 + f
+    carried = (1 << 31) // significand  # the product is just below 2, and some round to 2
+    others = [np.full_like(f, 32768), np.full_like(f, 65535), generator.integers(32768, 65536, len(f))]
+    g = np.concatenate([carried, carried + 1, carried - 1, *others]) - 32768
+    f, g = np.resize(f, len(g)), np.clip(g, 0, 32767)
+    a, b = [], []
+    for exponents in (125, 126, 127, 128, 380, 381, 382, 383):
+        first = generator.integers(max(1, exponents - 255), min(255, exponents - 1) + 1, len(f))
+        a += (first << 15 | f).tolist()
+        b += (exponents - first << 15 | g).tolist()
+    return shuffled(np.array(a), np.array(b))
+
+
 async def compare(dut, inputs, output, latency, expected, late=()):
     """Feeds one set per cycle; inputs named in ``late`` come one cycle later. Compares after ``latency`` cycles."""
     count = len(expected)
@@ -63,7 +111,7 @@ LATENCY = int(os.environ.get("LATENCY", "0"))
 
 @cocotb.test()
 async def adder(dut):
-    a, b = float_pairs(COUNT)
+    a, b = map(np.concatenate, zip(float_pairs(COUNT), sums_at_the_ends(), strict=True))
     expected = fp24.to_bits(fp24.add(fp24.from_bits(a), fp24.from_bits(b)))
     await compare(dut, {"a": a, "b": b}, "sum", LATENCY, expected)
 
@@ -76,6 +124,8 @@ async def multiplier(dut):
     aimed = np.clip(254 + generator.integers(-4, 10, COUNT) - (a >> 15 & 255), 1, 255) << 15
     aimed |= np.where(generator.random(COUNT) < 0.5, 0, generator.integers(0, 1 << 15, COUNT))
     b = canonical(np.where((generator.random(COUNT) < 0.8) & (quantise == 1), aimed, b))
+    a, b = map(np.concatenate, zip((a, b), products_at_the_ends(), strict=True))
+    quantise = np.concatenate([quantise, np.zeros(len(a) - COUNT, np.int64)])
     u, v = fp24.from_bits(a), fp24.from_bits(b)
     exact = u * v
     code = np.minimum(127, np.floor(np.abs(exact) + 0.5)).astype(np.int64)

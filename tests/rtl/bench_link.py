@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import cocotb
 import crc32c
 from bench import cycles, rng, settled, start
-from sterna.host.device import protocol
-from sterna.host.device.protocol import Frame, FrameDecoder, FrameError, Kind
+from sterna.host.device.frames import Frame, FrameDecoder, FrameError
+from sterna.hw import protocol
 from sterna.hw.link.executor import Event, Request, Response
+from sterna.hw.protocol import Kind
 from streams import StreamDriver, StreamMonitor
 
 STALL = float(os.environ.get("STALL", "0"))
@@ -88,10 +89,10 @@ def random_request(random, sequence):
     n = 4 * random.choice([1, 2, 56, random.randrange(1, 57)])
     address = 4 * random.randrange((MEMORY_BYTES - n) // 4 + 1)
     if random.random() < 0.05:
-        return protocol.hash_(sequence, 4 * random.randrange((MEMORY_BYTES - 256) // 4 + 1), 256)
+        return Frame.hash(sequence, 4 * random.randrange((MEMORY_BYTES - 256) // 4 + 1), 256)
     if random.random() < 0.5:
-        return protocol.read(sequence, address, n)
-    return protocol.write(sequence, address, bytes(random.choice((0, random.randrange(256))) for _ in range(n)))
+        return Frame.read(sequence, address, n)
+    return Frame.write(sequence, address, bytes(random.choice((0, random.randrange(256))) for _ in range(n)))
 
 
 def execute(memory, frame):
@@ -184,14 +185,14 @@ async def refused_frames(dut):
     cases = [Frame(0x03, 1, 8, 4), Frame(0x00, 2, 0, 4), Frame(0x82, 3, 0, 4), Frame(1, 4, 0, 0), Frame(1, 5, 0, 6),
              Frame(1, 6, 0, 228), Frame(1, 7, 0, 4, b"abcd"), Frame(2, 8, 0, 8, b"abcd"),
              Frame(2, 9, 0, 4, b"abcdefgh"),
-             Frame(1, 10, 2, 4), Frame(2, 11, 5, 4, b"abcd"), protocol.read(12, MEMORY_BYTES, 4),
-             protocol.read(13, MEMORY_BYTES - 100, 224), protocol.write(14, MEMORY_BYTES - 100, body),
-             protocol.write(15, 0xFFFFFFFC, b"abcd"), Frame(2, 16, 0, 229, bytes(229)), Frame(2, 17, 0, 224, body),
-             protocol.read(18, 0, 224), protocol.read(19, MEMORY_BYTES - 224, 224),
+             Frame(1, 10, 2, 4), Frame(2, 11, 5, 4, b"abcd"), Frame.read(12, MEMORY_BYTES, 4),
+             Frame.read(13, MEMORY_BYTES - 100, 224), Frame.write(14, MEMORY_BYTES - 100, body),
+             Frame.write(15, 0xFFFFFFFC, b"abcd"), Frame(2, 16, 0, 229, bytes(229)), Frame(2, 17, 0, 224, body),
+             Frame.read(18, 0, 224), Frame.read(19, MEMORY_BYTES - 224, 224),
              Frame(4, 21, 0, 0), Frame(4, 22, 0, 3), Frame(4, 23, 0, 228), Frame(4, 24, 2, 4),
-             Frame(4, 25, 0, 4, b"abcd"), Frame(6, 26, 0, 4), protocol.hash_(27, MEMORY_BYTES - 252, 256),
-             protocol.hash_(28, MEMORY_BYTES, 256), protocol.hash_(29, MEMORY_BYTES - 256, 256),
-             protocol.read(30, 0, 4), protocol.hash_(31, 4, 512)]
+             Frame(4, 25, 0, 4, b"abcd"), Frame(6, 26, 0, 4), Frame.hash(27, MEMORY_BYTES - 252, 256),
+             Frame.hash(28, MEMORY_BYTES, 256), Frame.hash(29, MEMORY_BYTES - 256, 256),
+             Frame.read(30, 0, 4), Frame.hash(31, 4, 512)]
     for case in cases:
         assert await board.exchange(case.encode()) == [execute(model, case)], case
     assert board.memory == model
@@ -203,7 +204,7 @@ async def refused_frames(dut):
 async def empty_frames_noise_and_a_vanished_host(dut):
     board = await Board(dut).begin()
     random = rng("noise")
-    probe = protocol.write(1, 16, b"wxyz")
+    probe = Frame.write(1, 16, b"wxyz")
     assert await board.exchange(bytes(20)) == [] and board.count("frames_bad") == 0
     for line in (probe.encode()[:9], bytes(random.randrange(1, 256) for _ in range(1000)), random.randbytes(2000),
                  b"\1", bytes([255]) * 700, bytes([1]) * 700):
@@ -221,7 +222,7 @@ async def stalled_line_and_too_many_frames(dut):
         board.event.send({"position": e, "token": 100 + e})
     board.tx.stall = 1.0
     sent = 3 * CREDITS + 8
-    board.line.send(*b"".join(protocol.read(k, 4 * k, 64).encode() for k in range(sent)))
+    board.line.send(*b"".join(Frame.read(k, 4 * k, 64).encode() for k in range(sent)))
     await board.quiet()
     lost = board.count("frames_lost")
     assert lost > 0
@@ -233,7 +234,7 @@ async def stalled_line_and_too_many_frames(dut):
     assert replies == sorted(set(replies)) and replies[:CREDITS] == list(range(CREDITS))
     assert len(replies) + lost == sent
     assert [f.word for f in frames if f.kind == Kind.TOKEN] == [100, 101, 102, 103]
-    probe = protocol.read(99, 0, 224)
+    probe = Frame.read(99, 0, 224)
     assert await board.exchange(probe.encode()) == [execute({}, probe)]
     assert board.count("frames_lost") == lost and board.count("frames_bad") == 0
 
@@ -244,7 +245,7 @@ async def events_and_requests_take_turns(dut):
     for e in range(30):
         board.event.send({"position": e, "token": e})
     for k in range(10):
-        board.line.send(*protocol.read(k, 0, 4).encode())
+        board.line.send(*Frame.read(k, 0, 4).encode())
     await board.quiet()
     frames = board.frames()
     assert len([f for f in frames if f.kind == Kind.TOKEN]) == 30
@@ -259,7 +260,7 @@ async def events_and_requests_take_turns(dut):
 async def throughput(dut):
     """Bytes come at one per cycle and none is refused; frames leave without gaps inside."""
     board = await Board(dut, latency=1).begin()
-    board.line.send(*b"".join(protocol.write(k, 0, bytes(range(224))).encode() for k in range(8)))
+    board.line.send(*b"".join(Frame.write(k, 0, bytes(range(224))).encode() for k in range(8)))
     total = len(board.line.items)
     before = 0
     while board.line.items:
@@ -269,7 +270,7 @@ async def throughput(dut):
     await board.quiet()
     answered = len(board.frames())
     assert answered + board.count("frames_lost") == 8 and answered >= 4
-    board.line.send(*protocol.read(1, 0, 224).encode())
+    board.line.send(*Frame.read(1, 0, 224).encode())
     gaps = 0
     while not len(board.tx.items):
         await cycles(dut)

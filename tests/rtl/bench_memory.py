@@ -491,6 +491,32 @@ async def onchip(dut):
 
 
 @cocotb.test()
+async def blocks(dut):
+    """Blocks of RAM side by side: a write changes the word of its own block alone, and each is read."""
+    random, model = bench.rng("blocks"), {}
+    writers = [StreamDriver(dut, name, WRITE) for name in ("store", "host_write")]
+    reads, words, host = StreamDriver(dut, "fetch_reads"), StreamMonitor(dut, "fetch_words"), Host(dut)
+    await bench.start(dut)
+    places = [place | block << 14 for place in (0, (1 << 14) - 1, *random.sample(range(1 << 14), 4))
+              for block in range(1 << ADDRESS_BITS - 14)]
+    for number in range(3):
+        for address in random.sample(places, len(places)):
+            mask = 3 if number == 0 else random.randrange(4)
+            write = {"address": address, "data": random.randrange(WORD), "mask": mask}
+            writer = random.choice(writers)
+            writer.send(write)
+            await writer.drain()
+            model[address] = masked(model.get(address, 0), write["data"], mask)
+        await bench.cycles(dut, 3)
+        for address in random.sample(places, 6):
+            assert await host.read(address, 1) == [model[address]], hex(address)
+        words.items.clear()
+        order = random.sample(places, len(places))
+        reads.send(*order)
+        assert await words.receive(len(order)) == [model[address] for address in order]
+
+
+@cocotb.test()
 async def onchip_path(dut):
     """Fetch and memory together: a word per cycle, in order among stores and the host; no old word after a reset."""
     random = bench.rng("onchip_path")

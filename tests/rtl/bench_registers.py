@@ -92,7 +92,7 @@ async def address_map(dut):
     constants = {0x00: 0x4E525453, 0x04: versions, 0x08: c.rows | c.columns << 16,
                  0x14: c.memory_bytes, 0x20: c.clock_hz,
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
-                       | c.credits << 24,
+                       | c.register_bits << 18 | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,
                  0x1C: c.activation_words | c.ring << 16, 0x24: int(c.digest[:8], 16), 0x28: c.top_k}
     for offset, value in constants.items():
@@ -287,7 +287,7 @@ async def reset_race(dut):
         await host.write(REGISTERS + 0x40, 2)
         await bench.cycles(dut, 8)
         await bench.settled(dut)
-        assert not int(dut.pacing__go.value), f"a token waits, and the run was reset {delay} cycles behind its release"
+        assert not int(dut.pacing__go.value), f"a token waits; the run was reset {delay} cycles behind its release"
         await bench.cycles(dut)
         await host.write(REGISTERS + 0x48, 5)
         await host.write(REGISTERS + 0x40, 1)

@@ -10,7 +10,7 @@ from sterna.sim.golden import fp24, toplist
 LANES, DEPTH, BEATS, ROW_BITS, PARTS = (int(os.environ[name])
                                         for name in ("LANES", "DEPTH", "BEATS", "ROW_BITS", "PARTS"))
 STRIP = LANES * BEATS
-KINDS = ("plain", "wide", "bits", "edge", "few", "equal", "ascending", "descending")
+KINDS = ("plain", "wide", "bits", "edge", "large", "few", "equal", "ascending", "descending")
 FILL = 3  # cycles from a score to the comparison of its key
 
 
@@ -19,7 +19,9 @@ def bits_of(generator, kind, count):
     if kind == "bits":
         bits = generator.integers(0, 1 << 24, count)
         return np.where(bits >> 15 & 255, bits, 0)
-    if kind == "edge":  # about the ends of fix and of the weights
+    if kind == "large":  # a few numbers apart, or a few units, whatever their size
+        return large(generator, count)
+    if kind == "edge":  # about the ends of the numbers and of the weights
         return fp24.to_bits(fp24.round24(generator.choice(
             [1023.97, 1024, 1025, 2000, -1023.97, -1024, 1008, 1007.98, 1007.95, 2**-10, 2**-11, -2**-10, fp24.MAX,
              -fp24.MAX, fp24.MIN, 0], count)))
@@ -31,6 +33,23 @@ def bits_of(generator, kind, count):
     if kind in ("ascending", "descending"):
         numbers = np.sort(numbers) * (1 if kind == "ascending" else -1)
     return fp24.to_bits(numbers)
+
+
+def large(generator, count):
+    """fp24 bits of `count` numbers near a number of 2^2 or more in magnitude."""
+    exponent = int(generator.choice([*range(2, 26), 60, 128]))
+    factor = generator.choice([1, 1, 1.5, 2 - 2**-15, generator.uniform(1, 2)])
+    base = generator.choice([-1, 1]) * 2.0**exponent * factor
+    if generator.random() < 0.5:
+        apart = generator.choice([1, 4, 8, 15, 16, 17, 32, 48, 63, 64, 65, 128], count)
+        apart = apart * generator.integers(-1, 2, count) + generator.choice([0, 0, 1], count) / 7
+        return fp24.to_bits(fp24.round24(base + apart))
+    # Keys: integers in the order of the numbers.
+    bits = int(fp24.to_bits(fp24.round24(base)))
+    key = (bits & 0x7FFFFF) * (-1 if bits >> 23 else 1)
+    keys = key + (generator.integers(-2, 3, count) << generator.integers(0, 18, count))
+    keys += generator.integers(-1, 2, count)
+    return np.clip(np.abs(keys), 1 << 15, 0x7FFFFF) | (keys < 0) << 23
 
 
 class Unit:
@@ -236,6 +255,43 @@ async def edges_of_p(dut):
                 await unit.strip(keys, scores)
                 await unit.check()
     assert not any(wanted.values()), wanted
+
+
+@cocotb.test()
+async def large_numbers(dut):
+    """Entries at either side of every distance where a weight begins, ends or would begin again,
+    for first entries of every size.
+    """
+    unit = Unit(dut)
+    await bench.start(dut)
+    places = min(STRIP, DEPTH)
+    if places < 8:
+        return
+    most = 2 - 2.0**-15
+    firsts = [sign * factor * 2.0**e for sign in (1, -1) for factor in (1, most)
+              for e in (4, 5, 6, 19, 20, 21)]
+    firsts += [unit.random.choice([-1, 1]) * unit.random.choice([1, 1.5, most]) * 2.0**e
+               for e in (-12, -11, -1, 0, 3, 10, 14, 18, 22, 26, 64, 127, 128)]
+    distances = [15.9, 16, 16.1, 31.9, 32, 33, 47, 48, 63.9, 64, 64.5, 79, 80, 127.9, 128, 129, 192,
+                 1024.5, *(2.0**k + k % 2 for k in range(16, 40))]
+    for first in firsts:
+        steps = [0, 2.0**-11, 2.0**-10, 0.5, 1, 8, *unit.numbers.choice(distances, 40)]
+        others = fp24.round24(first - np.array(steps))[:places - 1]
+        keys = fp24.to_bits(np.concatenate([unit.numbers.permutation(others), [first]]))
+        listed = fp24.from_bits(keys)[toplist.best_rows(fp24.from_bits(keys), DEPTH)]
+        weights = [toplist.weight(toplist.fix(listed[0]) - toplist.fix(t)) for t in listed]
+        # The limits of P move with any weight, and the later in the list, the better is the score.
+        scores = np.zeros(len(keys), np.int64)
+        order = toplist.best_rows(fp24.from_bits(keys), len(keys))
+        scores[order] = fp24.to_bits(np.arange(len(keys)) + 1.0)
+        count = sum(w > 0 for w in weights)
+        for part in {1, count, min(len(weights), count + 1)}:
+            limit = (sum(weights[:part]) << 16) // sum(weights)
+            for code in (limit, limit + 1):
+                if 1 <= code <= 65535:
+                    await unit.start(DEPTH, code)
+                    await unit.strip(keys, scores)
+                    await unit.check()
 
 
 @cocotb.test()

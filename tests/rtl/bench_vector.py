@@ -22,6 +22,7 @@ PULL, WAIT = int(os.environ["PULL"]), int(os.environ["WAIT"])  # cycles, by `Sta
 NUMBERS, CODES = data.ArrayLayout(24, LANES * BATCH), data.ArrayLayout(signed(8), LANES * BATCH)
 PER_SLOT = data.ArrayLayout(32, BATCH)
 TOPS = data.ArrayLayout(Top, BATCH)
+SCALAR_OPERAND = 3  # kind of an operand
 SPAN = 40  # words of a bank that a vector operand may begin in; lengths and offsets stay below WORDS - SPAN
 
 
@@ -171,7 +172,7 @@ def random_vop(engine):
     r = engine.random
     vop = Vop(one=int(r.random() < 0.3), negp=r.getrandbits(1), negc=r.getrandbits(1))
     vop.a, vop.b, vop.c = r.randrange(8), r.randrange(4), r.randrange(5)
-    vop.d = r.choice((0, VECTOR, VECTOR, VECTOR, SCALAR, CODES0, CODES1, MEM, SAMPLE))
+    vop.d = r.choice((0, 0, 0, VECTOR, VECTOR, SCALAR, CODES0, CODES1, MEM, SAMPLE))
     if vop.d == SCALAR:
         vop.one = 1
     if r.random() < 0.35:
@@ -210,16 +211,33 @@ def random_vop(engine):
         vop.ba = 1
     # What a slot loop adds. Of `slots` the low B bits count.
     vop.slots, vop.slot = r.getrandbits(8) | (1 << BATCH) - 1, r.randrange(BATCH)
-    vop.prior = int(r.random() < 0.3)
+    vop.prior = r.getrandbits(1)
     outside = vop.peak or vop.d in (CODES0, CODES1, SAMPLE) or vop.a in (ROW, RANDOM) or vop.c == 4
     if r.random() < 0.5 and not outside:
         vop.slots &= ~((1 << BATCH) - 1) | 1 << vop.slot
     return vop
 
 
+def written(vop):
+    """What an operation leaves under way: banks, scalar registers, a buffer of codes, the row counter (set)."""
+    found = {("bank", bank) for bank in range(3) if vop.d == VECTOR and vop.banks >> bank & 1}
+    found |= {("scalar", k) for k in (*[vop.da] * (vop.d == SCALAR), *[vop.k] * (vop.peak != 0))}
+    return found | ({("codes", vop.d)} if vop.d in (CODES0, CODES1) else {"row"} if vop.d == SAMPLE else set())
+
+
+def touched(vop):
+    """What must not be under way when an operation begins without `wait` (docs/isa.md); SAMPLE keeps its order."""
+    operands = ((vop.a, vop.aa), (vop.b, vop.ba), (vop.c, vop.ca))
+    found = {("bank", kind) for kind, _ in operands if kind < 3}
+    found |= {("scalar", k) for kind, k in operands if kind == SCALAR_OPERAND}
+    return found | written(vop) - {"row"} | ({"row"} if vop.a == RANDOM or vop.c == 4 else set())
+
+
 @cocotb.test()
 async def sequences(dut):
-    """Random operations with everything waiting for the one before."""
+    """Random operations. Those that need nothing of the ones before mostly follow at once, with fields of any kind
+    behind fields of any other.
+    """
     engine = Engine(dut, float(os.environ["STALL"]))
     await engine.start()
     await engine.fill()
@@ -227,13 +245,20 @@ async def sequences(dut):
         engine.key(*([engine.random.getrandbits(32) for _ in range(BATCH)] for _ in range(2)))
         await bench.cycles(dut)
         engine.begin()
+        under_way, at_once = set(), 0
         for _ in range(30):
             few, many = engine.random.randrange(1, 5 * LANES), engine.random.randrange(1, 80)
-            count = engine.random.choice((1, LANES, few, many))
+            # Behind an operation that is longer than the pipeline the next one follows without a pause.
+            beats = LANES * engine.random.randrange(14, 20)
+            count = engine.random.choice((1, LANES, few, many, beats, beats))
             vop = random_vop(engine)
+            vop.wait = int(bool(touched(vop) & under_way) or engine.random.random() < 0.1)
+            at_once += 1 - vop.wait
+            under_way = written(vop) | (set() if vop.wait else under_way)
             count = min(count, (WORDS - SPAN - 40) * LANES)
             engine.send(vop, count, engine.random.randrange(40))
         await engine.finish()
+        assert at_once > 5, at_once
     engine.show()
     await engine.finish()
 

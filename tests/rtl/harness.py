@@ -4,6 +4,7 @@ import hashlib
 
 from sterna.sim.board import compile as board
 from sterna.sim.board import toolchain
+from sterna.sim.golden.files import build_folder
 
 
 def compiled(name, top, text, harness, headers=()):
@@ -21,9 +22,10 @@ def compiled(name, top, text, harness, headers=()):
     """
     texts = [text, harness.read_text(), *(path.read_text() for path in headers)]
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
-    folder = toolchain.BUILD / "rtl" / f"{name}-{digest}"
+    builds = build_folder() / "rtl"
+    folder = builds / f"{name}-{digest}"
     program = folder / harness.stem
-    with board.locked(toolchain.BUILD / "rtl" / "locks" / folder.name):
+    with board.locked(builds / "locks" / folder.name):
         if not program.exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{top}.v").write_text(text)

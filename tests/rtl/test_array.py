@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench
 import pytest
@@ -14,6 +15,7 @@ from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.boards import preset
+from sterna.hw.config import Config, ConfigError
 from sterna.hw.flow.synth import TARGETS
 from sterna.hw.stream import Gearbox
 
@@ -42,21 +44,29 @@ def test_decoder(trits, code, simulator):
               env={"TRITS": trits, "CODE": code, "LATENCY": unit.latency})
 
 
+def row_of(columns, form=None):
+    """A row of an array whose buffers hold the longest rows, and the environment of its bench."""
+    words = min(16512 // columns, 400)
+    bits = Config.row_bits.fget(SimpleNamespace(columns=columns, activation_words=words))
+    unit = RowAccumulator(columns=columns, bits=bits, form=form)
+    return unit, {"COLUMNS": columns, "WORDS": words, "BITS": bits, "LATENCY": unit.latency}
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize("columns", [10, 1, 5, 20, 40])
 def test_row_accumulator(columns, simulator):
-    unit = RowAccumulator(columns=columns)
+    unit, parameters = row_of(columns)
     bench.run(unit, "bench_array_units", f"row_accumulator{columns}", simulator, testcase="row_accumulator",
-              env={"COLUMNS": columns, "LATENCY": unit.latency})
+              env=parameters)
 
 
 @pytest.mark.rtl
 @pytest.mark.icarus
 @pytest.mark.parametrize("form, columns", [("ecp5", 5), ("ecp5", 20), ("xc7", 15), ("xcup", 1), ("xcup", 20)])
 def test_row_accumulator_of_a_fabric(form, columns):
-    unit = RowAccumulator(columns=columns, form=form)
+    unit, parameters = row_of(columns, form)
     bench.run(unit, "bench_array_units", f"row_{form}_{columns}", "icarus", [CARRY_CELLS], "row_accumulator",
-              {"COLUMNS": columns, "LATENCY": unit.latency})
+              parameters)
 
 
 @pytest.mark.rtl
@@ -124,6 +134,21 @@ def test_back_to_back(name, simulator):
               env=parameters(CONFIGS[name]))
 
 
+@pytest.mark.rtl
+@pytest.mark.parametrize("name, simulator", array(["up5k", "wide", "wide,batch=2"]))
+def test_largest_sums(name, simulator):
+    bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), simulator,
+              testcase="largest_sums", env=parameters(CONFIGS[name]))
+
+
+@pytest.mark.rtl
+@pytest.mark.icarus
+def test_largest_sums_in_a_fabric():
+    config = CONFIGS["up5k"]
+    bench.run(TernaryArray(config), "bench_array", top("array", "ecp5", config.name), "icarus",
+              [CARRY_CELLS], "largest_sums", parameters(config), platform=TARGETS["ecp5"])
+
+
 class Fed(wiring.Component):
     """The array with its gearbox, wired as in the accelerator: a product's last tile drops the rest of its word."""
 
@@ -164,3 +189,8 @@ def test_refused_parameters():
         RowAccumulator(columns=5, form="gowin")
     with pytest.raises(ValueError, match="4 lanes do not divide 10 columns"):
         ActivationBuffers(columns=10, lanes=4, words=2)
+    dataclasses.replace(preset("lanes40"), activation_words=3302)
+    with pytest.raises(ConfigError, match="66060 columns then, .* 24 bits: use at most 3302"):
+        dataclasses.replace(preset("lanes40"), activation_words=3303)
+    with pytest.raises(ConfigError, match="activation_words 0: must be positive"):
+        dataclasses.replace(preset("lanes40"), activation_words=0)

@@ -1,10 +1,13 @@
 """The memory side: fetch, arbiter, store, gearbox, router and on-chip memory."""
 
+import re
+
 import bench
 import pytest
 from amaranth import Module, ResetInserter
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from sterna.hw.flow.synth import TARGETS
 from sterna.hw.memory.arbiter import Arbiter
 from sterna.hw.memory.fetch import DirectFetch, Fetch
 from sterna.hw.memory.onchip import OnChipMemory
@@ -12,6 +15,7 @@ from sterna.hw.memory.port import burst_layout, write_layout
 from sterna.hw.memory.router import Router
 from sterna.hw.memory.store import Store
 from sterna.hw.stream import Gearbox
+from sterna.sim.board.netlist import primitives
 
 pytestmark = pytest.mark.rtl
 SHAPE = {"address_bits": 12, "port_bytes": 4}
@@ -102,6 +106,14 @@ def test_fetch_direct(stall, simulator):
 def test_onchip(stall, simulator):
     bench.run(OnChipMemory(address_bits=7, port_bytes=2, words=128), "bench_memory", "onchip", simulator,
               testcase="onchip", env={"DEPTH": 128, "STALL": stall, "ADDRESS_BITS": 7, "PORT": 2})
+
+
+def test_blocks_of_spram(tmp_path):
+    """As an iCE40UP5K has them: four, behind the decoded address."""
+    model = tmp_path / "spram.v"  # alone, as Icarus cannot read the others of that file
+    model.write_text(re.search(r"(?ms)^module SB_SPRAM256KA.*?^endmodule\n", primitives("ice40"))[0])
+    bench.run(OnChipMemory(address_bits=16, port_bytes=2, words=1 << 16), "bench_memory", "spram", testcase="blocks",
+              sources=[model], platform=TARGETS["ice40"], env={"ADDRESS_BITS": 16, "PORT": 2})
 
 
 class OnChipPath(wiring.Component):

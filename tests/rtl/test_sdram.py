@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench import SEED, verilog
@@ -28,7 +28,8 @@ class Flat(wiring.Component):
     than those of the chip where they are given.
     """
 
-    def __init__(self, chip, clock_hz, words=2, **cycles):
+    def __init__(self, chip, clock_hz, words=2, masks_reads=0, **cycles):
+        self._masks_reads = masks_reads  # a bug: bytes of DQM that are high in the cycle of a READ
         self._controller = SdramController(chip, clock_hz, words)
         self._controller.cycles |= cycles
         request = self._controller.requests.payload.shape()
@@ -49,6 +50,10 @@ class Flat(wiring.Component):
             self.data_valid.eq(controller.words.valid), self.data_read.eq(controller.words.payload),
             self.refreshing.eq(controller.refreshing), self.ready.eq(controller.ready)]
         m.d.sync += pad_registers(controller.pins, self)
+        pins = controller.pins
+        if self._masks_reads:
+            with m.If(~pins.cs_n & (Cat(pins.we_n, pins.cas_n, pins.ras_n) == READ)):
+                m.d.sync += self.dqm.eq(self._masks_reads)
         return m
 
 
@@ -103,6 +108,11 @@ def test_planted_cycles_are_found(planted, text):
     assert isinstance(traffic(chip, 125_000_000, 60_000), dict)
     found = traffic(chip, 125_000_000, 200_000, **planted)
     assert isinstance(found, str) and text in found, found
+
+
+def test_a_mask_during_a_read_is_found():
+    """With a CAS latency of 2 a byte whose DQM pin is high in the cycle of a READ does not come."""
+    assert " instead of " in traffic(CHIP, CLOCK_HZ, 60_000, masks_reads=2)
 
 
 # A right session of a chip at 80 MHz, then what is wrong behind it.

@@ -144,7 +144,7 @@ def test_the_first_seed_that_meets_its_clock_is_kept(monkeypatch, capsys):
     (("program", "ulx3s-12f"), "error: ulx3s-12f: no bitstream yet: run make bitstream BOARD=ulx3s-12f")])
 def test_errors_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(flow, "Build", FakeBuild)
-    monkeypatch.setattr(flow, "FOLDER", tmp_path)
+    monkeypatch.setattr(flow, "board_folder", lambda board: tmp_path / board.name)
     assert run(*arguments) == 1
     err = capsys.readouterr().err
     assert err.startswith(message) and err.count("\n") == 1
@@ -189,7 +189,7 @@ def test_what_is_programmed(monkeypatch, tmp_path):
 
 
 def test_a_bitstream_of_another_configuration_is_not_loaded(monkeypatch, tmp_path):
-    monkeypatch.setattr(flow, "FOLDER", tmp_path)
+    monkeypatch.setattr(flow, "board_folder", lambda board: tmp_path / board.name)
     (tmp_path / "ulx3s-85f").mkdir()
     (tmp_path / "ulx3s-85f" / "build.json").write_text(
         json.dumps({"build": ULX3S.config.digest[:8], "file": "a.bit"}))

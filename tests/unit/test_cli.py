@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from small_model import DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
 from sterna.host.model.model import Model
 from sterna.host.runtime.golden import GoldenRuntime
@@ -266,12 +267,33 @@ def test_evaluation_of_devices(sterna, folder, stories):
     assert code == 0 and " 10 " in out
 
 
+@pytest.fixture(scope="module")
+def ternary_folder(tmp_path_factory):
+    """A checkpoint whose head is ternary already, two thirds of it zeros."""
+    folder = write_folder(tmp_path_factory.mktemp("cli") / "ternary")
+    tensors = load_file(folder / "model.safetensors")
+    head = tensors["lm_head.weight"]
+    large = np.abs(head) > np.quantile(np.abs(head), 0.67)
+    tensors["lm_head.weight"] = np.where(large, np.sign(head) / 4, 0).astype(np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
 @pytest.mark.torch
-def test_torch_evaluation_equals_float(sterna, folder, stories):
+@pytest.mark.parametrize("kind", ["folder", "ternary_folder"])
+def test_torch_evaluation_equals_float(sterna, request, stories, kind):
     pytest.importorskip("torch")
+    folder = request.getfixturevalue(kind)
     values = [json.loads(sterna("eval", stories, "-m", folder, "--device", d, "--json")[1])[0]["perplexity"]
-              for d in ("float", "torch")]
+              for d in ("float", "torch", "golden")]
     assert values[0] == pytest.approx(values[1], rel=0.02)
+    assert values[0] == pytest.approx(values[2], rel=0.1)
+
+
+def test_convert_says_what_is_ternary_already(sterna, folder, ternary_folder, tmp_path):
+    code, _, err = sterna("convert", ternary_folder, "-o", tmp_path / "kept.sterna")
+    assert code == 0 and "matrices that are ternary already, kept as they are: 1 of 13" in err
+    assert "ternary already" not in sterna("convert", folder, "-o", tmp_path / "derived.sterna")[2]
 
 
 def test_gate(sterna, folder, stories):
@@ -287,7 +309,7 @@ def test_devices_and_version(sterna):
     names = [line.split()[0] for line in out.splitlines()]
     assert code == 0 and {"golden", "sim", "sim:lanes40", "sim:up5k"} <= set(names)
     assert sterna("generate", "--list-devices")[1] == out and "sim:lanes40,batch=4,top_k=40" in out
-    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 4, isa 3, numerics 2, image 1\)\n", sterna("version")[1])
+    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 5, isa 3, numerics 3, image 1\)\n", sterna("version")[1])
 
 
 @pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "flash", "eval",
@@ -301,6 +323,7 @@ def test_every_command_has_help(sterna, command):
 def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from sterna.models import train
+    from sterna.models.runlog import read_log
     stories = "\n<|endoftext|>\n".join(f"The {a} cat saw {b} dogs." for a in ("big", "red", "old") for b in range(8))
     (tmp_path / "stories.txt").write_text(stories)
     (tmp_path / "run.toml").write_text(
@@ -311,6 +334,9 @@ def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch
     flags = ("train", tmp_path / "run.toml", "--no-compile", "--out")
     code, _, err = sterna(*flags, tmp_path / "whole")
     assert code == 0 and "bits per byte on held-out stories" in err
+    told = ["reading ", "training a tokenizer of 264 tokens", " parameters, ", "waiting for the first step",
+            "step 1, loss", "step 3, loss"]
+    assert sorted(told, key=err.index) == told  # all of them, and in this order
     assert (tmp_path / "whole" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     run = train.Trainer.run
 
@@ -327,7 +353,7 @@ def test_training_goes_on_where_it_was_interrupted(sterna, tmp_path, monkeypatch
     monkeypatch.setattr(train.Trainer, "run", run)
     code, _, err = sterna(*flags, tmp_path / "parts")
     assert code == 0 and "going on behind step 4" in err
-    losses = [[r["loss"] for r in train.read_log(tmp_path / name)] for name in ("whole", "parts")]
+    losses = [[r["loss"] for r in read_log(tmp_path / name)] for name in ("whole", "parts")]
     assert losses[0] == losses[1] and len(losses[0]) == 6
     code, out, err = sterna("generate", "-m", tmp_path / "parts" / "best", "-p", "The", "-n", 5, "--device", "golden")
     assert code == 0 and out.startswith("The")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("sim", "hw", "firmware", "models", "host", "docs")
 ARITHMETIC = tuple(f"sim.golden.{name}" for name in ("errors", "fp24", "tables", "rng", "toplist"))
 GATEWARE = ("hw", "hw.protocol", "hw.config")
-DEVICE = ("host.device", "host.errors", "host.console", "host.files", *GATEWARE[1:], "firmware", "sim.golden")
+DEVICE = ("host.device", "host.errors", "host.console", *GATEWARE[1:], "firmware", "sim.golden")
 # Of each room: what it may import besides itself. A module belongs to the longest name that it begins with.
 ROOMS = {
     "sim.golden": (),
@@ -26,7 +26,6 @@ ROOMS = {
     "models": ("sim.golden",),
     "host.errors": ("sim.golden.errors",),
     "host.console": (),
-    "host.files": (),
     "host.device": DEVICE[1:],
     "host.model": ("host.errors", "firmware", "hw.config", "hw.protocol", "sim.golden"),
     "host.runtime": ("host.model", "hw.boards", "sim.board", *DEVICE),

@@ -13,14 +13,15 @@ import pytest
 import serial
 from fake_device import FakeDevice
 from small_model import DEVICE, SLOTS, GoldenDevice, served
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import Register
+from sterna.host.device.info import DeviceInfo
 from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import FAILED, OK, SKIPPED
 from sterna.host.errors import UsageError
+from sterna.hw import protocol
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
+from sterna.hw.protocol import Register
 
 CYCLES = 3000
 SIZES = {"memory_bytes": 1 << 17, "credits": 4}
@@ -179,7 +180,7 @@ def test_a_known_build_is_named_and_compared():
     told["build"] = identity.build_of(config)
 
     def checks(wanted=None, **changes):
-        device = Device(FakeDevice(protocol.DeviceInfo(**info | told | changes)))
+        device = Device(FakeDevice(DeviceInfo(**info | told | changes)))
         return list(identity.identify(device, wanted))[-1]
 
     assert checks().verdict == OK and "lanes40; 3 x 20 trits" in checks().text

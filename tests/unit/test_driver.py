@@ -9,10 +9,13 @@ import time
 import pytest
 from fake_device import FakeDevice, expected
 from faults import SEED, FaultyTransport
+from sterna.host.device import window
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import ProtocolError, Register
-from sterna.host.errors import DeviceError
+from sterna.host.device.frames import Frame, FrameDecoder
+from sterna.host.device.info import ProtocolError
 from sterna.host.device.transport import TransportError, open_transport
+from sterna.host.errors import DeviceError
+from sterna.hw.protocol import Register
 
 FAST = {"retry_s": 0.005, "poll_s": 0.005, "timeout_s": 5.0, "stall_s": 5.0}
 PROMPT = [5, 900, 17]
@@ -179,6 +182,77 @@ def test_vanished_device_ends_in_bounded_time():
         connect(fake, timeout_s=0.1)
 
 
+class Port:
+    """A line of a clock of its own, with somebody on it who ``answers(bytes, frames)`` with bytes.
+
+    Every ``read`` takes 10 ms; after 1000 of them whoever reads is taken to read for ever.
+    """
+
+    name, baud = "tty7", None
+
+    def __init__(self, answers, monkeypatch):
+        self._answers, self._decoder, self._back = answers, FrameDecoder(), bytearray()
+        self.reads = 0
+        monkeypatch.setattr(window, "time", self)
+
+    def monotonic(self):
+        return self.reads / 100
+
+    def write(self, data):
+        self._back += self._answers(bytes(data), self._decoder.feed(data))
+
+    def read(self, timeout_s):
+        self.reads += 1
+        assert self.reads < 1000, "it reads for ever"
+        data, self._back = bytes(self._back), bytearray()
+        return data
+
+
+def test_a_port_that_echoes_is_named(monkeypatch):
+    """What comes back undamaged is no sign of life."""
+    with pytest.raises(DeviceError, match="tty7: the port echoes: what is sent comes back.*take the loop") as error:
+        Device(Port(lambda data, frames: data, monkeypatch), timeout_s=3.0, retry_s=0.1)
+    assert "\n" not in str(error.value)
+
+
+def test_frames_that_answer_nothing_are_no_life(monkeypatch):
+    def late(data, frames):
+        return b"".join(Frame(0x81, f.sequence + 7 & 0xFF, f.address, 4, b"late").encode() for f in frames)
+
+    with pytest.raises(DeviceError, match="tty7: no answer for 3 s: check the cable"):
+        Device(Port(late, monkeypatch), timeout_s=3.0, retry_s=0.1)
+
+
+def test_an_echo_beside_a_device_does_no_harm():
+    """Two wires for both directions, for instance: the replies count, the echo does not."""
+    fake = FakeDevice()
+    write = fake.write
+
+    def both(data):
+        fake.replies += data
+        write(data)
+
+    fake.write = both
+    check(list(Device(fake, **FAST).run(PROMPT, 20, seed=3)), 3, expected(PROMPT, 20, 3))
+
+
+def test_tokens_are_a_sign_of_life(monkeypatch):
+    """A reply may take its time while TOKEN frames show that the device runs."""
+    fake = FakeDevice()
+
+    def answers(data, frames):
+        if 100 < port.reads < 800:
+            return Frame(0x90, 0, 1, 4, bytes(4)).encode()
+        fake.write(data)
+        reply, fake.replies = bytes(fake.replies), bytearray()
+        return reply
+
+    port = Port(answers, monkeypatch)
+    device = Device(port, timeout_s=3.0, retry_s=0.1)
+    port.reads = 101
+    assert device.read(0, 4) == bytes(4) and port.reads >= 800
+
+
 def test_hanging_token_ends_in_bounded_time():
     fake, device = connect(stall_s=0.2)
     fake.hang_at = 8
@@ -199,7 +273,7 @@ def test_fault_and_reset():
 def test_wrong_version_and_magic():
     fake = FakeDevice()
     fake.hello[4] = 1
-    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 4: rebuild the bitst"):
+    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 5: rebuild the bitst"):
         connect(fake)
     fake = FakeDevice()
     fake.hello[0] = 0

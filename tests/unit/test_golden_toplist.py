@@ -27,7 +27,7 @@ def plain_weight(d):
 
 def plain_fix(t):
     size = abs(Fraction(float(t))) * 1024
-    return (1 if t > 0 else -1) * min(2**20 - 1, size.numerator // size.denominator)
+    return (1 if t > 0 else -1) * (size.numerator // size.denominator)
 
 
 def plain_choose(t, scores, k, p_code):
@@ -55,13 +55,16 @@ def values(rng, kind, count):
     if kind == "bits":
         bits = rng.integers(0, 1 << 24, count)
         return from_bits(np.where(bits >> 15 & 255, bits, 0))
-    if kind == "edge":  # around the end of fix and the end of the weights
+    if kind == "edge":  # around the end of the weights, and the ends of the numbers
         return round24(rng.choice([1023.9, 1024, 1025, 2000, -1023.9, -1024, 1008, 1007.98, MAX, -MAX, MIN, 0],
                                   count))
+    if kind == "large":  # close to each other, whatever their size
+        base = rng.choice([-1, 1]) * 2.0 ** rng.integers(3, 24)
+        return round24(base + rng.integers(-40, 41, count) / 2)
     raise ValueError(kind)
 
 
-KINDS = ["plain", "ties", "equal", "bits", "edge"]
+KINDS = ["plain", "ties", "equal", "bits", "edge", "large"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,7 +105,7 @@ def test_tables():
 
 def test_fix():
     cases = {0.0: 0, 1.0: 1024, -1.0: -1024, 0.0009765: 0, -0.0009765: 0, 1.99999: 2047, 1023.99: (1 << 20) - 11,
-             1024.0: (1 << 20) - 1, -1024.0: 1 - (1 << 20), MAX: (1 << 20) - 1, -MAX: 1 - (1 << 20), MIN: 0}
+             1024.0: 1 << 20, -1024.0: -1 << 20, MAX: 65535 << 123, -MAX: -65535 << 123, MIN: 0}
     for value, code in cases.items():
         assert toplist.fix(value) == code
 
@@ -118,16 +121,33 @@ def test_p_codes():
         toplist.choose([1.0], [1.0], 1, 65536)
 
 
-def test_the_share_that_takes_part_is_the_softmax_share(rng):
-    for _ in range(300):
+@pytest.mark.parametrize("size", [0, 30, 300, 1030, 5000, *(2.0**k for k in (15, 17, 19, 21, 60))])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_share_that_takes_part_is_the_softmax_share(rng, size, sign):
+    some = 0
+    for _ in range(60):
         k = int(rng.integers(1, 65))
-        t = np.sort(round24(rng.standard_normal(k) * rng.choice([0.3, 1, 4])))[::-1]
+        spread = rng.standard_normal(k) * rng.choice([0.3, 1, 4, 20])
+        t = np.sort(round24(sign * size + spread))[::-1]
         p_code = int(rng.integers(1, 65536))
         before = np.concatenate([[0], np.cumsum(softmax(t))[:-1]])
         part = toplist.taking_part(t, p_code)
         # A difference of logarithms is off by at most a unit of 2^-10, a weight by three of 2^-16.
         assert (before[1:part] < p_code / 2**16 + 0.003).all()
         assert (before[part:] > p_code / 2**16 - 0.003).all()
+        some += 1 < part < k
+    assert some > 10 or size > 2**20  # neighbours are 32 apart there
+
+
+@pytest.mark.parametrize("temperature, share, count", [
+    (1.0, 0.7, 2), (1.0, 0.9, 3), (1e-3, 0.4, 1), (1e-3, 0.9, 2), (1e-6, 0.9, 2), (1e-36, 0.9, 2)])
+def test_cold_samplings(temperature, share, count):
+    """Two equal best rows over a small temperature have all of the share, of whatever size they are."""
+    logits = np.array([22.0, 22.0, 21.5, 20.0, -3.0])
+    exact = np.cumsum(softmax(logits / temperature))
+    assert count == np.searchsorted(exact, share) + 1
+    t = mul(logits, round24(1 / temperature))
+    assert toplist.taking_part(t, toplist.p_code_of(share)) == count
 
 
 # ---- The model's sampling ----

@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_model import DEVICE, GoldenDevice, write_folder
 from sterna.firmware.layout import memory_map
-from sterna.host.device import protocol
 from sterna.host.device.driver import Device
-from sterna.host.device.protocol import DeviceInfo, Frame, FrameDecoder, Kind, ProtocolError, Register
+from sterna.host.device.frames import Frame, FrameDecoder
+from sterna.host.device.info import DeviceInfo, ProtocolError
 from sterna.host.device.window import MOST_TOKENS
 from sterna.host.errors import DeviceError
 from sterna.host.model.image import ImageError
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.runtime import Sampling
+from sterna.hw import protocol
+from sterna.hw.protocol import Kind, Register
 from sterna.sim.golden.packed import Geometry
 
 GEOMETRY = Geometry(40, 48, 2, 264)
@@ -39,7 +41,7 @@ def test_bytes_of_a_line(pieces):
         for frame in decoder.feed(piece):
             assert Frame.decode(frame.encode()[:-1]) == frame and frame.word >= 0
     assert len(decoder._part) <= 2 * protocol.MAX_FRAME_BYTES
-    good = protocol.read(1, 0, 4)
+    good = Frame.read(1, 0, 4)
     assert decoder.feed(b"\0" + good.encode())[-1] == good  # in step again, whatever came before
 
 

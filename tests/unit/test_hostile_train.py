@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 from sterna.models.checkpoint import load_checkpoint  # noqa: E402
-from sterna.models.train import TrainConfig, TrainError, read_log  # noqa: E402
+from sterna.models.runlog import read_log  # noqa: E402
+from sterna.models.settings import TrainConfig, TrainError  # noqa: E402
 from sterna.sim.golden.packed import PackError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -71,13 +72,14 @@ def test_state_that_is_none(tmp_path):
     trainer.save_state()
     good = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     for bad in ([], {}, good | {"run": 1}, good | {"model": {}}, good | {"optimiser": []}, good | {"step": "x"},
-                good | {"config": 7}, good | {"config": {"nothing": 1}}, {k: good[k] for k in RESUMED}):
+                good | {"config": 7}, good | {"config": {"nothing": 1}}, good | {"stories": 7},
+                {k: good[k] for k in RESUMED}):
         torch.save(bad, tmp_path / "run" / "state.pt")
         with pytest.raises(TrainError) as error:
             Trainer(config, tmp_path / "t.txt", tmp_path / "run")
         assert str(tmp_path / "run") in str(error.value) and "\n" not in str(error.value)
-    trainer.folder = tmp_path / "absent"
-    with pytest.raises(TrainError, match=f"cannot write {tmp_path / 'absent' / 'state.pt'}"):
+    trainer.folder = tmp_path / "t.txt"
+    with pytest.raises(TrainError, match=f"cannot write {tmp_path / 't.txt' / 'state.pt'}: "):
         trainer.save_state()
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sterna.firmware.layout import layout, memory_map
-from sterna.host.files import write_file
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.hw.boards import preset
 from sterna.hw.config import Config
+from sterna.sim.golden.files import write_file
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
 from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
 
@@ -185,3 +186,10 @@ def test_memory_map_of_the_largest_preset():
     assert where.end == where.state_address + 32 * 2560 * 4 <= config.memory_bytes
     matrices = 32 * (4 * 2560**2 + 3 * 2560 * 6920) + 32000 * 2560
     assert layout(config, geometry).inner == 6920 and where.stream_bytes < 1.02 * matrices / 5
+
+
+def test_shipped_images_are_whole():
+    paths = sorted((Path(__file__).resolve().parents[2] / "models").rglob("*.sterna"))
+    assert {path.stem for path in paths} >= {"story", "tiny", "stories37m"}
+    for path in paths:
+        assert Image.load(path).name == path.stem

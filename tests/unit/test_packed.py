@@ -1,6 +1,7 @@
 """Checkpoint folders to packed models: types, trits, shards, and every refusal."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -79,6 +80,24 @@ def test_ternary_weights_are_kept(rng, write_checkpoint):
     assert again.layers[0].ws_down == round24(float(scale) / 127)
 
 
+@pytest.mark.parametrize("weight, kept", [
+    ([[0.5, -0.5], [0.0, 0.5]], True),
+    ([[0.5, -0.5], [-0.0, 0.5]], True),
+    ([[3e-6, 0.0]], True),
+    ([[2.0, -2.0]], True),
+    ([[0.0, 0.0]], False),
+    ([[0.5, -0.5], [0.25, 0.0]], False),
+    ([[0.5, np.nextafter(np.float32(0.5), 1), 0.0]], False),
+])
+def test_what_is_ternary_already(weight, kept):
+    weight = np.array(weight, np.float32)
+    scale, found = packed.ternary_already(np.abs(weight))
+    assert bool(found) == kept and scale == np.abs(weight).max()
+    trits, mean = ternarise(weight)
+    if kept:
+        np.testing.assert_array_equal((trits * mean).astype(np.float32), weight)
+
+
 def test_zero_embedding_row(write_checkpoint):
     folder, tensors = write_checkpoint()
     tensors["model.embeddings.weight"][3] = 0
@@ -136,7 +155,7 @@ def test_refused_files(write_checkpoint, tmp_path):
     with pytest.raises(PackError, match="has type 'I32'"):
         pack_checkpoint(folder)
     file.unlink()
-    with pytest.raises(PackError, match="cannot read"):
+    with pytest.raises(PackError, match="holds no model.safetensors"):
         pack_checkpoint(folder)
     for index, text in (("{}", "no weight_map"), ('{"weight_map": {"a": "../x"}}', "outside the folder")):
         (folder / "model.safetensors.index.json").write_text(index)
@@ -145,6 +164,41 @@ def test_refused_files(write_checkpoint, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(PackError, match="not valid JSON"):
         pack_checkpoint(folder)
+
+
+def with_data(file, change, shift=0, behind=None):
+    """Changes the bytes behind a safetensors file's header; tensors from the one named ``behind`` on move by
+    ``shift``.
+    """
+    raw = file.read_bytes()
+    length = struct.unpack_from("<Q", raw)[0]
+    header = json.loads(raw[8:8 + length])
+    first = header[behind]["data_offsets"][0] if behind else 0
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["data_offsets"][0] >= first:
+            entry["data_offsets"] = [at + shift for at in entry["data_offsets"]]
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + change(raw[8 + length:], first))
+
+
+@pytest.mark.parametrize("change, shift, behind, message", [
+    (lambda d, at: d + bytes(64), 0, None, "64 bytes behind tensor '[^']+', which ends at [0-9]+: the file"),
+    (lambda d, at: bytes(8) + d, 8, None, "tensor '[^']+' at byte [0-9]+ leaves 8 bytes behind the header"),
+    (lambda d, at: d[:at] + bytes(8) + d[at:], 8, "model.norm.weight",
+     "tensor 'model.norm.weight' at byte [0-9]+ leaves 8 bytes behind tensor '[^']+', which ends at [0-9]+"),
+    (lambda d, at: d[:at - 4] + d[at:], -4, "model.norm.weight",
+     "tensor 'model.norm.weight' at byte [0-9]+ shares bytes with tensor"),
+    # Bytes put in or taken out while the header stays as it was: every tensor behind them would be another one.
+    (lambda d, at: bytes(8) + d, 0, None, "8 bytes behind tensor"),
+    (lambda d, at: d[4:], 0, None, "damaged or not a safetensors file")],
+    ids=["behind", "in front", "between", "overlap", "put in", "taken out"])
+def test_tensors_cover_the_file_exactly(write_checkpoint, change, shift, behind, message):
+    folder, _ = write_checkpoint()
+    assert pack_checkpoint(folder)
+    with_data(folder / "model.safetensors", change, shift, behind)
+    with pytest.raises(PackError, match=f"{folder / 'model.safetensors'}: .*{message}") as error:
+        pack_checkpoint(folder)
+    assert "\n" not in str(error.value)
 
 
 def test_random_model_is_reproducible():

@@ -10,9 +10,10 @@ from fake_device import INFO
 from faults import SEED
 from hypothesis import given
 from hypothesis import strategies as st
-from sterna.host.device import protocol
-from sterna.host.device.protocol import DeviceInfo, Frame, FrameDecoder, FrameError, ProtocolError, Register
-from sterna.hw.protocol import VERSIONS
+from sterna.host.device.frames import Frame, FrameDecoder, FrameError
+from sterna.host.device.info import DeviceInfo, ProtocolError
+from sterna.hw import protocol
+from sterna.hw.protocol import VERSIONS, Register
 
 FRAMES = st.builds(
     lambda kind, sequence, address, data: Frame(kind, sequence, address, len(data), data),
@@ -20,7 +21,7 @@ FRAMES = st.builds(
 
 
 def test_known_frame():
-    frame = protocol.write(7, 0x90000040, b"\1\0\0\0")
+    frame = Frame.write(7, 0x90000040, b"\1\0\0\0")
     body = bytes.fromhex("0207400000900401000000")
     checksum = crc32c(body).to_bytes(4, "little")
     assert 0 not in checksum
@@ -77,7 +78,7 @@ def test_noise_without_delimiter_takes_no_memory():
     for _ in range(1000):
         assert decoder.feed(b"\x55" * 1000) == []
     assert len(decoder._part) <= 480
-    frame = protocol.read(1, 0, 4)
+    frame = Frame.read(1, 0, 4)
     assert decoder.feed(b"\0" + frame.encode()) == [frame] and decoder.frames_bad == 1
 
 
@@ -89,9 +90,9 @@ def test_random_noise_gives_no_frames():
 def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
     other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30,
-                    memory="onchip", port_bytes=128, batch=4, top_k=40)
+                    memory="onchip", port_bytes=64, batch=4, top_k=40, register_bits=16)
     assert DeviceInfo.parse(other.pack()) == other
-    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 128, "strip": 16,
+    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 64, "strip": 16,
                                  "weight_code": "bit2"}
 
 
@@ -118,10 +119,9 @@ def test_bad_magic_and_impossible_values():
             DeviceInfo.parse(replace(INFO, **changes).pack())
     with pytest.raises(ProtocolError, match="12 bytes"):
         DeviceInfo.parse(INFO.pack()[:12])
-    block = bytearray(INFO.pack())
-    block[14] = 5
-    with pytest.raises(ProtocolError, match="weight code or memory 5"):
-        DeviceInfo.parse(bytes(block))
+    for bits in (0, 15, 33, 63):
+        with pytest.raises(ProtocolError, match=f"registers of {bits} bits: use a build with 16 to 32"):
+            DeviceInfo.parse(replace(INFO, register_bits=bits).pack())
 
 
 def test_addresses_of_a_slot():

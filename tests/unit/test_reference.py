@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sterna.sim.golden import reference
-from sterna.sim.golden.packed import Geometry, load_checkpoint, random_tensors
+from sterna.sim.golden.fp24 import round24
+from sterna.sim.golden.packed import Geometry, load_checkpoint, pack, random_tensors, ternarise
 from sterna.sim.golden.reference import Reference
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference_b"
@@ -63,6 +64,23 @@ def made_case(rng, embedding=1.0, norms=1.0, eps=1e-6):
     return geometry, tensors, rng.integers(0, 31, (12, 6))
 
 
+def ternary(tensors):
+    """The tensors with every other matrix ternary already, a fifth to two thirds of it zeros."""
+    out, shares = dict(tensors), np.linspace(0.2, 0.67, 5)
+    for k, name in enumerate(matrices(tensors)[::2]):
+        weight = tensors[name]
+        edge = np.quantile(np.abs(weight), shares[k % len(shares)])
+        trits = np.sign(weight) * (np.abs(weight) > edge)
+        out[name] = trits.astype(np.float32) * np.float32(0.03 * (k + 1))
+    return out
+
+
+def matrices(tensors):
+    """Names of the matrices with trits."""
+    return [name for name, value in tensors.items()
+            if value.ndim == 2 and not name.startswith(("model.embeddings", "model.lower_bounds"))]
+
+
 CASES = {"ordinary": {}, "outer eps": {"embedding": 0.05, "eps": 1000.0}, "inner eps": {"norms": 1e-3},
          "floor": {"norms": 3e-6}, "zero": {"embedding": 0.0}}
 
@@ -83,6 +101,70 @@ def test_torch_model_equals_the_reference(rng, write_checkpoint, case):
     # Float32 may flip a code on a rounding edge at a few tokens; a slip in a formula shows at nearly all.
     assert np.mean(np.abs(theirs - ours).max(-1) <= 1e-4 * np.abs(ours).max()) > 0.9
     assert np.isfinite(ours).all()
+
+
+@pytest.mark.torch
+def test_weights_that_are_ternary_already_are_kept_at_every_level(rng, write_checkpoint):
+    """PyTorch, the float model and the hardware's take trits and scales as they are."""
+    torch = pytest.importorskip("torch")
+    from sterna.models import layers
+    from sterna.models.checkpoint import load_checkpoint as load_torch
+
+    geometry, tensors, ids = made_case(rng)
+    tensors = ternary(tensors)
+    names = matrices(tensors)
+    model = load_torch(write_checkpoint(geometry, tensors)[0])
+    kept = []
+    hardware = pack(geometry, tensors, kept.append)
+    assert kept and {name + ".weight" for name in kept} == {*names[::2]}
+    head = tensors["lm_head.weight"]
+    np.testing.assert_array_equal(hardware.head, np.sign(head))
+    assert hardware.ws_head == round24(float(head.max()) / 127) and (head == 0).any()
+    for name in names:
+        trits, mean = layers.ternarise(model.state_dict()[name])
+        theirs, scale = ternarise(tensors[name])
+        np.testing.assert_array_equal(trits.numpy(), theirs)
+        np.testing.assert_allclose(mean.item(), scale, rtol=1e-6)
+        assert (name not in names[::2]) or (trits * mean == model.state_dict()[name]).all()
+    ours = run(Reference((geometry, tensors)), ids)
+    with torch.no_grad():
+        keep = torch.ones(6, 12, dtype=torch.bool)
+        keep[:, 0] = False
+        theirs = model(torch.from_numpy(ids.T.copy()), keep).numpy().reshape(6, 12, -1).transpose(1, 0, 2)
+    assert np.mean(np.abs(theirs - ours).max(-1) <= 1e-4 * np.abs(ours).max()) > 0.9
+
+
+@pytest.mark.torch
+def test_training_goes_on_from_weights_that_are_ternary_already(rng, write_checkpoint):
+    """The first steps do not change the scales by the share of the zeros."""
+    torch = pytest.importorskip("torch")
+    from sterna.models import layers
+    from sterna.models.checkpoint import load_checkpoint as load_torch
+
+    geometry, tensors, ids = made_case(rng)
+    tensors = ternary(tensors)
+    folder = write_checkpoint(geometry, tensors)[0]
+    model = load_torch(folder, to_train=True)
+    state, plain = model.state_dict(), load_torch(folder).state_dict()
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(plain[name].numpy(), value)  # moved for training alone
+        if name not in matrices(tensors)[::2]:
+            np.testing.assert_array_equal(state[name].numpy(), value)
+    before = {name: ternarise(tensors[name]) for name in matrices(tensors)}
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-7)
+    for step in range(3):
+        for name, (trits, scale) in before.items():
+            now, mean = layers.ternarise(model.state_dict()[name])
+            np.testing.assert_array_equal(now.numpy(), trits)
+            np.testing.assert_allclose(mean.item(), scale, rtol=1e-5 if step == 0 else 1e-3)
+        keep = torch.ones(6, 12, dtype=torch.bool)
+        loss = model(torch.from_numpy(ids.T.copy()), keep).square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert not torch.equal(state["lm_head.weight"], plain["lm_head.weight"])
+    for weight in (torch.zeros(2, 2), torch.full((2, 2), 3e-6), torch.randn(3, 3)):
+        assert layers.latent(weight) is weight
 
 
 @pytest.mark.parametrize("case, name", [("inner eps", "INNER_EPS"), ("floor", "PEAK_FLOOR"), ("outer eps", None)])

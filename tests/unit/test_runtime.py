@@ -396,9 +396,11 @@ def test_state_files_that_cannot_be_used(model, tmp_path):
         load_state(path, other.packed)
     with pytest.raises(StateError, match="is no state file"):
         load_state(other.path / "model.safetensors", model.packed)
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(StateError, match="is no state file, or a damaged one"):
-        load_state(path, model.packed)
+    good = path.read_bytes()
+    for bad in (good[:40], good[:-1], good + bytes(4), good.replace(b'[0,', b'[4,', 1) + bytes(4)):
+        path.write_bytes(bad)
+        with pytest.raises(StateError, match="is no state file, or a damaged one"):
+            load_state(path, model.packed)
     with pytest.raises(StateError, match="cannot write the state file"):
         save_state(tmp_path / "absent" / "state", runtime.state(), model.packed)
 

@@ -2,7 +2,12 @@
 
 import dataclasses
 import json
+import lzma
+import math
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +18,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from sterna.host.interrupts import Interrupts  # noqa: E402
 from sterna.models import data, layers  # noqa: E402
 from sterna.models.checkpoint import load_checkpoint  # noqa: E402
 from sterna.models.model import LanguageModel, ModelConfig  # noqa: E402
-from sterna.models.plot import plot_log  # noqa: E402
+from sterna.models.plot import drawable, plot_log  # noqa: E402
+from sterna.models.runlog import read_log  # noqa: E402
 from sterna.models.scan import linear_recurrence  # noqa: E402
-from sterna.models.train import TrainConfig, TrainError, Trainer, pick_device, read_log  # noqa: E402
+from sterna.models.settings import LIMITS, OPTIONAL, TrainConfig, TrainError  # noqa: E402
+from sterna.models.train import DivergedError, Trainer, pick_device  # noqa: E402
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 CONFIG = TrainConfig(
@@ -291,7 +299,8 @@ def write_config(path, **changes):
     ({"rows": 0}, "rows 0: use 1 to 1048576"),
     ({"dropout": 1.0}, "dropout 1.0: use 0 to 0.9"),
     ({"rows": "two"}, "rows = 'two' must be of type int"),
-    ({"hidden": 16}, "unknown entry 'hidden'"),
+    ({"hidden": 16}, "unknown entry 'hidden', perhaps 'hidden_size'; the entries are text, .*, minutes .docs/tr"),
+    ({"zzz": 16}, "unknown entry 'zzz'; the entries"),
     ({"seed": None}, "the entry 'seed' is missing"),
     ({"vocab_size": 100}, "vocab_size 100: at least 257"),
     ({"products": "int8", "hidden_size": 20}, "multiples of 8"),
@@ -344,3 +353,181 @@ def test_resuming_with_another_shape_is_refused(text, tmp_path):
     (tmp_path / "state.pt").write_bytes(b"damaged")
     with pytest.raises(TrainError, match="cannot resume from"):
         Trainer(CONFIG, text, tmp_path)
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def patched(trainer, step, change):
+    """The trainer, with ``change`` applied to the loss of a step before its gradients are taken."""
+    real = trainer.loss
+
+    def loss(*arguments, **options):
+        value = real(*arguments, **options)
+        return change(value) if trainer.step == step - 1 else value
+    trainer.loss = loss
+    return trainer
+
+
+def interrupt(value):
+    raise KeyboardInterrupt
+
+
+def huge_gradient(value):
+    value.register_hook(lambda gradient: gradient * math.inf)
+    return value
+
+
+@pytest.mark.parametrize("change, what", [(lambda loss: loss * math.nan, "loss of step 5 is nan"),
+                                          (lambda loss: loss + math.inf, "loss of step 5 is inf"),
+                                          (huge_gradient, "gradient of step 5 is (nan|inf)")])
+def test_run_stops_before_the_step_that_is_not_finite(text, tmp_path, change, what):
+    trainer, after = patched(Trainer(CONFIG, text, tmp_path / "out"), 5, change), {}
+    with pytest.raises(DivergedError, match=f"the {what}, and .*out keeps the state behind step 3: lower"):
+        for record in trainer.run():
+            after[record["step"]] = weights(trainer)
+    assert list(after) == [1, 2, 3, 4] and equal(weights(trainer), after[4])
+    assert [r["step"] for r in read_log(tmp_path / "out")] == [1, 2, 3, 4]
+    resumed = Trainer(CONFIG, text, tmp_path / "out")
+    assert resumed.step == 3 and equal(weights(resumed), after[3])
+    assert load_checkpoint(tmp_path / "out" / "best")
+
+
+def test_evaluation_that_is_not_finite_saves_nothing(text, tmp_path, monkeypatch):
+    trainer = Trainer(CONFIG, text, tmp_path / "out")
+    monkeypatch.setattr(trainer, "evaluate", lambda: math.nan)
+    with pytest.raises(DivergedError, match="the bits per byte of step 3 is nan, and no state was saved yet"):
+        list(trainer.run())
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["log.jsonl"]
+    assert [r["step"] for r in Trainer(CONFIG, text, tmp_path / "out").run()] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in read_log(tmp_path / "out")] == [1, 2, 3, 4, 5, 6]  # not behind those of the other run
+
+
+def test_interrupt_within_a_step_leaves_the_last_whole_one(text, tmp_path):
+    records = list(Trainer(CONFIG, text, tmp_path / "whole").run())
+    trainer = patched(Trainer(CONFIG, text, tmp_path / "parts"), 5, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer.run())
+    trainer.save_state()
+    resumed = Trainer(CONFIG, text, tmp_path / "parts")
+    assert resumed.step == 4 and list(resumed.run()) == [same(r) for r in records[4:]]
+    assert [same(r) for r in read_log(tmp_path / "parts")] == [same(r) for r in read_log(tmp_path / "whole")]
+
+
+class same(dict):  # noqa: N801
+    """A record that equals another one but for the time that it took."""
+
+    def __eq__(self, other):
+        return all(self.get(k) == other.get(k) for k in self.keys() | other.keys() if k != "seconds")
+
+    __hash__ = None
+
+
+def test_interrupt_within_the_update_waits_for_its_end(text, tmp_path):
+    records = list(Trainer(CONFIG, text, tmp_path / "whole").run())
+    trainer = Trainer(CONFIG, text, tmp_path / "parts")
+    update, steps = trainer.optimiser.step, []
+
+    def interrupted():
+        steps.append(trainer.step)
+        if trainer.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        update()
+    trainer.optimiser.step = interrupted
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        trainer.held = interrupts.held
+        list(trainer.run())
+    assert steps == [0, 1, 2, 3, 4] and trainer.step == 5
+    trainer.save_state()
+    resumed = Trainer(CONFIG, text, tmp_path / "parts")
+    assert list(resumed.run()) == [same(r) for r in records[5:]]
+    assert [same(r) for r in read_log(tmp_path / "parts")] == [same(r) for r in read_log(tmp_path / "whole")]
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_interrupted_evaluation_is_made_up_for(text, tmp_path, monkeypatch, step):
+    records = list(Trainer(CONFIG, text, tmp_path / "whole").run())
+    trainer = Trainer(CONFIG, text, tmp_path / "parts")
+    evaluate = trainer.evaluate
+    monkeypatch.setattr(trainer, "evaluate", lambda: interrupt(0) if trainer.step == step else evaluate())
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer.run())
+    trainer.save_state()
+    resumed = Trainer(CONFIG, text, tmp_path / "parts")
+    assert list(resumed.run()) == [same(r) for r in records[step - 1:]]
+    assert [same(r) for r in read_log(tmp_path / "parts")] == [same(r) for r in read_log(tmp_path / "whole")]
+    assert (tmp_path / "parts" / "best" / "model.safetensors").read_bytes() == \
+        (tmp_path / "whole" / "best" / "model.safetensors").read_bytes()
+
+
+def test_resuming_with_another_text_is_refused(text, tmp_path):
+    Trainer(CONFIG, text, tmp_path / "out").save_state()
+    packed = tmp_path / "packed.xz"
+    packed.write_bytes(lzma.compress(text.read_bytes()))
+    Trainer(CONFIG, packed, tmp_path / "out")  # the same stories
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text().replace("cat", "cow", 1))
+    with pytest.raises(TrainError, match=f"out was trained on another text than {other}: give that text or use"):
+        Trainer(CONFIG, other, tmp_path / "out")
+
+
+def test_model_without_a_state_is_not_overwritten(text, tmp_path):
+    list(Trainer(CONFIG, text, tmp_path / "out").run())
+    (tmp_path / "out" / "state.pt").unlink()
+    with pytest.raises(TrainError, match="holds a model in best/ but no state.pt"):
+        Trainer(CONFIG, text, tmp_path / "out")
+
+
+@pytest.mark.parametrize("changes, change", [
+    ({"holdout_stories": 40}, None), ({"vocab_size": 3000}, None), ({"rows": 1000}, None),
+    ({}, lambda loss: loss * math.nan), ({}, interrupt),
+], ids=["stories", "tokens", "rows", "diverged", "interrupted"])
+def test_run_without_a_step_leaves_no_folder(text, tmp_path, changes, change):
+    with pytest.raises((TrainError, KeyboardInterrupt)):
+        trainer = Trainer(dataclasses.replace(CONFIG, **changes), text, tmp_path / "out")
+        list(patched(trainer, 1, change).run())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size, missing, left", [
+    (10, "log.jsonl", []), (1000, "best/tokenizer.json", ["log.jsonl"]), (60_000, "state.pt", ["best", "log.jsonl"])])
+def test_full_disk_is_said_and_leaves_nothing_half_written(text, tmp_path, size, missing, left):
+    trainer = Trainer(CONFIG, text, tmp_path / "out")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(TrainError, match=f"cannot write {tmp_path}/out/{missing}: File too large$"):
+            list(trainer.run())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == left if left else not (tmp_path / "out").exists()
+
+
+def test_plot_leaves_out_what_is_not_finite(tmp_path):
+    records = [{"step": k, "loss": [6 / k, math.nan, math.inf][k % 3], "bits_per_byte": [2.0, math.nan][k % 2]}
+               for k in range(1, 13)]
+    plot_log([*records, {"step": 13}], tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert drawable(records) == [{"step": k, "loss": 6 / k} | ({} if k % 2 else {"bits_per_byte": 2.0})
+                                 for k in (3, 6, 9, 12)]
+    with pytest.raises(ValueError, match="empty"):
+        plot_log([{"step": 1, "loss": math.nan}], tmp_path / "none.png")
+
+
+def test_page_names_every_entry():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = [re.split(r" *(?<!\\)\| *", row)[1:-1] for row in re.findall(r"(?m)^\| `.*$", page)]
+    fields = dataclasses.fields(TrainConfig)
+    assert [row[0].strip("`") for row in rows] == [field.name for field in fields]
+    for (name, kind, allowed, default, what), field in zip(rows, fields, strict=True):
+        assert kind == field.type.__name__ and what
+        assert (default == "0") == (field.name in OPTIONAL), name
+        low, high = LIMITS.get(field.name, (None, None))
+        if field.name in ("vocab_size", "learning_rate"):  # these begin elsewhere
+            low = {"vocab_size": 257, "learning_rate": "above 0,"}[field.name]
+        assert low is None or allowed == f"{low} to {high}", name

@@ -1,16 +1,11 @@
-"""Addresses, registers and the register block of a device (docs/protocol.md). No input or output happens here.
-
-The names of ``sterna.host.device.frames`` are among those of this module.
-"""
+"""What a device tells about itself: the first registers of its block (docs/protocol.md, "Registers")."""
 
 from dataclasses import dataclass
 
-from sterna.host.device.frames import Frame, FrameDecoder, FrameError, hash_, read, write  # noqa: F401
 from sterna.host.errors import HostError
 from sterna.hw.config import check_tiling
-from sterna.hw.protocol import *  # noqa: F403
-from sterna.hw.protocol import BATCHES, HELLO_BYTES, MAGIC, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CODES, Register
-from sterna.hw.protocol import version_word
+from sterna.hw.protocol import (BATCHES, HELLO_BYTES, MAGIC, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS, WEIGHT_CODES,
+                                Register, version_word)
 
 
 class ProtocolError(HostError):
@@ -43,6 +38,7 @@ class DeviceInfo:
     memory: str = "external"
     top_k: int = 0
     memory_hz: int = 0
+    register_bits: int = 32
 
     @classmethod
     def parse(cls, block, name="the device"):
@@ -61,9 +57,11 @@ class DeviceInfo:
                                        "rebuild the bitstream and program the board again"))
         low = {r: v & 0xFFFF for r, v in value.items()}
         high = {r: v >> 16 for r, v in value.items()}
-        lanes, batch, code, credits = value[Register.LANES].to_bytes(4, "little")
-        if code > 3:
-            raise ProtocolError(f"{name} has the unknown weight code or memory {code}: update this software")
+        lanes, batch, codes, credits = value[Register.LANES].to_bytes(4, "little")
+        code, register_bits = codes & 3, codes >> 2
+        if register_bits not in REGISTER_BITS:
+            raise ProtocolError(f"{name} reports registers of {register_bits} bits: use a build with "
+                                f"{REGISTER_BITS[0]} to {REGISTER_BITS[-1]}")
         if not credits or not low[Register.PORT_BYTES] or not high[Register.ACTIVATION_WORDS]:
             raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
                                 f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
@@ -80,7 +78,7 @@ class DeviceInfo:
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
             clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows,
-            memory_hz=(value[Register.LIST] >> 8) * 1000)
+            memory_hz=(value[Register.LIST] >> 8) * 1000, register_bits=register_bits)
         try:
             check_tiling(info.to_tiling())
         except ValueError as error:
@@ -91,7 +89,8 @@ class DeviceInfo:
         """The first 0x2C bytes of the register block of such a device (bytes)."""
         code = WEIGHT_CODES.index(self.weight_code) | MEMORIES.index(self.memory) << 1
         words = (MAGIC, version_word(), self.rows | self.columns << 16,
-                 self.lanes | self.batch << 8 | code << 16 | self.credits << 24, self.port_bytes | self.strip << 16,
+                 self.lanes | self.batch << 8 | code << 16 | self.register_bits << 18 | self.credits << 24,
+                 self.port_bytes | self.strip << 16,
                  self.memory_bytes, self.vector_words | self.program_words << 16,
                  self.activation_words | self.ring << 16, self.clock_hz, self.build,
                  self.top_k | self.memory_hz // 1000 << 8)
