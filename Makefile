@@ -39,9 +39,11 @@ $(BIN)/python:
 	@$(WHEELS) -e '.[test-all]' && touch $@
 
 install: .venv/.installed  ## create .venv and install sterna with its pinned dependencies
+	@echo "installed: run $(BIN)/sterna, or source $(BIN)/activate and then sterna" >&2
 
 demo: .venv/.installed  ## generate text on the simulated accelerator
 	@$(BIN)/sterna generate -m models/story/story.sterna --device sim -p "Once upon a time" -n 200 --seed 1
+	@echo "more of it: $(BIN)/sterna --help, or source $(BIN)/activate and then sterna" >&2
 
 # Which tests of all: a test is in `make test` unless it is marked as one of the rest. What needs torch or Icarus runs
 # where these are installed; with CI=true they must be there.

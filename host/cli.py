@@ -10,22 +10,23 @@ from typing import Annotated
 import typer
 
 from sterna.host.commands.bench import bench
-from sterna.host.commands.devices import devices, version
+from sterna.host.commands.devices import devices, version, version_line
 from sterna.host.commands.doctor import doctor
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, flash, inspect, upload
+from sterna.host.commands.simulate import simulate
 from sterna.host.commands.train import train
-from sterna.host.console import printable
+from sterna.host.console import printable, show
 from sterna.host.errors import INTERRUPTED, PIPE_CLOSED
 from sterna.sim.golden.errors import SternaError
+from sterna.sim.golden.progress import abandon
 
 ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; typer exports only this one of them
 
 app = typer.Typer(
-    name="sterna", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]},
-    help="Run MatMul-free ternary language models on FPGAs, on a simulated board, or in the golden model.")
+    name="sterna", add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})  # plain help fits any terminal
 _settings = {"verbose": False}
 
 
@@ -35,6 +36,18 @@ class OutputClosed(Exception):
 
 class Interrupted(Exception):
     """Ctrl-C. Not a KeyboardInterrupt, which Typer would turn into an exit code without a word."""
+
+
+def _show_version(value: bool):
+    if value:
+        show(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def program(number: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version,
+                                                 help="Print the versions of program and formats.")] = False):
+    """Run MatMul-free ternary language models on FPGAs, on a simulated board, or in the golden model."""
 
 
 def _remember_verbose(value: bool):
@@ -64,8 +77,8 @@ def _with_verbose(command):
 
 
 for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"),
-                        (upload, "upload"), (inspect, "inspect"), (convert, "convert"), (flash, "flash"),
-                        (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
+                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (convert, "convert"),
+                        (flash, "flash"), (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 
 
@@ -85,6 +98,7 @@ def describe(error):
 def main(arguments=None):
     """Run a command line (sys.argv without the program's name by default); returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    arguments = arguments or ["--help"]
     _settings["verbose"] = False
     try:
         code = app(arguments, prog_name="sterna", standalone_mode=False)
@@ -95,9 +109,11 @@ def main(arguments=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (KeyboardInterrupt, Interrupted, typer.Abort):
+        abandon()
         print("error: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        abandon()
         if _settings["verbose"]:
             traceback.print_exc()
         message, code = describe(error)

@@ -5,6 +5,8 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sterna.sim.golden.progress import working  # noqa: F401 (the gateware's own commands show it too)
+
 
 def printable(text):
     """A text with characters that would steer a terminal as escapes: names come out of files that others wrote."""

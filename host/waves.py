@@ -1,32 +1,75 @@
-"""How large the waveforms of a simulation get, and an end before they fill the disk."""
+"""Waveforms of a simulation: how large they get, which tokens they are of, and an end before they fill the disk."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-# Bytes of VCD per byte of the weight stream and token: 1,370 (story) and 2,370 (tiny) on the preset sim,
-# 3,260 (tiny) on lanes10.
+from sterna.host.errors import UsageError
+
+# Bytes per byte of the weight stream and token, of VCD: 1,370 (story) and 2,370 (tiny) on the preset sim, 3,260
+# (tiny) on lanes10; of FST 200 (tiny) on the preset sim.
+PER_STREAM_BYTE = {".fst": 200}
 VCD_PER_STREAM_BYTE = 2000
 GB = 10**9
 
 
-def expectation(path, stream_bytes, limit_gb):
-    """The line to show before a run that writes waveforms to ``path``."""
-    line = f"waves: {path} will take about {stream_bytes * VCD_PER_STREAM_BYTE / GB:.2g} GB for every token"
-    return line + (f"; the run ends behind {limit_gb:g} GB (--waves-limit)" if limit_gb else "")
+@dataclass(frozen=True)
+class Recording:
+    """What ``--waves`` and its options ask for.
 
-
-class WavesLimit:
-    """Tells when a file has reached its limit.
-
-    Parameters
+    Attributes
     ----------
     path : Path or None
-        The VCD file; None is never full.
+        The file, FST if it ends in .fst, VCD otherwise; None: no waveforms.
     limit_gb : float
         In 10^9 bytes; 0: no limit.
+    first, count : int
+        The tokens of a text that are recorded: from the one at this position on, so many; 0: all behind. With 0 and 0
+        the recording begins with the board, and holds what comes before the first token too.
     """
 
-    def __init__(self, path, limit_gb):
-        self.path, self.limit_bytes = path and Path(path), limit_gb * GB
+    path: Path | None = None
+    limit_gb: float = 0.0
+    first: int = 0
+    count: int = 0
+
+    def check(self, texts=1):
+        """UsageError for numbers that cannot be, or for some tokens of several ``texts``."""
+        if not 0 <= self.limit_gb < 1e9:
+            raise UsageError(f"--waves-limit {self.limit_gb:g}: use the GB that the file may take, or 0 for no limit")
+        for option, value in (("--waves-from", self.first), ("--waves-tokens", self.count)):
+            if value < 0:
+                raise UsageError(f"{option} {value}: use 0 or more")
+            if value and self.path is None:
+                raise UsageError(f"{option} {value}: needs --waves FILE")
+            if value and texts > 1:
+                raise UsageError(f"{option} {value}: is for one text: give one prompt, not {texts}")
+
+    @property
+    def whole(self):
+        """Whether everything is recorded (bool)."""
+        return not self.first and not self.count
+
+    @property
+    def limit_bytes(self):
+        """The limit in bytes (int), 0: none."""
+        return int(self.limit_gb * GB)
+
+    def wanted(self, position):
+        """Whether the token at a position is recorded (bool)."""
+        return self.first <= position and not (self.count and position >= self.first + self.count)
+
+    def room(self, position):
+        """Tokens from a position on behind which recording begins or ends (int), None: neither comes."""
+        edges = (self.first, self.first + self.count) if self.count else (self.first,)
+        return next((edge - position for edge in edges if edge > position), None)
+
+    def expectation(self, stream_bytes):
+        """The line to show before a run whose tokens read ``stream_bytes`` of weights."""
+        each = stream_bytes * PER_STREAM_BYTE.get(self.path.suffix, VCD_PER_STREAM_BYTE)
+        tokens = f", {self.count} of them from token {self.first} on" if self.count else (
+            f", from token {self.first} on" if self.first else "")
+        line = f"waves: {self.path} will take about {each / GB:.2g} GB for every token{tokens}"
+        return line + (f"; the run ends behind {self.limit_gb:g} GB (--waves-limit)" if self.limit_gb else "")
 
     def reached(self):
         """Whether the file is as long as the limit (bool)."""

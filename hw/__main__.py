@@ -1,6 +1,7 @@
 """python -m sterna.hw: presets, boards and their bitstreams, Verilog of the accelerator, cells of its units."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,12 @@ from sterna.hw.boards import BOARDS, find_board, preset
 from sterna.hw.config import PRESETS, ConfigError
 from sterna.hw.flow.synth import FAMILIES, UNITS, SynthesisError, check, create, find_tool, synthesise, units_of
 from sterna.sim.golden.files import write_file
+from sterna.sim.golden.progress import abandon, working
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+INTERRUPTED = 130  # what a shell calls a program ended by SIGINT
+ClickUsageError = typer.BadParameter.__mro__[1]  # the base of all wrong uses; typer exports only this one of them
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  context_settings={"help_option_names": ["-h", "--help"]},
                   help="Gateware of Sterna: presets, Verilog, resources, boards and bitstreams.")
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Configuration; see the command presets.")]
 
@@ -33,7 +38,9 @@ def verilog(preset_name: Preset, output: Annotated[Path, typer.Option("-o", "--o
     """Write the Verilog of the accelerator, or of one unit."""
     from amaranth.back import verilog as back
     component = create(unit, preset(preset_name))
-    text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
+    with working() as step:
+        step(f"writing the Verilog of {unit} for {preset_name}")
+        text = back.convert(component, name=unit, strip_internal_attrs=True, emit_src=False)
     try:
         write_file(output, text)
     except OSError as error:
@@ -52,7 +59,9 @@ def synth(units: Annotated[list[str], typer.Argument(metavar="UNIT...", help=f"O
     names = units_of(config) if units == ["all"] else units
     for name in names:
         check(name, config)
-    _print([synthesise(name, config, family).as_dict() for name in names], as_json)
+    with working() as step:
+        cells = [synthesise(name, config, family, step).as_dict() for name in names]
+    _print(cells, as_json)
 
 
 BoardName = Annotated[str, typer.Argument(metavar="BOARD",
@@ -71,12 +80,15 @@ def boards(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 def bitstream(name: BoardName,
               seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, tried in turn until "
                                                  "every clock is met.")] = "1,2,3,4,5"):
-    """Build the bitstream of a board; its path is printed on standard output."""
+    """Build the bitstream of a board.
+
+    Its path is printed on standard output.
+    """
     from sterna.hw.flow import bitstream as flow
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
-    path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))],
-                                  lambda text: print(text, file=sys.stderr))
+    with working() as step:
+        path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))], step)
     used = ", ".join(f"{count:,} of {routed.available[kind]:,} {kind.replace('_', ' ')}"
                      for kind, count in routed.used.items())
     print(f"{name}: {used}", file=sys.stderr)
@@ -91,7 +103,10 @@ def program(name: BoardName,
             flash: Annotated[bool, typer.Option("--flash", help="Write it into the board's flash, to stay.")] = False,
             model: Annotated[Path | None, typer.Option("--model", help="Write this file of sterna flash instead, to "
                                                        "where the board looks for a model.")] = None):
-    """Load the bitstream that was built last into a board, with openFPGALoader."""
+    """Load the bitstream that was built last into a board.
+
+    openFPGALoader does it.
+    """
     from sterna.hw.flow import bitstream as flow
     board = find_board(name)
     if model and board.flash_offset is None:
@@ -103,8 +118,17 @@ def program(name: BoardName,
     tool = find_tool("openFPGALoader", flow.EXTRA)
     done = subprocess.run([tool, *board.programmer, *["--write-flash"] * bool(flash or model), *place, str(path)])
     if done.returncode:
-        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): is the board plugged in, and may "
-                             "you use its USB port?")
+        raise SynthesisError(f"{name}: openFPGALoader failed ({done.returncode}): {_why(tool)}")
+
+
+def _why(tool):
+    """What keeps openFPGALoader from working: a library that is not there, or else the cable."""
+    said = subprocess.run([tool, "--Version"], capture_output=True, text=True)
+    missing = re.search(r"(lib[\w.+-]+)(?:: cannot open shared object|\W+Reason: )", said.stderr + said.stdout)
+    if missing:
+        return (f"this machine lacks the library {missing[1]}: install libftdi1 and libusb (Debian: apt-get install "
+                "libftdi1-2 libusb-1.0-0; macOS: brew install libftdi)")
+    return "is the board plugged in, and may you use its USB port?"
 
 
 def _print(rows, as_json):
@@ -122,12 +146,18 @@ def _print(rows, as_json):
 
 
 def main(arguments=None):
-    """Runs the command line; a known error becomes one line and exit status 1."""
+    """Runs the command line and raises SystemExit; a known error becomes one line and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, prog_name="python -m sterna.hw")
-    except (ConfigError, SynthesisError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        code = app(args=arguments or ["--help"], prog_name="python -m sterna.hw", standalone_mode=False)
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            print("error: interrupted", file=sys.stderr)
+    except (ConfigError, SynthesisError, ClickUsageError) as error:
+        abandon()
+        usage = isinstance(error, ClickUsageError)
+        code, message = (2, error.format_message()) if usage else (1, str(error))
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ class Kind(IntEnum):
     NAK = 0x83
     SUM = 0x84
     TOKEN = 0x90
+    SIMULATED = 0x91  # of a simulated board, before anything else
 
 
 NAK_REASONS = {1: "unknown type or length", 2: "address"}

@@ -93,8 +93,8 @@ class GoldenDevice(FakeDevice):
 
 
 @contextlib.contextmanager
-def served(device):
-    """URL of a device behind a socket; one connection after the other."""
+def served(device, greeting=lambda: b""):
+    """URL of a device behind a socket; one connection after the other. ``greeting`` gives what is sent first."""
     ended = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.05)
@@ -107,11 +107,15 @@ def served(device):
                 continue
             with connection:
                 connection.settimeout(0.002)
+                greeted = False
                 while not ended.is_set():
                     try:
                         data = connection.recv(4096)
                         if not data:
                             break
+                        if not greeted:
+                            connection.sendall(greeting())
+                        greeted = True
                         device.write(data)
                     except TimeoutError:
                         pass

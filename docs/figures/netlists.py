@@ -85,7 +85,7 @@ def check(name, path, tokens=4, prompt="Once upon a time", samplings=SAMPLINGS, 
     """
     config, model = preset(name), Model(path)
     family, started = family_of(config), time.monotonic()
-    board_program(config, netlist=family, on_compile=lambda text: tell(f"{text}, from its netlist for {family}"))
+    board_program(config, netlist=family, on_compile=lambda text: tell(f"{text} (from its netlist for {family})"))
     built = time.monotonic()
     ids = model.vocabulary.encode(prompt)
     with open_simulation(config, model, tell, Demands(), preload=config.memory == "external",

@@ -98,7 +98,7 @@ class Markdown:
             lines.append("projected: the assumed clock over simulated cycles; memory: useful bytes of what the "
                          "memory could deliver; stalls: of the cycles")
         timings = {tuple(r[k] for k in ("latency_cycles", "refresh_interval_cycles", "refresh_cycles"))
-                   for r in self._rows if r["kind"] == "simulated"}
+                   for r in self._rows if r["kind"] == "simulated" and r["latency_cycles"] is not None}
         lines += [f"simulated memory: latency {latency} cycles, refresh {refresh} of every {interval} cycles"
                   for latency, interval, refresh in timings]
         how = "greedy" if first["temperature"] == 0 else f"temperature {first['temperature']:g}"

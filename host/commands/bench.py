@@ -122,7 +122,7 @@ def bench(
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
 ):
-    """Measure the speed of prompt processing (pp) and text generation (tg).
+    """Measure the speed of prompts (pp) and of generation (tg).
 
     Every combination of model, device and test is a row: pp32 reads a prompt of 32 random tokens, with all slots of a
     device; tg32 makes 32 tokens, and tg32 B4 (--batch 4) makes 32 in each of four sequences side by side, with the

@@ -17,5 +17,10 @@ def devices():
 
 def version():
     """Print the versions of the program and of its formats."""
+    show(version_line())
+
+
+def version_line():
+    """What sterna version prints (str)."""
     formats = ", ".join(f"{name} {number}" for name, number in VERSIONS.items())
-    show(f"sterna {importlib.metadata.version('sterna')} ({formats})\n")
+    return f"sterna {importlib.metadata.version('sterna')} ({formats})\n"

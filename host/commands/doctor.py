@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.console import printable, show, tell
+from sterna.host.console import printable, show, tell, working
 from sterna.host.doctor.check import verdict
 from sterna.host.doctor.examine import examine, guarded
 from sterna.host.doctor.memory import extent
@@ -55,7 +55,8 @@ def all_checks(device, config, rates, memory, halt):
         url = device
         if config:
             from sterna.sim.board.board import SimulatedBoard
-            url = stack.enter_context(SimulatedBoard(config, on_compile=tell)).url
+            with working() as step:
+                url = stack.enter_context(SimulatedBoard(config, on_compile=step)).url
         rate = rates[0] if rates else DEFAULT_BAUD
         checks = examine(lambda: open_transport(url, rate), simulated=bool(config), wanted=config, where=memory,
                          halt=halt, tell=tell)
@@ -63,7 +64,7 @@ def all_checks(device, config, rates, memory, halt):
     if config:
         from sterna.host.doctor.simline import line_checks
         for rate in rates:
-            yield from guarded(f"{rate} baud", line_checks(config, rate, tell))
+            yield from guarded(f"{rate} baud", line_checks(config, rate))
 
 
 def doctor(
@@ -102,10 +103,11 @@ def doctor(
         if not as_json:
             show(printable(check.line()) + "\n")
     good, last = verdict(checks)
+    simulated = bool(config) or any(check.values.get("simulated") for check in checks)
     if as_json:
-        show(json.dumps({"device": device, "simulated": bool(config), "verdict": "ok" if good else "failed",
+        show(json.dumps({"device": device, "simulated": simulated, "verdict": "ok" if good else "failed",
                          "checks": [check.to_json() for check in checks]}, indent=1) + "\n")
     else:
-        show(last + ("; simulated, nothing is measured on a board" if config else "") + "\n")
+        show(last + ("; simulated, nothing is measured on a board" if simulated else "") + "\n")
     if not good:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ import typer
 from sterna.firmware.layout import layout
 from sterna.host.commands.options import (
     Baud,
+    Build,
     DeviceOption,
     Latency,
     ModelOption,
@@ -19,10 +20,13 @@ from sterna.host.commands.options import (
     Refresh,
     RefreshEvery,
     Waves,
+    WavesFrom,
     WavesGb,
+    WavesTokens,
     check_output,
     check_temperature,
     simulation,
+    use_build,
 )
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import progress_bar, show, tell
@@ -32,7 +36,7 @@ from sterna.host.model.text import TextStream
 from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
 from sterna.host.runtime.sampling import UNLIMITED, Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
-from sterna.host.waves import WavesLimit, expectation
+from sterna.host.waves import Recording
 
 SEEDS = 1 << 32
 
@@ -125,29 +129,31 @@ def run(runtime, ids, limit, sampling, stops, ignore_end, keep_exact, full):
 
 def generate(
     model: ModelOption = None,
-    prompt: Annotated[list[str], typer.Option("-p", "--prompt", help="Text to go on with; given several times: "
-                                              "several texts, side by side where the device has slots.",
-                                              show_default=False)] = [],  # noqa: B006 (typer copies it)
+    prompt: Annotated[list[str], typer.Option("-p", "--prompt", metavar="TEXT", help="Text to go on with; given "
+                                              "several times: several texts, side by side where the device has "
+                                              "slots.", show_default=False)] = [],  # noqa: B006 (typer copies it)
     file: Annotated[Path, typer.Option("-f", "--file", help="File that holds the prompt; - is standard input.",
                                        show_default=False)] = None,
     prompts: Annotated[Path, typer.Option("--prompts", help="File with a prompt on each line; - is standard input.",
                                           show_default=False)] = None,
-    predict: Annotated[int, typer.Option("-n", "--predict", help="Tokens to make; -1: until the text ends.")] = -1,
+    predict: Annotated[int, typer.Option("-n", "--predict", "--n-predict", help="Tokens to make; -1: until "
+                                         "the text ends.")] = -1,
     context: Annotated[int, typer.Option("-c", "--ctx-size", help="Most tokens of the whole text, prompt included; "
                                          "0: no limit. The model's memory does not grow with it.")] = 4096,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the sampling; -1: a random one, which is "
                                       "printed.")] = -1,
-    temperature: Annotated[float, typer.Option("--temp", help="Temperature; 0 takes the best token.")] = 0.8,
+    temperature: Annotated[float, typer.Option("--temp", "--temperature", help="0 takes the best token.")] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help="Sample among the best so many tokens; 0: among all. At most "
                                        "what the build's list holds (its top_k; golden: 64).")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample among the fewest best tokens of the list that have "
                                          "this share of the list's probability; 1.0: off. The list is that of "
                                          "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
-    draft: Annotated[int, typer.Option("--draft", help="Propose so many tokens behind each one, from what followed "
-                                       "the last tokens before; the text stays the same. At most the slots of the "
-                                       "build less one; 0: off.")] = 0,
-    stop: Annotated[list[str], typer.Option("--stop", help="End before this text; may be given several times.",
+    draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
+                                       "what followed the last tokens before; the text stays the same. At most the "
+                                       "slots of the build less one; 0: off.")] = 0,
+    stop: Annotated[list[str], typer.Option("--stop", "-r", "--reverse-prompt", metavar="TEXT", help="End before "
+                                            "this text; may be given several times.",
                                             show_default=False)] = [],  # noqa: B006 (typer copies it)
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
     display_prompt: Annotated[bool, typer.Option("--display-prompt/--no-display-prompt",
@@ -158,9 +164,12 @@ def generate(
     preload: Preload = None,
     waves: Waves = None,
     waves_limit: WavesGb = 4.0,
+    waves_from: WavesFrom = 0,
+    waves_tokens: WavesTokens = 0,
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    build: Build = None,
     save: Annotated[Path, typer.Option("--save-state", help="Write where the text stands at the end.",
                                        show_default=False)] = None,
     load: Annotated[Path, typer.Option("--load-state", help="Go on with a saved text; -p adds to it.",
@@ -211,11 +220,12 @@ def generate(
         seed = secrets.randbelow(SEEDS)
     options = simulation(device, waves, preload, latency, refresh_every, refresh)
     check_output("--save-state", save)
-    if not 0 <= waves_limit < 1e9:
-        raise UsageError(f"--waves-limit {waves_limit:g}: use the GB that the file may take, or 0 for no limit")
-    room = WavesLimit(waves, waves_limit)
+    recording = Recording(waves, waves_limit, waves_from, waves_tokens)
+    recording.check(len(texts))
     if waves:
-        tell(expectation(waves, layout(simulated_config(device), loaded.geometry).stream_bytes, waves_limit))
+        options["waves"] = recording
+        tell(recording.expectation(layout(simulated_config(device), loaded.geometry).stream_bytes))
+    use_build(build)
     sampling = Sampling(temperature, seed, top_k, top_p)
     demands = Demands(sampling, draft, tokens=longest)
     with open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, **options) as runtime:
@@ -228,14 +238,14 @@ def generate(
             if len(texts) > 1:
                 with cancel_on_interrupt() as came:
                     run_several(runtime, texts, sampling, stop, ignore_eos, display_prompt,
-                                lambda: came() or room.reached())
+                                lambda: came() or runtime.over())
                     interrupted = came()
             else:
                 ((text, ids, limit),) = texts
                 if display_prompt and text:
                     show(text)
-                interrupted = run(runtime, ids, limit, sampling, stop, ignore_eos, bool(stop and save), room.reached)
-            if room.reached():
+                interrupted = run(runtime, ids, limit, sampling, stop, ignore_eos, bool(stop and save), runtime.over)
+            if recording.reached():
                 tell(f"the run ended because {waves} has {waves.stat().st_size / 1e9:.2g} GB: see --waves-limit")
             if save:
                 save_state(save, runtime.state(), loaded.packed)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sterna.host.commands.options import Baud, ModelOption
-from sterna.host.console import printable, table_console, tell
+from sterna.host.console import printable, table_console, tell, working
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.image import Image
@@ -38,9 +38,11 @@ def convert(
     config = preset(name)
     started = time.monotonic()
     check_size(folder, config)
-    model = Model(folder)
-    model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
-    data = model.build(config, output.stem)
+    with working() as step:
+        step(f"packing {folder} for {name}")
+        model = Model(folder)
+        model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
+        data = model.build(config, output.stem)
     _write(output, data)
     if model.kept:
         tell("matrices that are ternary already, kept as they are: "

@@ -10,21 +10,27 @@ from sterna.host.errors import HostError, UsageError
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                            show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, a preset with other "
-                                           "parameters as sim:lanes40,batch=4,top_k=40, or a serial port or URL; see "
+DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, sim:BOARD, a preset with other "
+                                           "parameters as sim:lanes40,batch=4, or a serial port or URL; see "
                                            "`sterna devices`.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
 Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "
                                        "the upload. Default: only with --waves.", show_default=False)]
-Waves = Annotated[Path, typer.Option("--waves", help="sim: write a VCD file of every signal, about 2 kB for every "
-                                     "byte of the model and token.", show_default=False)]
-WavesGb = Annotated[float, typer.Option("--waves-limit", help="sim: end the run between two tokens when --waves has "
-                                        "written so many GB; 0: no limit.")]
+Waves = Annotated[Path, typer.Option("--waves", help="sim: write every signal to a VCD file, about 2 kB for every "
+                                     "byte of the model and token; a tenth as an FST file, if the name ends in .fst.",
+                                     show_default=False)]
+WavesGb = Annotated[float, typer.Option("--waves-limit", help="sim: the file of --waves ends at so many GB, and the "
+                                        "run behind that token; 0: no limit.")]
+WavesFrom = Annotated[int, typer.Option("--waves-from", help="sim: the first token of the text that --waves records, "
+                                        "the prompt's included; 0: all from the start of the board.")]
+WavesTokens = Annotated[int, typer.Option("--waves-tokens", help="sim: how many tokens --waves records; 0: all.")]
 Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memory read to its first word.",
                                       show_default=False)]
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
+Build = Annotated[Path, typer.Option("--build", help="sim: folder of the compiled simulations. Default: "
+                                     "$STERNA_BUILD, or build/ of the checkout.", show_default=False)]
 TIMING = {"latency_cycles": 20, "refresh_interval_cycles": 780, "refresh_cycles": 0}  # of SimulatedBoard by default
 
 
@@ -46,6 +52,26 @@ def check_output(option, path):
         raise HostError(f"{option} {path}: cannot be written there: give a file in a folder that exists and is yours")
 
 
+def use_build(folder):
+    """Lets simulations be compiled in a folder; before anything of ``sterna.sim.board`` is imported. None is fine."""
+    if folder is not None:
+        os.environ["STERNA_BUILD"] = str(folder.absolute())
+
+
+def check_timing(latency, refresh_interval, refresh):
+    """Timing of a simulated memory as ``SimulatedBoard`` takes it (dict of what is not None); UsageError."""
+    given = {"--latency": latency, "--refresh-interval": refresh_interval, "--refresh": refresh}
+    for name, value in given.items():
+        if value is not None and not 0 <= value < 1 << 20:
+            raise UsageError(f"{name} {value}: use 0 to {(1 << 20) - 1} cycles")
+    interval = TIMING["refresh_interval_cycles"] if refresh_interval is None else refresh_interval
+    if refresh and interval and refresh >= interval:
+        raise UsageError(f"--refresh {refresh}: every --refresh-interval {interval} cycles, the memory would never "
+                         f"deliver: use at most {interval - 1}")
+    timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
+    return {name: value for name, value in timing.items() if value is not None}
+
+
 def simulation(device, waves, preload, latency, refresh_interval, refresh):
     """Keyword arguments for ``open_runtime``; UsageError for options of the simulation with another device."""
     given = {"--waves": waves, "--preload": preload, "--latency": latency,
@@ -53,13 +79,6 @@ def simulation(device, waves, preload, latency, refresh_interval, refresh):
     used = [name for name, value in given.items() if value is not None]
     if used and device.partition(":")[0] != "sim":
         raise UsageError(f"{used[0]} needs the simulated board: use --device sim, not {device}")
-    for name in ("--latency", "--refresh-interval", "--refresh"):
-        if given[name] is not None and not 0 <= given[name] < 1 << 20:
-            raise UsageError(f"{name} {given[name]}: use 0 to {(1 << 20) - 1} cycles")
-    interval = TIMING["refresh_interval_cycles"] if refresh_interval is None else refresh_interval
-    if refresh and interval and refresh >= interval:
-        raise UsageError(f"--refresh {refresh}: every --refresh-interval {interval} cycles, the memory would never "
-                         f"deliver: use at most {interval - 1}")
+    timing = check_timing(latency, refresh_interval, refresh)
     check_output("--waves", waves)
-    timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
-    return {"waves": waves, "preload": preload, "timing": {k: v for k, v in timing.items() if v is not None}}
+    return {"waves": waves, "preload": preload, "timing": timing}

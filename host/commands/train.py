@@ -10,6 +10,7 @@ import typer
 from sterna.host.console import progress_bar, tell
 from sterna.host.errors import INTERRUPTED, HostError
 from sterna.host.interrupts import Interrupts, ended_by_interrupt
+from sterna.sim.golden.extras import install_hint
 
 LINE_STEPS = 100
 
@@ -32,7 +33,7 @@ def train(
     """
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
-            raise HostError(f"training needs {package}: pip install 'sterna[torch]'")
+            raise HostError(f"training needs {package}: run {install_hint('torch')}")
     from sterna.models.settings import TrainConfig
     from sterna.models.train import DivergedError, Trainer
     settings = TrainConfig.load(config)

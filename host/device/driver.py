@@ -11,6 +11,9 @@ from sterna.host.errors import DeviceError, HostError
 from sterna.hw import protocol
 from sterna.hw.protocol import Register
 
+# A large model takes minutes per token in simulation, and a request as many cycles as on a board.
+SIMULATION_STALL_S, SIMULATION_TIMEOUT_S = 600.0, 60.0
+
 
 class Device(Link):
     """One connected device. Where a method takes a slot, 0 is that of a device without slots.
@@ -26,7 +29,10 @@ class Device(Link):
     poll_s : float
         Seconds without a TOKEN frame after which a run asks for the position.
     stall_s : float
-        Seconds for one token after which a device that still answers counts as hung.
+        Seconds for one token after which a device that still answers counts as hung; a simulated board gets
+        SIMULATION_STALL_S at least.
+    tell : callable(str)
+        Takes a line for the user where something takes long.
 
     Attributes
     ----------
@@ -40,13 +46,17 @@ class Device(Link):
         Not a Sterna device, or another version.
     """
 
-    def __init__(self, transport, *, timeout_s=10.0, retry_s=None, poll_s=0.5, stall_s=120.0):
-        super().__init__(transport, timeout_s, retry_s)
+    def __init__(self, transport, *, timeout_s=10.0, retry_s=None, poll_s=0.5, stall_s=120.0,
+                 tell=lambda line: None):
+        super().__init__(transport, timeout_s, retry_s, tell)
         self.poll_s = poll_s
         self.stall_s = stall_s
         self._chained = None  # whether the slots are; not known yet
         self.info = DeviceInfo.parse(self.read(protocol.REGISTERS, protocol.HELLO_BYTES), self.name)
         self._window.size = self.info.credits
+        if self.simulated:
+            self.stall_s = max(stall_s, SIMULATION_STALL_S)
+            self._window.timeout_s = max(timeout_s, SIMULATION_TIMEOUT_S)
 
     @property
     def slots(self):

@@ -60,6 +60,11 @@ class Frame:
         """HASH of ``n_bytes``, a multiple of 256 from 256 to 14336."""
         return cls(Kind.HASH, sequence, address, n_bytes // HASH_UNIT_BYTES)
 
+    @classmethod
+    def simulated(cls, ahead):
+        """SIMULATED: what a simulated board sends first; ``ahead`` hosts have it before this one."""
+        return cls(Kind.SIMULATED, 0, 0, 4, ahead.to_bytes(4, "little"))
+
     @property
     def word(self):
         """The data as one little-endian number."""

@@ -20,12 +20,19 @@ class Link:
         Seconds without a reply to a request, or a TOKEN frame, after which the device counts as gone.
     retry_s : float or None
         Seconds after which a request is sent again; None: as ``RequestWindow`` finds right for the transport.
+    tell : callable(str)
+        Takes a line for the user where something takes long.
     """
 
-    def __init__(self, transport, timeout_s, retry_s):
+    def __init__(self, transport, timeout_s, retry_s, tell=lambda line: None):
         self.transport = transport
         self.name = transport.name
-        self._window = RequestWindow(transport, timeout_s, retry_s)
+        self._window = RequestWindow(transport, timeout_s, retry_s, tell)
+
+    @property
+    def simulated(self):
+        """Whether a simulated board has said that it is one (bool): its cycles take no time of a clock."""
+        return self._window.simulated
 
     @property
     def requests_repeated(self):

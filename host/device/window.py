@@ -12,6 +12,7 @@ from sterna.hw.protocol import Kind
 
 MOST_TOKENS = 1 << 14  # TOKEN frames of a slot that are kept until somebody asks for them
 SOCKET_RETRY_S = 2.0
+QUEUE_TOLD_S = 0.5  # a board needs some milliseconds to see that the host before this one has left
 REQUESTS = (Kind.READ, Kind.WRITE, Kind.HASH)
 
 
@@ -49,17 +50,22 @@ class RequestWindow:
         Requests that may be unanswered at once: 1 until the device has told its credits.
     chained : bool
         All TOKEN frames belong to slot 0.
+    simulated : bool
+        A simulated board has said that it is one.
     requests_repeated : int
     """
 
-    def __init__(self, transport, timeout_s, retry_s):
+    def __init__(self, transport, timeout_s, retry_s, tell=lambda line: None):
         self.transport = transport
         self.name = transport.name
         self.timeout_s = timeout_s
         self.fixed_retry_s = retry_s
         self.size = 1
         self.chained = False
+        self.simulated = False
         self.requests_repeated = 0
+        self._tell = tell
+        self._queued_at = None  # since when other hosts have the board, if they do
         self._decoder = FrameDecoder()
         # Of each slot; the oldest go first: they can be read from the ring again.
         self._tokens = [deque(maxlen=MOST_TOKENS) for _ in range(protocol.MOST_SLOTS)]
@@ -87,6 +93,10 @@ class RequestWindow:
                 slot = 0 if self.chained else frame.sequence
                 if slot < len(self._tokens):
                     self._tokens[slot].append((frame.address, frame.word))
+            elif frame.kind == Kind.SIMULATED:
+                self._alive()
+                self.simulated = True
+                self._queued_at = time.monotonic() if frame.word else None
             elif frame.kind in REQUESTS:
                 self._echoed = True  # no device sends these
             else:
@@ -160,11 +170,24 @@ class RequestWindow:
                 for overtaken in [r for r in waiting.values() if r.order < request.order]:
                     self._transmit(overtaken, again=True)
             now = time.monotonic()
+            if self._queued_at is not None:
+                self._wait_in_queue(now)
+                now = time.monotonic()
+                self._alive()
             if waiting and now - self._life_at > self.timeout_s:
                 raise self._gone()
             for request in waiting.values():
                 if request.resend_at <= now:
                     self._transmit(request, again=True)
+
+    def _wait_in_queue(self, since):
+        """Returns when the simulated board has no host before this one; what was sent waits in the connection."""
+        told = False
+        while self._queued_at is not None:
+            if not told and time.monotonic() - since > QUEUE_TOLD_S:
+                told = True
+                self._tell(f"{self.name}: another program uses this simulated board; waiting until it ends")
+            self._receive(QUEUE_TOLD_S)
 
     def _transmit(self, request, again=False):
         self.requests_repeated += again

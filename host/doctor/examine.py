@@ -47,7 +47,7 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
     rate = f" at {transport.baud} baud" if transport.baud else ""
     yield judged("port", True, f"{transport.name} is open{rate}")
     try:
-        device = Device(transport, **patience)
+        device = Device(transport, tell=tell, **patience)
     except HostError as error:
         transport.close()
         name = "versions" if isinstance(error, ProtocolError) else "answer"
@@ -56,6 +56,9 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
                                      "no device of this software's versions answers")
         return
     with device:
+        if device.simulated and not simulated:
+            simulated = True
+            yield judged("simulated", True, "a simulated board: its cycles take no time of a clock", simulated=True)
         yield from identity.identify(device, wanted)
         rest = judged("rest", False, "")
         for rest in guarded("rest", identity.at_rest(device, halt)):

@@ -5,8 +5,10 @@ The times are those of the simulated line, out of its log, and not of this machi
 """
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from sterna.host.console import working
 from sterna.host.device.driver import Device
 from sterna.host.device.frames import FrameDecoder
 from sterna.host.device.transport import open_transport
@@ -47,13 +49,15 @@ def seconds_of_loads(log, clock_hz, baud):
     return found
 
 
-def line_checks(config, baud, tell):
+def line_checks(config, baud):
     """Generator of the Checks of a simulated board behind a line of ``baud`` bits per second."""
     from sterna.sim.board.board import Line, SimulatedBoard, read_line
     loads = []
     with tempfile.TemporaryDirectory() as folder:
         line = Line(baud=baud, log=Path(folder) / "line")
-        with SimulatedBoard(config, line=line, on_compile=tell) as board:
+        with ExitStack() as stack:
+            with working() as step:
+                board = stack.enter_context(SimulatedBoard(config, line=line, on_compile=step))
             with Device(open_transport(board.url), timeout_s=PATIENCE_S, retry_s=PATIENCE_S / 4) as device:
                 before, credits = losses(device), device.info.credits
                 for kind in ("write", "read"):

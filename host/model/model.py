@@ -62,7 +62,7 @@ class Model:
     """
 
     def __init__(self, path):
-        self.path, self.kept = Path(path), []
+        self.path, self.kept, self._tiled = Path(path), [], None
         if not self.path.exists():
             raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
         if self.path.is_dir():
@@ -133,7 +133,8 @@ class Model:
         path = self.path / "tokenizer.json"
         if not path.exists():
             raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
-                             "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
+                             "transformers writes one with "
+                             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
         except (OSError, ValueError) as error:
@@ -161,7 +162,7 @@ class Model:
         return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end, self.ends)
 
     def image_for(self, config, tell):
-        """The Image for a device: the file's own, or one tiled anew in memory.
+        """The Image for a device: the file's own, or one tiled anew in memory; the last of these is kept.
 
         Parameters
         ----------
@@ -174,11 +175,13 @@ class Model:
         ImageError
             The model does not fit the device's memory.
         """
-        if self.image and self.image.tiling == tiling_of(config):
-            self.image.check(config)
-            return self.image
+        for image in (self.image, self._tiled):
+            if image and image.tiling == tiling_of(config):
+                image.check(config)
+                return image
         if self.image:
             shape = self.image.tiling
             tell(f"the image is tiled for {shape['rows']} x {shape['columns']} with {shape['lanes']} lanes, the "
                  f"device is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in memory")
-        return Image(self.build(config))
+        self._tiled = Image(self.build(config))  # a board asks for it before it starts and again when it answers
+        return self._tiled

@@ -34,7 +34,7 @@ class DeviceRuntime(Runtime):
     tell : callable(str)
         Takes lines of information.
     simulated : bool
-        The device's cycles are simulated ones.
+        The device's cycles are simulated ones; so are those of a device that says so.
     loaded : bool
         The model lies in the device's memory already.
     fresh : bool
@@ -44,6 +44,10 @@ class DeviceRuntime(Runtime):
     ----------
     uploaded : Upload or None
         What was sent.
+    board : SimulatedBoard or None
+        What computes, if it was started for this runtime.
+    waves : sterna.host.waves.Recording or None
+        What that board records.
 
     Raises
     ------
@@ -52,16 +56,18 @@ class DeviceRuntime(Runtime):
     """
 
     piece_tokens = 64  # of a prompt, read in one run
+    board = waves = None
 
     def __init__(self, model, device, tell, *, simulated=False, loaded=False, fresh=False):
         super().__init__(model)
         self.device, info = device, device.info
         self.resources = ExitStack()  # what close ends besides the device
-        self.statistics.config, self.statistics.simulated = info, simulated
+        self.statistics.config, self.statistics.simulated = info, simulated or device.simulated
         self._image = model.image_for(info, tell)
         program = build_program(info, model.geometry)
         self._map = program.memory_map
         self.label = f"{device.name}: {model.name} on {info.rows} x {info.columns}, {info.lanes} lanes"
+        self.label += ", simulated" * self.statistics.simulated
         self.rows, self._chained = info.top_k, info.batch > 1
         self._source = 0  # the slot whose region holds the text's state
         for slot in device.slots:
@@ -110,6 +116,20 @@ class DeviceRuntime(Runtime):
                                   f"{len(self.device.slots)}: reset the board, then start again")
         return position
 
+    def over(self):
+        """Whether the waveforms have reached their limit, or a simulated board has said that something is wrong."""
+        return self.waves is not None and (self.waves.reached() or bool(self.board.complaint()))
+
+    def _record(self, position, most):
+        """Lets the waveforms pause or go on for the tokens from ``position`` on.
+
+        Returns how many of ``most`` tokens (int) may be run before that changes.
+        """
+        if self.waves is None or self.waves.whole:
+            return most
+        self.board.record(self.waves.wanted(position))
+        return min(most, self.waves.room(position) or most)
+
     def _read(self, tokens, cancelled):
         # In pieces that end with the device at rest, so that the counters tell reading from making exactly.
         done, size = 0, max(1, min(self.device.info.ring // 2, self.piece_tokens))
@@ -118,8 +138,8 @@ class DeviceRuntime(Runtime):
         if tokens:
             self._begin_count()
         while done < len(tokens) and not cancelled():
-            piece = tokens[done:done + size]
             first = self.position
+            piece = tokens[done:done + self._record(first, size)]
             self.device.write_ring(first, piece)
             # An output is wanted only behind prompt_end, which lies beyond this piece.
             self._start(first, first + len(piece), first + len(piece) + 1)
@@ -141,6 +161,18 @@ class DeviceRuntime(Runtime):
         return {"chained": True, "source": self._source, "draft": draft} if self._chained else {}
 
     def _make(self, token, n, sampling, stop, cancelled):
+        while n and not cancelled():
+            part, made = self._record(self.position, n), 0
+            with closing(self._run(token, part, sampling, stop, cancelled)) as tokens:
+                for token in tokens:
+                    made += 1
+                    yield token
+            n -= made
+            if made < part or token == stop:
+                return
+
+    def _run(self, token, n, sampling, stop, cancelled):
+        """Reads a token and makes ``n`` others without a stop of the device; see ``Runtime``."""
         self._begin_count()
         begin, text, stops = self.position, list(self.tokens), stop_tokens(stop)
         run = self.device.run([token], n, stop=stop, start_position=begin, reset_state=begin == 0,

@@ -1,38 +1,69 @@
 """What --device can name: the golden model, simulated boards, and devices behind a port."""
 
+import difflib
+from pathlib import Path
+
 from serial.tools import list_ports
 
 from sterna.host.errors import UsageError
 from sterna.host.runtime.sampling import Demands
-from sterna.hw.boards import preset
+from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 
 DEFAULT_SIMULATION = "sim"
+MODELS = ("golden", "float", "torch")  # what computes in this process
+ALIKE = 0.7  # as difflib measures it
 
 
 def device_lines():
     """One line (str) per device, its name first."""
-    lines = ["golden          the golden model in NumPy: bit exact, no cycles"]
-    for config in PRESETS.values():
+    lines = ["golden              the golden model in NumPy: bit exact, no cycles"]
+    for config in [*PRESETS.values(), *(board.config for board in BOARDS.values())]:
         name = "sim" if config.name == DEFAULT_SIMULATION else f"sim:{config.name}"
-        lines.append(f"{name:<15} simulated board: {config.rows} x {config.columns} trits a cycle, "
+        lines.append(f"{name:<19} simulated board: {config.rows} x {config.columns} trits a cycle, "
                      f"{config.lanes} lanes, {config.memory_bytes >> 10} KiB of memory, "
                      f"projected at {config.clock_hz / 1e6:g} MHz")
-    lines.append("sim:P,NAME=N    a preset with other parameters, for instance sim:lanes40,batch=4,top_k=40")
+    lines.append("sim:P,NAME=N        a preset with other parameters, for instance sim:lanes40,batch=4,top_k=40")
     ports = sorted(list_ports.comports())
-    lines += [f"{port.device:<15} serial port: {port.description}" for port in ports]
+    lines += [f"{port.device:<19} serial port: {port.description}" for port in ports]
     return lines if ports else [*lines, "(no serial ports; socket://HOST:PORT works too)"]
 
 
 def simulated_config(device):
-    """The Config of a --device value that is a simulated board, None for any other; ConfigError: unknown preset."""
+    """The Config of a --device value that is a simulated board, None for any other.
+
+    Raises
+    ------
+    ConfigError
+        Unknown preset.
+    UsageError
+        Nearly the name of another device.
+    """
     kind, colon, name = device.partition(":")
-    return preset(name if colon else DEFAULT_SIMULATION) if kind == "sim" else None
+    if kind == "sim":
+        return preset(name if colon else DEFAULT_SIMULATION)
+    _refuse_misspelt(device)
+    return None
+
+
+def _refuse_misspelt(device):
+    """UsageError for what is nearly the name of another device, and no port of this machine."""
+    if device in MODELS or "/" in device or "\\" in device or Path(device).exists():
+        return
+    if device in {port.device for port in list_ports.comports()}:
+        return
+    wanted = device.lower()
+    base, comma, changes = wanted.partition(",")
+    known = {name.partition(":")[2]: name for name in (f"sim:{name}" for name in [*PRESETS, *BOARDS])}
+    known |= {name: name for name in [*MODELS, DEFAULT_SIMULATION, *known.values()]}
+    found = base if base in known else next(iter(difflib.get_close_matches(base, known, 1, ALIKE)), None)
+    if found:
+        raise UsageError(f"--device {device}: there is no such device: did you mean {known[found]}{comma}{changes}?")
 
 
 def is_hardware(device):
     """Whether a --device value runs the accelerator, simulated or real, rather than a model in this process."""
-    return device not in ("golden", "float", "torch")
+    return device not in MODELS
 
 
 def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None,
@@ -48,8 +79,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Takes lines of information.
     baud : int
         Of a serial port.
-    waves : path or None
-        VCD file of a simulation.
+    waves : sterna.host.waves.Recording or None
+        What a simulation records.
     preload : bool or None
         A simulation starts with the model in memory; None: if it writes waveforms and its memory can be filled.
     timing : dict or None
@@ -66,6 +97,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         demands.check(None)
         from sterna.host.runtime.golden import GoldenRuntime
         return GoldenRuntime(model)
+    if device in MODELS:
+        raise UsageError(f"--device {device}: only sterna eval has it: use golden, or a device of `sterna devices`")
     if not device:
         raise UsageError("--device is empty: see `sterna devices` for what it takes")
     if baud <= 0:

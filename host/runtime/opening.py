@@ -5,12 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sterna.firmware.program import build_program
-from sterna.host.device.driver import Device
+from sterna.host.device.driver import SIMULATION_STALL_S, Device
 from sterna.host.errors import UsageError
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.device.transport import open_transport
-
-SIMULATION_STALL_S = 600.0  # a large model takes minutes per token in simulation
+from sterna.sim.golden.progress import working
 
 
 def memory_file(path, regions):
@@ -36,7 +35,7 @@ def _preloaded(stack, image, config):
 
 def open_port(port, baud, model, tell, demands):
     """The DeviceRuntime of a serial port or URL; TransportError, DeviceError or ProtocolError if there is none."""
-    device = Device(open_transport(port, baud))
+    device = Device(open_transport(port, baud), tell=tell)
     try:
         demands.check(device.info)
         return DeviceRuntime(model, device, tell)
@@ -57,12 +56,15 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
         if preload is None:  # waveforms of an upload are larger than those of many tokens
             preload = waves is not None and config.memory == "external"
         parts = _preloaded(stack, image, config) if preload else None
-        board = stack.enter_context(SimulatedBoard(config, preload=parts, waves=waves, on_compile=tell,
-                                                   **timing or {}))
+        recorded = {} if waves is None else {"waves": waves.path, "waves_limit": waves.limit_bytes,
+                                             "record": waves.whole}
+        with working() as step:
+            board = stack.enter_context(SimulatedBoard(config, preload=parts, on_compile=step, **recorded,
+                                                       **timing or {}))
         device = Device(open_transport(board.url), stall_s=SIMULATION_STALL_S)
         stack.callback(device.close)
         runtime = DeviceRuntime(model, device, tell, simulated=True, loaded=preload, fresh=True)
-        runtime.resources, runtime.board = stack.pop_all(), board
+        runtime.resources, runtime.board, runtime.waves = stack.pop_all(), board, waves
         if waves is not None:
             runtime.piece_tokens = config.batch  # so that a limit of the file is looked at behind every run
         return runtime

@@ -80,6 +80,10 @@ class Runtime:
     def close(self):
         """Give everything back; more than once is fine."""
 
+    def over(self):
+        """Whether runs should end, as nothing more is to be seen of them (bool)."""
+        return False
+
     def generate(self, ids, n, sampling, stop=None, cancelled=lambda: False, progress=lambda done, total: None):
         """Go on with the text; yields the new tokens (int) as they are made.
 

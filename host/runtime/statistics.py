@@ -161,7 +161,9 @@ class Statistics:
 
     def to_json(self):
         """The figures as a dictionary for --json outputs."""
-        out = {"prompt_tokens": self.prompt_tokens, "prompt_seconds": self.prompt_seconds, "tokens": self.tokens,
+        # Side by side prompts are read among the tokens made: they have no time of their own.
+        out = {"prompt_tokens": self.prompt_tokens,
+               "prompt_seconds": None if self.together else self.prompt_seconds, "tokens": self.tokens,
                "seconds": self.seconds, "together": self.together}
         if self.cycles_per_token is not None:
             out |= {"cycles_per_token": self.cycles_per_token, "tokens_per_run": self.usage.tokens_per_run,

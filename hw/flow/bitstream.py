@@ -14,7 +14,8 @@ from sterna.hw.boards.board import load
 from sterna.hw.config import ConfigError
 from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.flow.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
-from sterna.sim.golden.files import build_folder, write_files
+from sterna.sim.golden.extras import install_hint
+from sterna.sim.golden.files import BUILD_VARIABLE, build_folder, write_files
 
 TOP = "unit"  # of the scripts of hw.synth
 # What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
@@ -90,7 +91,7 @@ class Build:
     folder : Path, optional
         ``board_folder(board)`` by default; it is made anew by ``synthesise``.
     tell : callable(str)
-        Takes lines of progress.
+        Takes what begins, as ``sterna.sim.golden.progress.working`` shows it.
     """
 
     def __init__(self, board, folder=None, tell=lambda text: None):
@@ -98,7 +99,7 @@ class Build:
         try:
             self._platform = load(board.platform)()
         except ConfigError as error:
-            raise SynthesisError(f"{error} (pip install 'sterna[{EXTRA}]' has amaranth-boards)") from None
+            raise SynthesisError(f"{error} ({install_hint(EXTRA)} brings amaranth-boards)") from None
         self.ecp5 = self._platform.device in ECP5_SIZES
         self.family = "ecp5" if self.ecp5 else "ice40"
         self._place = find_tool(f"nextpnr-{self.family}", EXTRA)
@@ -119,9 +120,13 @@ class Build:
     def synthesise(self):
         """Elaborates and synthesises; returns the seconds it took. SynthesisError with yosys' words if it fails."""
         started = time.monotonic()
-        self.tell(f"{self.board.name}: elaborating and synthesising")
+        self.tell(f"synthesising {self.board.name}: elaborating")
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise SynthesisError(f"cannot build in {self.folder}: {error.strerror}: name another folder with "
+                                 f"{BUILD_VARIABLE}") from None
         os.environ.setdefault("OPENFPGALOADER", "openFPGALoader")  # some platforms ask for it without using it
         plan = self._platform.prepare(load(self.board.top)(self.board), name=TOP, emit_src=False)
         for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf"):
@@ -131,13 +136,14 @@ class Build:
         (self.folder / "ends.v").write_text(CARRY_ENDS)
         script = [f"read_rtlil {{root}}/{TOP}.il", FAMILIES[self.family][0], *[OPEN_ENDS] * self.ecp5,
                   f"write_json -selected {{root}}/{TOP}.json"]
+        self.tell(f"synthesising {self.board.name}: yosys")
         self._run(self._yosys, "yosys", "-q", "-p", "; ".join(script))
         return time.monotonic() - started
 
     def route(self, seed):
         """Places and routes with a seed and writes the bitstream beside the others (Routed)."""
         started = time.monotonic()
-        self.tell(f"{self.board.name}: placing and routing, seed {seed}")
+        self.tell(f"placing and routing {self.board.name} with seed {seed}: nextpnr")
         platform, out = self._platform, f"{{root}}/seed{seed}"
         common = ("--json", f"{{root}}/{TOP}.json", "--seed", str(seed), "--timing-allow-fail",
                   "--report", f"{out}.json")
@@ -152,6 +158,7 @@ class Build:
         (self.folder / f"seed{seed}.log").write_text(done.stderr)
         report = json.loads((self.folder / f"seed{seed}.json").read_text())
         bits = f"{out}{self.bitstream.suffix}"
+        self.tell(f"placing and routing {self.board.name} with seed {seed}: packing")
         self._run(self._pack, "packing", *(("--compress", "--input", f"{out}.config", "--bit", bits) if self.ecp5
                                            else (f"{out}.config", bits)))
         cells = {kind: report["utilization"][name] for name, kind in KINDS.items() if name in report["utilization"]}

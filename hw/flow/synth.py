@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sterna.hw.flow.packing import logic_cells
 from sterna.sim.golden.errors import SternaError
+from sterna.sim.golden.extras import install_hint
 
 
 class SynthesisError(SternaError, RuntimeError):
@@ -92,9 +93,9 @@ UNITS = {
 
 # The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic
 # mapper: abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly
-# build of yosys. An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. No memory here is
-# read at an address in the cycle that writes it, the queues of amaranth.lib included, so none needs logic
-# for that case.
+# build of yosys. An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. Nobody here
+# needs what a memory gives at an address in the cycle that writes it, the queues of amaranth.lib included,
+# so none needs logic for that case; simulations give random bits there (sim/board/verilog.py).
 ECP5 = "synth_ecp5 -no-rw-check -top unit -run"
 ICE40 = "synth_ice40 -dsp -spram -no-rw-check -top unit -run"
 FAMILIES = {
@@ -187,7 +188,7 @@ def find_tool(name, extra):
         found = shutil.which(candidate, path=str(Path(sys.executable).parent)) or shutil.which(candidate)
         if found:
             return found
-    raise SynthesisError(f"{name} was not found: run pip install 'sterna[{extra}]'")
+    raise SynthesisError(f"{name} was not found: run {install_hint(extra)}")
 
 
 def yosys():
@@ -224,7 +225,7 @@ def failure(done):
     return (done.stderr.strip() or done.stdout.strip())[-500:] or f"exit status {done.returncode}"
 
 
-def count_cells(component, family, unit="", preset=""):
+def count_cells(component, family, unit="", preset="", step=lambda text: None):
     """Synthesises an Amaranth component and counts its cells.
 
     Parameters
@@ -235,6 +236,8 @@ def count_cells(component, family, unit="", preset=""):
         One of FAMILIES.
     unit, preset : str
         Labels of the result.
+    step : callable(str)
+        Takes what begins, as ``sterna.sim.golden.progress.working`` shows it.
 
     Returns
     -------
@@ -251,12 +254,15 @@ def count_cells(component, family, unit="", preset=""):
     command, kinds = FAMILIES[family]
     from amaranth.back import verilog
     with tempfile.TemporaryDirectory() as folder:
+        what = f"synthesising {unit or 'the unit'} for {family}"
+        step(f"{what}: elaborating")
         text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True,
                                emit_src=False)
         (Path(folder) / "unit.v").write_text(text)
         script = f"read_verilog {{root}}/unit.v; {command}; tee -q -o {{root}}/cells.json stat -json"
         if family == "ice40":
             script += "; write_json -selected {root}/netlist.json"
+        step(f"{what}: yosys")
         done = run_tool(tool, folder, ("-q", "-p", script))
         if done.returncode:
             raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {failure(done)}")
@@ -273,6 +279,6 @@ def count_cells(component, family, unit="", preset=""):
     return Cells(unit, preset, family, **counts)
 
 
-def synthesise(unit, config, family="ecp5"):
-    """Cells of the unit called `unit` for `config` (Cells); raises as `create` and `count_cells` do."""
-    return count_cells(create(unit, config), family, unit, config.name)
+def synthesise(unit, config, family="ecp5", step=lambda text: None):
+    """Cells of the unit called `unit` for `config` (Cells); ``step`` and errors as of `create` and `count_cells`."""
+    return count_cells(create(unit, config), family, unit, config.name, step)

@@ -13,15 +13,14 @@
 #endif
 #include "serial.hpp"
 #include "verilated.h"
-#if BOARD_WAVES
-#include "toggles.hpp"
-#include "verilated_vcd_c.h"
-#endif
 
 #include <csignal>
 #include <cstdlib>
 #include <memory>
 #include <string>
+#if BOARD_WAVES
+#include "waves.hpp"
+#endif
 
 static constexpr uint64_t RESET_CYCLES = 4;
 static volatile std::sig_atomic_t stopped = 0;
@@ -35,11 +34,12 @@ struct Preload {
 
 struct Options {
     int port = 0;
-    uint64_t seed = 0, max_cycles = 0;
-    bool watch_stdin = false;
+    uint64_t seed = 0, max_cycles = 0, waves_limit = 0;
+    bool watch_stdin = false, waves_off = false;
     MemoryTiming timing;
     std::vector<Preload> preloads;
     std::string waves, toggles, trace, line_log, flash;
+    std::vector<uint8_t> greeting, wait;
     SerialTiming line;
 };
 
@@ -67,12 +67,23 @@ Preload preload(const std::string &text) {
     return result;
 }
 
+std::vector<uint8_t> hex_bytes(const std::string &text) {
+    std::vector<uint8_t> bytes;
+    for (size_t k = 0; k + 1 < text.size(); k += 2)
+        bytes.push_back(uint8_t(std::stoul(text.substr(k, 2), nullptr, 16)));
+    return bytes;
+}
+
 Options parse(int argc, char **argv) {
     Options o;
     for (int k = 1; k < argc; k++) {
         std::string name = argv[k];
         if (name == "--watch-stdin") {
             o.watch_stdin = true;
+            continue;
+        }
+        if (name == "--waves-off") {
+            o.waves_off = true;
             continue;
         }
         if (k + 1 >= argc)
@@ -87,6 +98,7 @@ Options parse(int argc, char **argv) {
         else if (name == "--refresh-cycles") o.timing.refresh_cycles = number(value, "--refresh-cycles");
         else if (name == "--preload") o.preloads.push_back(preload(value));
         else if (name == "--waves") o.waves = value;
+        else if (name == "--waves-limit") o.waves_limit = number(value, "--waves-limit");
         else if (name == "--toggles") o.toggles = value;
         else if (name == "--trace") o.trace = value;
         else if (name == "--line-error") o.line.error = std::strtod(value, nullptr) * 1e-6;
@@ -96,6 +108,8 @@ Options parse(int argc, char **argv) {
         else if (name == "--usb-packet") o.line.packet_bytes = number(value, "--usb-packet");
         else if (name == "--line-log") o.line_log = value;
         else if (name == "--flash") o.flash = value;
+        else if (name == "--greeting") o.greeting = hex_bytes(value);
+        else if (name == "--wait") o.wait = hex_bytes(value);
         else fail(USAGE, (name + ": unknown option").c_str());
     }
     if (o.timing.bandwidth < 1 || o.timing.bandwidth > 256)
@@ -104,7 +118,7 @@ Options parse(int argc, char **argv) {
         fail(USAGE, "--refresh-cycles: must be below --refresh-interval");
     if (!o.trace.empty() && !BOARD_TRACE)
         fail(USAGE, "--trace: a netlist has no trace");
-    if ((!o.waves.empty() || !o.toggles.empty()) && !BOARD_WAVES)
+    if ((!o.waves.empty() && !BOARD_WAVES) || (!o.toggles.empty() && BOARD_WAVES != 1))
         fail(USAGE, "--waves: this build cannot record waveforms");
     if (!o.waves.empty() && !o.toggles.empty())
         fail(USAGE, "--toggles: leave --waves out");
@@ -128,6 +142,7 @@ void record(std::FILE *file, const Vboard &top) {
 int run(int argc, char **argv) {
     const Options options = parse(argc, argv);
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGXFSZ, SIG_IGN); // a limit of the size of files is an error of the write
     struct sigaction action {};
     action.sa_handler = [](int) { stopped = 1; }; // without SA_RESTART: poll returns at once
     sigaction(SIGINT, &action, nullptr);
@@ -139,13 +154,13 @@ int run(int argc, char **argv) {
     context->traceEverOn(BOARD_WAVES);
     auto top = std::make_unique<Vboard>(context.get(), "board");
 #if BOARD_WAVES
-    ToggleCounter toggles;
-    VerilatedVcdC waves(options.toggles.empty() ? nullptr : &toggles);
-    const bool dumping = !options.waves.empty() || !options.toggles.empty();
-    if (dumping) {
-        top->trace(&waves, 99);
-        waves.open(options.waves.c_str());
-    }
+    Waves waves;
+#if BOARD_WAVES == 1
+    waves.open(*top, options.waves, options.waves_limit, !options.toggles.empty());
+#else
+    waves.open(*top, options.waves, options.waves_limit);
+#endif
+    waves.on = !options.waves_off;
 #endif
 #if BOARD_EXTERNAL || BOARD_SDRAM
     Content content(BOARD_MEMORY_BYTES);
@@ -176,10 +191,10 @@ int run(int argc, char **argv) {
     std::FILE *trace = nullptr;
     if (!options.trace.empty() && !(trace = std::fopen(options.trace.c_str(), "wb")))
         fail(USAGE, ("--trace " + options.trace + ": cannot be written").c_str());
-    Link link(options.watch_stdin);
+    Link link(options.watch_stdin, options.greeting, options.wait);
     int port = link.open(options.port);
     if (port < 0)
-        fail(USAGE, "the port on 127.0.0.1 cannot be opened");
+        fail(USAGE, ("port " + std::to_string(options.port) + " of 127.0.0.1 cannot be opened: is it in use?").c_str());
     std::printf("listening %d\n", port);
     std::fflush(stdout);
 
@@ -222,16 +237,14 @@ int run(int argc, char **argv) {
             top->eval();
         }
 #if BOARD_WAVES
-        if (dumping)
-            waves.dump(wave_time++);
+        waves.dump(wave_time++);
 #endif
         clock = 1;
         if (other)
             *other = 0;
         top->eval();
 #if BOARD_WAVES
-        if (dumping)
-            waves.dump(wave_time++);
+        waves.dump(wave_time++);
 #endif
     };
 #if BOARD_SDRAM
@@ -317,6 +330,14 @@ int run(int argc, char **argv) {
         } else if (cycle % 256 == 0) {
             link.service(0);
         }
+#if BOARD_WAVES
+        // What the parent says holds from here on: before any byte that came behind it.
+        for (size_t end; (end = link.heard.find('\n')) != std::string::npos; link.heard.erase(0, end + 1)) {
+            const std::string order = link.heard.substr(0, end);
+            if (order == "waves on" || order == "waves off")
+                waves.on = order == "waves on";
+        }
+#endif
         set_inputs();
     }
     if (link.sending())
@@ -327,8 +348,12 @@ int run(int argc, char **argv) {
         std::fclose(trace);
 #if BOARD_WAVES
     waves.close();
+#if BOARD_WAVES == 1
     if (!options.toggles.empty())
-        toggles.save(options.toggles.c_str());
+        waves.save_toggles(options.toggles.c_str());
+#endif
+    if (waves.failed && status == OK)
+        status = UNWRITTEN;
 #endif
     top->final();
 #if BOARD_SDRAM

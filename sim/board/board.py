@@ -1,5 +1,6 @@
 """Starts the simulated board and gives its URL: the compiled accelerator behind a TCP socket on 127.0.0.1."""
 
+import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import numpy as np
 from sterna.sim.board.compile import ACCELERATOR, board_program
 from sterna.sim.golden.errors import SternaError
 
-USAGE = 2  # exit status of the harness for wrong options; with any other one the model had run
+# Exit statuses of the harness: wrong options; a file that could not be written to its end. With any other one the
+# model had run, and its initial bits matter.
+USAGE, UNWRITTEN = 2, 5
 
 
 class BoardError(SternaError, RuntimeError):
@@ -54,6 +57,11 @@ def read_line(path):
     return np.fromfile(path, np.dtype([("cycle", "<u8"), ("to_device", "u1"), ("byte", "u1")]))
 
 
+def waves_format(path):
+    """Format of a file of waveforms, as `sterna.sim.board.compile.board_program` takes it (str)."""
+    return "fst" if Path(path).suffix == ".fst" else "vcd"
+
+
 class SimulatedBoard:
     """Context manager of one running simulated board.
 
@@ -64,7 +72,12 @@ class SimulatedBoard:
     preload : sequence of (path, offset, bytes, address)
         Parts of files that lie in the model memory from the start (not for on-chip memory), all in bytes.
     waves : path or None
-        VCD file to write; needs a compilation of its own and is slower.
+        File of waveforms to write, FST if it ends in .fst, VCD otherwise; needs a compilation of its own and is
+        slower.
+    waves_limit : int
+        Bytes behind which that file ends, with its line (VCD) or block of cycles (FST); 0: no limit.
+    record : bool
+        Whether the waveforms begin at once, or when ``record`` is called.
     toggles : path or None
         Instead of it: a file for how many bits every signal has changed by; see ``read_toggles``.
     trace : path or None
@@ -82,6 +95,9 @@ class SimulatedBoard:
         TCP port; 0: a free one.
     line : Line or None
         A serial line and a USB bridge between socket and device; None: bytes come and go directly.
+    greetings : (bytes, bytes) or None
+        What a client is sent first, when its turn has come, and what one is sent that has to wait until another one
+        leaves; None: nothing is sent.
     flash : path or None
         The board has a flash with this file in it (``sterna.host.device.flash``, or an empty one) and starts from it.
     device, device_sources, on_compile, netlist
@@ -106,28 +122,34 @@ class SimulatedBoard:
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None):
+                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None,
+                 greetings=None, waves_limit=0, record=True):
         if latency_cycles < 0 or not 1 <= bandwidth <= 256:
             raise ValueError(f"latency_cycles {latency_cycles}, bandwidth {bandwidth}: use 0 or more, and 1 to 256")
         if refresh_cycles < 0 or refresh_cycles >= (refresh_interval_cycles or refresh_cycles + 1):
             raise ValueError(f"refresh_cycles {refresh_cycles}: use 0 to less than refresh_interval_cycles "
                              f"{refresh_interval_cycles}, or the memory never delivers")
-        self._config, self._waves, self._seed = config, waves is not None or toggles is not None, seed
+        self._config, self._seed = config, seed
+        self._waves = waves_format(waves) if waves is not None else "vcd" if toggles is not None else None
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,
                        "baud": line and line.baud, "flash": flash is not None,
                        "netlist": netlist}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+        if waves is not None:
+            self._arguments += ["--waves-limit", int(waves_limit), *["--waves-off"] * (not record)]
         for path, offset, size, address in preload or ():
             self._arguments += ["--preload", f"{address}:{offset}:{size}:{Path(path).resolve()}"]
         if line:
             self._arguments += ["--line-error", line.error_ppm, "--line-noise", line.noise_ppb, "--usb-latency",
                                 line.latency_us, "--usb-frame", line.frame_us, "--usb-packet", line.packet_bytes]
+        if greetings:
+            self._arguments += ["--greeting", greetings[0].hex(), "--wait", greetings[1].hex()]
         for option, path in (("--waves", waves), ("--toggles", toggles), ("--trace", trace),
                              ("--flash", flash), ("--line-log", line and line.log)):
             if path is not None:
-                self._arguments += [option, Path(path).resolve()]
+                self._arguments += [option, Path(path).absolute()]  # as the user calls it
         self._process = self._errors = None
         self.url = self.cycles = None
         self.counts = {}
@@ -162,6 +184,21 @@ class SimulatedBoard:
         """Whether the process is alive (bool)."""
         return self._process is not None and self._process.poll() is None
 
+    def record(self, on):
+        """Lets the waveforms pause or go on, from the next byte on that the board is sent."""
+        self._process.stdin.write(f"waves {'on' if on else 'off'}\n")
+        self._process.stdin.flush()
+
+    def complaint(self):
+        """What the running board has said about itself, nothing as a rule (str)."""
+        if self._errors is None or self._errors.closed:
+            return ""
+        return os.pread(self._errors.fileno(), 1 << 16, 0).decode(errors="replace").strip()
+
+    def wait(self):
+        """Returns when the board has ended by itself."""
+        self._process.wait()
+
     def stop(self):
         """Ends the board; BoardError with its message if it had stopped with an error."""
         if self._process is None:
@@ -185,7 +222,7 @@ class SimulatedBoard:
         self._errors.close()
         if process.returncode:
             message = message or f"the simulated board ended with status {process.returncode}"
-            if process.returncode != USAGE:
+            if process.returncode not in (USAGE, UNWRITTEN):
                 message += f"; initial bits: seed {self._seed}"
             raise BoardError(message)
 

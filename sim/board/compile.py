@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,8 +22,10 @@ HERE = Path(__file__).resolve().parent
 # What elaboration imports. More than it reads, so that no list has to follow the imports: a build whose text has not
 # changed is found again by its Verilog.
 PACKAGES = ("sterna.hw", "sterna.firmware", "sterna.sim.golden", "sterna.sim.board")
-SUFFIXES = (".py", ".cpp", ".hpp", ".v")
+SUFFIXES = (".py", ".cpp", ".hpp", ".h", ".v")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+# Of each format of waveforms: BOARD_WAVES, and the files of Verilator that write it.
+TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
 
@@ -61,7 +63,7 @@ def sources(*packages):
     return sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix in SUFFIXES)
 
 
-def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, flash=False, netlist=None):
+def key(config, device=ACCELERATOR, device_sources=(), waves=None, baud=None, flash=False, netlist=None):
     """Name of the build: changes with the configuration, the gateware's and harness's text and the tools (str).
 
     Nothing is elaborated: the key is a hash of files, computed in some milliseconds.
@@ -69,7 +71,7 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=False, baud=None, f
     files = [*sources(), *map(Path, device_sources)]
     if netlist:
         netlist += toolchain.yosys_version()
-    return _digest(config.digest, device, int(waves), baud, flash, netlist, *_tools(), *sorted(files))
+    return _digest(config.digest, device, waves, baud, flash, netlist, *_tools(), *sorted(files))
 
 
 def run_tool(command, what, **options):
@@ -81,12 +83,17 @@ def run_tool(command, what, **options):
 def tool_flags(include):
     root = toolchain.verilator_root()
     # The sanitizer is on by default in one of the compilers; the warnings are about generated code.
+    # The FST writer's compression comes from pack/, which is looked into before the system's folders.
     return ["-std=c++20", "-w", "-fno-sanitize=undefined", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVERILATOR=1",
-            f"-I{include}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
+            f"-I{include}", f"-I{HERE / 'pack'}",
+            f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
 
 
-def _compile(jobs, folder, flags):
-    """Compiles (source, level) pairs on all processors, largest first; returns the object files."""
+def _compile(jobs, folder, flags, step=lambda text: None):
+    """Compiles (source, level) pairs on all processors, largest first; returns the object files.
+
+    ``step`` takes how far it is (str). What is not compiled yet when one fails, or at Ctrl-C, is not begun.
+    """
     jobs = sorted(jobs, key=lambda job: -job[0].stat().st_size)
 
     def one(job):
@@ -95,7 +102,14 @@ def _compile(jobs, folder, flags):
         run_tool([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
         return target
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(one, jobs))
+        begun = [pool.submit(one, job) for job in jobs]
+        try:
+            for done, _ in enumerate(as_completed(begun)):
+                step(f"compiling, {done} of {len(jobs)} files done")
+            return [each.result() for each in begun]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _publish(work, folder):
@@ -104,22 +118,31 @@ def _publish(work, folder):
     os.rename(work, folder)
 
 
-def runtime_objects(waves):
+def trace_flags(waves):
+    """Options of the compiler for a format of waveforms."""
+    return [f"-DVM_TRACE={int(bool(waves))}", f"-DVM_TRACE_VCD={int(waves == 'vcd')}",
+            f"-DVM_TRACE_FST={int(waves == 'fst')}"]
+
+
+def runtime_objects(waves=None):
     """Object files of Verilator's run time, the same for all designs: compiled once."""
-    names = RUNTIME + (("verilated_vcd_c.cpp",) if waves else ())
-    flags = [*tool_flags(HERE), f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
+    names = RUNTIME + TRACERS[waves][1]
+    flags = [*tool_flags(HERE), *trace_flags(waves)]
     builds = toolchain.simulator_folder()
     folder = builds / f"runtime-{_digest(*_tools(), *flags, *names)}"
     with locked(builds / "locks" / folder.name):
         if not folder.exists():
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
-            include = toolchain.verilator_root() / "include"
-            _compile([(include / name, ("-O1",)) for name in names], work, flags)
-            _publish(work, folder)
+            try:
+                include = toolchain.verilator_root() / "include"
+                _compile([(include / name, ("-O1",)) for name in names], work, flags)
+                _publish(work, folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     return sorted(folder.glob("*.o"))
 
 
-def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on_compile=None, baud=None,
+def board_program(config, device=ACCELERATOR, device_sources=(), waves=None, on_compile=None, baud=None,
                   flash=False, netlist=None):
     """Path of the compiled simulated board; compiles it if this configuration and text has not been compiled before.
 
@@ -131,10 +154,11 @@ def board_program(config, device=ACCELERATOR, device_sources=(), waves=False, on
         "module:Class" of the accelerator.
     device_sources : sequence of path
         Source files of `device` outside hw/; they are part of the key.
-    waves : bool
-        Whether the program can record waveforms (slower).
+    waves : str or None
+        Format of the waveforms that the program can record, "vcd" or "fst" (slower); None: none.
     on_compile : callable or None
-        Called with a text for the user before anything that takes more than a second.
+        Called with what begins, for the user, before anything that takes more than a second; as
+        ``sterna.sim.golden.progress.working`` shows it.
     baud : int or None
         Rate of a serial line in front of the device; None: bytes go in and out directly.
     flash : bool
@@ -173,35 +197,41 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
     change none).
     """
     from sterna.sim.board import verilog  # Amaranth is imported only here
-    on_compile(f"building the simulated board {config.name!r} (once per configuration)")
+    what = f"building the simulated board {config.name!r} (once per configuration)"
+
+    def step(text):
+        on_compile(f"{what}: {text}")
+
+    step("elaborating")
     header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not config.sdram)}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
-              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {int(waves)}\n"
+              f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {TRACERS[waves][0]}\n"
               f"#define BOARD_TRACE {int(not netlist)}\n"
               f"#define BOARD_BAUD {baud or 0}\n#define BOARD_CLOCK_HZ {config.clock_hz}\n"
               f"#define BOARD_FLASH {int(flash)}\n#define BOARD_FLASH_OFFSET {FLASH_OFFSET}\n")
-    text = verilog.board_verilog(config, device, waves, baud, flash, netlist)
+    text = verilog.board_verilog(config, device, bool(waves), baud, flash, netlist)
     digest = _digest(text, header, *_tools(), *sources("sterna.sim.board"))
     builds = toolchain.simulator_folder()
     folder = builds / f"board-{digest}"
     with locked(builds / "locks" / folder.name):
         if not (folder / "board").exists():
+            step("verilating")
             runtime = runtime_objects(waves)
             work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
             try:
                 (work / "board.v").write_text(text)
                 (work / "board_config.h").write_text(header)
-                _build(work, verilog.TOP, waves, runtime, netlist)
+                _build(work, verilog.TOP, waves, runtime, netlist, step)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return folder / "board"
 
 
-def _build(work, top, waves, runtime, netlist):
+def _build(work, top, waves, runtime, netlist, step):
     """Verilates and compiles board.v and board_config.h of the folder `work` into `work`/board.
 
     What a `netlist` leaves undefined is drawn at the start; the gateware leaves nothing undefined.
@@ -210,7 +240,7 @@ def _build(work, top, waves, runtime, netlist):
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign",
           "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
-          "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL", *(["--trace"] if waves else [])],
+          "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL", *([f"--trace-{waves}"] if waves else [])],
          "verilator", env=toolchain.environment())
     # Small files cost mostly the headers, so they share a compilation, as does all that runs once;
     # large files of code that runs every cycle are spread over the processors.
@@ -226,9 +256,9 @@ def _build(work, top, waves, runtime, netlist):
         path.write_text("".join(lines))
         jobs.append((path, level))
     shutil.copy(HERE / "board.cpp", work / "harness.cpp")
-    flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", f"-DVM_TRACE={int(waves)}",
-             f"-DVM_TRACE_VCD={int(waves)}"]
-    objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags)
+    flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", *trace_flags(waves)]
+    objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags, step)
+    step("linking")
     run_tool([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
          "linking the simulated board")
     shutil.rmtree(work / "obj")

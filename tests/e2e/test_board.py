@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import serial
+from fst import Fst
 from sterna.hw.boards import preset
 from sterna.sim.board import compile as board_compile
 from sterna.sim.board import toolchain
@@ -183,13 +184,98 @@ def test_trace_of_codes(tmp_path):
     assert not numbers and values.tolist() == [0x020100, 0x050403, 0x080706, 0x0B0A09]
 
 
+def test_client_is_told_when_it_waits_and_when_its_turn_has_come():
+    def client(running, first=b"a"):
+        port = connect(running)
+        port.write(first)
+        return port
+
+    with board(greetings=(b"<turn>", b"<wait>")) as running:
+        ports = [client(running)]
+        assert ports[0].read(7) == b"<turn>a"
+        for _ in range(2):
+            ports.append(client(running, b"b"))
+            assert ports[-1].read(6) == b"<wait>"
+        ports[0].write(b"c")
+        assert ports[0].read(1) == b"c"  # the others have sent nothing to the device
+        ports[1].close()  # one that gives up has no turn
+        ports[0].close()
+        assert ports[2].read(7) == b"<turn>b"
+        ports[2].close()
+        with client(running) as port:  # a board without a client waits for nobody
+            assert port.read(7) == b"<turn>a"
+        silent = connect(running)  # until it sends something it is told nothing
+        time.sleep(0.1)
+        assert silent.in_waiting == 0
+        silent.write(b"x")
+        assert silent.read(7) == b"<turn>x"
+        silent.close()
+
+
+def use(port, writes):
+    """Writes words, and reads behind each until the device is at rest."""
+    for k in range(writes):
+        write(port, k % 256, b"contents")
+        assert read(port, k % 256, 1) == b"contents"
+
+
 @pytest.mark.rest
-def test_waveforms_are_written(tmp_path):
+def test_vcd_is_written(tmp_path):
     with board(waves=tmp_path / "board.vcd") as running, connect(running) as port:
-        port.write(b"w")
-        assert port.read(1) == b"w"
+        use(port, 3)
     text = (tmp_path / "board.vcd").read_text()
     assert "rx_payload" in text and text.count("\n#") > 20
+
+
+def rises(fst, name):
+    bits = [bit for _, bit in fst.changes(fst.names[f"board.{name}"][0])]
+    return sum(now > before for before, now in zip(bits, bits[1:], strict=False))
+
+
+def test_fst_is_written_and_pauses(tmp_path):
+    with board(waves=tmp_path / "all.fst") as running, connect(running) as port:
+        use(port, 9)
+    fst = Fst(tmp_path / "all.fst")
+    clock = fst.changes(fst.names["board.clk"][0])
+    # Written when it is high and when it is low, for every cycle; chains of that length are packed.
+    assert [bit for _, bit in clock[-6:]] in ([0, 1] * 3, [1, 0] * 3) and fst.end + 1 >= 2 * running.cycles - 1
+    assert [time for time, _ in clock[-6:]] == list(range(clock[-1][0] - 5, clock[-1][0] + 1))
+    assert rises(fst, "write_valid") == 9 and "board.clocked_board.board.rx_payload" in fst.names
+    with board(waves=tmp_path / "some.fst", record=False) as running, connect(running) as port:
+        use(port, 4)
+        running.record(True)
+        use(port, 3)
+        running.record(False)
+        use(port, 5)
+    assert rises(Fst(tmp_path / "some.fst"), "write_valid") == 3
+
+
+@pytest.mark.parametrize("name, limit, margin", [("w.vcd", 200_000, 200), ("w.fst", 60_000, 40_000)])
+def test_limit_of_waveforms_holds(tmp_path, name, limit, margin):
+    """A VCD file ends with the line at its limit, an FST file with the block of cycles; the board goes on."""
+    path = tmp_path / name
+    with board(waves=path, waves_limit=limit) as running, connect(running) as port:
+        use(port, 200)
+        assert limit <= path.stat().st_size <= limit + margin
+        use(port, 20)
+    assert limit <= path.stat().st_size <= limit + margin
+    assert running.cycles > 20_000
+    if name == "w.vcd":
+        assert path.read_bytes()[-1:] == b"\n"
+    else:
+        assert rises(Fst(path), "write_valid") > 20
+
+
+@pytest.mark.parametrize("name, writes", [("w.vcd", 60), ("w.fst", 60), ("w.vcd", 1), ("w.fst", 1)])
+def test_full_disk_is_one_line_and_the_board_goes_on(tmp_path, name, writes):
+    (tmp_path / name).symlink_to("/dev/full")
+    running = board(waves=tmp_path / name)
+    with pytest.raises(BoardError) as error:
+        with running, connect(running) as port:
+            use(port, writes)
+            assert writes == 1 or "No space left on device" in running.complaint()
+            use(port, 1)
+    assert str(error.value) == f"simulated board: {tmp_path / name}: No space left on device: the waveforms end there"
 
 
 def alive(pid):
@@ -227,7 +313,8 @@ def test_key_follows_configuration_and_sources(tmp_path, monkeypatch):
     key = board_compile.key(CONFIG, device_sources=[source])
     assert key == board_compile.key(dataclasses.replace(CONFIG, name="other"), device_sources=[source])
     assert key != board_compile.key(dataclasses.replace(CONFIG, fifo_words=64), device_sources=[source])
-    assert key != board_compile.key(CONFIG, device_sources=[source], waves=True)
+    assert key != board_compile.key(CONFIG, device_sources=[source], waves="vcd")
+    assert board_compile.key(CONFIG, waves="vcd") != board_compile.key(CONFIG, waves="fst")
     source.write_text("b")
     assert key != board_compile.key(CONFIG, device_sources=[source])
 

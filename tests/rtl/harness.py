@@ -37,6 +37,6 @@ def compiled(name, top, text, harness, headers=()):
             everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob(f"V{top}*.cpp")))
                                   + f'#include "{harness}"\n')
             board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), f"-I{board.HERE}", "-DVM_TRACE=0",
-                            "-O2", everything, *board.runtime_objects(False), "-lpthread", "-o", program],
+                            "-O2", everything, *board.runtime_objects(), "-lpthread", "-o", program],
                            f"compiling {harness.name}")
     return program

@@ -22,6 +22,7 @@ from sterna.hw.flow import bitstream as flow
 from sterna.hw.flow.bitstream import Clock, Routed
 from sterna.hw.flow.synth import SynthesisError
 from sterna.hw.memory.chips import CHIPS
+from sterna.sim.golden.extras import install_hint
 
 ULX3S = BOARDS["ulx3s-85f"]
 MADE_HERE = Board(config=dataclasses.replace(ULX3S.config, name="mine"), platform=ULX3S.platform, top=ULX3S.top,
@@ -170,7 +171,7 @@ def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert run("bitstream", "ulx3s-85f") == 1
-    assert capsys.readouterr().err == "error: nextpnr-ecp5 was not found: run pip install 'sterna[boards]'\n"
+    assert capsys.readouterr().err == f"error: nextpnr-ecp5 was not found: run {install_hint('boards')}\n"
 
 
 def test_what_is_programmed(monkeypatch, tmp_path):
@@ -197,3 +198,11 @@ def test_a_bitstream_of_another_configuration_is_not_loaded(monkeypatch, tmp_pat
     (tmp_path / "ulx3s-85f" / "build.json").write_text(json.dumps({"build": "00000000", "file": "a.bit"}))
     with pytest.raises(SynthesisError, match="is of another configuration .* run make bitstream BOARD=ulx3s-85f"):
         flow.built(ULX3S)
+
+
+def test_build_folder_that_cannot_be_written_names_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    build = object.__new__(flow.Build)  # without looking for the tools
+    build.board, build.folder, build.tell = ULX3S, tmp_path / "file" / "ulx3s-85f", lambda text: None
+    with pytest.raises(SynthesisError, match=f"cannot build in {build.folder}: Not a directory: .* with STERNA_BUILD"):
+        build.synthesise()

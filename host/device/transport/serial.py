@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 import time
+from urllib.parse import urlsplit
 
 import serial
 
@@ -18,7 +19,8 @@ PORT_HELP = {
     errno.EPERM: "permission denied: join the group that owns the port (often dialout or uucp), then log in again",
     errno.EBUSY: "the port is in use: close the other program that has it open",
     errno.EAGAIN: "the port is in use: close the other program that has it open",
-    errno.ECONNREFUSED: "connection refused: start the simulated board first, or check the port number",
+    errno.ECONNREFUSED: "connection refused: start the simulated board first (sterna simulate), or check the port "
+                        "number",
 }
 TEXT_HELP = (  # pyserial does not pass on every error number
     ("exclusively lock", errno.EAGAIN), ("Access is denied", errno.EBUSY), ("PermissionError", errno.EBUSY),
@@ -101,6 +103,17 @@ def _hurry(port):
         port.set_low_latency_mode(True)
 
 
+def _check_socket(url):
+    """TransportError unless a socket:// URL names a host and a port."""
+    try:
+        parts = urlsplit(url)
+        host, number = parts.hostname, parts.port
+    except ValueError:  # of the port: no number, or too large
+        host, number = None, None
+    if not host or not number:
+        raise TransportError(f"{url}: no host and port: use socket://HOST:PORT, such as socket://localhost:7000")
+
+
 def open_transport(port, baud=1_000_000):
     """Opens a port.
 
@@ -122,6 +135,8 @@ def open_transport(port, baud=1_000_000):
         out.
     """
     is_url = "://" in port
+    if port.startswith("socket://"):
+        _check_socket(port)
     options = {} if is_url else {"exclusive": True}
     try:
         opened = serial.serial_for_url(port, baudrate=baud, timeout=SLICE_S, write_timeout=WRITE_TIMEOUT_S, **options)

@@ -1,0 +1,64 @@
+"""Shows on standard error what takes long, and for how long already."""
+
+import sys
+import warnings
+from contextlib import contextmanager
+
+
+def abandon():
+    """What was made of gateware is given up: Amaranth says nothing about parts that were made and never used."""
+    if "amaranth.hdl" in sys.modules:
+        from amaranth.hdl import UnusedElaboratable
+        warnings.simplefilter("ignore", UnusedElaboratable)
+
+
+@contextmanager
+def working():
+    """Shows what is under way, as ``_shown`` says; an error or Ctrl-C in the block abandons gateware."""
+    try:
+        with _shown() as step:
+            yield step
+    except BaseException:
+        abandon()
+        raise
+
+
+@contextmanager
+def _shown():
+    """Gives a function of a text "WHAT" or "WHAT: DETAIL", called whenever something else begins.
+
+    A terminal shows a turning wheel, the text and the time that WHAT has taken; they go when the block is left, or
+    when something is to be printed there. Elsewhere each WHAT is one line, once.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told = set()
+
+        def line(text):
+            what = text.partition(": ")[0]
+            if what not in told:
+                told.add(what)
+                print(what, file=sys.stderr, flush=True)
+
+        yield line
+        return
+    bars = Progress(SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+                    console=console, transient=True)
+    running = {}
+
+    def show(text):
+        what = text.partition(": ")[0]
+        if what not in running:
+            for task in running.values():
+                bars.remove_task(task)
+            running.clear()
+            running[what] = bars.add_task(text)
+            bars.start()
+        bars.update(running[what], description=text)
+
+    try:
+        yield show
+    finally:
+        bars.stop()
