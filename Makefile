@@ -11,7 +11,7 @@ export STERNA_SEED ?= 1
 BIN := .venv/bin
 WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
-.PHONY: help install demo test synth bitstream program results figures clean
+.PHONY: help install demo test test-all synth bitstream program results figures clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,10 @@ $(BIN)/python:
 	@echo "installing the test tools into .venv" >&2
 	@$(WHEELS) -e '.[test]' && touch $@
 
+.venv/.installed-test-all: pyproject.toml | .venv/.installed-test
+	@echo "installing the tools of the other tests into .venv" >&2
+	@$(WHEELS) -e '.[test-all]' && touch $@
+
 install: .venv/.installed  ## create .venv and install sterna with its pinned dependencies
 	@echo "installed: run $(BIN)/sterna, or source $(BIN)/activate and then sterna" >&2
 
@@ -41,16 +45,24 @@ demo: .venv/.installed  ## generate text on the simulated accelerator
 	@$(BIN)/sterna generate -m models/story/story.sterna --device sim -p "Once upon a time" -n 200 --seed 1
 	@echo "more of it: $(BIN)/sterna --help, or source $(BIN)/activate and then sterna" >&2
 
-# Tests that need torch or Icarus run where these are installed; with CI=true everything must be there.
+# Which tests of all: a test is in `make test` unless it is marked as one of the rest. What needs torch or Icarus runs
+# where these are installed; with CI=true they must be there.
+test: WHICH = not rest
 test: .venv/.installed-test  ## run the tests (ARGS="-k name" for some of them)
-	@marks="not hardware"; \
-	 if [ "$$CI" != true ]; then \
-	   $(BIN)/python -c 'import torch, matplotlib' 2>/dev/null || { \
-	     marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
-	   command -v iverilog >/dev/null || { \
-	     marks="$$marks and not icarus"; echo "no iverilog: leaving its tests out" >&2; }; \
-	 fi; \
-	 $(BIN)/python -m pytest -n 2 -m "$$marks" $(ARGS)
+	@$(TESTS)
+
+test-all: WHICH = rest or not rest
+test-all: .venv/.installed-test-all  ## run them and the rest: other geometries, seeds and Icarus, synthesis, long runs
+	@$(TESTS)
+
+TESTS = marks="not hardware and ($(WHICH))"; \
+ if [ "$$CI" != true ]; then \
+   $(BIN)/python -c 'import torch' 2>/dev/null || { \
+     marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
+   command -v iverilog >/dev/null || { \
+     marks="$$marks and not icarus"; [ "$@" = test ] || echo "no iverilog: leaving its tests out" >&2; }; \
+ fi; \
+ $(BIN)/python -m pytest -n 2 --dist worksteal -m "$$marks" $(ARGS)
 
 synth: .venv/.installed-test  ## print the cells of UNIT (all) for PRESET and FAMILY
 	@$(BIN)/python -m sterna.hw synth $(UNIT) --preset $(PRESET) --family $(FAMILY)
@@ -67,10 +79,9 @@ program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to sta
 
 # The first run takes an hour or more on two cores; results are kept in build/figures.json while their sources stand.
 results: .venv/.installed-boards .venv/.installed-test  ## place every board with 5 seeds, and its simulated speeds (hours)
-	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(WHEELS) matplotlib==3.11.2
 	@$(BIN)/python -m docs.figures --only boards $(ARGS)
 
-figures: .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
+figures: .venv/.installed-boards .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
 	@$(BIN)/python -m docs.figures $(ARGS)
 
 clean:  ## remove .venv and everything that was built

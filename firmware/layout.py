@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sterna.hw.config import TILING, most_tokens
+from sterna.hw.config import PRESETS, TILING, most_tokens
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.packed import Geometry
 
@@ -145,6 +145,11 @@ class MemoryMap:
     end: int
 
 
+def _holds(config, geometry):
+    """Whether a model fits the memory of a configuration."""
+    return memory_map(config, geometry, check=False).end <= config.memory_bytes
+
+
 def memory_map(config, geometry, check=True):
     """MemoryMap of a geometry on a configuration.
 
@@ -163,6 +168,9 @@ def memory_map(config, geometry, check=True):
                           f"{most_tokens(config):,}: use a build with more register_bits than "
                           f"{config.register_bits}, or a model with fewer tokens")
     if check and end > config.memory_bytes:
+        holders = [other.name for other in PRESETS.values() if _holds(other, geometry)]
         raise LayoutError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
-                         "use a larger memory or a smaller model")
+                          "use a larger memory or a smaller model"
+                          + (f" (of the presets, {', '.join(holders)} can hold it)" if holders else
+                             " (no preset can hold it)"))
     return MemoryMap(0, embedding, stream_address, stream, state_address, states, layer_state, shape.row_bytes, end)

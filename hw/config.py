@@ -6,15 +6,26 @@ import reprlib
 from dataclasses import asdict, dataclass
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
-from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, VERSIONS, WEIGHT_CODES
+from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS, WEIGHT_CODES
 from sterna.sim.golden.errors import SternaError
 
 SLOW_HZ = 40_000_000
 ROW_BITS = 24  # of the number of a row that is sampled
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
-ROW_BITS = 24  # of a sum where the vector engine takes it
+SUM_BITS = 24  # of a row's sum where the vector engine takes it
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
 MOST_TRITS = 1 << 16  # R C of an array that is believed
+# What the gateware can be built with, field by field; bounds of 16 bits are those of the register block, which tells
+# them. `fetch` wants 4 words at least, the ISA rotates by up to 7 lanes, and a ring of one entry has no place for the
+# token that follows.
+RANGES = {
+    "rows": (1, 0xFFFF), "columns": (5, 0xFFFF), "lanes": (1, 8), "port_bytes": (2, 64),
+    "memory_bytes": (256, 1 << 31), "vector_words": (1, 1 << 14), "activation_words": (1, 0xFFFF),
+    "program_words": (1, 1 << 10), "fifo_words": (4, 1 << 16), "row_words": (1, 1 << 20),
+    "ring": (2, 1 << 15), "strip": (1, 0xFFFF), "credits": (1, 0xFF), "clock_hz": (1, 0xFFFFFFFF),
+    "register_bits": (REGISTER_BITS[0], REGISTER_BITS[-1]), "top_k": (0, MOST_ROWS),
+}
+MEMORY_HZ = (10_000_000, 143_000_000)  # of the chips of SDRAM: refreshes take most of the time below
 
 
 def longest_text(build):
@@ -120,17 +131,20 @@ class Config:
             if not condition:
                 raise ConfigError(f"configuration {self.name!r}: {text}")
 
+        for field, (least, most) in RANGES.items():
+            value = getattr(self, field)
+            need(type(value) is int and least <= value <= most,
+                 f"{field} {reprlib.repr(value)}: use {least} to {most}")
         need(self.batch in BATCHES, f"batch {self.batch}: use one of {', '.join(map(str, BATCHES))}")
         need(self.batch == 1 or self.memory == "external", f"batch {self.batch}: needs memory outside of the chip")
-        need(0 <= self.top_k <= MOST_ROWS, f"top_k {self.top_k}: use 0 to {MOST_ROWS}")
         need(self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2")
         need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
-        need(self.columns > 0 and self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
-        need(self.rows > 0, f"rows {self.rows}: must be positive")
+        need(self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
         for field in ("lanes", "port_bytes", "ring"):
             value = getattr(self, field)
-            need(value > 0 and value & (value - 1) == 0, f"{field} {value}: must be a power of two")
-        need(self.lanes <= 16, f"lanes {self.lanes}: at most 16")
+            need(value & (value - 1) == 0, f"{field} {value}: must be a power of two")
+        need(self.lanes <= self.port_bytes,
+             f"lanes {self.lanes}: at most port_bytes {self.port_bytes}, so that a word holds a code for each")
         need(self.columns % self.lanes == 0, f"lanes {self.lanes}: must divide columns {self.columns}")
         need(self.strip % self.rows == 0 and self.strip % self.lanes == 0,
              f"strip {self.strip}: must be a multiple of rows {self.rows} and lanes {self.lanes}")
@@ -139,6 +153,8 @@ class Config:
         need(self.tile_bytes <= (2 * self.port_bytes if self.memory == "external" else self.port_bytes),
              f"tiles of {self.tile_bytes} bytes: at most {'two words' if self.memory == 'external' else 'a word'} of "
              f"{self.port_bytes} bytes")
+        need(not self.pairs or self.fifo_words % 2 == 0,
+             f"fifo_words {self.fifo_words}: must be even, since the array takes two words a cycle")
         if self.sdram:
             need(self.sdram in CHIPS, f"sdram {self.sdram!r}: use one of {', '.join(CHIPS)}")
             need(self.memory == "external" and self.port_bytes >= DATA_BYTES,
@@ -148,17 +164,14 @@ class Config:
             need(0 < DATA_BYTES * self.memory_hz <= self.port_bytes * self.clock_hz,
                  f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} bytes a cycle; "
                  f"the port takes {self.port_bytes} at {self.clock_hz} Hz")
+            need(MEMORY_HZ[0] <= self.memory_hz <= MEMORY_HZ[1],
+                 f"memory_hz {self.memory_hz}: use {MEMORY_HZ[0]} to {MEMORY_HZ[1]}")
         else:
             need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
-        words, most = self.activation_words, ((1 << ROW_BITS - 1) - 1) // (127 * self.columns)
-        need(words > 0, f"activation_words {words}: must be positive")
+        words, most = self.activation_words, ((1 << SUM_BITS - 1) - 1) // (127 * self.columns)
         need(words <= most, f"activation_words {words}: a row may have {words * self.columns} columns then, whose "
-             f"sum does not fit {ROW_BITS} bits: use at most {most}")
-        need(0 < self.vector_words <= 16384, f"vector_words {self.vector_words}: use 1 to 16384")
-        need(0 < self.program_words <= 1024, f"program_words {self.program_words}: use 1 to 1024")
-        need(16 <= self.register_bits <= 32, f"register_bits {self.register_bits}: use 16 to 32")
-        need(self.memory_bytes % 64 == 0 and self.memory_bytes <= 1 << 31,
-             f"memory_bytes {self.memory_bytes}: must be a multiple of 64, at most 2 GiB")
+             f"sum does not fit {SUM_BITS} bits: use at most {most}")
+        need(self.memory_bytes % 64 == 0, f"memory_bytes {self.memory_bytes}: must be a multiple of 64")
 
     @property
     def tile_bytes(self):
@@ -230,7 +243,8 @@ def check_tiling(tiling):
     if tiling["rows"] * tiling["columns"] > MOST_TRITS:
         raise ValueError(f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}")
     # What does not belong to the tiling gets values that fit any.
-    Config(name="tiling", memory_bytes=0, vector_words=1, activation_words=1, clock_hz=1, row_words=1 << 40, **tiling)
+    Config(name="tiling", memory_bytes=256, vector_words=1, activation_words=1, clock_hz=1,
+           row_words=RANGES["row_words"][1], **tiling)
 
 
 _MIB = 1 << 20

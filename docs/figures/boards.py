@@ -178,6 +178,9 @@ def _scale(v):
                if f"{domain}.median.mhz" in v)
 
 
+PICTURES = ("picture.boards.clocks", "picture.boards.units")
+
+
 def draw(results, folder):
     """Write boards-clocks.svg (every seed's clock) and boards-units.svg (cells by unit), as far as there are figures;
     returns what shows them, as markdown by name (dict of str).

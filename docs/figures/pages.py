@@ -1,4 +1,4 @@
-"""Figures as the documentation shows them: formats, tables, marked places, and the page docs/results.md."""
+"""Figures as the documentation shows them: formats, tables, marked places."""
 
 import re
 import textwrap
@@ -10,16 +10,16 @@ from sterna.sim.golden.gate import LIMITS
 STALLS = ("stream", "rows", "idle", "refresh")
 CELLS = ("lut4", "lut6", "carry", "flip_flops", "logic_cells", "block_ram", "lut_ram", "spram", "dsp")
 MARK = re.compile(r"(<!-- figure:([\w.-]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
+BLOCK = re.compile(r"\n|^!\[|^- ")  # stands by itself: lines, a picture, a list
 FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
            "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
            "agreement": "{:.2%}", "millions": "{:.2f}", "per_trit": "{:.1f}",
            "mhz": "{:.0f}"}
-INTRODUCTION = """# Results
-
-Written by `make figures`; every figure says how it was obtained. Simulated: cycles of the RTL in the simulated board.
-Synthesised: cells after yosys, before place and route. Placed and routed: clocks in nextpnr's model. Projected:
-arithmetic on simulated cycles at an assumed clock. Computed: by the golden model or the float model. Nothing here was
-measured on an FPGA board."""
+# Paths of steps whose ways docs/results.md lists, and what they are called there; None: by the step.
+WAYS = {"boards.place": "Boards", "boards.speed": "Speed of the boards", "boards.long": "A long run",
+        "boards.netlist": "Netlists", "boards.units": "Units of the boards", "speed": None, "synth": "Cells",
+        "forms": "LUTs per trit lane of a row accumulator", "placed": "A row accumulator placed on ECP5",
+        "quality": "Quality", "lines": "Lines of code"}
 
 
 def show(name, value):
@@ -137,31 +137,31 @@ def fill(text, shown):
         if value is None:
             missing.append(match[2])
             return match[0]
-        return match[1] + (f"\n\n{value}\n\n" if "\n" in value else value) + match[4]
+        return match[1] + (f"\n\n{value}\n\n" if BLOCK.search(value) else value) + match[4]
 
     return MARK.sub(one, text), missing
 
 
-def report(shown, syntheses):
-    """Text of docs/results.md, with the figures and tables that are there."""
-    parts = [INTRODUCTION]
-    for title, prefix, names in (
-            ("Boards", "boards.place", ["table.boards.place", "picture.boards.clocks"]),
-            ("Speed of the boards", "boards.speed", ["table.boards.speed"]),
-            ("A long run", "boards.long", ["table.boards.long"]),
-            ("Netlists", "boards.netlist", ["table.boards.netlist"]),
-            ("Units of the boards", "boards.units", ["picture.boards.units"]),
-            ("Speed of the presets", "speed", ["table.speed"]),
-            ("Cells", "synth", [f"table.synth.{name}" for name, _ in syntheses]),
-            ("LUTs per trit lane of a row accumulator", "forms", ["table.forms"]),
-            ("A row accumulator placed on ECP5", "placed", ["table.placed"]),
-            ("Quality", "quality", ["table.quality"]), ("Lines of code", "lines", ["table.lines"])):
+def origins(shown):
+    """How the figures below each of WAYS were obtained, as lists in markdown.
+
+    Parameters
+    ----------
+    shown : dict of str to str
+        Figures as shown, by name; "how" is one of a step's.
+
+    Returns
+    -------
+    dict of str to str
+        Markdown by "how." and the steps' path.
+    """
+    out = {}
+    for path, title in WAYS.items():
         ways = {}
         for key, how in shown.items():
-            if key.startswith(prefix) and key.endswith(".how"):
-                ways.setdefault(how, []).append(key.split(".")[1] if prefix == "speed" else title)
+            if key.startswith(f"{path}.") and key.endswith(".how"):
+                ways.setdefault(how, []).append(title or key.split(".")[1])
         if ways:
-            parts += [f"## {title}", *(shown[name] for name in names if name in shown),
-                      "\n".join(textwrap.fill(f"- {labels[0]}: {how}", 120, subsequent_indent="  ")
-                                for how, labels in ways.items())]
-    return "\n\n".join(parts) + "\n"
+            out[f"how.{path}"] = "\n".join(textwrap.fill(f"- {labels[0]}: {how}", 120, subsequent_indent="  ")
+                                           for how, labels in ways.items())
+    return out

@@ -13,9 +13,10 @@ from sterna.host.console import printable, table_console, tell, working
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.image import Image
-from sterna.host.model.model import Model
+from sterna.host.model.model import Model, check_size
 from sterna.host.runtime.open import open_runtime
-from sterna.hw.boards import preset
+from sterna.hw.boards import BOARDS, preset
+from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.golden.files import write_file
 
@@ -36,6 +37,7 @@ def convert(
     """
     config = preset(name)
     started = time.monotonic()
+    check_size(folder, config)
     with working() as step:
         step(f"packing {folder} for {name}")
         model = Model(folder)
@@ -55,6 +57,17 @@ def _write(output, data):
         raise HostError(f"cannot write {output}: {error.strerror}") from None
 
 
+def check_flash(name):
+    """UsageError unless a board with the configuration called ``name``, or a changed one, starts from its flash."""
+    boards = [board for board in BOARDS.values() if board.flash_offset is not None]
+    digests = {board.config.digest for board in boards}
+    known = [config.name for config in PRESETS.values() if config.digest in digests]
+    known += [board.name for board in boards]
+    if name.partition(",")[0] not in known:
+        raise UsageError(f"--preset {name}: no board with it starts from a flash: use one of "
+                         f"{', '.join(known)}, and upload or generate for others")
+
+
 def flash(
     model: ModelOption,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.", show_default=False)],
@@ -67,6 +80,7 @@ def flash(
     Example: sterna flash -m models/tiny/tiny.sterna -o tiny.flash
     """
     config = preset(name)
+    check_flash(name)
     data = flash_image(Model(model).image_for(config, tell), config)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")
@@ -75,13 +89,11 @@ def flash(
 def describe(path):
     """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
     image = Image.load(path)
-    where = image.layout
-    weights = sum(rows * columns for part, _ in where.order() for kind, _, *size in where.sections(part)
-                  if kind == "matrix" for rows, columns in [size])
     return {
         "file": str(path), "bytes": len(image.data), "name": image.name,
         "eos": image.eos, "ends": image.ends,
-        "geometry": dict(vars(image.geometry)), "tiling": image.tiling, "ternary_weights": weights,
+        "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
+        "ternary_weights": image.geometry.ternary_weights,
         "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
                       "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
     }

@@ -64,6 +64,10 @@ def check_timing(latency, refresh_interval, refresh):
     for name, value in given.items():
         if value is not None and not 0 <= value < 1 << 20:
             raise UsageError(f"{name} {value}: use 0 to {(1 << 20) - 1} cycles")
+    interval = TIMING["refresh_interval_cycles"] if refresh_interval is None else refresh_interval
+    if refresh and interval and refresh >= interval:
+        raise UsageError(f"--refresh {refresh}: every --refresh-interval {interval} cycles, the memory would never "
+                         f"deliver: use at most {interval - 1}")
     timing = {"latency_cycles": latency, "refresh_interval_cycles": refresh_interval, "refresh_cycles": refresh}
     return {name: value for name, value in timing.items() if value is not None}
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sterna.host.errors import HostError
+from sterna.hw import protocol
 from sterna.hw.config import check_tiling
-from sterna.hw.protocol import (BATCHES, HELLO_BYTES, MAGIC, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS, WEIGHT_CODES,
-                                Register, version_word)
+from sterna.hw.protocol import Register
 
 
 class ProtocolError(HostError):
@@ -43,36 +43,39 @@ class DeviceInfo:
     @classmethod
     def parse(cls, block, name="the device"):
         """From the first 0x2C bytes of the register block; ProtocolError if magic or versions differ."""
-        if len(block) < HELLO_BYTES:
-            raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of {HELLO_BYTES}")
-        value = {r: int.from_bytes(block[r:r + 4], "little") for r in Register if r < HELLO_BYTES}
-        if value[Register.MAGIC] != MAGIC:
+        if len(block) < protocol.HELLO_BYTES:
+            raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of "
+                                f"{protocol.HELLO_BYTES}")
+        value = {r: int.from_bytes(block[r:r + 4], "little") for r in Register if r < protocol.HELLO_BYTES}
+        if value[Register.MAGIC] != protocol.MAGIC:
             raise ProtocolError(f"{name} is no Sterna device: magic 0x{value[Register.MAGIC]:08x} instead of "
-                                f"0x{MAGIC:08x}; check the port, or program the board")
-        theirs = dict(zip(VERSIONS, value[Register.VERSIONS].to_bytes(4, "little")))
+                                f"0x{protocol.MAGIC:08x}; check the port, or program the board")
+        theirs = dict(zip(protocol.VERSIONS, value[Register.VERSIONS].to_bytes(4, "little")))
         for what, version in theirs.items():
-            if version != VERSIONS[what]:
-                raise ProtocolError(f"{name} has {what} version {version} and this software has {VERSIONS[what]}: "
-                                    + ("update this software" if version > VERSIONS[what] else
+            if version != protocol.VERSIONS[what]:
+                raise ProtocolError(f"{name} has {what} version {version} and this software has "
+                                    f"{protocol.VERSIONS[what]}: "
+                                    + ("update this software" if version > protocol.VERSIONS[what] else
                                        "rebuild the bitstream and program the board again"))
         low = {r: v & 0xFFFF for r, v in value.items()}
         high = {r: v >> 16 for r, v in value.items()}
         lanes, batch, codes, credits = value[Register.LANES].to_bytes(4, "little")
         code, register_bits = codes & 3, codes >> 2
-        if register_bits not in REGISTER_BITS:
+        if register_bits not in protocol.REGISTER_BITS:
             raise ProtocolError(f"{name} reports registers of {register_bits} bits: use a build with "
-                                f"{REGISTER_BITS[0]} to {REGISTER_BITS[-1]}")
+                                f"{protocol.REGISTER_BITS[0]} to {protocol.REGISTER_BITS[-1]}")
         if not credits or not low[Register.PORT_BYTES] or not high[Register.ACTIVATION_WORDS]:
             raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
                                 f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
                                 "rebuild the bitstream")
         rows = value[Register.LIST] & 0xFF
-        if batch not in BATCHES or rows > MOST_ROWS:
+        if batch not in protocol.BATCHES or rows > protocol.MOST_ROWS:
             raise ProtocolError(f"{name} reports {batch} slots and a list of {rows} rows: use a build with "
-                                f"{', '.join(map(str, BATCHES))} slots and at most {MOST_ROWS} rows")
+                                f"{', '.join(map(str, protocol.BATCHES))} slots and at most "
+                                f"{protocol.MOST_ROWS} rows")
         info = cls(
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
-            weight_code=WEIGHT_CODES[code & 1], memory=MEMORIES[code >> 1], credits=credits,
+            weight_code=protocol.WEIGHT_CODES[code & 1], memory=protocol.MEMORIES[code >> 1], credits=credits,
             port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES],
             memory_bytes=value[Register.MEMORY_BYTES],
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
@@ -87,8 +90,8 @@ class DeviceInfo:
 
     def pack(self):
         """The first 0x2C bytes of the register block of such a device (bytes)."""
-        code = WEIGHT_CODES.index(self.weight_code) | MEMORIES.index(self.memory) << 1
-        words = (MAGIC, version_word(), self.rows | self.columns << 16,
+        code = protocol.WEIGHT_CODES.index(self.weight_code) | protocol.MEMORIES.index(self.memory) << 1
+        words = (protocol.MAGIC, protocol.version_word(), self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.register_bits << 18 | self.credits << 24,
                  self.port_bytes | self.strip << 16,
                  self.memory_bytes, self.vector_words | self.program_words << 16,

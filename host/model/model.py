@@ -3,13 +3,13 @@
 from functools import cached_property
 from pathlib import Path
 
-from sterna.firmware.layout import tiling_of
+from sterna.firmware.layout import memory_map, tiling_of
 from sterna.host.errors import HostError
 from sterna.host.model.header import MOST_ENDS
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
-from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_json
+from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_config, read_json
 from sterna.sim.golden.strictjson import read_bytes, short
 
 TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
@@ -17,6 +17,20 @@ TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
 
 class ModelError(HostError):
     """A model that is not there, or that a command cannot use."""
+
+
+def check_size(path, config):
+    """Refuses a checkpoint folder that a configuration has no memory for, from its config.json alone.
+
+    Raises
+    ------
+    LayoutError
+        It does not fit; names what holds it.
+    PackError
+        There is no config.json, or not that of a model.
+    """
+    if Path(path).is_dir():
+        memory_map(config, read_config(path))
 
 
 class Model:
@@ -117,6 +131,10 @@ class Model:
             except ImageError as error:
                 raise ImageError(f"{self.path}: {error}") from None
         path = self.path / "tokenizer.json"
+        if not path.exists():
+            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
+                             "transformers writes one with "
+                             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
         except (OSError, ValueError) as error:
@@ -140,8 +158,8 @@ class Model:
 
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
-        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end,
-                           self.ends)
+        memory_map(config, self.geometry)  # refused before the conversion
+        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end, self.ends)
 
     def image_for(self, config, tell):
         """The Image for a device: the file's own, or one tiled anew in memory; the last of these is kept.

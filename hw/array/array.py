@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import ActivationBuffers, activation_signature
 from sterna.hw.array.decoder import TritDecoder
-from sterna.hw.array.rows import ROW_BITS, RowQueue
+from sterna.hw.array.rows import SUM_BITS, RowQueue
 from sterna.hw.array.tree import RowAccumulator
 
 
@@ -60,7 +60,7 @@ class TernaryArray(wiring.Component):
             "command": In(stream.Signature(Product)),
             "tiles": In(stream.Signature(8 * config.tile_bytes)),
             "activation": In(activation_signature(config.lanes, config.batch)),
-            "rows": Out(stream.Signature(data.ArrayLayout(signed(ROW_BITS), config.lanes * config.batch))),
+            "rows": Out(stream.Signature(data.ArrayLayout(signed(SUM_BITS), config.lanes * config.batch))),
             "done": Out(1),
             "busy": Out(1),
             "stall_stream": Out(1),

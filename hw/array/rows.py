@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.config import ROW_BITS
+from sterna.hw.config import SUM_BITS
 
 
 class RowQueue(wiring.Component):
@@ -41,12 +41,12 @@ class RowQueue(wiring.Component):
         One slot after the other as well.
     """
 
-    def __init__(self, *, rows, lanes, depth, bits=ROW_BITS, batch=1):
+    def __init__(self, *, rows, lanes, depth, bits=SUM_BITS, batch=1):
         self._rows, self._lanes, self._depth, self._bits, self._batch = rows, lanes, depth, bits, batch
         self.group_rows = gcd(rows, lanes)
         self.groups_per_tile = rows // self.group_rows
         self.groups_per_word = lanes // self.group_rows
-        sums = signed(ROW_BITS)
+        sums = signed(SUM_BITS)
         super().__init__({
             "tile": In(data.ArrayLayout(sums, rows * batch)),
             "tile_valid": In(1),

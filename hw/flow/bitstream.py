@@ -15,7 +15,7 @@ from sterna.hw.config import ConfigError
 from sterna.hw.flow.place import CARRY_ENDS, OPEN_ENDS
 from sterna.hw.flow.synth import FAMILIES, SynthesisError, failure, find_tool, run_tool, yosys
 from sterna.sim.golden.extras import install_hint
-from sterna.sim.golden.files import build_folder, write_files
+from sterna.sim.golden.files import BUILD_VARIABLE, build_folder, write_files
 
 TOP = "unit"  # of the scripts of hw.synth
 # What late paths count beside the length of wires when an ECP5 is placed; with nextpnr's own 10 most seeds miss
@@ -122,7 +122,11 @@ class Build:
         started = time.monotonic()
         self.tell(f"synthesising {self.board.name}: elaborating")
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise SynthesisError(f"cannot build in {self.folder}: {error.strerror}: name another folder with "
+                                 f"{BUILD_VARIABLE}") from None
         os.environ.setdefault("OPENFPGALOADER", "openFPGALoader")  # some platforms ask for it without using it
         plan = self._platform.prepare(load(self.board.top)(self.board), name=TOP, emit_src=False)
         for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf"):

@@ -93,9 +93,9 @@ UNITS = {
 
 # The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic
 # mapper: abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly
-# build of yosys. An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. No memory here is
-# read at an address in the cycle that writes it, the queues of amaranth.lib included, so none needs logic
-# for that case.
+# build of yosys. An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. Nobody here
+# needs what a memory gives at an address in the cycle that writes it, the queues of amaranth.lib included,
+# so none needs logic for that case; simulations give random bits there (sim/board/verilog.py).
 ECP5 = "synth_ecp5 -no-rw-check -top unit -run"
 ICE40 = "synth_ice40 -dsp -spram -no-rw-check -top unit -run"
 FAMILIES = {

@@ -124,6 +124,11 @@ class SimulatedBoard:
                  refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
                  device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None,
                  greetings=None, waves_limit=0, record=True):
+        if latency_cycles < 0 or not 1 <= bandwidth <= 256:
+            raise ValueError(f"latency_cycles {latency_cycles}, bandwidth {bandwidth}: use 0 or more, and 1 to 256")
+        if refresh_cycles < 0 or refresh_cycles >= (refresh_interval_cycles or refresh_cycles + 1):
+            raise ValueError(f"refresh_cycles {refresh_cycles}: use 0 to less than refresh_interval_cycles "
+                             f"{refresh_interval_cycles}, or the memory never delivers")
         self._config, self._seed = config, seed
         self._waves = waves_format(waves) if waves is not None else "vcd" if toggles is not None else None
         self._build = {"device": device, "device_sources": device_sources, "on_compile": on_compile,

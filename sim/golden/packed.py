@@ -55,6 +55,13 @@ class Geometry:
         """Matrices with trits (int): six a layer, and the head."""
         return 6 * self.num_hidden_layers + 1
 
+    @property
+    def ternary_weights(self):
+        """Number of the weights that are trits (int)."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        per_layer = 4 * hidden ** 2 + 3 * hidden * inner
+        return self.num_hidden_layers * per_layer + self.vocab_size * hidden
+
     def shapes(self):
         """Tensor name -> shape, as a dict."""
         return dict(self.tensors())
@@ -163,7 +170,8 @@ def read_config(folder):
                             "supported")
     try:
         if raw.get("intermediate_size") is None:
-            ratio = raw.get("hidden_ratio", 4)
+            ratio = raw.get("hidden_ratio")
+            ratio = 4 if ratio is None else ratio  # as the published code takes null
             if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio < 1 << 31:
                 raise PackError(f"hidden_ratio is {short(ratio)}: must be a positive number")
             hidden = Geometry(raw.get("hidden_size"), 1, 1, 1).hidden_size
@@ -207,8 +215,10 @@ class Tensors:
 
     def _files(self):
         index, single = self.folder / "model.safetensors.index.json", self.folder / "model.safetensors"
-        if single.exists() or not index.exists():
+        if single.exists():
             return [single]
+        if not index.exists():
+            raise PackError(self._without_weights())
         try:
             raw = strictjson.read(index, INDEX_BYTES)
         except OSError as error:
@@ -221,6 +231,15 @@ class Tensors:
         if any(not isinstance(n, str) or not n.isprintable() or not n or Path(n).name != n for n in names.values()):
             raise PackError(f"{index}: names a file outside the folder")
         return [self.folder / name for name in sorted(set(names.values()))]
+
+    def _without_weights(self):
+        """What is wrong with a folder that has no safetensors."""
+        for pattern in ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
+            if other := sorted(self.folder.glob(pattern)):
+                return (f"{self.folder} holds {short(other[0].name)} and no model.safetensors: load it with "
+                        "transformers and save it by save_pretrained(FOLDER, safe_serialization=True)")
+        return (f"{self.folder} holds no model.safetensors: download the folder's weights, or give a folder with "
+                "config.json, model.safetensors and tokenizer.json")
 
     def check(self, geometry):
         """PackError unless names and shapes are exactly those of the geometry."""

@@ -12,7 +12,7 @@ from sterna.host.runtime.runtime import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.config import PRESETS
 
-pytestmark = pytest.mark.rtl
+pytestmark = [pytest.mark.rtl, pytest.mark.rest]
 TIMING = {"latency_cycles": 30, "refresh_interval_cycles": 400, "refresh_cycles": 40}
 
 

@@ -219,6 +219,7 @@ def use(port, writes):
         assert read(port, k % 256, 1) == b"contents"
 
 
+@pytest.mark.rest
 def test_vcd_is_written(tmp_path):
     with board(waves=tmp_path / "board.vcd") as running, connect(running) as port:
         use(port, 3)

@@ -27,6 +27,7 @@ def doctor(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.rest
 def test_up5k_with_a_line(doctor):
     code, found = doctor("--device", "sim:up5k", "--baud", "1500000")
     assert code == 0, found
@@ -49,6 +50,7 @@ def test_ulx3s_with_its_sdram(doctor):
     assert len(set(found["tokens, sampled"]["tokens"])) > 1 < answer.TOKENS
 
 
+@pytest.mark.rest
 def test_a_stuck_data_line_is_found(doctor):
     config = preset("lanes10")
     with SimulatedBoard(config, device="stuck_memory:StuckMemory", device_sources=[Path(stuck_memory.__file__)],

@@ -37,6 +37,7 @@ def lost(device):
     return {name: counters[name] for name in NOTHING_LOST}
 
 
+@pytest.mark.rest
 def test_nothing_is_uploaded(flash, capsys):
     """`sterna upload` and `generate` find the model that came from the flash, 128 KB of it, and no frame was lost."""
     with SimulatedBoard(CONFIG, flash=flash, seed=seed()) as board:
@@ -52,6 +53,7 @@ def test_nothing_is_uploaded(flash, capsys):
         assert made == capsys.readouterr().out
 
 
+@pytest.mark.rest
 def test_stands_alone(flash):
     """The program and the constants came from the flash too:
     a host that loads nothing at all gets golden's tokens.
@@ -67,6 +69,7 @@ def test_stands_alone(flash):
     assert tokens == golden.generate(prompt, count, start_state=golden.start(1), temperature=0.7, seed=3)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("contents", ["empty", "other", "cut"])
 def test_flash_without_a_model(contents, flash, tmp_path):
     """Nothing in the flash, something else, or a file that was not written to the end: the host has the device."""
@@ -85,6 +88,7 @@ def test_flash_without_a_model(contents, flash, tmp_path):
     assert tokens == golden_outcome(image, [1, 5], 6)[0]
 
 
+@pytest.mark.rest
 def test_a_damaged_frame_is_found(flash, tmp_path, capsys):
     """A wrong bit in the flash: its frame is dropped, and the host sends that block."""
     data = bytearray(flash.read_bytes())

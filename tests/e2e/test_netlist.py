@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.rtl, pytest.mark.synth]
 GEOMETRY = (37, 53, 2, 61)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["up5k"])
 def test_first_tokens(name, tmp_path):
     config = preset(name)

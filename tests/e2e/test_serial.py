@@ -50,6 +50,7 @@ UPLOADS = {"up5k": (1_500_000, (30, 40, 2, 199), 1000, 20_000),
            "lanes40": (12_000_000, (40, 60, 2, 500), 1000, -20_000)}
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name", UPLOADS)
 def test_upload_keeps_the_line_busy(name, tmp_path, capsys):
     baud, geometry, latency_us, error_ppm = UPLOADS[name]
@@ -74,6 +75,7 @@ def test_upload_keeps_the_line_busy(name, tmp_path, capsys):
     assert share >= 0.9
 
 
+@pytest.mark.rest
 def test_generation_over_a_noisy_line(tmp_path):
     """Inverted bits on the line: the same text, and the counters say what happened."""
     config, geometry = PRESETS["up5k"], (12, 14, 1, 19)

@@ -22,6 +22,7 @@ TEXT = {"temperature": 0.9, "seed": 3}
 
 
 @pytest.mark.rtl
+@pytest.mark.rest
 def test_long_text_over_a_bad_link(tmp_path):
     rng = np.random.default_rng([seed(), 12])
     image = random_image(rng, CONFIG, (33, 50, 2, 41))

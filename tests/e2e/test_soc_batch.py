@@ -21,7 +21,8 @@ CONFIGS = {"2": preset("lanes40,batch=2,top_k=8"), "4": _NARROW,
 SIZES = {"2": (70, 90), "4": (50, 60), "8": (50, 60)}
 
 pytestmark = pytest.mark.rtl
-every_config = pytest.mark.parametrize("name", CONFIGS)
+every_config = pytest.mark.parametrize("name", [
+    name if name == "4" else pytest.param(name, marks=pytest.mark.rest) for name in CONFIGS])
 
 
 @pytest.fixture
@@ -189,6 +190,7 @@ def raw_state(both, slot):
     return words.reshape(shape.num_hidden_layers, both.config.batch, -1)[:, slot, :shape.hidden_size].tolist()
 
 
+@pytest.mark.rest
 def test_reset_in_mid_run(tmp_path, rng):
     """A reset ends the run of all slots; what they had finished stays, and every text begins anew."""
     with begin_session(rng, "2", tmp_path, trace=False) as both:

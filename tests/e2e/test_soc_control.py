@@ -14,7 +14,7 @@ from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.transport import TransportError
 from sterna.host.errors import DeviceError
 from sterna.hw import protocol
-from sterna.hw.config import PRESETS
+from sterna.hw.config import PRESETS, longest_text
 from sterna.hw.protocol import Register
 from sterna.sim.golden.model import GoldenModel
 
@@ -198,6 +198,10 @@ def test_prompt_and_text_longer_than_the_ring(tmp_path, rng):
         # The state tells which tokens were read last: those of the prompt behind the ring's end, then generated ones.
         for count in (1, config.ring + 30):
             assert session.outcome(prompt, count, **SAMPLED) == golden_outcome(image, prompt, count, **SAMPLED)
+        # The last positions that registers of 16 bits count; greedy tokens do not depend on the position.
+        assert session.device.info.register_bits == config.register_bits == 16
+        start = longest_text(config) - 3 - 6
+        assert session.generate([1, 2, 3], 6, start_position=start) == golden_outcome(image, [1, 2, 3], 6)[0]
 
 
 def test_any_start_of_registers_and_memory(tmp_path, rng, image):

@@ -23,7 +23,9 @@ CONFIGS = PRESETS | {
     "ulx3s-85f": BOARDS["ulx3s-85f"].config,
     "same-clock": dataclasses.replace(PRESETS["lanes10"], name="same-clock", sdram="AS4C32M16SB-7",
                                       memory_hz=PRESETS["lanes10"].clock_hz, memory_bytes=64 << 20)}
-RUNS = [(name, part) for name in SIZES
+# One of each kind of memory: on the chip, behind the port, SDRAM.
+FIRST = {("up5k", 0), ("lanes40", 0), ("ulx3s-85f", 0)}
+RUNS = [pytest.param(name, part, marks=[pytest.mark.rest] * ((name, part) not in FIRST)) for name in SIZES
         for part in range(2 if name in PRESETS or CONFIGS[name].own_memory_clock else 1)]
 
 pytestmark = pytest.mark.rtl

@@ -34,6 +34,7 @@ def test_largest_geometry_fits():
 
 
 @pytest.mark.rtl
+@pytest.mark.rest
 def test_model_at_the_top_of_the_memory(tmp_path):
     rng = np.random.default_rng([seed(), 30])
     image = random_image(rng, BOARD, (51, 77, 2, 23))
@@ -51,6 +52,7 @@ def test_model_at_the_top_of_the_memory(tmp_path):
 
 
 @pytest.mark.rtl
+@pytest.mark.rest
 def test_whole_layer_at_hidden_2048(tmp_path):
     """One layer with the sizes of the 1.3B model and 512 of its 32,000 rows of embedding and head, every vector."""
     image = random_image(np.random.default_rng([seed(), 20]), BOARD, (2048, 5632, 1, 512))

@@ -21,7 +21,7 @@ def story():
     return Image.load(STORY)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 0.8, "seed": 1}],
                          ids=["greedy", "sampled"])
 def test_two_hundred_tokens(story, options, tmp_path):

@@ -46,6 +46,7 @@ def toggles_of(path):
     return {name: count[code] for code, name in names.items()}
 
 
+@pytest.mark.rest
 def test_toggles_are_those_of_the_waveform(tmp_path):
     assert run(waves=tmp_path / "vcd") == run(toggles=tmp_path / "toggles")
     # How often the host asks for the position differs from run to run, which only the array has nothing to do with.

@@ -81,6 +81,10 @@ def claim_fifo(proof, inside, item, path):
     proof.m.d.comb += place.eq(modulo(consume + item.ahead - shown))
     proof.claim(f"{item.name}_fifo_places", (produce < depth) & (consume < depth) & (stored <= depth)
                 & (produce == modulo(consume + stored)))
+    # What a block RAM reads of a word that is being written is undefined.
+    ports = storage._write_ports[0], storage._read_ports[0]
+    proof.implies(f"{item.name}_fifo_collision", (ports[0]._en != 0) & (ports[1]._en != 0),
+                  produce != consume)
     proof.claim(f"{item.name}_fifo_count", item.count == stored + shown)
     proof.implies(f"{item.name}_shown", item.inside & (item.ahead < shown),
                   inside[f"{path}.r_data"][:item.item_bits] == item.value)

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
@@ -76,25 +77,45 @@ def _runtime(waves):
 
 
 def _make_variables(waves):
-    """Variables for make, which cocotb's runner calls: the compiler, and the shared objects in place of a build's
-    own, which would take most of its time.
+    """Variables for make, which cocotb's runner calls: the compiler, the Python that runs this (Verilator's own would
+    be `python`, which many machines have not), and the shared objects in place of a build's own, which would take
+    most of its time.
     """
     compiler, shared = toolchain.compiler(), sorted(map(str, _runtime(waves).glob("*.o")))
-    variables = {"CXX": compiler, "LINK": [*compiler, *shared]}
+    variables = {"CXX": compiler, "LINK": [*compiler, *shared], "PYTHON3": [sys.executable]}
     if shared:
         variables["VK_GLOBAL_OBJS"] = []
     return " ".join([toolchain.MAKEFLAGS, *(f"{name}=" + "\\ ".join(value) for name, value in variables.items())])
 
 
+@contextmanager
+def _first_build(simulator, waves):
+    """Whether this build makes the objects that all share; others wait for it before they begin."""
+    folder = _runtime(waves) if simulator == "verilator" else None
+    if folder is None or folder.exists():
+        yield False
+    else:
+        with locked(BUILD / "locks" / folder.name):
+            yield not folder.exists()
+
+
 def _share_objects(built, waves):
     """Keeps the objects of the first build for the others."""
-    folder = _runtime(waves)
+    work = Path(tempfile.mkdtemp(prefix="work-", dir=BUILD))
+    for path in built.glob("verilated*.o"):
+        shutil.copy(path, work)
+    work.rename(_runtime(waves))
+
+
+def _commands():
+    """Folder with the command `verilator`: the program itself, not the package's script around it, which needs perl."""
+    program = toolchain.verilator_root() / "bin" / "verilator_bin"
+    folder = BUILD / f"bin-{hashlib.sha256(str(program).encode()).hexdigest()[:16]}"
     with locked(BUILD / "locks" / folder.name):
-        if not folder.exists():
-            work = Path(tempfile.mkdtemp(prefix="work-", dir=BUILD))
-            for path in built.glob("verilated*.o"):
-                shutil.copy(path, work)
-            work.rename(folder)
+        folder.mkdir(exist_ok=True)
+        if not (folder / "verilator").exists():
+            (folder / "verilator").symlink_to(program)
+    return folder
 
 
 def build(component, top, simulator, sources=(), waves=False, platform=None):
@@ -113,14 +134,14 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
                                   "(Debian: apt-get install iverilog)")
     if simulator == "verilator":
         # cocotb's runner looks the simulator up on the PATH of this process
-        os.environ.update(toolchain.environment())
+        variables = toolchain.environment()
+        variables["PATH"] = os.pathsep.join([str(_commands()), variables["PATH"]])
+        os.environ.update(variables)
     runner = get_runner(simulator)
-    arguments, environment = [], {}
+    arguments = []
     if simulator == "verilator":
         arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "-CFLAGS", "-O0",
                      "--output-split", "0"]
-        # cocotb's runner calls make itself, where Verilator's -MAKEFLAGS has no effect
-        environment = {"MAKEFLAGS": _make_variables(waves)}
     with locked(BUILD / "locks" / folder.name):
         marker = folder / "built"
         if not marker.exists():
@@ -131,21 +152,24 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
                 (folder / f"{top}.v").write_text(text)
                 files.append(str(folder / f"{top}.v"))
             log = folder / "build.log"
-            try:
-                with patch.dict(os.environ, environment):
-                    runner.build(sources=files, hdl_toplevel=top, build_dir=folder, build_args=arguments, waves=waves,
-                                 timescale=("1ns", "1ps"), always=True, log_file=log)
-            except (Exception, SystemExit) as error:
-                detail = log.read_text()[-3000:] if log.exists() else ""
-                raise AssertionError(f"{simulator} could not build {top}: {error}\n{detail}") from error
-            if simulator == "verilator":
-                _share_objects(folder, waves)
+            with _first_build(simulator, waves) as first:
+                # cocotb's runner calls make itself, where Verilator's -MAKEFLAGS has no effect
+                environment = {"MAKEFLAGS": _make_variables(waves)} if simulator == "verilator" else {}
+                try:
+                    with patch.dict(os.environ, environment):
+                        runner.build(sources=files, hdl_toplevel=top, build_dir=folder, build_args=arguments,
+                                     waves=waves, timescale=("1ns", "1ps"), always=True, log_file=log)
+                except (Exception, SystemExit) as error:
+                    detail = log.read_text()[-3000:] if log.exists() else ""
+                    raise AssertionError(f"{simulator} could not build {top}: {error}\n{detail}") from error
+                if first:
+                    _share_objects(folder, waves)
             marker.touch()
     runner.build_dir, runner.hdl_toplevel = folder, top
     return runner, folder
 
 
-def run(component, module, name, simulator="icarus", sources=(), testcase=None, env=None, seed=None,
+def run(component, module, name, simulator, sources=(), testcase=None, env=None, seed=None,
         platform=None):
     """Runs the cocotb tests of a bench on a component; fails with the simulator's log if one of them fails.
 
@@ -158,7 +182,7 @@ def run(component, module, name, simulator="icarus", sources=(), testcase=None, 
     name : str
         Name of the top module; also the beginning of the build folder's name.
     simulator : str
-        "icarus" or "verilator".
+        "icarus" or "verilator"; a test hands on its parameter ``simulator`` (see conftest).
     sources : sequence of path
         Verilog files that are compiled as well.
     testcase : str or None

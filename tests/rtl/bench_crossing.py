@@ -1,7 +1,7 @@
 """Bench of the crossing: two clocks with random phases, ratios and jitter; order kept, nothing lost or doubled."""
 
 import cocotb
-from bench import cycles, rng
+from bench import cycles, rng, settled
 from cocotb.triggers import Timer
 from streams import StreamDriver, StreamMonitor
 
@@ -29,9 +29,18 @@ async def clock(signal, random, period_ps):
             await Timer(random.randrange(period_ps * 9 // 20, period_ps * 11 // 20), "ps")
 
 
+async def held_up(side, waits):
+    """Appends to `waits` in every cycle in which an item is offered and not taken."""
+    while True:
+        await settled(side)
+        if int(side.input__valid.value) and not int(side.input__ready.value):
+            waits.append(1)
+        await cycles(side)
+
+
 @cocotb.test()
 async def crossing(dut):
-    random = rng("crossing")
+    random, full = rng("crossing"), 0
     sides = write, read = Side(dut, "write"), Side(dut, "read")
     for number in range(ROUNDS):
         periods = [random.randrange(2_000, 20_000) for _ in sides]
@@ -40,9 +49,14 @@ async def crossing(dut):
         resets = dut.write_rst, dut.read_rst
         for reset in resets:
             reset.value = 1
+        if number < 2:
+            periods[1] = periods[0] - 40 * number
         clocks = [cocotb.start_soon(clock(side.clk, random, period))
                   for side, period in zip(sides, periods, strict=True)]
         stalls = random.choice([(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.3, 0.3)])
+        steady = number < 2  # clocks as fast as each other: what is always taken is never held up
+        if steady:
+            stalls = 0.0, 0.0
         dut.input__valid.value = dut.output__ready.value = 0
         for _ in range(6):
             await cycles(write)
@@ -55,9 +69,14 @@ async def crossing(dut):
         monitor = StreamMonitor(read, "output", stall=stalls[1])
         items = [random.getrandbits(16) for _ in range(ITEMS)]
         driver.send(*items)
+        waits = []
+        watch = cocotb.start_soon(held_up(write, waits))
         received = await monitor.receive(len(items), 40 * ITEMS)
         assert received == items, f"round {number}, periods {periods} ps: {received} instead of {items}"
+        full += steady * len(waits)
+        watch.cancel()
         await cycles(read, 40)
         assert len(monitor.items) == len(items), f"round {number}: an item came twice"
         for task in (*clocks, driver.task, monitor.task):
             task.cancel()
+    assert not full, f"full {full} times, though all is taken"

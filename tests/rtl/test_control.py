@@ -8,7 +8,7 @@ from sterna.hw.boards import preset
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
 
-pytestmark = [pytest.mark.rtl, pytest.mark.icarus]
+pytestmark = pytest.mark.rtl
 CONFIGS = {c.name: c for c in map(preset, ("up5k", "lanes40", "lanes320", "lanes40,batch=2",
                                              "lanes10,batch=8", "lanes160,batch=4,top_k=16"))}
 BATCHES = [name for name, config in CONFIGS.items() if config.batch > 1]
@@ -25,37 +25,37 @@ def top(unit, name):
 
 
 @pytest.mark.parametrize("name", ["up5k", "lanes40", *BATCHES])
-@pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_sequencer(name, stall):
-    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase="sequencer",
+@pytest.mark.parametrize("stall", [0.5, 0.0])
+def test_sequencer(name, stall, simulator):
+    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), simulator, testcase="sequencer",
               env=parameters(name, STALL=stall))
 
 
 @pytest.mark.parametrize("name, case", [("up5k", "faults"), ("up5k", "matvec_waits"), ("up5k", "memory_waits"),
                                         ("lanes40,batch=2", "faults")])
-def test_sequencer_special(name, case):
-    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), testcase=case,
+def test_sequencer_special(name, case, simulator):
+    bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), simulator, testcase=case,
               env=parameters(name))
 
 
 @pytest.mark.parametrize("name, case, stall", [
     (name, case, stall) for name, config in CONFIGS.items()
-    for case, stall in (("address_map", 0.0), ("address_map", 0.5), ("pacing", 0.0), ("reset_race", 0.0))
+    for case, stall in (("address_map", 0.5), ("address_map", 0.0), ("pacing", 0.0), ("reset_race", 0.0))
     if config.batch == 1 or case == "address_map"])
-def test_registers(name, case, stall):
-    bench.run(Registers(CONFIGS[name]), "bench_registers", top("registers", name), testcase=case,
+def test_registers(name, case, stall, simulator):
+    bench.run(Registers(CONFIGS[name]), "bench_registers", top("registers", name), simulator, testcase=case,
               env=parameters(name, STALL=stall))
 
 
 @pytest.mark.parametrize("name, case, stall", [
     *((name, case, 0.3) for name in BATCHES for case in ("independent", "chained")),
     ("lanes40,batch=2", "chained", 0.0)])
-def test_slots(name, case, stall):
-    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase=case,
+def test_slots(name, case, stall, simulator):
+    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), simulator, testcase=case,
               env=parameters(name, STALL=stall))
 
 
-def test_scalar_waits():
+def test_scalar_waits(simulator):
     name = "lanes40,batch=2"
-    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), testcase="scalar_waits",
+    bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), simulator, testcase="scalar_waits",
               env=parameters(name))

@@ -69,7 +69,7 @@ def traffic(ratio, cycles=200_000, seed=SEED):
     return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
-@pytest.mark.parametrize("ratio", [1.5, 1.25, 1.9, 0.7])
+@pytest.mark.parametrize("ratio", [1.5, *(pytest.param(r, marks=pytest.mark.rest) for r in (1.25, 1.9, 0.7))])
 def test_random_traffic_across_the_clocks(ratio):
     """The board's ratio of clocks and others, with a jitter of 2 % and a random phase."""
     counts = traffic(ratio)
@@ -91,6 +91,7 @@ class Swapped(Gather):
         return m
 
 
+@pytest.mark.rest
 def test_a_fault_is_found(monkeypatch):
     monkeypatch.setattr(external, "Gather", Swapped)
     assert "a word that is wrong" in traffic(1.5, 50_000)

@@ -17,24 +17,24 @@ from sterna.hw.memory.store import Store
 from sterna.hw.stream import Gearbox
 from sterna.sim.board.netlist import primitives
 
-pytestmark = [pytest.mark.rtl, pytest.mark.icarus]
+pytestmark = pytest.mark.rtl
 SHAPE = {"address_bits": 12, "port_bytes": 4}
 ENVIRONMENT = {"ADDRESS_BITS": 12, "PORT": 4}
 
 
-@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (64, 40, 0.3), (16, 90, 0.1), (256, 5, 0.5),
+@pytest.mark.parametrize("depth, latency, stall", [(64, 40, 0.3), (64, 2, 0.0), (16, 90, 0.1), (256, 5, 0.5),
                                                    (4, 3, 0.2)])
-def test_fetch(depth, latency, stall):
-    fetch(depth, latency, stall)
+def test_fetch(depth, latency, stall, simulator):
+    fetch(depth, latency, stall, simulator)
 
 
-def test_fetch_of_slots():
-    fetch(64, 20, 0.2, queued=12)
+def test_fetch_of_slots(simulator):
+    fetch(64, 20, 0.2, simulator, queued=12)
 
 
-def fetch(depth, latency, stall, queued=4):
+def fetch(depth, latency, stall, simulator, queued=4):
     bench.run(Fetch(**SHAPE, fifo_words=depth, queued=queued), "bench_memory", f"fetch{depth}_{queued}",
-              testcase="fetch",
+              simulator, testcase="fetch",
               env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, "QUEUED": queued, **ENVIRONMENT})
 
 
@@ -59,51 +59,53 @@ class Pairs(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("depth, latency, stall", [(64, 2, 0.0), (16, 30, 0.3), (8, 3, 0.2)])
-def test_fetch_of_pairs(depth, latency, stall):
-    bench.run(Pairs(**SHAPE, fifo_words=depth), "bench_memory", f"fetch_pairs{depth}", testcase="pairs",
+@pytest.mark.parametrize("depth, latency, stall", [(16, 30, 0.3), (64, 2, 0.0), (8, 3, 0.2)])
+def test_fetch_of_pairs(depth, latency, stall, simulator):
+    bench.run(Pairs(**SHAPE, fifo_words=depth), "bench_memory", f"fetch_pairs{depth}", simulator, testcase="pairs",
               env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, **ENVIRONMENT})
 
 
-@pytest.mark.parametrize("latency, stall", [(1, 0.0), (20, 0.0), (6, 0.5)])
-def test_arbiter(latency, stall):
-    bench.run(Arbiter(**SHAPE), "bench_memory", "arbiter", testcase="arbiter",
+@pytest.mark.parametrize("latency, stall", [(6, 0.5), (1, 0.0), (20, 0.0)])
+def test_arbiter(latency, stall, simulator):
+    bench.run(Arbiter(**SHAPE), "bench_memory", "arbiter", simulator, testcase="arbiter",
               env={"LATENCY": latency, "STALL": stall, **ENVIRONMENT})
 
 
-def test_arbiter_depth():
-    bench.run(Arbiter(**SHAPE), "bench_memory", "arbiter", testcase="arbiter_depth", env=ENVIRONMENT)
+def test_arbiter_depth(simulator):
+    bench.run(Arbiter(**SHAPE), "bench_memory", "arbiter", simulator, testcase="arbiter_depth",
+              env=ENVIRONMENT)
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_store(stall):
-    bench.run(Store(**SHAPE), "bench_memory", "store", testcase="store", env={"STALL": stall, **ENVIRONMENT})
-
-
-@pytest.mark.parametrize("port, tile", [(4, 15), (2, 5), (16, 3), (8, 12), (64, 32), (2, 1), (2, 3), (8, 10)])
-@pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_gearbox(port, tile, stall):
-    bench.run(Gearbox(port_bytes=port, tile_bytes=tile), "bench_memory", f"gearbox{port}_{tile}", testcase="gearbox",
-              env={"PORT": port, "TILE": tile, "STALL": stall})
-
-
-@pytest.mark.parametrize("sections", [2, 8])
-@pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_router(stall, sections):
-    bench.run(Router(port_bytes=4, sections=sections), "bench_memory", f"router{sections}", testcase="router",
+@pytest.mark.parametrize("stall", [0.5, 0.0])
+def test_store(stall, simulator):
+    bench.run(Store(**SHAPE), "bench_memory", "store", simulator, testcase="store",
               env={"STALL": stall, **ENVIRONMENT})
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.3, 0.7])
-def test_fetch_direct(stall):
-    bench.run(DirectFetch(address_bits=16, port_bytes=2), "bench_memory", "fetch_direct", testcase="fetch_direct",
-              env={"STALL": stall, "ADDRESS_BITS": 16, "PORT": 2})
+@pytest.mark.parametrize("port, tile", [(4, 15), (2, 5), (16, 3), (8, 12), (64, 32), (2, 1), (2, 3), (8, 10)])
+@pytest.mark.parametrize("stall", [0.5, 0.0])
+def test_gearbox(port, tile, stall, simulator):
+    bench.run(Gearbox(port_bytes=port, tile_bytes=tile), "bench_memory", f"gearbox{port}_{tile}", simulator,
+              testcase="gearbox", env={"PORT": port, "TILE": tile, "STALL": stall})
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_onchip(stall):
-    bench.run(OnChipMemory(address_bits=7, port_bytes=2, words=128), "bench_memory", "onchip", testcase="onchip",
-              env={"DEPTH": 128, "STALL": stall, "ADDRESS_BITS": 7, "PORT": 2})
+@pytest.mark.parametrize("sections", [2, 8])
+@pytest.mark.parametrize("stall", [0.5, 0.0])
+def test_router(stall, sections, simulator):
+    bench.run(Router(port_bytes=4, sections=sections), "bench_memory", f"router{sections}", simulator,
+              testcase="router", env={"STALL": stall, **ENVIRONMENT})
+
+
+@pytest.mark.parametrize("stall", [0.7, 0.3, 0.0])
+def test_fetch_direct(stall, simulator):
+    bench.run(DirectFetch(address_bits=16, port_bytes=2), "bench_memory", "fetch_direct", simulator,
+              testcase="fetch_direct", env={"STALL": stall, "ADDRESS_BITS": 16, "PORT": 2})
+
+
+@pytest.mark.parametrize("stall", [0.5, 0.0])
+def test_onchip(stall, simulator):
+    bench.run(OnChipMemory(address_bits=7, port_bytes=2, words=128), "bench_memory", "onchip", simulator,
+              testcase="onchip", env={"DEPTH": 128, "STALL": stall, "ADDRESS_BITS": 7, "PORT": 2})
 
 
 def test_blocks_of_spram(tmp_path):
@@ -142,9 +144,9 @@ class OnChipPath(wiring.Component):
 
 
 @pytest.mark.parametrize("stall", [0.2, 0.6])
-def test_onchip_path(stall):
-    bench.run(OnChipPath(address_bits=9, port_bytes=2), "bench_memory", "onchip_path", testcase="onchip_path",
-              env={"STALL": stall, "ADDRESS_BITS": 9, "PORT": 2})
+def test_onchip_path(stall, simulator):
+    bench.run(OnChipPath(address_bits=9, port_bytes=2), "bench_memory", "onchip_path", simulator,
+              testcase="onchip_path", env={"STALL": stall, "ADDRESS_BITS": 9, "PORT": 2})
 
 
 def test_refused_parameters():

@@ -14,7 +14,7 @@ from primitive_shapes import SHAPES
 from sterna.sim.board import netlist
 from sterna.sim.board.toolchain import ToolError
 
-pytestmark = [pytest.mark.rtl, pytest.mark.synth, pytest.mark.slow]
+pytestmark = [pytest.mark.rtl, pytest.mark.synth, pytest.mark.rest]
 
 CYCLES = 20000
 SEED = int(os.environ.get("STERNA_SEED", "1"))

@@ -4,7 +4,6 @@ import bench
 import pytest
 from sterna.hw.vector.toplist import TopList
 
-SIMULATORS = [pytest.param("icarus", marks=pytest.mark.icarus), "verilator"]
 
 
 def run(lanes, depth, beats, parts, simulator, row_bits=24):
@@ -14,19 +13,18 @@ def run(lanes, depth, beats, parts, simulator, row_bits=24):
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("simulator", SIMULATORS)
 def test_four_lanes(simulator):
     run(4, 16, 9, 20, simulator)
 
 
 @pytest.mark.rtl
-@pytest.mark.icarus
 @pytest.mark.parametrize("lanes, depth, beats, parts", [(1, 7, 16, 30), (2, 1, 3, 30), (8, 5, 5, 30), (1, 2, 1, 30)])
-def test_sizes(lanes, depth, beats, parts):
-    run(lanes, depth, beats, parts, "icarus", row_bits=16)
+def test_sizes(lanes, depth, beats, parts, simulator):
+    run(lanes, depth, beats, parts, simulator, row_bits=16)
 
 
 @pytest.mark.rtl
+@pytest.mark.rest
 def test_full_depth():
     run(8, 64, 10, 20, "verilator")
 

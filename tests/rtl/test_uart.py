@@ -8,8 +8,8 @@ from amaranth.lib.wiring import Out
 from sterna.hw.link.uart import BitClock, Uart, UartReceiver, UartTransmitter
 
 # Clock, rate, bytes per test.
-RATES = [(8_000_000, 115_200, 2), (24_000_000, 1_000_000, 20), (80_000_000, 3_000_000, 20),
-         (24_000_000, 3_000_000, 40), (80_000_000, 12_000_000, 60), (48_000_000, 12_000_000, 60)]
+RATES = [(80_000_000, 12_000_000, 60), (8_000_000, 115_200, 2), (24_000_000, 1_000_000, 20),
+         (80_000_000, 3_000_000, 20), (24_000_000, 3_000_000, 40), (48_000_000, 12_000_000, 60)]
 
 
 class Watched(wiring.Component):
@@ -34,9 +34,7 @@ class Watched(wiring.Component):
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("clock_hz, baud, count, simulator", [
-    *(pytest.param(*rate, "icarus", marks=pytest.mark.icarus) for rate in RATES),
-    *((*rate, "verilator") for rate in [(80_000_000, 12_000_000, 10)])])
+@pytest.mark.parametrize("clock_hz, baud, count", RATES)
 def test_uart(clock_hz, baud, count, simulator):
     bench.run(Watched(clock_hz, baud), "bench_uart", "uart", simulator,
               env={"CLOCK_HZ": clock_hz, "BAUD": baud, "COUNT": count})

@@ -8,7 +8,7 @@ import pytest
 from sterna.hw.boards import BOARDS
 from sterna.hw.flow.bitstream import Build
 
-pytestmark = pytest.mark.synth
+pytestmark = [pytest.mark.synth, pytest.mark.rest]
 BYTES = 104_090  # of a UP5K's bitstream, all of its memories included
 
 

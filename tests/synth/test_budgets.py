@@ -10,7 +10,7 @@ from sterna.hw.flow import synth
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.soc import Soc
 
-pytestmark = pytest.mark.synth
+pytestmark = [pytest.mark.synth, pytest.mark.rest]
 
 # LUTs per trit lane of a row of 20 columns, its accumulator included, by family and form.
 LUTS_PER_TRIT = {("ecp5", "portable"): 20, ("ecp5", "ecp5"): 13.5, ("xcup", "xcup"): 9}

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from sterna.hw.boards import preset
-from sterna.sim.board.verilog import TOP, board_verilog, forget_values
+from sterna.sim.board.verilog import TOP, board_verilog, forget_values, random_collisions
 
 INPUTS = {"rst", "rx_payload", "rx_valid", "tx_ready"}  # of a board without a memory port
 
@@ -39,6 +39,29 @@ def test_only_constants_have_values_before_the_reset(waves):
     contents = dict.fromkeys(re.findall(r"^    (\S+) ?\[\d+\] = ", text, re.M))
     assert {name.rpartition(".")[2] for name in contents} == {"rom", "complement", "scalars"}
     assert re.findall(r"scalars ?\[(\d+)\] = (\S+);", text) == [("0", "24'h000000"), ("1", "24'h3f8000")]
+
+
+@pytest.mark.parametrize("waves", [False, True])
+def test_every_read_beside_a_write_gives_random_bits(waves):
+    text = "".join(modules(waves).values())
+    memories = re.findall(r"^  reg \[\d+:0\] (\S+) +\[\d+:0\];", text, re.M)
+    written = [name for name in memories if not re.search(r"(rom|complement)$", name)]
+    ports = re.findall(r" reg \[63:0\] (_\d+_)_noise; ", text)
+    assert len(ports) == len(written) > 10, written
+    assert not re.search(r"^ +_\d+_\S* <= \d+'hx", text, re.M)
+
+
+def test_random_bits_of_a_read_port():
+    """As many as are undefined, in words and parts of them, and others the next time."""
+    text = ("module a(clk);\n  reg [69:0] _3_;\n  always @(posedge clk) begin\n    _3_ <= m[r];\n"
+            "    if (we[0] && r == w)\n      _3_[69:64] <= 6'hxx;\n"
+            "    if (we[1] && r == w)\n      _3_[63:0] <= 64'hxxxxxxxxxxxxxxxx;\n  end\nendmodule\n")
+    made = random_collisions(text, lambda: 0xABC)
+    assert "reg [63:0] _3__noise = 64'habc;" in made and "'hx" not in made
+    assert re.search(r"_3_\[69:64\] <= \{_3__noise\[63:58\] \^ 6'h\w+\};", made)
+    assert re.search(r"_3_\[63:0\] <= \{(_3__noise\[63:32\] \^ 32'h\w+(, )?){2}\};", made)
+    assert made.count("_3__noise <= _3__noise * ") == 2
+    assert random_collisions(text) == made.replace(" = 64'habc", "")
 
 
 def test_contents_up_to_the_last_word_that_is_not_zero_are_kept():

@@ -198,3 +198,11 @@ def test_a_bitstream_of_another_configuration_is_not_loaded(monkeypatch, tmp_pat
     (tmp_path / "ulx3s-85f" / "build.json").write_text(json.dumps({"build": "00000000", "file": "a.bit"}))
     with pytest.raises(SynthesisError, match="is of another configuration .* run make bitstream BOARD=ulx3s-85f"):
         flow.built(ULX3S)
+
+
+def test_build_folder_that_cannot_be_written_names_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    build = object.__new__(flow.Build)  # without looking for the tools
+    build.board, build.folder, build.tell = ULX3S, tmp_path / "file" / "ulx3s-85f", lambda text: None
+    with pytest.raises(SynthesisError, match=f"cannot build in {build.folder}: Not a directory: .* with STERNA_BUILD"):
+        build.synthesise()

@@ -1,6 +1,7 @@
 """The figures of the documentation: keys of the steps, marked places, tables."""
 
 import argparse
+import ast
 import json
 from pathlib import Path
 
@@ -86,9 +87,102 @@ def test_presets_table_explains_every_parameter():
 
 
 def test_results_say_how():
-    shown = {"lines.hw": "12", "lines.how": "counted by hand"}
-    page = pages.report(shown | pages.tables(shown, SYNTHESES), SYNTHESES)
-    assert "| hw/ | 12 |" in page and "- Lines of code: counted by hand" in page
+    shown = {"lines.hw": "12", "lines.how": "counted by hand", "speed.sim.how": "a", "speed.lanes10.how": "b"}
+    assert "| hw/ | 12 |" in pages.tables(shown, SYNTHESES)["table.lines"]
+    assert pages.origins(shown) == {"how.lines": "- Lines of code: counted by hand",
+                                    "how.speed": "- sim: a\n- lanes10: b"}
+    assert pages.fill("<!-- figure:how.lines -->old<!-- /figure -->", pages.origins(shown))[0] == (
+        "<!-- figure:how.lines -->\n\n- Lines of code: counted by hand\n\n<!-- /figure -->")
+
+
+def test_what_was_not_run_stays_on_the_pages(tmp_path, monkeypatch, capsys):
+    """In a fresh clone, where no result is kept, ``--only`` changes what it has found and nothing else."""
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "build" / "figures.json")
+    (tmp_path / "docs").mkdir()
+    pictures = [tmp_path / "docs" / f"{name}.svg" for name in ("boards-clocks", "boards-units", "performance")]
+    for path in pictures:
+        path.write_text("as drawn")
+    speed = {"cycles_per_token": 54388.6, "share": 0.42, "tokens_per_second": 1838.6, "clock_mhz": 100, "how": "new",
+             **{f"stall_{cause}.share": 0.1 for cause in pages.STALLS},
+             **{f"port_{cause}.cycles": 1.0 for cause in causes.CAUSES}}
+    found = {"speed.sim": speed, "lines": {"hw": 12, "how": "counted by hand"},
+             "boards.place.icebreaker": {"seconds.route": 1.0, "how": "new"}}
+    known = ("speed.sim", "speed.lanes10", "lines", "boards.place.icebreaker", "boards.place.ulx3s-85f",
+             "boards.units.icebreaker", "quality")
+    monkeypatch.setattr(figures, "steps", lambda options: {
+        name: figures.Step(lambda name=name: found[name], (), (), name) for name in known})
+    names = ["speed.sim.share", "speed.lanes10.share", "table.speed", "how.speed", "table.lines", "how.lines",
+             "table.boards.place", "picture.boards.clocks", "how.boards.place", "table.boards.speed",
+             "picture.boards.units", "table.causes", "table.quality", "quality.l1.bits_per_byte", "how.quality"]
+    page = tmp_path / "docs" / "results.md"
+    (tmp_path / "README.md").write_text("no figures")
+    page.write_text("".join(f"<!-- figure:{name} -->old {name}<!-- /figure -->\n" for name in names))
+    assert figures.main(["--only", "lines", "--only", "speed.sim", "--only", "boards.place.icebreaker"]) == 0
+    changed = {"speed.sim.share", "table.lines", "how.lines"}
+    kept = {match[2] for match in pages.MARK.finditer(page.read_text()) if match[3] == f"old {match[2]}"}
+    assert set(names) - kept == changed
+    assert "| hw/ | 12 |" in page.read_text() and "- Lines of code: counted by hand" in page.read_text()
+    assert (tmp_path / "README.md").read_text() == "no figures"
+    assert [path.read_text() for path in pictures] == ["as drawn"] * 3
+    assert "for steps that were not run: speed.lanes10.share, table.speed, how.speed" in capsys.readouterr().err
+
+
+def test_every_mark_of_the_results_can_be_made():
+    """docs/results.md is a page as the others: each table, picture and list of ways that is made has its place."""
+    marks = [match[2] for match in pages.MARK.finditer((figures.ROOT / "docs" / "results.md").read_text())]
+    assert [mark for mark in marks if mark.startswith("how.")] == [f"how.{path}" for path in pages.WAYS]
+    assert {f"table.synth.{name}" for name, _ in figures.SYNTHESES} | set(boards.PICTURES) <= set(marks)
+
+
+def imports_of(path):
+    """Files of the modules of Sterna that a Python file imports anywhere in its text (set of Path)."""
+    package = "sterna." + ".".join(path.relative_to(figures.ROOT).parent.parts)
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[:len(package.split(".")) + 1 - node.level]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    places = [figures.ROOT.joinpath(*name.split(".")[1:]) for name in names if name.startswith("sterna.")]
+    return {file for place in places for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+
+
+@pytest.mark.parametrize("sources", [figures.GATEWARE, figures.BOARD], ids=["gateware", "board"])
+def test_a_result_follows_from_all_that_its_sources_import(sources):
+    """No step has a source that its key does not tell: what a file of the sources imports is one of them."""
+    files = {file for source in sources for file in figures.files_of(source)}
+    missing = {(str(path.relative_to(figures.ROOT)), str(file.relative_to(figures.ROOT)))
+               for path in files if path.suffix == ".py" for file in imports_of(path) - files}
+    assert files and not missing
+
+
+def test_each_kind_of_source_counts(tmp_path, monkeypatch):
+    """A result is not that of older sources: of Python, C++ or Verilog, of its own function, or of other tools."""
+    options = argparse.Namespace(model=Path("m"), checkpoint=Path("c"), text=Path("t"), stories=0)
+    steps = figures.steps(options)
+    assert "'tests': " in steps.pop("lines").setting
+    for name, step in steps.items():
+        read = figures.BOARD
+        if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units")):
+            read = figures.GATEWARE
+        assert step.sources == read, name
+        assert step.code or {"boards.py", "slots.py", "energy.py"} <= {Path(file).name for file in step.inputs}, name
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    for file in ("sim/board/primitives/cells.v", "sim/board/board.cpp", "firmware/isa.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("one")
+        step = figures.Step(None, figures.BOARD)
+        before = step.key()
+        (tmp_path / file).write_text("two")
+        assert step.key() != before, file
+    one, two = figures.Step(None, code=(pages.show,)), figures.Step(None, code=(pages.table,))
+    before = one.key()
+    assert before != two.key()
+    monkeypatch.setattr(figures, "versions", lambda *packages: "another yosys")
+    assert one.key() != before
 
 
 def test_a_step_runs_again_only_when_its_inputs_change(tmp_path, monkeypatch, capsys):
@@ -122,7 +216,6 @@ def test_causes_of_the_ports_cycles():
     assert causes.BEFORE["lanes40"].keys() == causes.CAUSES.keys()
 
 
-@pytest.mark.torch  # which brings matplotlib
 def test_the_plot_of_causes_is_reproducible(tmp_path):
     after = {"lanes40": {cause: 1000.0 * k for k, cause in enumerate(causes.CAUSES)}}
     causes.draw(after, tmp_path / "a.svg")
@@ -137,7 +230,8 @@ def test_the_documentation_names_only_figures_that_exist():
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others",
-              *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
+              "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
+              *(f"how.{path}" for path in pages.WAYS), *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
     used = [match[2] for text in texts for match in pages.MARK.finditer(text)]
     assert used

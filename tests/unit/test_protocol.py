@@ -90,9 +90,9 @@ def test_random_noise_gives_no_frames():
 def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
     other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30,
-                    memory="onchip", port_bytes=128, batch=4, top_k=40, register_bits=16)
+                    memory="onchip", port_bytes=64, batch=4, top_k=40, register_bits=16)
     assert DeviceInfo.parse(other.pack()) == other
-    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 128, "strip": 16,
+    assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 64, "strip": 16,
                                  "weight_code": "bit2"}
 
 

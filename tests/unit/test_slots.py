@@ -27,7 +27,9 @@ CASES = [
     (8, 8, 20, 4, 32, 32, "bit2", 45, 70, 2, 67),
     (8, 4, 40, 8, 32, 8, "trit5", 19, 77, 2, 41),
 ]
-ids = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+ids = pytest.mark.parametrize("case", [
+    case if number % 2 else pytest.param(case, marks=pytest.mark.rest) for number, case in enumerate(CASES)],
+    ids=lambda case: "-".join(map(str, case)))
 
 
 class Board:
@@ -153,7 +155,8 @@ def test_saved_states_move_between_slots():
     assert first + tokens_of(board.machine.run(), 3) == whole and board.state(3) == end
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17])
+@pytest.mark.parametrize("length", [1, 4, 5, 9, *(
+    pytest.param(length, marks=pytest.mark.rest) for length in (2, 3, 7, 8, 15, 16, 17))])
 @pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[5]], ids=["2", "4", "8"])
 def test_chained_prompt_equals_token_by_token(case, length):
     """A prompt of any length, read B tokens at a time, leaves the state and the text of the golden model."""
@@ -187,7 +190,7 @@ class Drafter:
             machine.draft_end = where + 1
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.rest), 0.8])
 @pytest.mark.parametrize("kind", ["right", "wrong", "random"])
 @pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[5]], ids=["2", "4", "8"])
 def test_text_does_not_depend_on_drafts(case, kind, temperature):

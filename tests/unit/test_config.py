@@ -1,0 +1,105 @@
+"""Configurations: what cannot be built is refused with its allowed values, and what is accepted can be built."""
+
+import dataclasses
+
+import pytest
+from amaranth.hdl import Fragment
+from fake_device import INFO, FakeDevice, expected
+from faults import SEED
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from sterna.host.device.driver import Device
+from sterna.hw.accelerator import Accelerator
+from sterna.hw.config import PRESETS, RANGES, Config, ConfigError
+
+SMALLEST = Config(name="smallest", rows=1, columns=5, lanes=1, port_bytes=2, memory_bytes=256, vector_words=1,
+                  activation_words=1, strip=1, clock_hz=1, row_words=3, fifo_words=4, ring=2, credits=1,
+                  program_words=1, register_bits=16, counters=False)
+LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=64, memory_bytes=1 << 31,
+                 vector_words=1 << 14, activation_words=0xFFFF, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
+                 row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255, program_words=1024)
+
+
+def test_every_integer_has_a_range():
+    fields = {field.name for field in dataclasses.fields(Config) if field.type in (int, "int")}
+    assert fields == {*RANGES, "batch", "memory_hz"}
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_values_outside_their_range_are_refused(field):
+    least, most = RANGES[field]
+    for value in (least - 1, most + 1, 0.5, True, None):
+        with pytest.raises(ConfigError, match=f"{field} {value}: use {least} to {most}"):
+            dataclasses.replace(SMALLEST, **{field: value})
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"ring": 1}, "ring 1: use 2 to 32768"), ({"ring": 12}, "ring 12: must be a power of two"),
+    ({"ring": 65536}, "ring 65536: use 2 to 32768"), ({"credits": 0}, "credits 0: use 1 to 255"),
+    ({"credits": 256}, "credits 256: use 1 to 255"), ({"fifo_words": 3}, "fifo_words 3: use 4 to 65536"),
+    ({"columns": 15, "fifo_words": 5}, "fifo_words 5: must be even, since the array takes two words a cycle"),
+    ({"strip": 0}, "strip 0: use 1 to"), ({"port_bytes": 1}, "port_bytes 1: use 2 to 64"),
+    ({"port_bytes": 128}, "port_bytes 128: use 2 to 64"), ({"memory_bytes": 320 + 1}, "must be a multiple of 64"),
+    ({"lanes": 4, "columns": 20, "strip": 4, "row_words": 9}, "lanes 4: at most port_bytes 2"),
+    ({"row_words": 2}, "row_words 2: the row queue must hold a strip of 1 rows and two tiles"),
+    ({"sdram": "AS4C16M16SA-7", "memory_bytes": 32 << 20, "memory_hz": 1, "clock_hz": 80_000_000},
+     "memory_hz 1: use 10000000 to 143000000")])
+def test_what_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(SMALLEST, **changes)
+
+
+def elaborate(config):
+    Fragment.get(Accelerator(config), None)
+
+
+@pytest.mark.parametrize("config", [
+    SMALLEST, dataclasses.replace(SMALLEST, memory="onchip", weight_code="bit2"), LARGEST,
+    dataclasses.replace(SMALLEST, sdram="AS4C16M16SA-7", memory_bytes=32 << 20, memory_hz=10_000_000,
+                        clock_hz=10_000_000)], ids=["smallest", "onchip", "largest", "sdram"])
+def test_the_ends_of_every_range_can_be_built(config):
+    elaborate(config)
+
+
+@st.composite
+def configs(draw):
+    """Configurations near the bounds of what is accepted; sizes that only make memories long stay small."""
+    lanes = 1 << draw(st.integers(0, 3))
+    port = max(lanes, 2) << draw(st.integers(0, 2))
+    rows, columns = draw(st.integers(1, 3)), 5 * lanes * draw(st.integers(1, 2))
+    strip = rows * lanes * draw(st.integers(1, 2))
+    values = {"rows": rows, "columns": columns, "lanes": lanes, "port_bytes": min(port, 64), "strip": strip,
+              "row_words": -(-(strip + 2 * max(rows, lanes)) // lanes) + draw(st.integers(0, 2)),
+              "weight_code": draw(st.sampled_from(["trit5", "bit2"])), "batch": draw(st.sampled_from([1, 1, 2])),
+              "memory": draw(st.sampled_from(["external", "onchip"])), "top_k": draw(st.sampled_from([0, 1, 5, 64])),
+              "clock_hz": draw(st.sampled_from([1, 40_000_000, 40_000_001])),
+              "register_bits": draw(st.integers(16, 32)), "counters": draw(st.booleans())}
+    for field in ("vector_words", "activation_words", "program_words", "fifo_words", "credits"):
+        values[field] = RANGES[field][0] + draw(st.integers(0, 5))
+    values["ring"] = 1 << draw(st.integers(1, 4))
+    values["memory_bytes"] = 64 * draw(st.integers(4, 9))
+    return values
+
+
+@seed(SEED)
+@settings(max_examples=8, deadline=None)
+@given(configs())
+def test_what_is_accepted_can_be_built(values):
+    try:
+        config = Config(name="random", **values)
+    except ConfigError:
+        return
+    elaborate(config)
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_the_shortest_ring_carries_a_text(chained):
+    fake = FakeDevice(dataclasses.replace(INFO, ring=2, batch=8 if chained else 1))
+    device, prompt = Device(fake, poll_s=0.005, stall_s=5.0), [5, 900, 17, 3, 8]
+    found = list(device.run(prompt, 20, seed=3, chained=chained))
+    assert found == list(enumerate(expected(prompt, 20, 3), len(prompt)))
+
+
+def test_presets_are_within_their_ranges():
+    assert all(least <= getattr(config, field) <= most for config in PRESETS.values()
+               for field, (least, most) in RANGES.items())
