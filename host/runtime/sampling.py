@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from sterna.host.device.run import stop_tokens
 from sterna.host.errors import UsageError
 from sterna.hw.config import longest_text
 from sterna.hw.protocol import MOST_ROWS
@@ -113,8 +114,9 @@ def check_length(build, tokens):
                          f"shorter, at most {longest:,} tokens with the prompt (generate: -c {longest})")
 
 
-def check_end(build, end):
-    """UsageError if a build takes the token ``end`` (or None) in its register ``stop`` for none."""
-    if end is not None and end >= longest_text(build):
+def check_end(build, ends):
+    """UsageError if a build takes one of ``ends`` (a token, several, or None) in its register ``stop`` for none."""
+    end = next((end for end in stop_tokens(ends) if end >= longest_text(build)), None)
+    if end is not None:
         raise UsageError(f"the end of a text is token {end}, which a build with tokens of {build.register_bits} bits "
                          "does not stop at: use --ignore-eos, or a build with more register_bits")
