@@ -100,7 +100,8 @@ def compare(reference, others, stories, batch=64, progress=lambda done, total: N
     dict
         tokens, clear_tokens, clear_share (tokens where the two best logits of L0 are more than 0.05 nats apart),
         perplexity (of L0), and per name a dict: perplexity, perplexity_change (relative to L0), kl_nats (mean
-        KL(L0 || model) per token), top1_raw, top1_clear (agreement of the best token, on all and on the clear tokens).
+        KL(L0 || model) per token), top1_raw, top1_clear (agreement of the best token, on all and on the clear
+        tokens).
     """
     against = {name: _Against() for name in others}
     nll, tokens, clear_tokens = 0.0, 0, 0
