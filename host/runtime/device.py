@@ -171,7 +171,7 @@ class DeviceRuntime(Runtime):
                     made += 1
                     yield token
             n -= made
-            if made < part or token == stop:
+            if made < part or token in stop_tokens(stop):
                 return
 
     def _run(self, token, n, sampling, stop, cancelled):

@@ -59,7 +59,7 @@ def test_figures_of_several_texts(sterna, folder, info):
     with served(GoldenDevice(Model(folder).packed, info)) as url:
         err = sterna("generate", "-m", folder, "-p", "One day", "-p", "A cat", "-n", 9, "-s", 1, "--ignore-eos",
                      "--json", "--device", url)[2]
-    found = json.loads(err)
+    found = json.loads(err.splitlines()[-1])
     assert found["prompt_tokens"] == 12 and found["tokens"] == 18 and found["seconds"] > 0
     assert found["cycles_per_token"] > 0 and found["counters"]["tokens"] > 0
     if info is SLOTS:
