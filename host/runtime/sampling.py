@@ -115,7 +115,7 @@ def check_length(build, tokens):
 
 
 def check_end(build, stop):
-    """UsageError if a build takes the first token of ``stop`` in its register for none; the host sees to others."""
+    """UsageError if a build takes the first token of ``stop`` for none; the host sees to the others."""
     end = next(iter(stop_tokens(stop)), None)
     if end is not None and end >= longest_text(build):
         raise UsageError(f"the end of a text is token {end}, which a build with tokens of {build.register_bits} bits "

@@ -16,7 +16,7 @@ SMALLEST = Config(name="smallest", rows=1, columns=5, lanes=1, port_bytes=2, mem
                   activation_words=1, strip=1, clock_hz=1, row_words=3, fifo_words=4, ring=2, credits=1,
                   program_words=1, register_bits=16, counters=False)
 LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=64, memory_bytes=1 << 31,
-                 vector_words=1 << 14, activation_words=0xFFFF, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
+                 vector_words=1 << 14, activation_words=1651, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
                  row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255, program_words=1024)
 
 
