@@ -24,12 +24,12 @@ RESET_CYCLES = 32
 class Accelerator(wiring.Component):
     """A complete MatMul-free language model engine.
 
-        rx/tx -- link -- registers --+-- sequencer --> commands
-                             |       |
-          memory port -- arbiter -- fetch --> router --+--> gearbox --> ternary array --> row queue --+
-                             ^                         +--------------------------> vector engine <---+
-                             +---- store <---------------------------------------------- |  ^ codes
-                                                             ternary array <-------------+
+      rx/tx -- link -- registers --+-- sequencer --> commands
+                           |       |
+        memory port -- arbiter -- fetch --> router --+-> gearbox --> ternary array --> row queue -+
+                           ^                         +-------------------------> vector engine <--+
+                           +---- store <---------------------------------------------- |  ^ codes
+                                                           ternary array <-------------+
 
     Parameters
     ----------
@@ -52,8 +52,11 @@ class Accelerator(wiring.Component):
     def __init__(self, config):
         self._config = config
         members = {
-            "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)), "idle": Out(1),
-            "line_errors": In(config.frame_counter_bits), "trace": Out(Trace(config.batch * config.lanes)),
+            "rx": In(stream.Signature(8)),
+            "tx": Out(stream.Signature(8)),
+            "idle": Out(1),
+            "line_errors": In(config.frame_counter_bits),
+            "trace": Out(Trace(config.batch * config.lanes)),
         }
         if config.memory == "external":
             members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
@@ -71,9 +74,12 @@ class Accelerator(wiring.Component):
         if external:
             m.submodules.arbiter = memory = Arbiter(**shape)
         else:
-            m.submodules.memory = memory = OnChipMemory(**shape, words=cfg.memory_bytes // cfg.port_bytes)
+            m.submodules.memory = memory = OnChipMemory(
+                **shape, words=cfg.memory_bytes // cfg.port_bytes
+            )
 
-        # A soft reset lasts until no word is on its way that the fresh fetch engine would mistake for its own.
+        # A soft reset lasts until no word is on its way that the fresh fetch engine would mistake
+        # for its own.
         resetting = Signal(range(RESET_CYCLES + 1))
         with m.If(pacing.soft_reset):
             m.d.sync += resetting.eq(RESET_CYCLES)
@@ -85,11 +91,20 @@ class Accelerator(wiring.Component):
         engines = ResetInserter(held)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
-            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches) if external
-            else DirectFetch(**shape))
+            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches)
+            if external
+            else DirectFetch(**shape)
+        )
         m.submodules.router = router = engines(
-            Router(port_bytes=cfg.port_bytes, sections=QUEUED_SECTIONS if external else 2, pairs=cfg.pairs))
-        m.submodules.gearbox = gearbox = engines(Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes))
+            Router(
+                port_bytes=cfg.port_bytes,
+                sections=QUEUED_SECTIONS if external else 2,
+                pairs=cfg.pairs,
+            )
+        )
+        m.submodules.gearbox = gearbox = engines(
+            Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes)
+        )
         m.submodules.array = array = engines(TernaryArray(cfg))
         m.submodules.vector = vector = engines(VectorEngine(cfg))
         m.submodules.store = store = engines(Store(**shape))
@@ -113,7 +128,9 @@ class Accelerator(wiring.Component):
 
         words, second = fetch.words, fetch.second if cfg.pairs else None
         if external and registered:
-            m.submodules.ahead = ahead = engines(SkidBuffer(port_bytes=cfg.port_bytes, pairs=cfg.pairs))
+            m.submodules.ahead = ahead = engines(
+                SkidBuffer(port_bytes=cfg.port_bytes, pairs=cfg.pairs)
+            )
             connect(m, words, ahead.i)
             if cfg.pairs:
                 connect(m, second, ahead.i_second)
@@ -185,16 +202,34 @@ class Accelerator(wiring.Component):
 
         # The link has stages of its own, so quiet has to last a while before it counts as idle.
         quiet_cycles = Signal(8)
-        active = (running | pacing.go | registers.busy | (resetting != 0) | self.rx.valid | self.tx.valid
-                  | link.request.valid | link.event.valid)
+        active = (
+            running
+            | pacing.go
+            | registers.busy
+            | (resetting != 0)
+            | self.rx.valid
+            | self.tx.valid
+            | link.request.valid
+            | link.event.valid
+        )
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
         refreshing = self.memory.refreshing if external else 0
-        lost = running & ~memory.fetch_words.valid & ~refreshing if external else 0  # of cycles of the port
+        # Of cycles of the port
+        lost = running & ~memory.fetch_words.valid & ~refreshing if external else 0
         m.d.comb += [
-            counters.events.eq(Cat(
-                running, memory.fetch_words.valid, running & array.busy, running & array.stall_stream,
-                running & array.stall_rows, running & ~array.busy, running & refreshing, sequencer.halted,
-                *((lost & fetch.full, lost & fetch.empty) if external else ()))),
+            counters.events.eq(
+                Cat(
+                    running,
+                    memory.fetch_words.valid,
+                    running & array.busy,
+                    running & array.stall_stream,
+                    running & array.stall_rows,
+                    running & ~array.busy,
+                    running & refreshing,
+                    sequencer.halted,
+                    *((lost & fetch.full, lost & fetch.empty) if external else ()),
+                )
+            ),
             self.idle.eq(quiet_cycles.all() & ~active),
         ]
         return m

@@ -13,28 +13,45 @@ SLOW_HZ = 40_000_000
 ROW_BITS = 24  # of the number of a row that is sampled
 ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a matrix
 SUM_BITS = 24  # of a row's sum where the vector engine takes it
-TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")  # what an image depends on
+# What an image depends on
+TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
 MOST_TRITS = 1 << 16  # R C of an array that is believed
-# What the gateware can be built with, field by field; bounds of 16 bits are those of the register block, which tells
-# them. `fetch` wants 4 words at least, the ISA rotates by up to 7 lanes, and a ring of one entry has no place for the
-# token that follows.
+# What the gateware can be built with, field by field; bounds of 16 bits are those of the register
+# block, which tells them. `fetch` wants 4 words at least, the ISA rotates by up to 7 lanes, and a
+# ring of one entry has no place for the token that follows.
 RANGES = {
-    "rows": (1, 0xFFFF), "columns": (5, 0xFFFF), "lanes": (1, 8), "port_bytes": (2, 64),
-    "memory_bytes": (256, 1 << 31), "vector_words": (1, 1 << 14), "activation_words": (1, 0xFFFF),
-    "program_words": (1, 1 << 10), "fifo_words": (4, 1 << 16), "row_words": (1, 1 << 20),
-    "ring": (2, 1 << 15), "strip": (1, 0xFFFF), "credits": (1, 0xFF), "clock_hz": (1, 0xFFFFFFFF),
-    "register_bits": (REGISTER_BITS[0], REGISTER_BITS[-1]), "top_k": (0, MOST_ROWS),
+    "rows": (1, 0xFFFF),
+    "columns": (5, 0xFFFF),
+    "lanes": (1, 8),
+    "port_bytes": (2, 64),
+    "memory_bytes": (256, 1 << 31),
+    "vector_words": (1, 1 << 14),
+    "activation_words": (1, 0xFFFF),
+    "program_words": (1, 1 << 10),
+    "fifo_words": (4, 1 << 16),
+    "row_words": (1, 1 << 20),
+    "ring": (2, 1 << 15),
+    "strip": (1, 0xFFFF),
+    "credits": (1, 0xFF),
+    "clock_hz": (1, 0xFFFFFFFF),
+    "register_bits": (REGISTER_BITS[0], REGISTER_BITS[-1]),
+    "top_k": (0, MOST_ROWS),
 }
-MEMORY_HZ = (10_000_000, 143_000_000)  # of the chips of SDRAM: refreshes take most of the time below
+# Of the chips of SDRAM: refreshes take most of the time below
+MEMORY_HZ = (10_000_000, 143_000_000)
 
 
 def longest_text(build):
-    """Tokens of the longest text on a Config or DeviceInfo (int): its registers count positions up to that."""
+    """Tokens of the longest text on a Config or DeviceInfo (int): its registers count positions up
+    to that.
+    """
     return (1 << build.register_bits) - 1
 
 
 def most_tokens(build):
-    """The largest vocabulary of a Config or DeviceInfo (int): a token is the number of a row of the head."""
+    """The largest vocabulary of a Config or DeviceInfo (int): a token is the number of a row of the
+    head.
+    """
     return 1 << min(ROW_BITS, build.register_bits)
 
 
@@ -48,7 +65,9 @@ def delivered_bytes(config):
     """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator:
     the port's, or an SDRAM's.
     """
-    return DATA_BYTES * config.memory_hz / config.clock_hz if config.memory_hz else config.port_bytes
+    return (
+        DATA_BYTES * config.memory_hz / config.clock_hz if config.memory_hz else config.port_bytes
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +93,8 @@ class Config:
     memory_bytes : int
         Size of the model memory.
     sdram : str
-        Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "": any memory
-        behind the port.
+        Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "":
+        any memory behind the port.
     memory_hz : int
         Clock of that chip and its controller.
     vector_words : int
@@ -85,7 +104,8 @@ class Config:
     program_words : int
         Instructions of the program memory; at most 1024.
     fifo_words : int
-        Depth of the stream FIFO in memory words; without effect if the memory is on chip, where two words suffice.
+        Depth of the stream FIFO in memory words; without effect if the memory is on chip, where two
+        words suffice.
     row_words : int
         Depth of the row queue in words of V rows.
     ring : int
@@ -133,45 +153,89 @@ class Config:
 
         for field, (least, most) in RANGES.items():
             value = getattr(self, field)
-            need(type(value) is int and least <= value <= most,
-                 f"{field} {reprlib.repr(value)}: use {least} to {most}")
-        need(self.batch in BATCHES, f"batch {self.batch}: use one of {', '.join(map(str, BATCHES))}")
-        need(self.batch == 1 or self.memory == "external", f"batch {self.batch}: needs memory outside of the chip")
-        need(self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2")
+            need(
+                type(value) is int and least <= value <= most,
+                f"{field} {reprlib.repr(value)}: use {least} to {most}",
+            )
+        need(
+            self.batch in BATCHES, f"batch {self.batch}: use one of {', '.join(map(str, BATCHES))}"
+        )
+        need(
+            self.batch == 1 or self.memory == "external",
+            f"batch {self.batch}: needs memory outside of the chip",
+        )
+        need(
+            self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2"
+        )
         need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
         need(self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
         for field in ("lanes", "port_bytes", "ring"):
             value = getattr(self, field)
             need(value & (value - 1) == 0, f"{field} {value}: must be a power of two")
-        need(self.lanes <= self.port_bytes,
-             f"lanes {self.lanes}: at most port_bytes {self.port_bytes}, so that a word holds a code for each")
-        need(self.columns % self.lanes == 0, f"lanes {self.lanes}: must divide columns {self.columns}")
-        need(self.strip % self.rows == 0 and self.strip % self.lanes == 0,
-             f"strip {self.strip}: must be a multiple of rows {self.rows} and lanes {self.lanes}")
-        need(self.row_words * self.lanes >= self.strip + 2 * max(self.rows, self.lanes),
-             f"row_words {self.row_words}: the row queue must hold a strip of {self.strip} rows and two tiles")
-        need(self.tile_bytes <= (2 * self.port_bytes if self.memory == "external" else self.port_bytes),
-             f"tiles of {self.tile_bytes} bytes: at most {'two words' if self.memory == 'external' else 'a word'} of "
-             f"{self.port_bytes} bytes")
-        need(not self.pairs or self.fifo_words % 2 == 0,
-             f"fifo_words {self.fifo_words}: must be even, since the array takes two words a cycle")
+        need(
+            self.lanes <= self.port_bytes,
+            f"lanes {self.lanes}: at most port_bytes {self.port_bytes}, so that a word holds "
+            "a code for each",
+        )
+        need(
+            self.columns % self.lanes == 0,
+            f"lanes {self.lanes}: must divide columns {self.columns}",
+        )
+        need(
+            self.strip % self.rows == 0 and self.strip % self.lanes == 0,
+            f"strip {self.strip}: must be a multiple of rows {self.rows} and lanes {self.lanes}",
+        )
+        need(
+            self.row_words * self.lanes >= self.strip + 2 * max(self.rows, self.lanes),
+            f"row_words {self.row_words}: the row queue must hold a strip of {self.strip} rows and "
+            "two tiles",
+        )
+        need(
+            self.tile_bytes
+            <= (2 * self.port_bytes if self.memory == "external" else self.port_bytes),
+            f"tiles of {self.tile_bytes} bytes: at most "
+            f"{'two words' if self.memory == 'external' else 'a word'} of {self.port_bytes} bytes",
+        )
+        need(
+            not self.pairs or self.fifo_words % 2 == 0,
+            f"fifo_words {self.fifo_words}: must be even, since the array takes two words a cycle",
+        )
         if self.sdram:
             need(self.sdram in CHIPS, f"sdram {self.sdram!r}: use one of {', '.join(CHIPS)}")
-            need(self.memory == "external" and self.port_bytes >= DATA_BYTES,
-                 f"sdram {self.sdram}: needs external memory and words of {DATA_BYTES} bytes or more")
-            need(self.memory_bytes == CHIPS[self.sdram].bytes,
-                 f"memory_bytes {self.memory_bytes}: {self.sdram} has {CHIPS[self.sdram].bytes}")
-            need(0 < DATA_BYTES * self.memory_hz <= self.port_bytes * self.clock_hz,
-                 f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} bytes a cycle; "
-                 f"the port takes {self.port_bytes} at {self.clock_hz} Hz")
-            need(MEMORY_HZ[0] <= self.memory_hz <= MEMORY_HZ[1],
-                 f"memory_hz {self.memory_hz}: use {MEMORY_HZ[0]} to {MEMORY_HZ[1]}")
+            need(
+                self.memory == "external" and self.port_bytes >= DATA_BYTES,
+                f"sdram {self.sdram}: needs external memory and words of {DATA_BYTES} bytes or "
+                "more",
+            )
+            need(
+                self.memory_bytes == CHIPS[self.sdram].bytes,
+                f"memory_bytes {self.memory_bytes}: {self.sdram} has {CHIPS[self.sdram].bytes}",
+            )
+            need(
+                0 < DATA_BYTES * self.memory_hz <= self.port_bytes * self.clock_hz,
+                f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} "
+                "bytes a cycle; "
+                f"the port takes {self.port_bytes} at {self.clock_hz} Hz",
+            )
+            need(
+                MEMORY_HZ[0] <= self.memory_hz <= MEMORY_HZ[1],
+                f"memory_hz {self.memory_hz}: use {MEMORY_HZ[0]} to {MEMORY_HZ[1]}",
+            )
         else:
-            need(not self.memory_hz, f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock")
+            need(
+                not self.memory_hz,
+                f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock",
+            )
         words, most = self.activation_words, ((1 << SUM_BITS - 1) - 1) // (127 * self.columns)
-        need(words <= most, f"activation_words {words}: a row may have {words * self.columns} columns then, whose "
-             f"sum does not fit {SUM_BITS} bits: use at most {most}")
-        need(self.memory_bytes % 64 == 0, f"memory_bytes {self.memory_bytes}: must be a multiple of 64")
+        need(
+            words <= most,
+            f"activation_words {words}: a row may have {words * self.columns} columns then, whose "
+            f"sum does not fit {SUM_BITS} bits: use at most {most}",
+        )
+        need(
+            self.memory_bytes % 64 == 0,
+            f"memory_bytes {self.memory_bytes}: must be a multiple of 64",
+        )
 
     @property
     def tile_bytes(self):
@@ -181,7 +245,9 @@ class Config:
 
     @property
     def pairs(self):
-        """Whether the array takes more than the port gives, so that the FIFO must give two words per cycle."""
+        """Whether the array takes more than the port gives, so that the FIFO must give two words
+        per cycle.
+        """
         return self.tile_bytes > self.port_bytes
 
     @property
@@ -201,17 +267,21 @@ class Config:
 
     @property
     def slow(self):
-        """Whether the clock leaves time for long paths, so that registers for speed alone are left out."""
+        """Whether the clock leaves time for long paths, so that registers for speed alone are left
+        out.
+        """
         return self.clock_hz <= SLOW_HZ
 
     @property
     def compact(self):
-        """Whether cells are scarcer than cycles: the vector engine then converts the operands of queues serially."""
+        """Whether cells are scarcer than cycles: the vector engine then converts the operands of
+        queues serially.
+        """
         return self.slow and self.lanes == 1 and self.row_bits <= 16
 
     @property
     def row_bits(self):
-        """Bits of a row sum: no row is longer than an activation buffer, and a code is at most 127."""
+        """Bits of a row sum: no row is longer than an activation buffer; codes are at most 127."""
         return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
@@ -228,47 +298,74 @@ class Config:
 
     @property
     def digest(self):
-        """Hex SHA-256 of everything but the name: names build folders and fills the build register."""
+        """Hex SHA-256 of everything but the name: for build folders and the build register."""
         values = asdict(self) | {"versions": VERSIONS}
         values.pop("name")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def check_tiling(tiling):
-    """ValueError (one line) unless the values {field of TILING: value} are those of an array that can be built."""
+    """ValueError (one line) unless the values {field of TILING: value} are those of an array that
+    can be built.
+    """
     for name, value in tiling.items():
-        good = isinstance(value, str) if name == "weight_code" else type(value) is int and 0 < value <= MOST_TRITS
+        good = (
+            isinstance(value, str)
+            if name == "weight_code"
+            else type(value) is int and 0 < value <= MOST_TRITS
+        )
         if not good:
             raise ValueError(f"{name} is {reprlib.repr(value)}: no array has that")
     if tiling["rows"] * tiling["columns"] > MOST_TRITS:
-        raise ValueError(f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}")
+        raise ValueError(
+            f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}"
+        )
     # What does not belong to the tiling gets values that fit any.
-    Config(name="tiling", memory_bytes=256, vector_words=1, activation_words=1, clock_hz=1,
-           row_words=RANGES["row_words"][1], **tiling)
+    Config(
+        name="tiling",
+        memory_bytes=256,
+        vector_words=1,
+        activation_words=1,
+        clock_hz=1,
+        row_words=RANGES["row_words"][1],
+        **tiling,
+    )
 
 
 _MIB = 1 << 20
-PRESETS = {c.name: c for c in (
-    # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
-    Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip", memory_bytes=128 << 10,
-           vector_words=512, activation_words=32, strip=16, clock_hz=24_000_000, fifo_words=64, row_words=32,
-           ring=256, credits=2, program_words=256, register_bits=16, counters=False),
-    # The others are named after the trits per cycle that their memory port delivers. Their array takes more, so that
-    # what the FIFO gathers while the array waits for codes is caught up with. On an ECP5 a list of 64 rows takes
-    # two block RAMs and fewer LUTs than a shorter one, which would be in LUT RAM.
-    # SDR SDRAM x16 of the ULX3S.
-    Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB, vector_words=4096,
-           activation_words=1024, strip=16, top_k=64, clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=16),
-    # DDR3 x16 at 1:2 of ECP5 boards.
-    Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB, vector_words=2048,
-           activation_words=512, strip=36, top_k=64, clock_hz=80_000_000, fifo_words=2048, credits=16),
-    # The demo's simulated board: wide enough for several tokens per second of wall time.
-    Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB, vector_words=2048,
-           activation_words=512, strip=64, top_k=64, clock_hz=100_000_000, fifo_words=512, credits=8),
-    # DDR3 x32.
-    Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32, memory_bytes=1024 * _MIB, vector_words=8192,
-           activation_words=256, strip=40, top_k=64, clock_hz=200_000_000, fifo_words=1024, credits=16),
-    # DDR4 over four ports of the KV260; holds the 2.7B geometry.
-    Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64, memory_bytes=1024 * _MIB, vector_words=8192,
-           activation_words=256, strip=80, top_k=64, clock_hz=200_000_000, fifo_words=2048, credits=16),
-)}
+# fmt: off
+PRESETS = {
+    c.name: c
+    for c in (
+        # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
+        Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip",
+               memory_bytes=128 << 10, vector_words=512, activation_words=32, strip=16,
+               clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256, credits=2,
+               program_words=256, register_bits=16, counters=False),
+        # The others are named after the trits per cycle that their memory port delivers. Their
+        # array takes more, so that what the FIFO gathers while the array waits for codes is caught
+        # up with. On an ECP5 a list of 64 rows takes two block RAMs and fewer LUTs than a shorter
+        # one, which would be in LUT RAM.
+        # SDR SDRAM x16 of the ULX3S.
+        Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB,
+               vector_words=4096, activation_words=1024, strip=16, top_k=64, clock_hz=80_000_000,
+               fifo_words=4096, row_words=64, credits=16),
+        # DDR3 x16 at 1:2 of ECP5 boards.
+        Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB,
+               vector_words=2048, activation_words=512, strip=36, top_k=64, clock_hz=80_000_000,
+               fifo_words=2048, credits=16),
+        # The demo's simulated board: wide enough for several tokens per second of wall time.
+        Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB,
+               vector_words=2048, activation_words=512, strip=64, top_k=64, clock_hz=100_000_000,
+               fifo_words=512, credits=8),
+        # DDR3 x32.
+        Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32,
+               memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=40,
+               top_k=64, clock_hz=200_000_000, fifo_words=1024, credits=16),
+        # DDR4 over four ports of the KV260; holds the 2.7B geometry.
+        Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64,
+               memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=80,
+               top_k=64, clock_hz=200_000_000, fifo_words=2048, credits=16),
+    )
+}
+# fmt: on

@@ -1,17 +1,21 @@
-"""What gateware, interpreter and host agree on (docs/protocol.md): versions, addresses, registers, frames.
+"""What gateware, interpreter and host agree on (docs/protocol.md): versions, addresses, registers,
+frames.
 
 Nothing of it stands anywhere else.
 """
 
 from enum import IntEnum
 
-VERSIONS = {"protocol": 5, "isa": 3, "numerics": 3, "image": 1}  # in the order of their bytes in Register.VERSIONS
+# In the order of their bytes in Register.VERSIONS
+VERSIONS = {"protocol": 5, "isa": 3, "numerics": 3, "image": 1}
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
-WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")  # bits 16 and 17 of Register.LANES
+# Bits 16 and 17 of Register.LANES
+WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")
 
-# Regions of the address space, told apart by the four upper bits; everything below PROGRAM is model memory.
+# Regions of the address space, told apart by the four upper bits; everything below PROGRAM is model
+# memory.
 MEMORY = 0x00000000
 PROGRAM = 0x80000000
 REGISTERS = 0x90000000
@@ -61,9 +65,23 @@ FLAG_CHAINED = 2
 FAULTS = {1: "instruction"}
 
 COUNTERS = 0x80  # byte offset of the first one
-COUNTER_NAMES = ("cycles", "port_busy", "array_busy", "stall_stream", "stall_rows", "stall_idle", "refresh", "runs",
-                 "frames_bad", "frames_lost", "line_errors", "port_full", "port_empty")
-LINK_COUNTERS = ("frames_bad", "frames_lost", "line_errors")  # kept by the link; the others count cycles of an event
+COUNTER_NAMES = (
+    "cycles",
+    "port_busy",
+    "array_busy",
+    "stall_stream",
+    "stall_rows",
+    "stall_idle",
+    "refresh",
+    "runs",
+    "frames_bad",
+    "frames_lost",
+    "line_errors",
+    "port_full",
+    "port_empty",
+)
+# Kept by the link; the others count cycles of an event
+LINK_COUNTERS = ("frames_bad", "frames_lost", "line_errors")
 
 
 class Kind(IntEnum):
@@ -88,7 +106,8 @@ HASH_UNIT_BYTES = 64  # bytes that a HASH covers for each one of its length
 MAX_HASH_BYTES = HASH_UNIT_BYTES * MAX_DATA_BYTES
 DELIMITER = b"\0"
 
-# The flash of a board that starts by itself holds, from this offset on, the magic, a length, and frames of the link.
+# The flash of a board that starts by itself holds, from this offset on, the magic, a length, and
+# frames of the link.
 FLASH_OFFSET = 1 << 20
 FLASH_MAGIC = b"STFL"
 FLASH_HEADER_BYTES = 8
@@ -115,7 +134,9 @@ def scalar_address(number, slot=0):
 
 
 def scalar_writes(values, slot=0):
-    """Generator of (address, bytes) that sets scalar registers of a slot: {number: bits of an fp24 number}."""
+    """Generator of (address, bytes) that sets scalar registers of a slot: {number: bits of an fp24
+    number}.
+    """
     for number, bits in values.items():
         yield scalar_address(number, slot), int(bits).to_bytes(4, "little")
 

@@ -1,4 +1,6 @@
-"""What a board and its simulation share: serial line, accelerator and the controller of the board's memory, wired."""
+"""What a board and its simulation share: serial line, accelerator and the controller of the board's
+memory, wired.
+"""
 
 from amaranth import Module
 from amaranth.lib import stream, wiring
@@ -9,18 +11,19 @@ from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import SdramMemory
+from sterna.hw.memory.pins import SdramPins
 from sterna.hw.memory.port import MemoryPort
-from sterna.hw.memory.sdram import SdramPins
 from sterna.hw.vector.engine import Trace
 
 
 class Soc(wiring.Component):
-    """An accelerator between its byte link or a serial line and its memory or the memory's controller.
+    """An accelerator between its byte link or a serial line and its memory or the memory's
+    controller.
 
-        rx_line, tx_line -- uart --+                                               +-- memory port
-                                   +--(FlashBoot)-- accelerator --(memory, if external)
-                      rx, tx ------+       |                                       +-- controller -- pins
-                                         flash
+        rx_line, tx_line - uart -+                                          +-- memory port
+                                 +-(FlashBoot)- accelerator -(memory, if external)
+                        rx, tx --+      |                                   +-- controller -- pins
+                                      flash
 
     Parameters
     ----------
@@ -30,7 +33,8 @@ class Soc(wiring.Component):
     accelerator : wiring.Component, optional
         With the members of ``Accelerator``, in its place.
     flash_offset : int or None
-        Where in the board's flash the frames lie that the accelerator starts from (``FlashBoot``); None: nowhere.
+        Where in the board's flash the frames lie that the accelerator starts from (``FlashBoot``);
+        None: nowhere.
 
     Members
     -------
@@ -53,12 +57,21 @@ class Soc(wiring.Component):
         self._config, self._baud = config, baud
         self._boot = None if flash_offset is None else FlashBoot(config.clock_hz, flash_offset)
         self._accelerator = accelerator or Accelerator(config)
-        members = {"idle": Out(1), "trace": Out(Trace(config.batch * config.lanes))}
+        members = {
+            "idle": Out(1),
+            "trace": Out(Trace(config.batch * config.lanes)),
+        }
         if baud:
-            members |= {"rx_line": In(1), "tx_line": Out(1)}
+            members |= {
+                "rx_line": In(1),
+                "tx_line": Out(1),
+            }
             self._uart = Uart(config.clock_hz, baud, config.frame_counter_bits)
         else:
-            members |= {"rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8))}
+            members |= {
+                "rx": In(stream.Signature(8)),
+                "tx": Out(stream.Signature(8)),
+            }
         if self._boot:
             members["flash"] = Out(FlashPins())
         if config.sdram:
@@ -81,8 +94,12 @@ class Soc(wiring.Component):
             m.submodules.uart = uart = self._uart
             connect(m, uart.rx, rx)
             connect(m, tx, uart.tx)
-            m.d.comb += [uart.rx_line.eq(self.rx_line), self.tx_line.eq(uart.tx_line),
-                         accelerator.line_errors.eq(uart.errors), self.idle.eq(idle & uart.idle)]
+            m.d.comb += [
+                uart.rx_line.eq(self.rx_line),
+                self.tx_line.eq(uart.tx_line),
+                accelerator.line_errors.eq(uart.errors),
+                self.idle.eq(idle & uart.idle),
+            ]
         else:
             connect(m, flipped(self.rx), rx)
             connect(m, tx, flipped(self.tx))

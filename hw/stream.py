@@ -1,4 +1,6 @@
-"""Streams between stations: a queue, a skid buffer, a queue between two clocks, and a gearbox; `i` in, `o` out."""
+"""Streams between stations: a queue, a skid buffer, a queue between two clocks, and a gearbox; `i`
+in, `o` out.
+"""
 
 from math import gcd
 
@@ -11,11 +13,11 @@ SKID_DEPTH = 2  # places with which a stream whose ready comes from flip-flops k
 
 
 class Queue(wiring.Component):
-    """A short queue in flip-flops whose items move down to the output when one leaves: smaller than a memory with a
-    read multiplexer.
+    """A short queue in flip-flops whose items move down to the output when one leaves: smaller than
+    a memory with a read multiplexer.
 
-    Throughput one item per cycle, with a depth of 1 every other cycle; latency one cycle. Back-pressure: ``i.ready``
-    falls while all places are taken, and does not depend on ``o.ready``.
+    Throughput one item per cycle, with a depth of 1 every other cycle; latency one cycle.
+    Back-pressure: ``i.ready`` falls while all places are taken, and does not depend on ``o.ready``.
 
     Parameters
     ----------
@@ -31,7 +33,12 @@ class Queue(wiring.Component):
 
     def __init__(self, shape, depth):
         self._depth = depth
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -57,20 +64,28 @@ class Queue(wiring.Component):
 
 
 class Second(wiring.Signature):
-    """The word behind the one that a stream of words of P bytes offers: a consumer that takes that one may ``take``
-    this one with it, if ``valid``.
+    """The word behind the one that a stream of words of P bytes offers: a consumer that takes that
+    one may ``take`` this one with it, if ``valid``.
     """
 
     def __init__(self, port_bytes):
-        super().__init__({"payload": Out(8 * port_bytes), "valid": Out(1), "take": In(1)})
+        super().__init__(
+            {
+                "payload": Out(8 * port_bytes),
+                "valid": Out(1),
+                "take": In(1),
+            }
+        )
 
 
 class SkidBuffer(wiring.Component):
-    """Two places of flip-flops between a queue in block RAM and who takes its words: what it offers comes from
-    flip-flops, and what it takes does not depend on what is taken from it in the same cycle.
+    """Two places of flip-flops between a queue in block RAM and who takes its words: what it offers
+    comes from flip-flops, and what it takes does not depend on what is taken from it in the same
+    cycle.
 
-    Block RAM gives its data late in the cycle, and its addresses are far from where its words go. Throughput one word
-    per cycle, latency one cycle; in ``pairs`` two words per cycle, as two queues take turns.
+    Block RAM gives its data late in the cycle, and its addresses are far from where its words go.
+    Throughput one word per cycle, latency one cycle; in ``pairs`` two words per cycle, as two
+    queues take turns.
 
     Parameters
     ----------
@@ -87,9 +102,15 @@ class SkidBuffer(wiring.Component):
     def __init__(self, *, port_bytes, pairs=False):
         self._bits, self._pairs = 8 * port_bytes, pairs
         word, second = stream.Signature(self._bits), Second(port_bytes)
-        members = {"i": In(word), "o": Out(word)}
+        members = {
+            "i": In(word),
+            "o": Out(word),
+        }
         if pairs:
-            members |= {"i_second": In(second), "o_second": Out(second)}
+            members |= {
+                "i_second": In(second),
+                "o_second": Out(second),
+            }
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -101,7 +122,9 @@ class SkidBuffer(wiring.Component):
             connect(m, queue.o, flipped(out))
             return m
         second, out_second = self.i_second, self.o_second
-        m.submodules.even, m.submodules.odd = even, odd = [Queue(self._bits, SKID_DEPTH) for _ in range(2)]
+        m.submodules.even, m.submodules.odd = even, odd = [
+            Queue(self._bits, SKID_DEPTH) for _ in range(2)
+        ]
         # The queue that takes the next word and the one that holds the first.
         write_odd, read_odd = Signal(), Signal()
         for queue, writes, reads in ((even, ~write_odd, ~read_odd), (odd, write_odd, read_odd)):
@@ -119,22 +142,25 @@ class SkidBuffer(wiring.Component):
             out_second.payload.eq(Mux(read_odd, even.o.payload, odd.o.payload)),
             out_second.valid.eq(even.o.valid & odd.o.valid),
         ]
-        m.d.sync += [write_odd.eq(write_odd ^ (takes & ~second.take)),
-                     read_odd.eq(read_odd ^ (leaves & ~out_second.take))]
+        m.d.sync += [
+            write_odd.eq(write_odd ^ (takes & ~second.take)),
+            read_odd.eq(read_odd ^ (leaves & ~out_second.take)),
+        ]
         return m
 
 
 class AsyncQueue(wiring.Component):
     """A stream from one clock domain to another, through a FIFO with Gray pointers.
 
-    Order is kept, nothing is lost or doubled, whatever the clocks' phases and frequencies are. Throughput one item
-    per cycle of the slower clock with 8 places or more. Latency: an item is offered 2 to 3 cycles of the reading
-    clock after the writing edge; a place is free again as long after it has been read. Back-pressure: `i.ready`
-    falls while all places are taken. A reset of the writing domain empties the FIFO; one of the reading domain alone
-    must not happen. A board holds both until both clocks run.
+    Order is kept, nothing is lost or doubled, whatever the clocks' phases and frequencies are.
+    Throughput one item per cycle of the slower clock with 8 places or more. Latency: an item is
+    offered 2 to 3 cycles of the reading clock after the writing edge; a place is free again as long
+    after it has been read. Back-pressure: `i.ready` falls while all places are taken. A reset of
+    the writing domain empties the FIFO; one of the reading domain alone must not happen. A board
+    holds both until both clocks run.
 
-    Two crossings keep no order between them: reads and writes of a memory port, where a read must see the writes
-    accepted before it, have to share one.
+    Two crossings keep no order between them: reads and writes of a memory port, where a read must
+    see the writes accepted before it, have to share one.
 
     Parameters
     ----------
@@ -157,26 +183,41 @@ class AsyncQueue(wiring.Component):
         if i_domain == o_domain:
             raise ValueError(f"domain {i_domain!r} on both sides: connect the streams instead")
         self._i_domain, self._o_domain, self._depth = i_domain, o_domain, depth
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fifo = fifo = AsyncFIFO(width=len(Value.cast(self.i.payload)), depth=self._depth,
-                                             w_domain=self._i_domain, r_domain=self._o_domain)
+        m.submodules.fifo = fifo = AsyncFIFO(
+            width=len(Value.cast(self.i.payload)),
+            depth=self._depth,
+            w_domain=self._i_domain,
+            r_domain=self._o_domain,
+        )
         m.d.comb += [
-            fifo.w_data.eq(self.i.payload), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy),
-            self.o.payload.eq(fifo.r_data), self.o.valid.eq(fifo.r_rdy), fifo.r_en.eq(self.o.ready),
+            fifo.w_data.eq(self.i.payload),
+            fifo.w_en.eq(self.i.valid),
+            self.i.ready.eq(fifo.w_rdy),
+            self.o.payload.eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
         ]
         return m
 
 
 class Gearbox(wiring.Component):
-    """A run of bytes in memory words of P to the same bytes in weight tiles of T, for any pair of sizes.
+    """A run of bytes in memory words of P to the same bytes in weight tiles of T, for any pair of
+    sizes.
 
-    When P = T a word is a tile. Otherwise a shift register of P + T bytes gives a tile whenever it holds T bytes and
-    takes a word only when the next tile needs it, so it never reaches into the section behind. Up to one tile and one
-    word per cycle or, where T > P, two words: then a tile per cycle as long as T <= 2 P. ``drop``, with the last tile
-    of a section, forgets what is left of the last word.
+    When P = T a word is a tile. Otherwise a shift register of P + T bytes gives a tile whenever it
+    holds T bytes and takes a word only when the next tile needs it, so it never reaches into the
+    section behind. Up to one tile and one word per cycle or, where T > P, two words: then a tile
+    per cycle as long as T <= 2 P. ``drop``, with the last tile of a section, forgets what is left
+    of the last word.
 
     Members
     -------
@@ -191,12 +232,14 @@ class Gearbox(wiring.Component):
 
     def __init__(self, *, port_bytes, tile_bytes):
         self._port, self._tile = port_bytes, tile_bytes
-        super().__init__({
-            "i": In(stream.Signature(8 * port_bytes)),
-            **({"i_second": In(Second(port_bytes))} if tile_bytes > port_bytes else {}),
-            "o": Out(stream.Signature(8 * tile_bytes)),
-            "drop": In(1),
-        })
+        super().__init__(
+            {
+                "i": In(stream.Signature(8 * port_bytes)),
+                **({"i_second": In(Second(port_bytes))} if tile_bytes > port_bytes else {}),
+                "o": Out(stream.Signature(8 * tile_bytes)),
+                "drop": In(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -211,7 +254,7 @@ class Gearbox(wiring.Component):
         gives = self.o.valid & self.o.ready
         takes = self.i.valid & self.i.ready
         m.d.comb += [
-            self.o.payload.eq(held[:8 * tile]),
+            self.o.payload.eq(held[: 8 * tile]),
             self.o.valid.eq(level >= tile),
             self.i.ready.eq((after < tile) & ~self.drop),
             after.eq(Mux(gives, level - tile, level)),
@@ -222,10 +265,13 @@ class Gearbox(wiring.Component):
             second = self.i_second
             m.d.comb += second.take.eq(takes & second.valid & (after < tile - port))
             arriving, added = Cat(arriving, second.payload), added + second.take * port
-        m.d.sync += [held.eq(rest), level.eq(Mux(self.drop, 0, after + added))]
+        m.d.sync += [
+            held.eq(rest),
+            level.eq(Mux(self.drop, 0, after + added)),
+        ]
         with m.If(takes):
             with m.Switch(after):
                 for k in range(0, tile, step):
                     with m.Case(k):
-                        m.d.sync += held.eq(Cat(rest[:8 * k], arriving))
+                        m.d.sync += held.eq(Cat(rest[: 8 * k], arriving))
         return m

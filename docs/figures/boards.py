@@ -13,7 +13,8 @@ from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import delivered_bytes
 from sterna.hw.flow.bitstream import Build, versions
-from sterna.hw.flow.synth import synthesise, units_of
+from sterna.hw.flow.synth import synthesise
+from sterna.hw.flow.units import units_of
 
 SEEDS = range(1, 6)
 # One more address bit changes little, and the 12F has the die of the 25F, which gives the same cells and clocks.

@@ -36,7 +36,8 @@ from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
 from sterna.hw.flow.place import place
-from sterna.hw.flow.synth import TARGETS, count_cells, synthesise, units_of
+from sterna.hw.flow.synth import TARGETS, count_cells, synthesise
+from sterna.hw.flow.units import units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
 from sterna.sim.golden.files import write_file

@@ -15,7 +15,7 @@ from sterna.host.runtime.opening import open_simulation
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.hw.config import ConfigError
-from sterna.hw.flow.synth import SynthesisError
+from sterna.hw.flow.units import SynthesisError
 from sterna.sim.board.board import BoardError
 from sterna.sim.board.compile import board_program
 from sterna.sim.board.toolchain import ToolError

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 
 class Trit(data.Struct):
-    """One weight: ``nonzero`` says that the activation counts, ``negative`` that it counts negatively.
+    """One weight: ``nonzero`` says that the activation counts, ``negative`` that it counts
+    negatively.
 
     ``negative`` is 0 whenever ``nonzero`` is 0.
     """
@@ -18,9 +19,10 @@ class Trit(data.Struct):
 class TritDecoder(wiring.Component):
     """T packed bytes to R * C trits, one tile per cycle, never stalling.
 
-    ``trit5``: a byte b yields five trits by repeating p = 3 b; trit = (p >> 8) - 1; b = p mod 256. Each step is one
-    ten-bit adder; a register follows every second step. ``bit2``: trit k is the bit pair k (00, 01, 11), wires only.
-    Latency ``latency`` cycles (3 for trit5, 1 for bit2 or when not ``pipelined``: one register behind all steps).
+    ``trit5``: a byte b yields five trits by repeating p = 3 b; trit = (p >> 8) - 1; b = p mod 256.
+    Each step is one ten-bit adder; a register follows every second step. ``bit2``: trit k is the
+    bit pair k (00, 01, 11), wires only. Latency ``latency`` cycles (3 for trit5, 1 for bit2 or when
+    not ``pipelined``: one register behind all steps).
 
     Parameters
     ----------
@@ -47,7 +49,13 @@ class TritDecoder(wiring.Component):
         self._steps = (2, 2, 1) if pipelined else (5,)
         self.latency = len(self._steps) if code == "trit5" else 1
         tile_bytes = trits // 5 if code == "trit5" else -(-trits // 4)
-        super().__init__({"tile": In(8 * tile_bytes), "valid": In(1), "trits": Out(data.ArrayLayout(Trit, trits))})
+        super().__init__(
+            {
+                "tile": In(8 * tile_bytes),
+                "valid": In(1),
+                "trits": Out(data.ArrayLayout(Trit, trits)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -58,7 +66,9 @@ class TritDecoder(wiring.Component):
             valid.append(register)
         if self._code == "bit2":
             with m.If(valid[0]):
-                m.d.sync += [self.trits[k].eq(self.tile.word_select(k, 2)) for k in range(self._count)]
+                m.d.sync += [
+                    self.trits[k].eq(self.tile.word_select(k, 2)) for k in range(self._count)
+                ]
             return m
         for byte in range(self._count // 5):
             rest = self.tile.word_select(byte, 8)
@@ -69,10 +79,16 @@ class TritDecoder(wiring.Component):
                     m.d.comb += triple.eq(rest + (rest << 1))
                     digits.append(triple[8:10])
                     rest = triple[0:8]
-                kept = [Signal(2, name=f"digit{byte}_{k}_{stage}", reset_less=True) for k in range(len(digits))]
+                kept = [
+                    Signal(2, name=f"digit{byte}_{k}_{stage}", reset_less=True)
+                    for k in range(len(digits))
+                ]
                 kept_rest = Signal(8, name=f"rest{byte}_{stage}", reset_less=True)
                 with m.If(valid[stage]):
-                    m.d.sync += [kept_rest.eq(rest), *(new.eq(old) for new, old in zip(kept, digits, strict=True))]
+                    m.d.sync += [
+                        kept_rest.eq(rest),
+                        *(new.eq(old) for new, old in zip(kept, digits, strict=True)),
+                    ]
                 digits, rest = kept, kept_rest
             for k, digit in enumerate(digits):
                 # Digits 0, 1, 2 are the trits -1, 0, +1.

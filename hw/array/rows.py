@@ -11,13 +11,15 @@ from sterna.hw.config import SUM_BITS
 
 
 class RowQueue(wiring.Component):
-    """Regroups tiles of R rows into words of V and queues them; a row has a sum for each of B slots.
+    """Regroups tiles of R rows into words of V and queues them; a row has a sum for each of B
+    slots.
 
-    Rows keep their order, and the sums of a row stay together. Rows move in groups of g = gcd(R, V), one group per
-    cycle: a tile of R > g rows is held while its groups leave, a word of V > g lanes is collected. A matrix ends with
-    a tile marked ``last``, which may hold fewer groups; the words hold ceil(rows / V) beats for it, the lanes behind
-    its last row are undefined. The producer must leave ``groups_per_tile`` cycles between tiles and must own a credit
-    for every word: those that a tile begins are taken at its start, one returns with each word that leaves.
+    Rows keep their order, and the sums of a row stay together. Rows move in groups of g = gcd(R,
+    V), one group per cycle: a tile of R > g rows is held while its groups leave, a word of V > g
+    lanes is collected. A matrix ends with a tile marked ``last``, which may hold fewer groups; the
+    words hold ceil(rows / V) beats for it, the lanes behind its last row are undefined. The
+    producer must leave ``groups_per_tile`` cycles between tiles and must own a credit for every
+    word: those that a tile begins are taken at its start, one returns with each word that leaves.
 
     Parameters
     ----------
@@ -42,18 +44,26 @@ class RowQueue(wiring.Component):
     """
 
     def __init__(self, *, rows, lanes, depth, bits=SUM_BITS, batch=1):
-        self._rows, self._lanes, self._depth, self._bits, self._batch = rows, lanes, depth, bits, batch
+        self._rows, self._lanes, self._depth, self._bits, self._batch = (
+            rows,
+            lanes,
+            depth,
+            bits,
+            batch,
+        )
         self.group_rows = gcd(rows, lanes)
         self.groups_per_tile = rows // self.group_rows
         self.groups_per_word = lanes // self.group_rows
         sums = signed(SUM_BITS)
-        super().__init__({
-            "tile": In(data.ArrayLayout(sums, rows * batch)),
-            "tile_valid": In(1),
-            "last": In(1),
-            "groups": In(range(self.groups_per_tile + 1)),
-            "rows": Out(stream.Signature(data.ArrayLayout(sums, lanes * batch))),
-        })
+        super().__init__(
+            {
+                "tile": In(data.ArrayLayout(sums, rows * batch)),
+                "tile_valid": In(1),
+                "last": In(1),
+                "groups": In(range(self.groups_per_tile + 1)),
+                "rows": Out(stream.Signature(data.ArrayLayout(sums, lanes * batch))),
+            }
+        )
 
     def words_begun(self, phase, groups):
         """Words (int) that ``groups`` begin when ``phase`` groups of a word are there already."""
@@ -66,28 +76,54 @@ class RowQueue(wiring.Component):
         group_bits = row_bits * self.group_rows
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=row_bits * self._lanes, depth=self._depth)
         m.d.comb += [
-            *(self.rows.payload[slot * self._lanes + lane].eq(
-                fifo.r_data.word_select(lane * batch + slot, bits).as_signed())
-              for slot in range(batch) for lane in range(self._lanes)),
+            *(
+                self.rows.payload[slot * self._lanes + lane].eq(
+                    fifo.r_data.word_select(lane * batch + slot, bits).as_signed()
+                )
+                for slot in range(batch)
+                for lane in range(self._lanes)
+            ),
             self.rows.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.rows.ready),
         ]
-        group = Cat(*(self.tile[slot * self._rows + row][:bits]
-                      for row in range(self._rows) for slot in range(batch)))
+        group = Cat(
+            *(
+                self.tile[slot * self._rows + row][:bits]
+                for row in range(self._rows)
+                for slot in range(batch)
+            )
+        )
         valid, last = self.tile_valid, self.last
         if self.groups_per_tile > 1:
             held, left, ends = Signal.like(group), Signal.like(self.groups), Signal()
             with m.If(left != 0):
-                m.d.sync += [held.eq(held >> group_bits), left.eq(left - 1)]
+                m.d.sync += [
+                    held.eq(held >> group_bits),
+                    left.eq(left - 1),
+                ]
             with m.If(self.tile_valid):
-                m.d.sync += [held.eq(group), left.eq(self.groups), ends.eq(self.last)]
+                m.d.sync += [
+                    held.eq(group),
+                    left.eq(self.groups),
+                    ends.eq(self.last),
+                ]
             group, valid, last = held[:group_bits], left != 0, ends & (left == 1)
         if self.groups_per_word > 1:
-            word, count, push = Signal(row_bits * self._lanes), Signal(range(self.groups_per_word)), Signal()
+            word, count, push = (
+                Signal(row_bits * self._lanes),
+                Signal(range(self.groups_per_word)),
+                Signal(),
+            )
             full = (count == self.groups_per_word - 1) | last
             m.d.sync += push.eq(valid & full)
             with m.If(valid):
-                m.d.sync += [word.word_select(count, group_bits).eq(group), count.eq(Mux(full, 0, count + 1))]
+                m.d.sync += [
+                    word.word_select(count, group_bits).eq(group),
+                    count.eq(Mux(full, 0, count + 1)),
+                ]
             group, valid = word, push
-        m.d.comb += [fifo.w_data.eq(group), fifo.w_en.eq(valid)]
+        m.d.comb += [
+            fifo.w_data.eq(group),
+            fifo.w_en.eq(valid),
+        ]
         return m

@@ -6,8 +6,8 @@ from amaranth import Signal
 class Stages:
     """Pipeline of `count` register stages behind an enable.
 
-    Register stage k loads where the chunk stands k cycles after its entry, so an idle array keeps still and nothing
-    here needs a reset.
+    Register stage k loads where the chunk stands k cycles after its entry, so an idle array keeps
+    still and nothing here needs a reset.
 
     Parameters
     ----------
@@ -29,12 +29,15 @@ class Stages:
         self.enables, self.lasts = [enable], [last]
         for k in range(count):
             here = Signal(name=f"enable{k}"), Signal(name=f"last{k}")
-            m.d.sync += [here[0].eq(self.enables[-1]), here[1].eq(self.lasts[-1])]
+            m.d.sync += [
+                here[0].eq(self.enables[-1]),
+                here[1].eq(self.lasts[-1]),
+            ]
             self.enables.append(here[0])
             self.lasts.append(here[1])
 
     def register(self, value, stage, name, clear=None):
-        """`value` one cycle later, in register stage `stage`; 0 if `clear` was high in that cycle."""
+        """`value` one cycle later, in register stage `stage`; 0 if `clear` was high then."""
         register = Signal.like(value, name=f"{name}_{stage}", reset_less=True)
         load = self.enables[stage]
         if clear is not None:

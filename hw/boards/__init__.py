@@ -6,7 +6,9 @@ from sterna.hw.boards import icebreaker, icepi_zero, ulx3s
 from sterna.hw.boards.board import Board, load
 from sterna.hw.config import PRESETS, ConfigError
 
-BOARDS = {board.name: board for module in (ulx3s, icepi_zero, icebreaker) for board in module.BOARDS}
+BOARDS = {
+    board.name: board for module in (ulx3s, icepi_zero, icebreaker) for board in module.BOARDS
+}
 
 
 def find_board(name):
@@ -21,12 +23,15 @@ def find_board(name):
         return BOARDS[name]
     board = load(name) if ":" in name else None
     if not isinstance(board, Board):
-        raise ConfigError(f"unknown board {name!r}: use one of {', '.join(BOARDS)}, or module:NAME of a Board")
+        raise ConfigError(
+            f"unknown board {name!r}: use one of {', '.join(BOARDS)}, or module:NAME of a Board"
+        )
     return board
 
 
 def preset(name):
-    """The preset or board called ``name``, with other parameters if they follow: "lanes40,batch=4,top_k=16".
+    """The preset or board called ``name``, with other parameters if they follow:
+    "lanes40,batch=4,top_k=16".
 
     Raises
     ------
@@ -42,8 +47,10 @@ def preset(name):
     for change in changes:
         field, equals, text = change.partition("=")
         if field not in values or not equals:
-            raise ConfigError(f"preset {name!r}: {change!r} changes nothing: use PARAMETER=NUMBER with one of "
-                              f"{', '.join(values)}")
+            raise ConfigError(
+                f"preset {name!r}: {change!r} changes nothing: use PARAMETER=NUMBER with one of "
+                f"{', '.join(values)}"
+            )
         if not (text.isascii() and text.isdigit()):
             raise ConfigError(f"preset {name!r}: {field} is {text!r}: use a number")
         values[field] = int(text)

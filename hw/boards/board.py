@@ -10,17 +10,19 @@ from sterna.hw.config import Config, ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """One board that bitstreams are built for. Importing it needs neither Amaranth nor amaranth-boards.
+    """One board that bitstreams are built for. Importing it needs neither Amaranth nor
+    amaranth-boards.
 
     Attributes
     ----------
     config : Config
-        Of the name of the board; ``clock_hz`` is the clock that is built, and ``sdram`` the smallest chip that the
-        board is sold with.
+        Of the name of the board; ``clock_hz`` is the clock that is built, and ``sdram`` the
+        smallest chip that the board is sold with.
     platform : str
         "module:Class" of the amaranth-boards platform.
     top : str
-        "module:Class" of the gateware around the ``Soc``: clocks and pins; constructed with the Board.
+        "module:Class" of the gateware around the ``Soc``: clocks and pins; constructed with the
+        Board.
     baud : int
         Of the serial line.
     programmer : tuple of str
@@ -46,11 +48,14 @@ class Board:
 
 
 def connect_console(m, platform, soc):
-    """Wires the serial line and the two LEDs that every board has: the first one is on while the accelerator works on
-    something, the second one while a byte is on the line.
+    """Wires the serial line and the two LEDs that every board has: the first one is on while the
+    accelerator works on something, the second one while a byte is on the line.
     """
     uart = platform.request("uart", 0)
-    m.d.comb += [soc.rx_line.eq(uart.rx.i), uart.tx.o.eq(soc.tx_line)]
+    m.d.comb += [
+        soc.rx_line.eq(uart.rx.i),
+        uart.tx.o.eq(soc.tx_line),
+    ]
     for number, value in enumerate((~soc.idle, ~uart.rx.i)):
         m.d.comb += platform.request("led", number).o.eq(value)
 

@@ -9,7 +9,8 @@ from sterna.hw.memory.chips import CHIPS
 from sterna.hw.soc import Soc
 from sterna.sim.golden.errors import SternaError
 
-VCO_HZ, LEAST_PHASE_HZ = (400e6, 800e6), 10e6  # ECP5 and ECP5-5G Family Data Sheet, sysCLOCK PLL timing
+# ECP5 and ECP5-5G Family Data Sheet, sysCLOCK PLL timing
+VCO_HZ, LEAST_PHASE_HZ = (400e6, 800e6), 10e6
 TOLERANCE = 1e-6
 
 
@@ -18,8 +19,9 @@ class NoPll(SternaError, ValueError):
 
 
 def pll_settings(input_hz, *clocks_hz):
-    """(input divider, feedback divider, output dividers): VCO = input / divider * feedback * dividers[0], and each
-    clock is VCO / its divider. Of several the one with the fastest phase comparison.
+    """(input divider, feedback divider, output dividers): VCO = input / divider * feedback *
+    dividers[0], and each clock is VCO / its divider. Of several the one with the fastest phase
+    comparison.
 
     Raises
     ------
@@ -31,31 +33,43 @@ def pll_settings(input_hz, *clocks_hz):
             for first in range(1, 129):
                 vco = input_hz / divider * feedback * first
                 dividers = [round(vco / hz) for hz in clocks_hz]
-                if (VCO_HZ[0] <= vco <= VCO_HZ[1] and dividers[0] == first and max(dividers) <= 128
-                        and all(abs(vco / d / hz - 1) < TOLERANCE
-                                for d, hz in zip(dividers, clocks_hz, strict=True))):
+                if (
+                    VCO_HZ[0] <= vco <= VCO_HZ[1]
+                    and dividers[0] == first
+                    and max(dividers) <= 128
+                    and all(
+                        abs(vco / d / hz - 1) < TOLERANCE
+                        for d, hz in zip(dividers, clocks_hz, strict=True)
+                    )
+                ):
                     return divider, feedback, dividers
-    raise NoPll(f"no PLL setting makes {', '.join(f'{hz / 1e6:g}' for hz in clocks_hz)} MHz of "
-                f"{input_hz / 1e6:g} MHz: use clocks that divide one frequency between 400 and 800 MHz")
+    raise NoPll(
+        f"no PLL setting makes {', '.join(f'{hz / 1e6:g}' for hz in clocks_hz)} MHz of "
+        f"{input_hz / 1e6:g} MHz: use clocks that divide one frequency between 400 and 800 MHz"
+    )
 
 
 def chip_phase(chip, memory_hz, steps):
-    """By how many of ``steps`` per period the chip's clock follows the controller's: the middle between the latest
-    that lets data reach the input register in time and the earliest that lets them stay until it has taken them.
+    """By how many of ``steps`` per period the chip's clock follows the controller's: the middle
+    between the latest that lets data reach the input register in time and the earliest that lets
+    them stay until it has taken them.
 
-    Data are taken two edges of the controller behind the chip's last edge. With delays d of pad, clock and board that
-    are the same for all lines, they are there from phase + t_ac + d - period, and until phase + t_oh + d of it.
+    Data are taken two edges of the controller behind the chip's last edge. With delays d of pad,
+    clock and board that are the same for all lines, they are there from phase + t_ac + d - period,
+    and until phase + t_oh + d of it.
     """
-    period, pads = 1e9 / memory_hz, 4.0  # ns; out through one pad, back through another, and the board between them
+    # Ns; out through one pad, back through another, and the board between them
+    period, pads = 1e9 / memory_hz, 4.0
     access = chip.t_ac2 if chip.cas_latency(memory_hz) == 2 else chip.t_ac3
     earliest, latest = period - chip.t_oh - pads, 2 * period - access - pads
-    middle = min(max((earliest + latest) / 2, 0.25 * period), 0.75 * period)  # the chip's inputs want a quarter, too
+    # The chip's inputs want a quarter, too
+    middle = min(max((earliest + latest) / 2, 0.25 * period), 0.75 * period)
     return round(middle / period * steps)
 
 
 class Clocks(Elaboratable):
-    """Domains ``sync``, ``memory`` and ``chip`` (the clock that the chip gets) of the board's oscillator, held in
-    reset until the PLL has locked.
+    """Domains ``sync``, ``memory`` and ``chip`` (the clock that the chip gets) of the board's
+    oscillator, held in reset until the PLL has locked.
     """
 
     def __init__(self, config, oscillator_hz):
@@ -64,24 +78,58 @@ class Clocks(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        divider, feedback, (memory, sync) = pll_settings(self._oscillator_hz, cfg.memory_hz, cfg.clock_hz)
+        divider, feedback, (memory, sync) = pll_settings(
+            self._oscillator_hz, cfg.memory_hz, cfg.clock_hz
+        )
         phase = chip_phase(CHIPS[cfg.sdram], cfg.memory_hz, memory)
-        m.domains += [ClockDomain("sync"), ClockDomain("memory"), ClockDomain("chip", reset_less=True)]
+        m.domains += [
+            ClockDomain("sync"),
+            ClockDomain("memory"),
+            ClockDomain("chip", reset_less=True),
+        ]
         oscillator = platform.request(platform.default_clk, dir="i").i
         locked = Signal()
         m.submodules.pll = Instance(
-            "EHXPLLL", a_FREQUENCY_PIN_CLKI=f"{self._oscillator_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOP=f"{cfg.memory_hz / 1e6:g}", a_FREQUENCY_PIN_CLKOS=f"{cfg.clock_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOS2=f"{cfg.memory_hz / 1e6:g}", a_ICP_CURRENT="12", a_LPF_RESISTOR="8",
-            p_CLKI_DIV=divider, p_CLKFB_DIV=feedback, p_FEEDBK_PATH="CLKOP",
-            p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=memory, p_CLKOP_CPHASE=memory - 1, p_CLKOP_FPHASE=0,
-            p_CLKOS_ENABLE="ENABLED", p_CLKOS_DIV=sync, p_CLKOS_CPHASE=memory - 1, p_CLKOS_FPHASE=0,
-            p_CLKOS2_ENABLE="ENABLED", p_CLKOS2_DIV=memory, p_CLKOS2_CPHASE=memory - 1 + phase, p_CLKOS2_FPHASE=0,
-            i_CLKI=oscillator, i_CLKFB=ClockSignal("memory"), i_RST=Const(0), i_STDBY=Const(0),
-            i_PHASESEL0=Const(0), i_PHASESEL1=Const(0), i_PHASEDIR=Const(0), i_PHASESTEP=Const(0),
-            i_PHASELOADREG=Const(0), i_PLLWAKESYNC=Const(0),
-            i_ENCLKOP=Const(0), i_ENCLKOS=Const(0), i_ENCLKOS2=Const(0),
-            o_CLKOP=ClockSignal("memory"), o_CLKOS=ClockSignal("sync"), o_CLKOS2=ClockSignal("chip"), o_LOCK=locked)
+            "EHXPLLL",
+            a_FREQUENCY_PIN_CLKI=f"{self._oscillator_hz / 1e6:g}",
+            a_FREQUENCY_PIN_CLKOP=f"{cfg.memory_hz / 1e6:g}",
+            a_FREQUENCY_PIN_CLKOS=f"{cfg.clock_hz / 1e6:g}",
+            a_FREQUENCY_PIN_CLKOS2=f"{cfg.memory_hz / 1e6:g}",
+            a_ICP_CURRENT="12",
+            a_LPF_RESISTOR="8",
+            p_CLKI_DIV=divider,
+            p_CLKFB_DIV=feedback,
+            p_FEEDBK_PATH="CLKOP",
+            p_CLKOP_ENABLE="ENABLED",
+            p_CLKOP_DIV=memory,
+            p_CLKOP_CPHASE=memory - 1,
+            p_CLKOP_FPHASE=0,
+            p_CLKOS_ENABLE="ENABLED",
+            p_CLKOS_DIV=sync,
+            p_CLKOS_CPHASE=memory - 1,
+            p_CLKOS_FPHASE=0,
+            p_CLKOS2_ENABLE="ENABLED",
+            p_CLKOS2_DIV=memory,
+            p_CLKOS2_CPHASE=memory - 1 + phase,
+            p_CLKOS2_FPHASE=0,
+            i_CLKI=oscillator,
+            i_CLKFB=ClockSignal("memory"),
+            i_RST=Const(0),
+            i_STDBY=Const(0),
+            i_PHASESEL0=Const(0),
+            i_PHASESEL1=Const(0),
+            i_PHASEDIR=Const(0),
+            i_PHASESTEP=Const(0),
+            i_PHASELOADREG=Const(0),
+            i_PLLWAKESYNC=Const(0),
+            i_ENCLKOP=Const(0),
+            i_ENCLKOS=Const(0),
+            i_ENCLKOS2=Const(0),
+            o_CLKOP=ClockSignal("memory"),
+            o_CLKOS=ClockSignal("sync"),
+            o_CLKOS2=ClockSignal("chip"),
+            o_LOCK=locked,
+        )
         for domain in ("sync", "memory"):
             m.submodules[f"{domain}_reset"] = ResetSynchronizer(~locked, domain=domain)
         return m
@@ -89,7 +137,9 @@ class Clocks(Elaboratable):
 
 def _raw(platform, name, number):
     """The ports of a resource without buffers."""
-    return platform.request(name, number, dir={pin.name: "-" for pin in platform.lookup(name, number).ios})
+    return platform.request(
+        name, number, dir={pin.name: "-" for pin in platform.lookup(name, number).ios}
+    )
 
 
 class SdramTop(Elaboratable):
@@ -106,20 +156,41 @@ class SdramTop(Elaboratable):
         connect_console(m, platform, soc)
 
         for name, number, pin in self._board.tied_high:
-            m.submodules[f"{name}_{pin}"] = high = io.Buffer("o", getattr(_raw(platform, name, number), pin))
+            m.submodules[f"{name}_{pin}"] = high = io.Buffer(
+                "o", getattr(_raw(platform, name, number), pin)
+            )
             m.d.comb += high.o.eq(1)
 
         port = _raw(platform, "sdram", 0)
-        pins, outputs = soc.pins, {"clk_en": "cke", "cs": "cs_n", "we": "we_n", "ras": "ras_n", "cas": "cas_n",
-                                   "ba": "ba", "a": "a", "dqm": "dqm"}
+        pins, outputs = (
+            soc.pins,
+            {
+                "clk_en": "cke",
+                "cs": "cs_n",
+                "we": "we_n",
+                "ras": "ras_n",
+                "cas": "cas_n",
+                "ba": "ba",
+                "a": "a",
+                "dqm": "dqm",
+            },
+        )
         for name, pin in outputs.items():
             if not hasattr(port, name):
                 continue  # tied on the board
             m.submodules[name] = buffer = io.FFBuffer("o", getattr(port, name), o_domain="memory")
             value = getattr(pins, pin)
-            m.d.comb += buffer.o.eq(~value if pin.endswith("_n") else value)  # these ports are inverted
+            # These ports are inverted
+            m.d.comb += buffer.o.eq(~value if pin.endswith("_n") else value)
         m.submodules.dq = dq = io.FFBuffer("io", port.dq, i_domain="memory", o_domain="memory")
-        m.d.comb += [dq.o.eq(pins.dq_o), dq.oe.eq(pins.dq_oe), pins.dq_i.eq(dq.i)]
+        m.d.comb += [
+            dq.o.eq(pins.dq_o),
+            dq.oe.eq(pins.dq_oe),
+            pins.dq_i.eq(dq.i),
+        ]
         m.submodules.clk = clk = io.DDRBuffer("o", port.clk, o_domain="chip")
-        m.d.comb += [clk.o[0].eq(1), clk.o[1].eq(0)]
+        m.d.comb += [
+            clk.o[0].eq(1),
+            clk.o[1].eq(0),
+        ]
         return m

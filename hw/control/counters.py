@@ -27,7 +27,12 @@ class Counters(wiring.Component):
 
     def __init__(self, present=True):
         self._present = present
-        super().__init__({"events": In(len(EVENTS)), "values": Out(data.ArrayLayout(32, len(EVENTS)))})
+        super().__init__(
+            {
+                "events": In(len(EVENTS)),
+                "values": Out(data.ArrayLayout(32, len(EVENTS))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -35,5 +40,8 @@ class Counters(wiring.Component):
             return m
         for k in range(len(EVENTS)):
             held = Signal(name=f"event_{EVENTS[k]}")
-            m.d.sync += [held.eq(self.events[k]), self.values[k].eq(self.values[k] + held)]
+            m.d.sync += [
+                held.eq(self.events[k]),
+                self.values[k].eq(self.values[k] + held),
+            ]
         return m

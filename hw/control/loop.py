@@ -1,4 +1,4 @@
-"""The slot loop of the sequencer: for which slot an instruction is executed (docs/isa.md, "Slots")."""
+"""The slot loop of the sequencer: for which slot an instruction is executed (docs/isa.md)."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -25,7 +25,8 @@ class SlotLoop(wiring.Component):
     skip : Out(1)
         In a loop, and the slot is none of those that the loop is for.
     slots : Out(B)
-        The slots that are written: all outside of a loop, else one; in a loop over `reads` with chained slots all.
+        The slots that are written: all outside of a loop, else one; in a loop over `reads` with
+        chained slots all.
     slot : Out(3); chains : Out(1)
         The slot of the loop, 0 outside; operand C comes from the slot before.
 
@@ -38,10 +39,21 @@ class SlotLoop(wiring.Component):
     def __init__(self, batch):
         self._batch = batch
         masks = {name: In(batch) for name in isa.WHICH}
-        super().__init__({
-            "begin": In(1), "again": In(1), "which": In(2), "prior": In(1), **masks, "chained": In(1),
-            "repeat": Out(1), "skip": Out(1), "slots": Out(batch), "slot": Out(3), "chains": Out(1),
-        })
+        super().__init__(
+            {
+                "begin": In(1),
+                "again": In(1),
+                "which": In(2),
+                "prior": In(1),
+                **masks,
+                "chained": In(1),
+                "repeat": Out(1),
+                "skip": Out(1),
+                "slots": Out(batch),
+                "slot": Out(3),
+                "chains": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -57,14 +69,21 @@ class SlotLoop(wiring.Component):
             self.slot.eq(number),
         ]
         with m.If(self.begin):
-            m.d.sync += [here.eq(1), number.eq(0), self.chains.eq(self.prior & self.chained),
-                         spreads.eq((self.which == isa.READS) & self.chained)]
+            m.d.sync += [
+                here.eq(1),
+                number.eq(0),
+                self.chains.eq(self.prior & self.chained),
+                spreads.eq((self.which == isa.READS) & self.chained),
+            ]
             with m.Switch(self.which):
                 for code, name in enumerate(isa.WHICH):
                     with m.Case(code):
                         m.d.sync += chosen.eq(getattr(self, name))
         with m.Elif(self.again):
-            m.d.sync += [here.eq(Cat(0, here[:-1])), number.eq(Mux(self.repeat, number + 1, 0))]
+            m.d.sync += [
+                here.eq(Cat(0, here[:-1])),
+                number.eq(Mux(self.repeat, number + 1, 0)),
+            ]
             with m.If(~self.repeat):
                 m.d.sync += self.chains.eq(0)
         return m

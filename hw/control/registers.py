@@ -14,17 +14,20 @@ from sterna.hw.protocol import Register
 
 
 def _access(region, write):
-    """What tells an access of the host: the region's bits of an address behind whether it is a write (int)."""
+    """What tells an access of the host: the region's bits of an address behind whether it is a
+    write (int).
+    """
     return region >> protocol.REGION_BIT << 1 | write
 
 
 class Registers(wiring.Component):
-    """Executes the link's 32-bit requests one at a time, each with one response, and paces the sequencer.
+    """Executes the link's 32-bit requests one at a time, each with one response, and paces the
+    sequencer.
 
     Members
     -------
-    request : In(stream of Request); response : Out(stream of Response); event : Out(stream of Event)
-    host_bursts, host_words, host_write
+    request : In(stream of Request); response : Out(stream of Response); event : Out(stream of
+    Event) host_bursts, host_words, host_write
         The arbiter's host side.
     program_write, scalar_write : Out; scalar_ready : In(1)
         A write of a scalar register stays until a cycle with ``scalar_ready``.
@@ -45,20 +48,44 @@ class Registers(wiring.Component):
             raise ValueError(f"port_bytes {port}: at least 2")
         frames = In(config.frame_counter_bits)
         self._run = RunControl(config) if config.batch == 1 else SlotControl(config)
-        super().__init__({
-            "request": In(stream.Signature(Request)), "response": Out(stream.Signature(Response)),
-            "host_bursts": Out(stream.Signature(burst_layout(address))),
-            "host_words": In(stream.Signature(8 * port)),
-            "host_write": Out(stream.Signature(write_layout(address, port))),
-            "program_write": Out(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
-                                                   "data": Out(32)})),
-            "scalar_write": Out(wiring.Signature({"valid": Out(1), "address": Out(5), "data": Out(24),
-                                                  "slot": Out(3)})),
-            "scalar_ready": In(1), **({"program_ready": In(1)} if config.batch > 1 else {}),
-            "values": In(data.ArrayLayout(32, len(EVENTS))),
-            "frames_bad": frames, "frames_lost": frames, "line_errors": frames,
-            "busy": Out(1), "event": Out(stream.Signature(Event)), "pacing": Out(Pacing(config)),
-        })
+        super().__init__(
+            {
+                "request": In(stream.Signature(Request)),
+                "response": Out(stream.Signature(Response)),
+                "host_bursts": Out(stream.Signature(burst_layout(address))),
+                "host_words": In(stream.Signature(8 * port)),
+                "host_write": Out(stream.Signature(write_layout(address, port))),
+                "program_write": Out(
+                    wiring.Signature(
+                        {
+                            "valid": Out(1),
+                            "address": Out(10),
+                            "lane": Out(2),
+                            "data": Out(32),
+                        }
+                    )
+                ),
+                "scalar_write": Out(
+                    wiring.Signature(
+                        {
+                            "valid": Out(1),
+                            "address": Out(5),
+                            "data": Out(24),
+                            "slot": Out(3),
+                        }
+                    )
+                ),
+                "scalar_ready": In(1),
+                **({"program_ready": In(1)} if config.batch > 1 else {}),
+                "values": In(data.ArrayLayout(32, len(EVENTS))),
+                "frames_bad": frames,
+                "frames_lost": frames,
+                "line_errors": frames,
+                "busy": Out(1),
+                "event": Out(stream.Signature(Event)),
+                "pacing": Out(Pacing(config)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -74,11 +101,15 @@ class Registers(wiring.Component):
         value = Signal(32)
         is_write = Signal()
         m.d.comb += [
-            address.eq(request.address), value.eq(request.data), is_write.eq(request.write),
-            host.offset.eq(address[2:8]), host.value.eq(value), host.entry.eq(address[2:]),
+            address.eq(request.address),
+            value.eq(request.data),
+            is_write.eq(request.write),
+            host.offset.eq(address[2:8]),
+            host.value.eq(value),
+            host.entry.eq(address[2:]),
         ]
         if many:
-            m.d.comb += host.slot.eq(address[8:8 + (cfg.batch - 1).bit_length()])
+            m.d.comb += host.slot.eq(address[8 : 8 + (cfg.batch - 1).bit_length()])
         selected = Signal(32)
         if cfg.slow:
             with m.Switch(address[2:8]):
@@ -91,8 +122,11 @@ class Registers(wiring.Component):
             with m.Switch(address[2:6]):
                 for place in range(16):
                     with m.Case(place):
-                        m.d.sync += [groups[offset // 64].eq(source) for offset, source in self._readable().items()
-                                     if offset // 4 % 16 == place]
+                        m.d.sync += [
+                            groups[offset // 64].eq(source)
+                            for offset, source in self._readable().items()
+                            if offset // 4 % 16 == place
+                        ]
             m.d.comb += selected.eq(Array(groups)[address[6:8]])
 
         port = cfg.port_bytes
@@ -109,29 +143,39 @@ class Registers(wiring.Component):
             self.host_bursts.payload.length.eq(parts),
             self.host_words.ready.eq(1),
             # Accesses are aligned: the parts of one differ in the low address bits.
-            self.host_write.payload.address.eq(word_address | part[:parts.bit_length() - 1]),
+            self.host_write.payload.address.eq(word_address | part[: parts.bit_length() - 1]),
             self.response.payload.data.eq(answer),
             self.response.payload.error.eq(failed),
             self.response.valid.eq(answered),
-            self.program_write.address.eq(address[4:14]), self.program_write.lane.eq(address[2:4]),
+            self.program_write.address.eq(address[4:14]),
+            self.program_write.lane.eq(address[2:4]),
             self.program_write.data.eq(value),
-            self.scalar_write.address.eq(address[2:7]), self.scalar_write.data.eq(value),
+            self.scalar_write.address.eq(address[2:7]),
+            self.scalar_write.data.eq(value),
             self.scalar_write.slot.eq(address[7:10]),
-            self.busy.eq(self.request.valid | answered | self.event.valid | (run.busy if many else 0)),
+            self.busy.eq(
+                self.request.valid | answered | self.event.valid | (run.busy if many else 0)
+            ),
         ]
         if parts == 1:
-            lane = address[2:2 + lane_bits]
+            lane = address[2 : 2 + lane_bits]
             m.d.comb += [
                 self.host_write.payload.data.eq(value.replicate(port // 4)),
-                self.host_write.payload.mask.eq(0xF << Cat(Const(0, 2), lane) if lane_bits else 0xF),
+                self.host_write.payload.mask.eq(
+                    0xF << Cat(Const(0, 2), lane) if lane_bits else 0xF
+                ),
             ]
         else:
-            m.d.comb += [self.host_write.payload.data.eq(value.word_select(part, 8 * port)),
-                         self.host_write.payload.mask.eq(~0)]
+            m.d.comb += [
+                self.host_write.payload.data.eq(value.word_select(part, 8 * port)),
+                self.host_write.payload.mask.eq(~0),
+            ]
 
         size = cfg.memory_bytes
         # Without the carry chain that synthesis makes of any comparison.
-        below = ~address[size.bit_length() - 1:31].any() if size & (size - 1) == 0 else address < size
+        below = (
+            ~address[size.bit_length() - 1 : 31].any() if size & (size - 1) == 0 else address < size
+        )
         in_memory = ~address[31] & below
         finish = Signal()
         with m.If(answered & self.response.ready):
@@ -143,18 +187,33 @@ class Registers(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(self.request.valid & ~answered):
-                    m.d.sync += [failed.eq(0), part.eq(0)]
+                    m.d.sync += [
+                        failed.eq(0),
+                        part.eq(0),
+                    ]
                     with m.Switch(Cat(is_write, address[28:32])):
                         with m.Case(_access(protocol.PROGRAM, write=True)):
                             goes = self.program_ready if many else 1
-                            m.d.comb += [self.program_write.valid.eq(goes), finish.eq(goes)]
+                            m.d.comb += [
+                                self.program_write.valid.eq(goes),
+                                finish.eq(goes),
+                            ]
                         with m.Case(_access(protocol.REGISTERS, write=True)):
-                            m.d.comb += [host.write.eq(host.ready), finish.eq(host.ready)]
+                            m.d.comb += [
+                                host.write.eq(host.ready),
+                                finish.eq(host.ready),
+                            ]
                         with m.Case(_access(protocol.SCALARS, write=True)):
-                            m.d.comb += [self.scalar_write.valid.eq(1), finish.eq(self.scalar_ready)]
+                            m.d.comb += [
+                                self.scalar_write.valid.eq(1),
+                                finish.eq(self.scalar_ready),
+                            ]
                         with m.Case(_access(protocol.RING, write=True)):
                             with m.If(host.ring_ready):
-                                m.d.comb += [host.ring_write.eq(1), finish.eq(1)]
+                                m.d.comb += [
+                                    host.ring_write.eq(1),
+                                    finish.eq(1),
+                                ]
                         with m.Case(_access(protocol.REGISTERS, write=False)):
                             of_run = address[6:8] == protocol.RUN_OFFSET >> 6
                             if many:
@@ -207,28 +266,40 @@ class Registers(wiring.Component):
                 with m.If(self.host_words.valid):
                     m.d.sync += part.eq(part + 1)
                     if parts == 1:
-                        m.d.sync += answer.eq(self.host_words.payload.word_select(address[2:2 + lane_bits], 32)
-                                              if lane_bits else self.host_words.payload)
+                        m.d.sync += answer.eq(
+                            self.host_words.payload.word_select(address[2 : 2 + lane_bits], 32)
+                            if lane_bits
+                            else self.host_words.payload
+                        )
                     else:
-                        m.d.sync += answer.eq(Cat(answer[8 * port:], self.host_words.payload))
+                        m.d.sync += answer.eq(Cat(answer[8 * port :], self.host_words.payload))
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
         if not many:
             m.d.comb += run.ring_answers.eq(fsm.ongoing("RING"))
-        m.d.comb += [self.host_write.valid.eq(fsm.ongoing("WRITE")),
-                     self.host_bursts.valid.eq(fsm.ongoing("COMMAND"))]
+        m.d.comb += [
+            self.host_write.valid.eq(fsm.ongoing("WRITE")),
+            self.host_bursts.valid.eq(fsm.ongoing("COMMAND")),
+        ]
         return m
 
     def _readable(self):
-        """Register offset -> value, of those that a run control for B > 1 does not answer for itself."""
+        """Register offset -> value, of those that a run control for B > 1 does not answer for
+        itself.
+        """
         cfg = self._config
-        code = protocol.WEIGHT_CODES.index(cfg.weight_code) | protocol.MEMORIES.index(cfg.memory) << 1
+        code = (
+            protocol.WEIGHT_CODES.index(cfg.weight_code) | protocol.MEMORIES.index(cfg.memory) << 1
+        )
         constants = {
             Register.MAGIC: protocol.MAGIC,
             Register.VERSIONS: protocol.version_word(),
             Register.ARRAY: cfg.rows | cfg.columns << 16,
-            Register.LANES: cfg.lanes | cfg.batch << 8 | code << 16 | cfg.register_bits << 18
+            Register.LANES: cfg.lanes
+            | cfg.batch << 8
+            | code << 16
+            | cfg.register_bits << 18
             | cfg.credits << 24,
             Register.PORT_BYTES: cfg.port_bytes | cfg.strip << 16,
             Register.MEMORY_BYTES: cfg.memory_bytes,
@@ -240,7 +311,11 @@ class Registers(wiring.Component):
         if cfg.top_k or cfg.memory_hz:
             constants[Register.LIST] = cfg.top_k | cfg.memory_hz // 1000 << 8
         registers = self._run.readable() if cfg.batch == 1 else {}
-        counted = {"frames_bad": self.frames_bad, "frames_lost": self.frames_lost, "line_errors": self.line_errors}
+        counted = {
+            "frames_bad": self.frames_bad,
+            "frames_lost": self.frames_lost,
+            "line_errors": self.line_errors,
+        }
         if cfg.counters:
             counted |= {name: self.values[k] for k, name in enumerate(EVENTS)}
         registers |= {protocol.counter_offset(name): value for name, value in counted.items()}

@@ -1,6 +1,4 @@
-"""The sequencer: fetches microinstructions and issues them, in order, to the engines (docs/isa.md)."""
-
-from dataclasses import dataclass
+"""The sequencer: fetches microinstructions and issues them in order (docs/isa.md)."""
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -11,42 +9,18 @@ from sterna.firmware import isa
 from sterna.hw.array.array import Product
 from sterna.hw.control.addresses import AddressRegisters
 from sterna.hw.control.loop import SlotLoop
-from sterna.hw.vector.issue import Command
+from sterna.hw.control.widths import Widths
+from sterna.hw.vector.operands import Command
 
 FAULT_INSTRUCTION = 1
-LAYER_BYTES = 32  # every layer takes more than that in memory
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Bits of the state of docs/isa.md that a configuration needs."""
-
-    element_bits: int  # left: every row takes its share of a tile in memory, every element of a vector one of a bank
-    length_bits: int   # vl: at most the elements of a bank
-    offset_bits: int   # off: an address in a bank, at least the number of a partial sum
-    loop_bits: int
-    pc_bits: int
-
-    @classmethod
-    def of(cls, config):
-        """The widths for ``config``."""
-        vector = config.vector_words * config.lanes
-        rows = config.memory_bytes * config.rows // config.tile_bytes
-        return cls(
-            element_bits=min(24, max(rows - 1, vector).bit_length()),
-            length_bits=min(16, max(vector, 2 * isa.PARTIAL_SUMS).bit_length()),
-            offset_bits=(max(config.vector_words, isa.PARTIAL_SUMS // config.lanes) - 1).bit_length(),
-            loop_bits=min(16, (config.memory_bytes // LAYER_BYTES - 1).bit_length()),
-            pc_bits=max(1, (config.program_words - 1).bit_length()),
-        )
 
 
 class Sequencer(wiring.Component):
     """Runs the microprogram, with B = 1 once per token.
 
-    Three cycles per instruction, two with a slow clock but for NEXT, and as many more as the engine it addresses, or
-    ``AddressRegisters``, makes it wait. In order: an instruction that cannot be accepted holds all behind it. HALT
-    waits until the engines are idle.
+    Three cycles per instruction, two with a slow clock but for NEXT, and as many more as the engine
+    it addresses, or ``AddressRegisters``, makes it wait. In order: an instruction that cannot be
+    accepted holds all behind it. HALT waits until the engines are idle.
 
     Parameters
     ----------
@@ -57,13 +31,13 @@ class Sequencer(wiring.Component):
     program_write : In({valid, address, lane, data})
         Host writes to the program memory: 32-bit part ``lane`` (0..2) of instruction ``address``.
     program_ready : Out(1)
-        A write is done without harm: the memory is not read in this cycle. Only with B > 1, where the host may write
-        during a run.
+        A write is done without harm: the memory is not read in this cycle. Only with B > 1, where
+        the host may write during a run.
     go : In(1)
         A run may start; sampled while ``running`` is low.
     token : In(register_bits); token_valid : In(1)
-        The token at the present position, of the slot ``slot``; not valid in the cycle behind another access to the
-        ring.
+        The token at the present position, of the slot ``slot``; not valid in the cycle behind
+        another access to the ring.
     unwanted, at_start, greedy : In(1)
         Conditions of JUMP.
     slot : Out(3)
@@ -84,60 +58,97 @@ class Sequencer(wiring.Component):
         address = config.word_address_bits
         block = data.StructLayout({"address": address, "words": 24})
         masks = {name: In(config.batch) for name in isa.WHICH}
-        super().__init__({
-            "program_write": In(wiring.Signature({"valid": Out(1), "address": Out(10), "lane": Out(2),
-                                                  "data": Out(32)})),
-            "go": In(1), "token": In(config.register_bits), "token_valid": In(1),
-            "unwanted": In(1), "at_start": In(1), "greedy": In(1),
-            **({"slot": Out(3), **masks, "chained": In(1), "program_ready": Out(1)} if config.batch > 1 else {}),
-            "running": Out(1), "halted": Out(1), "sample_done": Out(1), "sample_taken": In(1), "fault": Out(8),
-            "vector": Out(stream.Signature(Command)),
-            "product": Out(stream.Signature(Product)),
-            "fetch": Out(stream.Signature(block)),
-            "store": Out(stream.Signature(block)),
-            "section": Out(stream.Signature(1)),
-            "vector_busy": In(1), "array_busy": In(1), "store_idle": In(1),
-        })
+        super().__init__(
+            {
+                "program_write": In(
+                    wiring.Signature(
+                        {
+                            "valid": Out(1),
+                            "address": Out(10),
+                            "lane": Out(2),
+                            "data": Out(32),
+                        }
+                    )
+                ),
+                "go": In(1),
+                "token": In(config.register_bits),
+                "token_valid": In(1),
+                "unwanted": In(1),
+                "at_start": In(1),
+                "greedy": In(1),
+                **(
+                    {
+                        "slot": Out(3),
+                        **masks,
+                        "chained": In(1),
+                        "program_ready": Out(1),
+                    }
+                    if config.batch > 1
+                    else {}
+                ),
+                "running": Out(1),
+                "halted": Out(1),
+                "sample_done": Out(1),
+                "sample_taken": In(1),
+                "fault": Out(8),
+                "vector": Out(stream.Signature(Command)),
+                "product": Out(stream.Signature(Product)),
+                "fetch": Out(stream.Signature(block)),
+                "store": Out(stream.Signature(block)),
+                "section": Out(stream.Signature(1)),
+                "vector_busy": In(1),
+                "array_busy": In(1),
+                "store_idle": In(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        # Synthesis need not care about a read of the word being written: with one slot the program is not written
-        # while it runs, and with several the write waits for a cycle without a read.
-        words = [Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1}) for _ in range(3)]
+        # Synthesis need not care about a read of the word being written: with one slot the program
+        # is not written while it runs, and with several the write waits for a cycle without a read.
+        words = [
+            Memory(shape=32, depth=cfg.program_words, init=[], attrs={"no_rw_check": 1})
+            for _ in range(3)
+        ]
         instruction = Signal(isa.INSTRUCTION_BITS)
         fetched = Signal(isa.INSTRUCTION_BITS)
         width = Widths.of(cfg)
         pc = Signal(width.pc_bits, init=-1)  # one before the first instruction
         next_pc = Signal(width.pc_bits)
         fetch_next = Signal()
-        # A slow clock leaves time to decode behind the memory, which holds what it read while an instruction waits.
+        # A slow clock leaves time to decode behind the memory, which holds what it read while an
+        # instruction waits.
         registered = not cfg.slow
         if not registered:
             m.d.comb += instruction.eq(fetched)
-        # A fast clock leaves no time to find the next instruction's place and to read it there in one cycle.
+        # A fast clock leaves no time to find the next instruction's place and to read it there in
+        # one cycle.
         advance = Signal()  # on to the next instruction
         following = "FETCH" if registered else "LOAD"
         for lane, memory in enumerate(words):
             m.submodules[f"program{lane}"] = memory
             read, write = memory.read_port(), memory.write_port()
             m.d.comb += [
-                read.addr.eq(pc if registered else next_pc), read.en.eq(fetch_next),
-                fetched[32 * lane:32 * lane + 32].eq(read.data),
-                write.addr.eq(self.program_write.address), write.data.eq(self.program_write.data),
+                read.addr.eq(pc if registered else next_pc),
+                read.en.eq(fetch_next),
+                fetched[32 * lane : 32 * lane + 32].eq(read.data),
+                write.addr.eq(self.program_write.address),
+                write.data.eq(self.program_write.data),
                 write.en.eq(self.program_write.valid & (self.program_write.lane == lane)),
             ]
 
         def field(opcode, name):
             lsb, width = isa.FIELDS[opcode][name]
-            return instruction[lsb:lsb + width]
+            return instruction[lsb : lsb + width]
 
-        opcode = instruction[isa.OPCODE_FIELD[0]:isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
+        opcode = instruction[isa.OPCODE_FIELD[0] : isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
         offset = Signal(width.offset_bits)
         vl = Signal(width.length_bits)
         loop = Signal(width.loop_bits)
         left = Signal(width.element_bits)
-        vl_fresh = Signal()  # vl was set to the strip's length in the cycle before, and may be more than is left
+        # Vl was set to the strip's length in the cycle before, and may be more than is left
+        vl_fresh = Signal()
         words_field = field(isa.FETCH, "words")
         announced = Signal()  # the section of this instruction is in the router's queue
         reads_stream = Signal()
@@ -161,16 +172,27 @@ class Sequencer(wiring.Component):
             self.product.payload.chunks.eq(field(isa.MATVEC, "chunks")),
             self.section.payload.eq(opcode == isa.MATVEC),
         ]
-        m.submodules.addresses = addresses = AddressRegisters(cfg.word_address_bits, cfg.register_bits, cfg.slow)
+        m.submodules.addresses = addresses = AddressRegisters(
+            cfg.word_address_bits, cfg.register_bits, cfg.slow
+        )
         m.d.comb += [
-            addresses.set.eq(is_op[isa.SETA] | is_op[isa.ROWA]), addresses.row.eq(is_op[isa.ROWA]),
-            addresses.areg.eq(field(isa.FETCH, "areg")), addresses.words.eq(words_field),
-            addresses.value.eq(field(isa.ROWA, "base")), addresses.stride.eq(field(isa.ROWA, "stride")),
-            addresses.token.eq(self.token), addresses.token_valid.eq(self.token_valid),
-            addresses.taken.eq((self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)),
+            addresses.set.eq(is_op[isa.SETA] | is_op[isa.ROWA]),
+            addresses.row.eq(is_op[isa.ROWA]),
+            addresses.areg.eq(field(isa.FETCH, "areg")),
+            addresses.words.eq(words_field),
+            addresses.value.eq(field(isa.ROWA, "base")),
+            addresses.stride.eq(field(isa.ROWA, "stride")),
+            addresses.token.eq(self.token),
+            addresses.token_valid.eq(self.token_valid),
+            addresses.taken.eq(
+                (self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)
+            ),
         ]
         for port in (self.fetch, self.store):
-            m.d.comb += [port.payload.address.eq(addresses.address), port.payload.words.eq(words_field)]
+            m.d.comb += [
+                port.payload.address.eq(addresses.address),
+                port.payload.words.eq(words_field),
+            ]
         conditions = [1, loop == 1, self.unwanted, self.greedy, self.at_start, fresh]
         if cfg.batch > 1:
             conditions.append(self.chained)
@@ -179,17 +201,24 @@ class Sequencer(wiring.Component):
                 with m.Case(code):
                     m.d.comb += condition.eq(value)
 
-        # One subtraction: NEXT takes the strip off what is left, and when the instruction behind STRIP and NEXT is
-        # loaded, a borrow tells that less is left than vl. A fast clock wants a comparison of its own.
+        # One subtraction: NEXT takes the strip off what is left, and when the instruction behind
+        # STRIP and NEXT is loaded, a borrow tells that less is left than vl. A fast clock wants a
+        # comparison of its own.
         strip = field(isa.NEXT, "strip")
         issue = Signal()
         rest, more = Signal(width.element_bits + 1), Signal()
         compared = Signal()  # NEXT knows `more`
-        m.d.comb += rest.eq(left - Mux(issue, strip[:width.length_bits], vl))
+        m.d.comb += rest.eq(left - Mux(issue, strip[: width.length_bits], vl))
         if registered:
-            m.d.comb += [more.eq(strip[:width.length_bits] < left), compared.eq(1)]
+            m.d.comb += [
+                more.eq(strip[: width.length_bits] < left),
+                compared.eq(1),
+            ]
         else:  # without a register behind the memory it takes a cycle of its own
-            m.d.sync += [more.eq(~rest[-1] & rest[:-1].any()), compared.eq(issue)]
+            m.d.sync += [
+                more.eq(~rest[-1] & rest[:-1].any()),
+                compared.eq(issue),
+            ]
 
         acts = issue  # an instruction is issued that acts on an engine
         if cfg.batch == 1:
@@ -201,12 +230,18 @@ class Sequencer(wiring.Component):
             m.submodules.slots = slots = SlotLoop(cfg.batch)
             turns = issue & is_op[isa.SLOT]
             m.d.comb += [
-                slots.begin.eq(turns & ~field(isa.SLOT, "again")), slots.again.eq(turns & field(isa.SLOT, "again")),
-                slots.which.eq(field(isa.SLOT, "which")), slots.prior.eq(field(isa.SLOT, "prior")),
+                slots.begin.eq(turns & ~field(isa.SLOT, "again")),
+                slots.again.eq(turns & field(isa.SLOT, "again")),
+                slots.which.eq(field(isa.SLOT, "which")),
+                slots.prior.eq(field(isa.SLOT, "prior")),
                 passes.eq(slots.skip & (is_op[isa.VOP] | is_op[isa.FETCH] | is_op[isa.STORE])),
-                self.slot.eq(slots.slot), slots.chained.eq(self.chained),
-                self.vector.payload.slots.eq(Cat(slots.slots, Const(255 >> cfg.batch, 8 - cfg.batch))),
-                self.vector.payload.slot.eq(slots.slot), self.vector.payload.prior.eq(slots.chains),
+                self.slot.eq(slots.slot),
+                slots.chained.eq(self.chained),
+                self.vector.payload.slots.eq(
+                    Cat(slots.slots, Const(255 >> cfg.batch, 8 - cfg.batch))
+                ),
+                self.vector.payload.slot.eq(slots.slot),
+                self.vector.payload.prior.eq(slots.chains),
                 *(getattr(slots, name).eq(getattr(self, name)) for name in isa.WHICH),
             ]
 
@@ -217,7 +252,10 @@ class Sequencer(wiring.Component):
                     m.d.sync += pc.eq(next_pc)
                     m.next = following
             with m.State("LOAD"):
-                m.d.sync += [announced.eq(0), vl_fresh.eq(0)]
+                m.d.sync += [
+                    announced.eq(0),
+                    vl_fresh.eq(0),
+                ]
                 with m.If(vl_fresh & rest[-1]):
                     m.d.sync += vl.eq(left)
                 if registered:
@@ -227,7 +265,10 @@ class Sequencer(wiring.Component):
                 with m.Switch(opcode):
                     with m.Case(isa.HALT):
                         with m.If(self.halted):
-                            m.d.sync += [pc.eq(-1), fresh.eq(0)]
+                            m.d.sync += [
+                                pc.eq(-1),
+                                fresh.eq(0),
+                            ]
                             m.next = "IDLE"
                     with m.Case(isa.VOP):
                         m.d.comb += done.eq(self.vector.valid & self.vector.ready)
@@ -241,22 +282,43 @@ class Sequencer(wiring.Component):
                         m.d.comb += done.eq(addresses.done)
                     with m.Case(isa.STRIP):
                         m.d.comb += done.eq(1)
-                        m.d.sync += [left.eq(field(isa.STRIP, "elements")), offset.eq(0)]
-                        m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
+                        m.d.sync += [
+                            left.eq(field(isa.STRIP, "elements")),
+                            offset.eq(0),
+                        ]
+                        m.d.sync += [
+                            vl.eq(strip),
+                            vl_fresh.eq(1),
+                        ]
                     with m.Case(isa.NEXT):
-                        m.d.comb += [done.eq(compared), jump.eq(more)]
+                        m.d.comb += [
+                            done.eq(compared),
+                            jump.eq(more),
+                        ]
                         with m.If(compared):
-                            m.d.sync += [left.eq(Mux(more, rest, 0)), offset.eq(offset + field(isa.NEXT, "step"))]
+                            m.d.sync += [
+                                left.eq(Mux(more, rest, 0)),
+                                offset.eq(offset + field(isa.NEXT, "step")),
+                            ]
                             with m.If(more):
-                                m.d.sync += [vl.eq(strip), vl_fresh.eq(1)]
+                                m.d.sync += [
+                                    vl.eq(strip),
+                                    vl_fresh.eq(1),
+                                ]
                     with m.Case(isa.LOOP):
                         m.d.comb += done.eq(1)
                         m.d.sync += loop.eq(field(isa.LOOP, "count"))
                     with m.Case(isa.AGAIN):
-                        m.d.comb += [done.eq(1), jump.eq(loop[1:].any())]
+                        m.d.comb += [
+                            done.eq(1),
+                            jump.eq(loop[1:].any()),
+                        ]
                         m.d.sync += loop.eq(loop - 1)
                     with m.Case(isa.JUMP):
-                        m.d.comb += [done.eq(field(isa.JUMP, "condition") <= len(conditions) - 1), jump.eq(condition)]
+                        m.d.comb += [
+                            done.eq(field(isa.JUMP, "condition") <= len(conditions) - 1),
+                            jump.eq(condition),
+                        ]
                         with m.If(~done):
                             m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
                             m.next = "FAULT"
@@ -266,13 +328,19 @@ class Sequencer(wiring.Component):
                         m.d.comb += done.eq(Mux(sample_end, self.sample_taken, self.vector.ready))
                     if cfg.batch > 1:
                         with m.Case(isa.SLOT):
-                            m.d.comb += [done.eq(1), jump.eq(slots.again & slots.repeat)]
+                            m.d.comb += [
+                                done.eq(1),
+                                jump.eq(slots.again & slots.repeat),
+                            ]
                     with m.Default():
                         m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
                         m.next = "FAULT"
                 if cfg.batch > 1:
                     with m.If(passes):
-                        m.d.comb += [done.eq(is_op[isa.VOP] | addresses.ready), addresses.taken.eq(~is_op[isa.VOP])]
+                        m.d.comb += [
+                            done.eq(is_op[isa.VOP] | addresses.ready),
+                            addresses.taken.eq(~is_op[isa.VOP]),
+                        ]
                 with m.If(self.section.valid & self.section.ready):
                     m.d.sync += announced.eq(1)
                 with m.If(done):
@@ -291,15 +359,21 @@ class Sequencer(wiring.Component):
         m.d.comb += issue.eq(fsm.ongoing("ISSUE"))
         section_first = ~announced & (is_op[isa.MATVEC] | (is_op[isa.VOP] & reads_stream))
         m.d.comb += [
-            self.running.eq(fsm.ongoing("LOAD") | issue | (fsm.ongoing("FETCH") if registered else 0)),
+            self.running.eq(
+                fsm.ongoing("LOAD") | issue | (fsm.ongoing("FETCH") if registered else 0)
+            ),
             addresses.valid.eq(issue & (addresses.set | is_op[isa.FETCH] | is_op[isa.STORE])),
             self.section.valid.eq(acts & section_first),
-            self.vector.valid.eq(acts & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))),
+            self.vector.valid.eq(
+                acts & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))
+            ),
             # Codes still on their way through the vector engine would miss the product.
             self.product.valid.eq(issue & is_op[isa.MATVEC] & announced & ~self.vector_busy),
             self.fetch.valid.eq(acts & is_op[isa.FETCH] & addresses.ready),
             self.store.valid.eq(acts & is_op[isa.STORE] & addresses.ready),
-            self.halted.eq(issue & is_op[isa.HALT] & ~self.vector_busy & ~self.array_busy & self.store_idle),
+            self.halted.eq(
+                issue & is_op[isa.HALT] & ~self.vector_busy & ~self.array_busy & self.store_idle
+            ),
             self.sample_done.eq(issue & is_op[isa.SAMPLE] & sample_end & ~self.vector_busy),
         ]
         return m

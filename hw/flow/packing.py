@@ -1,4 +1,6 @@
-"""Logic cells of an iCE40 netlist: what its LUTs, flip-flops and carries take once they share cells."""
+"""Logic cells of an iCE40 netlist: what its LUTs, flip-flops and carries take once they share
+cells.
+"""
 
 from collections import Counter
 
@@ -6,10 +8,11 @@ from collections import Counter
 def logic_cells(module):
     """Logic cells of a module mapped to iCE40 cells (int).
 
-    A cell holds a LUT, a flip-flop fed by that LUT, and a carry whose operands are the LUT's inputs I1 and I2 and
-    whose carry in is its I3 (Lattice, iCE40 UltraPlus Family Data Sheet). So a flip-flop counts if its data come from
-    no LUT, or from one whose output goes elsewhere too, and a carry counts if no LUT fits it. Packing for placement
-    can only add the cells that pass a carry out of or into its chain.
+    A cell holds a LUT, a flip-flop fed by that LUT, and a carry whose operands are the LUT's inputs
+    I1 and I2 and whose carry in is its I3 (Lattice, iCE40 UltraPlus Family Data Sheet). So a
+    flip-flop counts if its data come from no LUT, or from one whose output goes elsewhere too, and
+    a carry counts if no LUT fits it. Packing for placement can only add the cells that pass a carry
+    out of or into its chain.
 
     Parameters
     ----------
@@ -35,8 +38,13 @@ def logic_cells(module):
         if cell["type"].startswith("SB_DFF"):
             return nets["D"] not in drivers or readers[nets["D"]] > 1
         operands = {nets["I0"], nets["I1"]}
-        return not any({lut["connections"]["I1"][0], lut["connections"]["I2"][0]} == operands
-                       for lut in by_carry_in.get(nets["CI"], ()))
+        return not any(
+            {lut["connections"]["I1"][0], lut["connections"]["I2"][0]} == operands
+            for lut in by_carry_in.get(nets["CI"], ())
+        )
 
-    return sum(cell["type"] == "SB_LUT4" or (cell["type"].startswith(("SB_DFF", "SB_CARRY")) and alone(cell))
-               for cell in cells)
+    return sum(
+        cell["type"] == "SB_LUT4"
+        or (cell["type"].startswith(("SB_DFF", "SB_CARRY")) and alone(cell))
+        for cell in cells
+    )

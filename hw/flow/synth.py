@@ -1,6 +1,7 @@
-"""Synthesises one unit with yosys and counts its cells: the resource table and the budgets of the tests."""
+"""Synthesises one unit with yosys and counts its cells: the resource table and the budgets of the
+tests.
+"""
 
-import importlib
 import json
 import os
 import shutil
@@ -11,104 +12,60 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sterna.hw.flow.packing import logic_cells
-from sterna.sim.golden.errors import SternaError
+from sterna.hw.flow.units import SynthesisError, create
 from sterna.sim.golden.extras import install_hint
 
-
-class SynthesisError(SternaError, RuntimeError):
-    """A unit cannot be synthesised; the message names the unit or the tool and the way out."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A component that can be synthesised alone: "module:Class" within sterna.hw and its arguments from a Config."""
-
-    path: str
-    arguments: object
-    memory: str = ""  # the kind of memory that the unit belongs to, if not to both
-    option: str = ""  # the parameter of the configuration without which (0) there is no such unit
-
-    def create(self, config):
-        """The component for `config`."""
-        module, _, name = self.path.partition(":")
-        positional, keywords = self.arguments(config)
-        return getattr(importlib.import_module(f"sterna.hw.{module}"), name)(*positional, **keywords)
-
-
-def _whole(config):
-    return (config,), {}
-
-
-def _none(config):
-    return (), {}
-
-
-UNITS = {
-    "array": Unit("array.array:TernaryArray", _whole),
-    "decoder": Unit("array.decoder:TritDecoder",
-                    lambda c: ((), {"trits": c.rows * c.columns, "code": c.weight_code, "pipelined": not c.slow})),
-    "tree": Unit("array.tree:RowAccumulator",
-                 lambda c: ((), {"columns": c.columns, "bits": c.row_bits, "pipelined": not c.slow})),
-    "activations": Unit("array.activations:ActivationBuffers",
-                        lambda c: ((), {"columns": c.columns, "lanes": c.lanes, "words": c.activation_words,
-                                        "batch": c.batch, "registered": not c.slow})),
-    "rows": Unit("array.rows:RowQueue",
-                 lambda c: ((), {"rows": c.rows, "lanes": c.lanes, "depth": c.row_words, "bits": c.row_bits,
-                                 "batch": c.batch})),
-    "vector": Unit("vector.engine:VectorEngine", _whole),
-    "lane": Unit("vector.lane:Lane", lambda c: ((c.compact, not c.slow), {})),
-    "multiplier": Unit("vector.float:Multiplier", lambda c: ((not c.slow,), {})),
-    "adder": Unit("vector.float:Adder", lambda c: ((c.compact, not c.slow), {})),
-    "tables": Unit("vector.tables:TableUnit", lambda c: ((not c.slow,), {})),
-    "toplist": Unit("vector.toplist:TopList",
-                    lambda c: ((c.lanes, min(24, c.register_bits), c.top_k, c.strip // c.lanes), {}), option="top_k"),
-    "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
-    "fetch": Unit("memory.fetch:Fetch",
-                  lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
-                                  "fifo_words": c.fifo_words, "pairs": c.pairs, "queued": c.queued_fetches}),
-                  "external"),
-    "direct_fetch": Unit("memory.fetch:DirectFetch",
-                         lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "onchip"),
-    "sdram": Unit("memory.external:SdramMemory", _whole, "external", option="sdram"),
-    "arbiter": Unit("memory.arbiter:Arbiter",
-                    lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}), "external"),
-    "gearbox": Unit("stream:Gearbox",
-                    lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})),
-    "link": Unit("link.link:Link", _whole),
-    "flash": Unit("link.flash:FlashBoot", lambda c: ((c.clock_hz,), {}), "onchip"),
-    "uart": Unit("link.uart:Uart", lambda c: ((c.clock_hz, 1_000_000), {})),
-    "registers": Unit("control.registers:Registers", _whole),
-    "counters": Unit("control.counters:Counters", lambda c: ((c.counters,), {})),
-    "sequencer": Unit("control.sequencer:Sequencer", _whole),
-    "router": Unit("memory.router:Router",
-                   lambda c: ((), {"port_bytes": c.port_bytes, "sections": 8 if c.memory == "external" else 2,
-                                   "pairs": c.pairs})),
-    "store": Unit("memory.store:Store",
-                  lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes})),
-    "onchip": Unit("memory.onchip:OnChipMemory",
-                   lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes,
-                                   "words": c.memory_bytes // c.port_bytes}), "onchip"),
-    "accelerator": Unit("accelerator:Accelerator", _whole),
-}
-
-# The yosys script of each family up to LUTs and after them, and its cells by kind. In between stands the classic
-# mapper: abc9, the default of these commands, stops without a message on units with block RAM in the WebAssembly
-# build of yosys. An ECP5 carry cell is two LUTs with a carry, an iCE40 one a carry beside a LUT. Nobody here
-# needs what a memory gives at an address in the cycle that writes it, the queues of amaranth.lib included,
-# so none needs logic for that case; simulations give random bits there (sim/board/verilog.py).
+# The yosys script of each family up to LUTs and after them, and its cells by kind. In between
+# stands the classic mapper: abc9, the default of these commands, stops without a message on units
+# with block RAM in the WebAssembly build of yosys. An ECP5 carry cell is two LUTs with a carry, an
+# iCE40 one a carry beside a LUT. Nobody here needs what a memory gives at an address in the cycle
+# that writes it, the queues of amaranth.lib included, so none needs logic for that case;
+# simulations give random bits there (sim/board/verilog.py).
 ECP5 = "synth_ecp5 -no-rw-check -top unit -run"
 ICE40 = "synth_ice40 -dsp -spram -no-rw-check -top unit -run"
 FAMILIES = {
-    "ecp5": (f"{ECP5} begin:map_luts; abc -lut 4; clean; {ECP5} map_cells:check",
-             {"LUT4": "lut4", "CCU2C": "carry", "TRELLIS_FF": "flip_flops", "DP16KD": "block_ram",
-              "PDPW16KD": "block_ram", "TRELLIS_DPR16X4": "lut_ram", "MULT18X18D": "dsp"}),
-    "ice40": (f"{ICE40} begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; techmap -map +/ice40/ff_map.v; clean; "
-              f"opt_lut -tech ice40; {ICE40} map_cells:check",
-              {"SB_LUT4": "lut4", "SB_CARRY": "carry", "SB_DFF": "flip_flops", "SB_RAM40": "block_ram",
-               "SB_SPRAM": "spram", "SB_MAC16": "dsp"}),
-} | {name: (f"synth_xilinx -family {name} -flatten -noiopad -noclkbuf -top unit -run begin:check",
-            {"LUT": "lut6", "INV": "lut6", "SRL": "lut6", "CARRY": "carry", "FD": "flip_flops", "RAMB": "block_ram",
-             "RAM32": "lut_ram", "RAM64": "lut_ram", "DSP48": "dsp"}) for name in ("xc7", "xcup")}
+    "ecp5": (
+        f"{ECP5} begin:map_luts; abc -lut 4; clean; {ECP5} map_cells:check",
+        {
+            "LUT4": "lut4",
+            "CCU2C": "carry",
+            "TRELLIS_FF": "flip_flops",
+            "DP16KD": "block_ram",
+            "PDPW16KD": "block_ram",
+            "TRELLIS_DPR16X4": "lut_ram",
+            "MULT18X18D": "dsp",
+        },
+    ),
+    "ice40": (
+        f"{ICE40} begin:map_luts; abc -lut 4; ice40_wrapcarry -unwrap; "
+        "techmap -map +/ice40/ff_map.v; clean; "
+        f"opt_lut -tech ice40; {ICE40} map_cells:check",
+        {
+            "SB_LUT4": "lut4",
+            "SB_CARRY": "carry",
+            "SB_DFF": "flip_flops",
+            "SB_RAM40": "block_ram",
+            "SB_SPRAM": "spram",
+            "SB_MAC16": "dsp",
+        },
+    ),
+} | {
+    name: (
+        f"synth_xilinx -family {name} -flatten -noiopad -noclkbuf -top unit -run begin:check",
+        {
+            "LUT": "lut6",
+            "INV": "lut6",
+            "SRL": "lut6",
+            "CARRY": "carry",
+            "FD": "flip_flops",
+            "RAMB": "block_ram",
+            "RAM32": "lut_ram",
+            "RAM64": "lut_ram",
+            "DSP48": "dsp",
+        },
+    )
+    for name in ("xc7", "xcup")
+}
 
 
 @dataclass(frozen=True)
@@ -118,17 +75,21 @@ class Target:
     device: str
 
 
-TARGETS = {"ecp5": Target("LFE5U-85F"), "ice40": Target("iCE40UP5K"), "xc7": Target("xc7k325t"),
-           "xcup": Target("xck26")}
+TARGETS = {
+    "ecp5": Target("LFE5U-85F"),
+    "ice40": Target("iCE40UP5K"),
+    "xc7": Target("xc7k325t"),
+    "xcup": Target("xck26"),
+}
 
 
 @dataclass(frozen=True)
 class Cells:
     """Cells of one unit after synthesis, before place and route.
 
-    On ECP5 `lut4` leaves out the two LUTs inside each carry cell, which `luts` counts. On iCE40 `logic_cells` is what
-    LUTs, flip-flops and carries take together (`packing`). `lut6` counts LUTs of AMD parts of any size; two
-    small ones are not put into one here.
+    On ECP5 `lut4` leaves out the two LUTs inside each carry cell, which `luts` counts. On iCE40
+    `logic_cells` is what LUTs, flip-flops and carries take together (`packing`). `lut6` counts LUTs
+    of AMD parts of any size; two small ones are not put into one here.
     """
 
     unit: str
@@ -147,45 +108,25 @@ class Cells:
     @property
     def luts(self):
         """LUTs, with what carry cells and LUT RAM of an ECP5 take."""
-        return self.lut4 + self.lut6 + (2 * self.carry + 6 * self.lut_ram if self.family == "ecp5" else 0)
+        return (
+            self.lut4
+            + self.lut6
+            + (2 * self.carry + 6 * self.lut_ram if self.family == "ecp5" else 0)
+        )
 
     def as_dict(self):
         """Plain dictionary, for JSON."""
         return asdict(self)
 
 
-def units_of(config):
-    """Names of the units that `config` has."""
-    return [name for name, unit in UNITS.items()
-            if unit.memory in ("", config.memory) and (not unit.option or getattr(config, unit.option))]
-
-
-def check(unit, config):
-    """SynthesisError unless `config` has a unit called `unit`; it lists those that there are."""
-    if unit not in UNITS:
-        raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
-    option = UNITS[unit].option
-    if option == "sdram" and not config.sdram:
-        raise SynthesisError(f"unit {unit!r}: the preset {config.name} names no SDRAM; "
-                             "use a board, such as --preset ulx3s-85f")
-    if option and not getattr(config, option):
-        raise SynthesisError(f"unit {unit!r}: the preset {config.name} has none, as its {option} is 0; "
-                             f"add one: --preset {config.name},{option}=NUMBER")
-    if unit not in units_of(config):
-        raise SynthesisError(f"unit {unit!r}: the preset {config.name} with {config.memory} memory has none; "
-                             f"use one of {', '.join(units_of(config))}")
-
-
-def create(unit, config):
-    """The component called `unit` for `config`; SynthesisError as `check`."""
-    check(unit, config)
-    return UNITS[unit].create(config)
-
-
 def find_tool(name, extra):
-    """Path of a tool: of its package beside this Python, or on PATH; SynthesisError if there is none."""
+    """Path of a tool: of its package beside this Python, or on PATH; SynthesisError if there is
+    none.
+    """
     for candidate in (f"yowasp-{name}", name, f"{name.lower()}-cli"):
-        found = shutil.which(candidate, path=str(Path(sys.executable).parent)) or shutil.which(candidate)
+        found = shutil.which(candidate, path=str(Path(sys.executable).parent)) or shutil.which(
+            candidate
+        )
         if found:
             return found
     raise SynthesisError(f"{name} was not found: run {install_hint(extra)}")
@@ -205,8 +146,8 @@ def run_tool(tool, folder, arguments, **options):
         Path, as ``find_tool`` gives it.
     folder : str or Path
     arguments : sequence of str
-        In each of them ``{root}`` is what the tool calls the folder. The WebAssembly builds have a /tmp of their own,
-        which hides the real one: they see the folder as /unit.
+        In each of them ``{root}`` is what the tool calls the folder. The WebAssembly builds have a
+        /tmp of their own, which hides the real one: they see the folder as /unit.
     options
         For ``subprocess.run``.
 
@@ -216,8 +157,13 @@ def run_tool(tool, folder, arguments, **options):
         With its output as text, whatever its exit status is.
     """
     root = "/unit" if Path(tool).name.startswith("yowasp") else str(folder)
-    return subprocess.run([tool, *(argument.replace("{root}", root) for argument in arguments)], capture_output=True,
-                          text=True, env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"}, **options)
+    return subprocess.run(
+        [tool, *(argument.replace("{root}", root) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"YOWASP_MOUNT": f"/unit={folder}"},
+        **options,
+    )
 
 
 def failure(done):
@@ -253,19 +199,29 @@ def count_cells(component, family, unit="", preset="", step=lambda text: None):
     tool = yosys()
     command, kinds = FAMILIES[family]
     from amaranth.back import verilog
+
     with tempfile.TemporaryDirectory() as folder:
         what = f"synthesising {unit or 'the unit'} for {family}"
         step(f"{what}: elaborating")
-        text = verilog.convert(component, name="unit", platform=TARGETS.get(family), strip_internal_attrs=True,
-                               emit_src=False)
+        text = verilog.convert(
+            component,
+            name="unit",
+            platform=TARGETS.get(family),
+            strip_internal_attrs=True,
+            emit_src=False,
+        )
         (Path(folder) / "unit.v").write_text(text)
-        script = f"read_verilog {{root}}/unit.v; {command}; tee -q -o {{root}}/cells.json stat -json"
+        script = (
+            f"read_verilog {{root}}/unit.v; {command}; tee -q -o {{root}}/cells.json stat -json"
+        )
         if family == "ice40":
             script += "; write_json -selected {root}/netlist.json"
         step(f"{what}: yosys")
         done = run_tool(tool, folder, ("-q", "-p", script))
         if done.returncode:
-            raise SynthesisError(f"yosys could not synthesise {unit or 'the unit'}: {failure(done)}")
+            raise SynthesisError(
+                f"yosys could not synthesise {unit or 'the unit'}: {failure(done)}"
+            )
         report = json.loads((Path(folder) / "cells.json").read_text())
         counts = {}
         if family == "ice40":
@@ -280,5 +236,7 @@ def count_cells(component, family, unit="", preset="", step=lambda text: None):
 
 
 def synthesise(unit, config, family="ecp5", step=lambda text: None):
-    """Cells of the unit called `unit` for `config` (Cells); ``step`` and errors as of `create` and `count_cells`."""
+    """Cells of the unit called `unit` for `config` (Cells); ``step`` and errors as of `create` and
+    `count_cells`.
+    """
     return count_cells(create(unit, config), family, unit, config.name, step)

@@ -1,4 +1,6 @@
-"""The link: COBS frames with CRC-32C on a byte stream, executed as 32-bit requests (docs/protocol.md)."""
+"""The link: COBS frames with CRC-32C on a byte stream, executed as 32-bit requests
+(docs/protocol.md).
+"""
 
 from sterna.hw.link.link import Link
 

@@ -12,7 +12,9 @@ INITIAL = 0xFFFFFFFF
 
 
 def table_entry(byte):
-    """State that ``byte`` alone leaves behind: eight steps of the reflected polynomial from state ``byte``."""
+    """State that ``byte`` alone leaves behind: eight steps of the reflected polynomial from state
+    ``byte``.
+    """
     state = byte
     for _ in range(8):
         state = state >> 1 ^ (POLYNOMIAL_REFLECTED if state & 1 else 0)
@@ -31,16 +33,17 @@ def _residue():
     return state
 
 
-RESIDUE = ~_residue() & 0xFFFFFFFF  # checksum of a message followed by its own checksum, low byte first
+# Checksum of a message followed by its own checksum, low byte first
+RESIDUE = ~_residue() & 0xFFFFFFFF
 
 
 class Crc32C(wiring.Component):
     """CRC-32C of a byte sequence.
 
-    state' = (state >> 8) ^ T[(state ^ data) & 255]; T is linear, so T[x] is the XOR of T[2^k] over the bits k of x.
-    The checksum is the inverted state, and it is what the register holds: it starts at 0. With ``shift`` it only
-    moves down by a byte, so that four shifts emit it, low byte first. One byte per cycle; ``checksum`` is valid the
-    cycle after.
+    state' = (state >> 8) ^ T[(state ^ data) & 255]; T is linear, so T[x] is the XOR of T[2^k] over
+    the bits k of x. The checksum is the inverted state, and it is what the register holds: it
+    starts at 0. With ``shift`` it only moves down by a byte, so that four shifts emit it, low byte
+    first. One byte per cycle; ``checksum`` is valid the cycle after.
 
     Members
     -------
@@ -63,9 +66,11 @@ class Crc32C(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         index = [Signal(name=f"index_{k}") for k in range(8)]
-        m.d.comb += [index[k].eq(~(self.checksum[k] ^ self.data[k]) & ~self.shift) for k in range(8)]
-        # Sums within three groups of index bits are shared, so that each state bit is a sum of at most four bits,
-        # which fits one LUT4.
+        m.d.comb += [
+            index[k].eq(~(self.checksum[k] ^ self.data[k]) & ~self.shift) for k in range(8)
+        ]
+        # Sums within three groups of index bits are shared, so that each state bit is a sum of at
+        # most four bits, which fits one LUT4.
         sums = {}
 
         def group_sum(taps):

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.hw.protocol import HASH_UNIT_BYTES, Kind
 
-
 REASON_FORM = 1  # unknown type, or a length that does not fit
 REASON_ADDRESS = 2
-HASH_SHIFT = (HASH_UNIT_BYTES - 1).bit_length()  # a HASH covers so many words where a READ covers one
+# A HASH covers so many words where a READ covers one
+HASH_SHIFT = (HASH_UNIT_BYTES - 1).bit_length()
 
 
 class Request(data.Struct):
@@ -38,20 +38,21 @@ class Event(data.Struct):
 class FrameExecutor(wiring.Component):
     """Executes verified frames in order and builds one reply for each.
 
-    The reply is built while the request is read: the header is echoed with another type. A READ then puts the words
-    it reads behind it, a WRITE gathers words and writes them. If something is wrong (form, or an error response), the
-    unfinished reply is thrown away, the frame is read again from its start, and the same path builds a NAK. An event
-    takes the same path with its own header. Events and frames alternate when both wait, so neither can
-    hold up the other.
+    The reply is built while the request is read: the header is echoed with another type. A READ
+    then puts the words it reads behind it, a WRITE gathers words and writes them. If something is
+    wrong (form, or an error response), the unfinished reply is thrown away, the frame is read again
+    from its start, and the same path builds a NAK. An event takes the same path with its own
+    header. Events and frames alternate when both wait, so neither can hold up the other.
 
-    A HASH reads words like a READ, but `silent` keeps their bytes out of the frame: they only pass the checksum unit
-    of the transmitter, from a fresh start. Then the frame is read again from its start, as for a NAK, and the reply
-    SUM carries the checksum. So hashing costs a few cells and no port of its own.
+    A HASH reads words like a READ, but `silent` keeps their bytes out of the frame: they only pass
+    the checksum unit of the transmitter, from a fresh start. Then the frame is read again from its
+    start, as for a NAK, and the reply SUM carries the checksum. So hashing costs a few cells and no
+    port of its own.
 
-    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ and HASH, with
-    latency the cycles from request to response; at most one request is under way. About 20 cycles per frame besides,
-    40 for a HASH. A host that does not take its replies stops the executor at the next reply, and it goes on when the
-    bytes are taken.
+    Throughput: a word per max(4, latency + 1) cycles for WRITE, per max(6, latency + 3) for READ
+    and HASH, with latency the cycles from request to response; at most one request is under way.
+    About 20 cycles per frame besides, 40 for a HASH. A host that does not take its replies stops
+    the executor at the next reply, and it goes on when the bytes are taken.
 
     Members
     -------
@@ -76,13 +77,23 @@ class FrameExecutor(wiring.Component):
 
     def __init__(self, number_bits=32, slot_bits=0, registered=True):
         self._number_bits, self._slot_bits, self._registered = number_bits, slot_bits, registered
-        super().__init__({
-            "available": In(1), "bytes": In(stream.Signature(8)), "rewind": Out(1), "release": Out(1),
-            "body": Out(stream.Signature(8)), "restart": Out(1), "finish": Out(1), "finished": In(1),
-            "silent": Out(1), "checksum": In(32),
-            "request": Out(stream.Signature(Request)), "response": In(stream.Signature(Response)),
-            "event": In(stream.Signature(Event)),
-        })
+        super().__init__(
+            {
+                "available": In(1),
+                "bytes": In(stream.Signature(8)),
+                "rewind": Out(1),
+                "release": Out(1),
+                "body": Out(stream.Signature(8)),
+                "restart": Out(1),
+                "finish": Out(1),
+                "finished": In(1),
+                "silent": Out(1),
+                "checksum": In(32),
+                "request": Out(stream.Signature(Request)),
+                "response": In(stream.Signature(Response)),
+                "event": In(stream.Signature(Event)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -112,40 +123,63 @@ class FrameExecutor(wiring.Component):
         position, token = Signal(32), Signal(32)
 
         m.d.comb += [
-            position.eq(self.event.payload.position[:self._number_bits]),
-            token.eq(self.event.payload.token[:self._number_bits]),
+            position.eq(self.event.payload.position[: self._number_bits]),
+            token.eq(self.event.payload.token[: self._number_bits]),
             self.request.valid.eq(issue),
             self.request.payload.write.eq(is_write),
             self.request.payload.address.eq(address),
             self.request.payload.data.eq(word),
         ]
         with m.If(issue & self.request.ready):
-            m.d.sync += [issue.eq(0), pending.eq(1)]
-        # Both registers are loaded in the header only, where nothing is issued: `issue` alone selects
-        # their next value.
+            m.d.sync += [
+                issue.eq(0),
+                pending.eq(1),
+            ]
+        # Both registers are loaded in the header only, where nothing is issued: `issue` alone
+        # selects their next value.
         with m.If((issue & self.request.ready) | address_byte):
             m.d.sync += address.eq(Mux(issue, address + 4, Cat(address[8:], byte)))
         with m.If((issue & self.request.ready) | length_byte):
-            m.d.sync += words_left.eq(Mux(issue, words_left - 1, Mux(is_hash, byte[2:] << HASH_SHIFT, byte[2:])))
+            m.d.sync += words_left.eq(
+                Mux(issue, words_left - 1, Mux(is_hash, byte[2:] << HASH_SHIFT, byte[2:]))
+            )
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.sync += [is_nak.eq(0), failed.eq(0), is_hash.eq(0), summed.eq(0)]
+                m.d.sync += [
+                    is_nak.eq(0),
+                    failed.eq(0),
+                    is_hash.eq(0),
+                    summed.eq(0),
+                ]
                 # `is_event` still tells what the last frame was.
                 with m.If(self.event.valid & ~(is_event & self.available)):
-                    m.d.sync += [is_event.eq(1), step.eq(1)]  # taken in FINISH: until then the payload is stable
+                    # Taken in FINISH: until then the payload is stable
+                    m.d.sync += [
+                        is_event.eq(1),
+                        step.eq(1),
+                    ]
                     m.next = "HEADER"
                 with m.Elif(self.available):
-                    m.d.sync += [is_event.eq(0), step.eq(0)]
+                    m.d.sync += [
+                        is_event.eq(0),
+                        step.eq(0),
+                    ]
                     m.next = "HEADER"
 
             with m.State("HEADER"):
                 known = (byte == Kind.READ) | (byte == Kind.WRITE) | (byte == Kind.HASH)
-                fits = ((byte[:2] == 0) & (byte != 0) & ~((byte[5:] == 7) & (byte[2:5] != 0))
-                        & (data_bytes == Mux(is_write, byte, 0)))
+                fits = (
+                    (byte[:2] == 0)
+                    & (byte != 0)
+                    & ~((byte[5:] == 7) & (byte[2:5] != 0))
+                    & (data_bytes == Mux(is_write, byte, 0))
+                )
                 take = Signal()
                 m.d.comb += [
-                    take.eq(Mux(step == 0, self.bytes.valid & ~late, self.body.valid & self.body.ready)),
+                    take.eq(
+                        Mux(step == 0, self.bytes.valid & ~late, self.body.valid & self.body.ready)
+                    ),
                     self.body.payload.eq(byte),
                 ]
                 with m.Switch(step):
@@ -156,12 +190,14 @@ class FrameExecutor(wiring.Component):
                             m.d.comb += self.body.payload.eq(byte | 0x80)
                     with m.Case(2):
                         with m.If(is_event):
-                            m.d.comb += self.body.payload.eq(self.event.payload.slot[:self._slot_bits]
-                                                             if self._slot_bits else 0)
+                            m.d.comb += self.body.payload.eq(
+                                self.event.payload.slot[: self._slot_bits] if self._slot_bits else 0
+                            )
                     with m.Case(3, 4, 5, 6):
                         with m.If(is_event):
                             m.d.comb += self.body.payload.eq(
-                                Array(position.word_select(k, 8) for k in (1, 2, 3, 0))[step[:2]])
+                                Array(position.word_select(k, 8) for k in (1, 2, 3, 0))[step[:2]]
+                            )
                     with m.Case(7):
                         with m.If(own_data):
                             m.d.comb += self.body.payload.eq(4)
@@ -172,18 +208,31 @@ class FrameExecutor(wiring.Component):
                             with m.If(~summed):
                                 m.d.sync += word.eq(Cat(word[8:], byte))
                         with m.Case(1):
-                            m.d.sync += [is_write.eq(byte[1]), is_hash.eq(byte[2])]
-                            m.d.comb += [reject.eq(~own_data & ~known), reason.eq(REASON_FORM)]
+                            m.d.sync += [
+                                is_write.eq(byte[1]),
+                                is_hash.eq(byte[2]),
+                            ]
+                            m.d.comb += [
+                                reject.eq(~own_data & ~known),
+                                reason.eq(REASON_FORM),
+                            ]
                         with m.Case(3, 4, 5, 6):
                             m.d.comb += address_byte.eq(1)
-                            with m.If(~step[2] & ~own_data & (byte[:2] != 0)):  # accesses are aligned
-                                m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
+                            # Accesses are aligned
+                            with m.If(~step[2] & ~own_data & (byte[:2] != 0)):
+                                m.d.comb += [
+                                    reject.eq(1),
+                                    reason.eq(REASON_ADDRESS),
+                                ]
                         with m.Case(7):
                             m.d.comb += length_byte.eq(1)
                             with m.If(own_data):
                                 m.next = "PUT"
                             with m.Elif(~fits):
-                                m.d.comb += [reject.eq(1), reason.eq(REASON_FORM)]
+                                m.d.comb += [
+                                    reject.eq(1),
+                                    reason.eq(REASON_FORM),
+                                ]
                             with m.Elif(is_write):
                                 m.next = "GATHER"
                             with m.Else():
@@ -192,18 +241,28 @@ class FrameExecutor(wiring.Component):
                                 m.next = "LOAD"
 
             with m.State("GATHER"):
-                # The word belongs to the request until that is taken; the next one may only follow its response.
+                # The word belongs to the request until that is taken; the next one may only follow
+                # its response.
                 take = Signal()
                 quiet = ~issue & ~pending
                 m.d.comb += take.eq(self.bytes.valid & self.bytes.ready)
                 with m.If(take):
-                    m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
+                    m.d.sync += [
+                        word.eq(Cat(word[8:], byte)),
+                        byte_index.eq(byte_index + 1),
+                    ]
                     with m.If(byte_index == 3):
                         m.d.sync += issue.eq(1)
                 with m.If(pending & self.response.valid):
-                    m.d.sync += [pending.eq(0), failed.eq(self.response.payload.error)]
+                    m.d.sync += [
+                        pending.eq(0),
+                        failed.eq(self.response.payload.error),
+                    ]
                 with m.If(quiet & failed):
-                    m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
+                    m.d.comb += [
+                        reject.eq(1),
+                        reason.eq(REASON_ADDRESS),
+                    ]
                     m.d.sync += issue.eq(0)
                     m.next = "HEADER"
                 with m.Elif(quiet & (words_left == 0)):
@@ -211,9 +270,15 @@ class FrameExecutor(wiring.Component):
 
             with m.State("LOAD"):
                 with m.If(pending & self.response.valid):
-                    m.d.sync += [pending.eq(0), word.eq(self.response.payload.data)]
+                    m.d.sync += [
+                        pending.eq(0),
+                        word.eq(self.response.payload.data),
+                    ]
                     with m.If(self.response.payload.error):
-                        m.d.comb += [reject.eq(1), reason.eq(REASON_ADDRESS)]
+                        m.d.comb += [
+                            reject.eq(1),
+                            reason.eq(REASON_ADDRESS),
+                        ]
                         m.next = "HEADER"
                     with m.Else():
                         with m.If(words_left != 0):
@@ -227,7 +292,10 @@ class FrameExecutor(wiring.Component):
                 with m.Elif(is_nak):
                     m.d.comb += self.body.payload.eq(Mux(byte_index == 0, nak_reason, 0))
                 with m.If(self.body.valid & self.body.ready):
-                    m.d.sync += [word.eq(Cat(word[8:], byte)), byte_index.eq(byte_index + 1)]
+                    m.d.sync += [
+                        word.eq(Cat(word[8:], byte)),
+                        byte_index.eq(byte_index + 1),
+                    ]
                     with m.If(byte_index == 3):
                         with m.If(pending):
                             m.next = "LOAD"
@@ -237,7 +305,11 @@ class FrameExecutor(wiring.Component):
                             m.next = "FINISH"
 
             with m.State("SUM"):
-                m.d.sync += [word.eq(self.checksum), summed.eq(1), step.eq(0)]
+                m.d.sync += [
+                    word.eq(self.checksum),
+                    summed.eq(1),
+                    step.eq(0),
+                ]
                 m.next = "HEADER"
 
             with m.State("FINISH"):
@@ -246,19 +318,30 @@ class FrameExecutor(wiring.Component):
 
         m.d.comb += self.silent.eq(is_hash & ~own_data)
         with m.If(reject):
-            m.d.sync += [is_nak.eq(1), nak_reason.eq(reason), byte_index.eq(0), step.eq(0)]
+            m.d.sync += [
+                is_nak.eq(1),
+                nak_reason.eq(reason),
+                byte_index.eq(0),
+                step.eq(0),
+            ]
 
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
         in_header, in_finish = fsm.ongoing("HEADER"), fsm.ongoing("FINISH")
-        anew = (reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))) | (in_header & hash_begins)
+        anew = (reject & (in_header | fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))) | (
+            in_header & hash_begins
+        )
         if self._registered:
             m.d.sync += late.eq(anew)
             anew = late
-        gathers = fsm.ongoing("GATHER") & ~issue & (words_left != 0) & ~(pending & (byte_index == 3))
+        gathers = (
+            fsm.ongoing("GATHER") & ~issue & (words_left != 0) & ~(pending & (byte_index == 3))
+        )
         puts = fsm.ongoing("PUT") & ~issue  # `word` moves, and an offered request must not change
         m.d.comb += [
             self.body.valid.eq((in_header & (step != 0) & (is_event | self.bytes.valid)) | puts),
-            self.bytes.ready.eq((in_header & (((step == 0) & ~late) | ((step != 0) & self.body.ready))) | gathers),
+            self.bytes.ready.eq(
+                (in_header & (((step == 0) & ~late) | ((step != 0) & self.body.ready))) | gathers
+            ),
             self.response.ready.eq(pending & (fsm.ongoing("GATHER") | fsm.ongoing("LOAD"))),
             self.finish.eq(in_finish),
             self.release.eq(in_finish & self.finished & ~is_event),

@@ -15,22 +15,31 @@ class FlashPins(wiring.Signature):
     """A serial flash with one data line in either direction."""
 
     def __init__(self):
-        super().__init__({"select_n": Out(1, init=1), "clock": Out(1), "to_flash": Out(1), "from_flash": In(1)})
+        super().__init__(
+            {
+                "select_n": Out(1, init=1),
+                "clock": Out(1),
+                "to_flash": Out(1),
+                "from_flash": In(1),
+            }
+        )
 
 
 class FlashBoot(wiring.Component):
-    """Between transport and accelerator: after a reset the accelerator gets the bytes of the flash, then those of the
-    transport.
+    """Between transport and accelerator: after a reset the accelerator gets the bytes of the flash,
+    then those of the transport.
 
-    The flash holds, from ``offset`` on, a magic, the number of bytes behind it, which only programs read, and frames
-    of docs/protocol.md as a host sends them, up to an empty frame (host/device/flash.py). Without the magic, as in
-    an empty flash, the transport has the accelerator after some microseconds, and no byte of the flash has reached
-    it. It also has it when 256 bytes hold no delimiter, as where a flash was not written to the end.
+    The flash holds, from ``offset`` on, a magic, the number of bytes behind it, which only programs
+    read, and frames of docs/protocol.md as a host sends them, up to an empty frame
+    (host/device/flash.py). Without the magic, as in an empty flash, the transport has the
+    accelerator after some microseconds, and no byte of the flash has reached it. It also has it
+    when 256 bytes hold no delimiter, as where a flash was not written to the end.
 
-    A flash that has configured an iCE40 sleeps. It is woken (0xAB) and given 5 us; then one READ (0x03) takes all
-    bytes at half the clock, in mode 0: a byte every 16 cycles. A full frame takes 3872 cycles to arrive and less than
-    900 to be executed (``FrameExecutor``), so none finds the buffers taken. Replies are dropped until 256 bytes
-    behind the end have passed, when the last one is over. What a host sends meanwhile is lost, and it sends it again.
+    A flash that has configured an iCE40 sleeps. It is woken (0xAB) and given 5 us; then one READ
+    (0x03) takes all bytes at half the clock, in mode 0: a byte every 16 cycles. A full frame takes
+    3872 cycles to arrive and less than 900 to be executed (``FrameExecutor``), so none finds the
+    buffers taken. Replies are dropped until 256 bytes behind the end have passed, when the last one
+    is over. What a host sends meanwhile is lost, and it sends it again.
 
     Parameters
     ----------
@@ -53,41 +62,71 @@ class FlashBoot(wiring.Component):
 
     def __init__(self, clock_hz, offset=FLASH_OFFSET):
         if clock_hz > 100_000_000:
-            raise ValueError(f"clock {clock_hz} Hz: the flash is read at half of it, 50 MHz at most")
+            raise ValueError(
+                f"clock {clock_hz} Hz: the flash is read at half of it, 50 MHz at most"
+            )
         if not 0 <= offset < 1 << 24:
             raise ValueError(f"offset {offset} in the flash: use 0 to {(1 << 24) - 1}")
-        self._pause = max(32, WAKE_US * clock_hz // 2_000_000 + 1)  # in periods of the flash's clock
+        # In periods of the flash's clock
+        self._pause = max(32, WAKE_US * clock_hz // 2_000_000 + 1)
         self._offset = offset
         byte = stream.Signature(8)
-        super().__init__({"flash": Out(FlashPins()), "host_rx": In(byte), "host_tx": Out(byte), "rx": Out(byte),
-                          "tx": In(byte), "booting": Out(1, init=1)})
+        super().__init__(
+            {
+                "flash": Out(FlashPins()),
+                "host_rx": In(byte),
+                "host_tx": Out(byte),
+                "rx": Out(byte),
+                "tx": In(byte),
+                "booting": Out(1, init=1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         flash, booting = self.flash, self.booting
-        late = Signal()  # the second half of a period: everything moves at its end, when the clock falls
-        count = Signal(range(8 * LONGEST_BYTES + 1))  # periods: of a pause, a command, or behind the last delimiter
+        # The second half of a period: everything moves at its end, when the clock falls
+        late = Signal()
+        # Periods: of a pause, a command, or behind the last delimiter
+        count = Signal(range(8 * LONGEST_BYTES + 1))
         bits = Signal(8)
         complete = Signal()  # `bits` is a byte, and `count` stands at the first bit of the next one
         woken, delimited, ended, over = Signal(), Signal(), Signal(), Signal()
         number = count[3:7]  # of the byte, from 1 on
-        wanted = Const(int.from_bytes(FLASH_MAGIC[-1:] + FLASH_MAGIC[:-1], "little"), 32).word_select(number[:2], 8)
-        command = Mux(woken, Const(_in_order(READ << 24 | self._offset), 32), Const(_in_order(WAKE << 24), 32))
+        wanted = Const(
+            int.from_bytes(FLASH_MAGIC[-1:] + FLASH_MAGIC[:-1], "little"), 32
+        ).word_select(number[:2], 8)
+        command = Mux(
+            woken, Const(_in_order(READ << 24 | self._offset), 32), Const(_in_order(WAKE << 24), 32)
+        )
         m.d.comb += flash.to_flash.eq(command.bit_select(count[:5], 1))
         m.d.sync += complete.eq(0)
         with m.If(booting):
-            m.d.sync += [late.eq(~late), flash.clock.eq(~late & ~flash.select_n)]
+            m.d.sync += [
+                late.eq(~late),
+                flash.clock.eq(~late & ~flash.select_n),
+            ]
         with m.If(late):
-            m.d.sync += [count.eq(count + 1), bits.eq(Cat(flash.from_flash, bits))]
+            m.d.sync += [
+                count.eq(count + 1),
+                bits.eq(Cat(flash.from_flash, bits)),
+            ]
 
         with m.FSM() as fsm:
             with m.State("PAUSE"):
                 with m.If(late & (count == self._pause)):
-                    m.d.sync += [count.eq(0), flash.select_n.eq(0)]
+                    m.d.sync += [
+                        count.eq(0),
+                        flash.select_n.eq(0),
+                    ]
                     m.next = "COMMAND"
             with m.State("COMMAND"):
                 with m.If(late & (count == 31)):
-                    m.d.sync += [count.eq(0), woken.eq(1), flash.select_n.eq(~woken)]
+                    m.d.sync += [
+                        count.eq(0),
+                        woken.eq(1),
+                        flash.select_n.eq(~woken),
+                    ]
                     with m.If(woken):
                         m.next = "HEADER"
                     with m.Else():
@@ -102,12 +141,20 @@ class FlashBoot(wiring.Component):
             with m.State("PLAY"):
                 m.d.sync += complete.eq(late & count[:3].all())
                 with m.If(complete & ~ended):
-                    m.d.sync += [delimited.eq(bits == 0), ended.eq(delimited & (bits == 0))]
+                    m.d.sync += [
+                        delimited.eq(bits == 0),
+                        ended.eq(delimited & (bits == 0)),
+                    ]
                     with m.If(bits == 0):
                         m.d.sync += count.eq(0)
                 m.d.comb += over.eq(count[-1])
         with m.If(over):
-            m.d.sync += [booting.eq(0), late.eq(0), flash.clock.eq(0), flash.select_n.eq(1)]
+            m.d.sync += [
+                booting.eq(0),
+                late.eq(0),
+                flash.clock.eq(0),
+                flash.select_n.eq(1),
+            ]
 
         plays = booting & fsm.ongoing("PLAY") & ~ended
         m.d.comb += [

@@ -17,9 +17,10 @@ class Link(wiring.Component):
         rx -> FrameReceiver (COBS, CRC, buffers) -> FrameExecutor <-> request, response
         tx <- FrameTransmitter (CRC, COBS)       <------'    '------- event
 
-    ``rx`` takes one byte per cycle always and ``tx`` gives one. Nothing of a frame is acted on before its checksum
-    has been verified. Whatever arrives, the link is in step again after the next delimiter, and a ``tx`` that stalls
-    holds up replies and events but loses none; frames that then find no buffer are counted in ``frames_lost``.
+    ``rx`` takes one byte per cycle always and ``tx`` gives one. Nothing of a frame is acted on
+    before its checksum has been verified. Whatever arrives, the link is in step again after the
+    next delimiter, and a ``tx`` that stalls holds up replies and events but loses none; frames that
+    then find no buffer are counted in ``frames_lost``.
 
     Parameters
     ----------
@@ -31,7 +32,8 @@ class Link(wiring.Component):
     rx : In(stream of 8)
     tx : Out(stream of 8)
     request : Out(stream of Request)
-        ``write``, ``address`` (bytes, a multiple of 4; its range is checked by the responder), ``data``.
+        ``write``, ``address`` (bytes, a multiple of 4; its range is checked by the responder),
+        ``data``.
     response : In(stream of Response)
         One per request, in order, for writes too. ``error`` turns the frame into a NAK "address".
     event : In(stream of Event)
@@ -42,21 +44,27 @@ class Link(wiring.Component):
     def __init__(self, config):
         self._config = config
         bits = config.frame_counter_bits
-        super().__init__({
-            "rx": In(stream.Signature(8)),
-            "tx": Out(stream.Signature(8)),
-            "request": Out(stream.Signature(Request)),
-            "response": In(stream.Signature(Response)),
-            "event": In(stream.Signature(Event)),
-            "frames_bad": Out(bits),
-            "frames_lost": Out(bits),
-        })
+        super().__init__(
+            {
+                "rx": In(stream.Signature(8)),
+                "tx": Out(stream.Signature(8)),
+                "request": Out(stream.Signature(Request)),
+                "response": In(stream.Signature(Response)),
+                "event": In(stream.Signature(Event)),
+                "frames_bad": Out(bits),
+                "frames_lost": Out(bits),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         cfg = self._config
-        m.submodules.receiver = receiver = FrameReceiver(cfg.credits, cfg.frame_counter_bits, not cfg.slow)
-        m.submodules.executor = executor = FrameExecutor(cfg.register_bits, (cfg.batch - 1).bit_length())
+        m.submodules.receiver = receiver = FrameReceiver(
+            cfg.credits, cfg.frame_counter_bits, not cfg.slow
+        )
+        m.submodules.executor = executor = FrameExecutor(
+            cfg.register_bits, (cfg.batch - 1).bit_length()
+        )
         m.submodules.transmitter = transmitter = FrameTransmitter(not cfg.slow)
         wiring.connect(m, wiring.flipped(self.rx), receiver.rx)
         wiring.connect(m, transmitter.tx, wiring.flipped(self.tx))

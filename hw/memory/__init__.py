@@ -1,1 +1,3 @@
-"""The memory port and everything that uses it: fetch, stores, arbiter, gearbox, router, on-chip memory."""
+"""The memory port and everything that uses it: fetch, stores, arbiter, gearbox, router, on-chip
+memory.
+"""

@@ -14,9 +14,9 @@ LENGTH_BITS = MAX_BURST_WORDS.bit_length()
 class Arbiter(wiring.Component):
     """Shares a memory port; the host goes first, because it asks for single words now and then.
 
-    Returning words are handed out by a queue of (owner, length) in the order of the bursts. At most ``outstanding``
-    bursts are under way. Words for a fetch engine that is held in reset are dropped, so a reset only has to last
-    until ``quiet``.
+    Returning words are handed out by a queue of (owner, length) in the order of the bursts. At most
+    ``outstanding`` bursts are under way. Words for a fetch engine that is held in reset are
+    dropped, so a reset only has to last until ``quiet``.
 
     Members
     -------
@@ -33,16 +33,18 @@ class Arbiter(wiring.Component):
         self._outstanding = outstanding
         word = 8 * port_bytes
         burst, write = burst_layout(address_bits), write_layout(address_bits, port_bytes)
-        super().__init__({
-            "port": Out(MemoryPort(address_bits, port_bytes)),
-            "fetch_bursts": In(stream.Signature(burst)),
-            "fetch_words": Out(stream.Signature(word)),
-            "host_bursts": In(stream.Signature(burst)),
-            "host_words": Out(stream.Signature(word)),
-            "store": In(stream.Signature(write)),
-            "host_write": In(stream.Signature(write)),
-            "quiet": Out(1),
-        })
+        super().__init__(
+            {
+                "port": Out(MemoryPort(address_bits, port_bytes)),
+                "fetch_bursts": In(stream.Signature(burst)),
+                "fetch_words": Out(stream.Signature(word)),
+                "host_bursts": In(stream.Signature(burst)),
+                "host_words": Out(stream.Signature(word)),
+                "store": In(stream.Signature(write)),
+                "host_write": In(stream.Signature(write)),
+                "quiet": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -59,17 +61,22 @@ class Arbiter(wiring.Component):
             write_host.eq(Mux(held_write, last_write, self.host_write.valid)),
         ]
         m.d.sync += [
-            last_read.eq(read_host), held_read.eq(port.read_command.valid & ~port.read_command.ready),
-            last_write.eq(write_host), held_write.eq(port.write.valid & ~port.write.ready),
+            last_read.eq(read_host),
+            held_read.eq(port.read_command.valid & ~port.read_command.ready),
+            last_write.eq(write_host),
+            held_write.eq(port.write.valid & ~port.write.ready),
         ]
         new = data.View(owner_layout, owners.w_data)
         issued = port.read_command.valid & port.read_command.ready
         # Plain expressions: they are defined from reset on, in every simulator.
         can_read = port.read_command.ready & owners.w_rdy
         m.d.comb += [
-            port.read_command.payload.eq(Mux(read_host, self.host_bursts.payload, self.fetch_bursts.payload)),
-            port.read_command.valid.eq(Mux(read_host, self.host_bursts.valid, self.fetch_bursts.valid)
-                                       & owners.w_rdy),
+            port.read_command.payload.eq(
+                Mux(read_host, self.host_bursts.payload, self.fetch_bursts.payload)
+            ),
+            port.read_command.valid.eq(
+                Mux(read_host, self.host_bursts.valid, self.fetch_bursts.valid) & owners.w_rdy
+            ),
             self.host_bursts.ready.eq(read_host & can_read),
             self.fetch_bursts.ready.eq(~read_host & can_read),
             port.write.payload.eq(Mux(write_host, self.host_write.payload, self.store.payload)),
@@ -77,7 +84,11 @@ class Arbiter(wiring.Component):
             self.host_write.ready.eq(write_host & port.write.ready),
             self.store.ready.eq(~write_host & port.write.ready),
         ]
-        m.d.comb += [owners.w_en.eq(issued), new.host.eq(read_host), new.length.eq(port.read_command.payload.length)]
+        m.d.comb += [
+            owners.w_en.eq(issued),
+            new.host.eq(read_host),
+            new.length.eq(port.read_command.payload.length),
+        ]
 
         owner = data.View(owner_layout, owners.r_data)
         count = Signal(LENGTH_BITS)

@@ -15,8 +15,9 @@ class SdramChip:
     ----------
     row_bits, column_bits : int
     t_rcd, t_rp, t_ras, t_rc, t_rrd, t_rfc, t_wr, t_mrd : float
-        ACTIVATE to READ or WRITE, PRECHARGE to ACTIVATE, ACTIVATE to PRECHARGE, ACTIVATE to ACTIVATE of one bank and
-        of two, REFRESH to ACTIVATE, last data written to PRECHARGE, LOAD MODE to any command.
+        ACTIVATE to READ or WRITE, PRECHARGE to ACTIVATE, ACTIVATE to PRECHARGE, ACTIVATE to
+        ACTIVATE of one bank and of two, REFRESH to ACTIVATE, last data written to PRECHARGE, LOAD
+        MODE to any command.
     t_ras_max : float
         A row may be open no longer.
     t_refresh : float
@@ -67,10 +68,22 @@ class SdramChip:
         return 2 if clock_hz <= self.cas2_hz else 3
 
 
-# The slowest figures of the two makers' -7 grades, so that either fits: Alliance AS4C16M16SA-7 and AS4C32M16SB-7
-# (t_rcd and t_rp of 21 ns, t_rc of 63 ns), ISSI IS42S16160G-7.
-_GRADE7 = {"t_rcd": 21, "t_rp": 21, "t_ras": 42, "t_rc": 63, "t_rrd": 14, "t_rfc": 63, "t_wr": 14, "t_mrd": 14}
-CHIPS = {chip.name: chip for chip in (
-    SdramChip(name="AS4C16M16SA-7", row_bits=13, column_bits=9, **_GRADE7),
-    SdramChip(name="AS4C32M16SB-7", row_bits=13, column_bits=10, **_GRADE7),
-)}
+# The slowest figures of the two makers' -7 grades, so that either fits: Alliance AS4C16M16SA-7 and
+# AS4C32M16SB-7 (t_rcd and t_rp of 21 ns, t_rc of 63 ns), ISSI IS42S16160G-7.
+_GRADE7 = {
+    "t_rcd": 21,
+    "t_rp": 21,
+    "t_ras": 42,
+    "t_rc": 63,
+    "t_rrd": 14,
+    "t_rfc": 63,
+    "t_wr": 14,
+    "t_mrd": 14,
+}
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        SdramChip(name="AS4C16M16SA-7", row_bits=13, column_bits=9, **_GRADE7),
+        SdramChip(name="AS4C32M16SB-7", row_bits=13, column_bits=10, **_GRADE7),
+    )
+}

@@ -1,4 +1,6 @@
-"""The memory of a board with SDR SDRAM: its controller, in a clock domain of its own, behind the memory port."""
+"""The memory of a board with SDR SDRAM: its controller, in a clock domain of its own, behind the
+memory port.
+"""
 
 from amaranth import Cat, DomainRenamer, Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -6,15 +8,20 @@ from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+from sterna.hw.memory.pins import DATA_BITS, SdramPins
 from sterna.hw.memory.port import MemoryPort
-from sterna.hw.memory.sdram import DATA_BITS, SdramController, SdramPins, request_layout
+from sterna.hw.memory.sdram import SdramController, request_layout
 from sterna.hw.stream import AsyncQueue, Queue
 
 REQUESTS, RETURNED = 8, 16  # depths of the crossings
-# Clock domains that a board has at most, and the ways between them; tests compare them with the gateware. The
-# accelerator itself has one domain. Single levels, such as a serial line's input, go through
-# `amaranth.lib.cdc.FFSynchronizer`, and the reset of a domain comes from `amaranth.lib.cdc.ResetSynchronizer`.
-DOMAINS = {"sync": "link, core and memory port", "memory": "controller of an SDRAM with a clock of its own"}
+# Clock domains that a board has at most, and the ways between them; tests compare them with the
+# gateware. The accelerator itself has one domain. Single levels, such as a serial line's input, go
+# through `amaranth.lib.cdc.FFSynchronizer`, and the reset of a domain comes from
+# `amaranth.lib.cdc.ResetSynchronizer`.
+DOMAINS = {
+    "sync": "link, core and memory port",
+    "memory": "controller of an SDRAM with a clock of its own",
+}
 CROSSINGS = (  # (from, to, name within SdramMemory, what)
     ("sync", "memory", "requests", "reads and writes of the memory port, in one order"),
     ("memory", "sync", "returned", "words that were read"),
@@ -23,14 +30,18 @@ CROSSINGS = (  # (from, to, name within SdramMemory, what)
 
 
 class Gather(wiring.Component):
-    """Makes one word of ``count`` words of 16 bits, the first of them lowest. A word per ``count`` cycles, latency 1;
-    output.ready has no effect.
+    """Makes one word of ``count`` words of 16 bits, the first of them lowest. A word per ``count``
+    cycles, latency 1; output.ready has no effect.
     """
 
     def __init__(self, count):
         self._count = count
-        super().__init__({"input": In(stream.Signature(DATA_BITS)),
-                          "output": Out(stream.Signature(DATA_BITS * count))})
+        super().__init__(
+            {
+                "input": In(stream.Signature(DATA_BITS)),
+                "output": Out(stream.Signature(DATA_BITS * count)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -38,8 +49,10 @@ class Gather(wiring.Component):
         m.d.comb += self.input.ready.eq(1)
         m.d.sync += self.output.valid.eq(self.input.valid & (number == self._count - 1))
         with m.If(self.input.valid):
-            m.d.sync += [number.eq(number + 1),
-                         self.output.payload.eq(Cat(self.output.payload[DATA_BITS:], self.input.payload))]
+            m.d.sync += [
+                number.eq(number + 1),
+                self.output.payload.eq(Cat(self.output.payload[DATA_BITS:], self.input.payload)),
+            ]
         return m
 
 
@@ -49,16 +62,18 @@ class SdramMemory(wiring.Component):
         port (sync) -- reads and writes in one order --> crossing --> controller --> pins (memory)
         port (sync) <-- crossing <------- words of the port <--- gathered words of 16 bits
 
-    Reads and writes share one crossing, so a read sees the writes accepted before it. While both wait, writes go
-    first. The accelerator takes a word of the port in every cycle and the chip gives fewer, so none is lost.
+    Reads and writes share one crossing, so a read sees the writes accepted before it. While both
+    wait, writes go first. The accelerator takes a word of the port in every cycle and the chip
+    gives fewer, so none is lost.
 
-    Throughput: that of the controller. Latency: its own, about 4 cycles of its clock there and 3 of the accelerator's
-    back. Back-pressure: 9 requests wait in the crossing.
+    Throughput: that of the controller. Latency: its own, about 4 cycles of its clock there and 3 of
+    the accelerator's back. Back-pressure: 9 requests wait in the crossing.
 
     Parameters
     ----------
     config : sterna.hw.config.Config
-        With ``sdram``, the chip, and ``memory_hz``, its clock; if that is the accelerator's own, all is in ``sync``.
+        With ``sdram``, the chip, and ``memory_hz``, its clock; if that is the accelerator's own,
+        all is in ``sync``.
 
     Members
     -------
@@ -70,8 +85,13 @@ class SdramMemory(wiring.Component):
 
     def __init__(self, config):
         self._config, self._chip = config, CHIPS[config.sdram]
-        super().__init__({"port": In(MemoryPort(config.word_address_bits, config.port_bytes)),
-                          "pins": Out(SdramPins(self._chip.row_bits)), "ready": Out(1)})
+        super().__init__(
+            {
+                "port": In(MemoryPort(config.word_address_bits, config.port_bytes)),
+                "pins": Out(SdramPins(self._chip.row_bits)),
+                "ready": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -79,7 +99,9 @@ class SdramMemory(wiring.Component):
         count = cfg.port_bytes // DATA_BYTES
         clock_hz = cfg.memory_hz if own else cfg.clock_hz
         in_domain = DomainRenamer("memory") if own else (lambda component: component)
-        m.submodules.controller = controller = in_domain(SdramController(self._chip, clock_hz, count))
+        m.submodules.controller = controller = in_domain(
+            SdramController(self._chip, clock_hz, count)
+        )
         words = controller.words
         if count > 1:
             m.submodules.gather = gather = in_domain(Gather(count))
@@ -92,17 +114,23 @@ class SdramMemory(wiring.Component):
         m.d.comb += [
             request.payload.write.eq(port.write.valid),
             request.payload.address.eq(
-                Mux(port.write.valid, port.write.payload.address, reads.address) << number_bits),
+                Mux(port.write.valid, port.write.payload.address, reads.address) << number_bits
+            ),
             request.payload.length.eq(reads.length << number_bits),
-            request.payload.data.eq(port.write.payload.data), request.payload.mask.eq(port.write.payload.mask),
+            request.payload.data.eq(port.write.payload.data),
+            request.payload.mask.eq(port.write.payload.mask),
             request.valid.eq(port.write.valid | port.read_command.valid),
-            port.write.ready.eq(request.ready), port.read_command.ready.eq(request.ready & ~port.write.valid),
+            port.write.ready.eq(request.ready),
+            port.read_command.ready.eq(request.ready & ~port.write.valid),
             self.ready.eq(controller.ready),
         ]
         if own:
-            m.submodules.requests = asks = AsyncQueue(layout, i_domain="sync", o_domain="memory", depth=REQUESTS)
-            m.submodules.returned = back = AsyncQueue(DATA_BITS * count, i_domain="memory", o_domain="sync",
-                                                      depth=RETURNED)
+            m.submodules.requests = asks = AsyncQueue(
+                layout, i_domain="sync", o_domain="memory", depth=REQUESTS
+            )
+            m.submodules.returned = back = AsyncQueue(
+                DATA_BITS * count, i_domain="memory", o_domain="sync", depth=RETURNED
+            )
             m.submodules.refreshing = FFSynchronizer(controller.refreshing, port.refreshing)
             connect(m, request, asks.i)
             # From a place of its own: the pointers of the crossing stay where its memory is.

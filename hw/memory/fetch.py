@@ -1,4 +1,6 @@
-"""The fetch engines: long reads cut into bursts that run ahead into a FIFO, and long reads of on-chip memory."""
+"""The fetch engines: long reads cut into bursts that run ahead into a FIFO, and long reads of
+on-chip memory.
+"""
 
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
@@ -14,14 +16,15 @@ SHIFTED_FETCHES = 4  # most places for which shifting takes fewer cells than a m
 class Fetch(wiring.Component):
     """Queues long reads and turns them into one stream of words, in order.
 
-    A burst is commanded only when the FIFO has room for all of it, so returning words never wait. Throughput one word
-    per cycle in and, in ``pairs``, two out; the read-ahead is the FIFO's depth.
+    A burst is commanded only when the FIFO has room for all of it, so returning words never wait.
+    Throughput one word per cycle in and, in ``pairs``, two out; the read-ahead is the FIFO's depth.
 
     Parameters
     ----------
     address_bits, port_bytes, fifo_words : int
     pairs : bool
-        The FIFO has two halves, which take turns, so that two words can leave in a cycle: its depth must be even.
+        The FIFO has two halves, which take turns, so that two words can leave in a cycle: its depth
+        must be even.
     queued : int
         Commands that can wait.
 
@@ -38,25 +41,36 @@ class Fetch(wiring.Component):
     idle : Out(1)
         Nothing is queued, under way or waiting in the FIFO.
     full, empty : Out(1)
-        No burst can be commanded for want of room in the FIFO; nothing is left to be read. For counters.
+        No burst can be commanded for want of room in the FIFO; nothing is left to be read. For
+        counters.
     """
 
-    def __init__(self, *, address_bits, port_bytes, fifo_words, pairs=False, queued=SHIFTED_FETCHES):
+    def __init__(
+        self, *, address_bits, port_bytes, fifo_words, pairs=False, queued=SHIFTED_FETCHES
+    ):
         if fifo_words < 4:
             raise ValueError(f"fifo_words {fifo_words}: at least 4")
         if pairs and fifo_words % 2:
             raise ValueError(f"fifo_words {fifo_words}: must be even to give pairs of words")
-        self._address_bits, self._port_bytes, self._fifo_words = address_bits, port_bytes, fifo_words
+        self._address_bits, self._port_bytes, self._fifo_words = (
+            address_bits,
+            port_bytes,
+            fifo_words,
+        )
         self._pairs, self._queued = pairs, queued
         self._command = data.StructLayout({"address": address_bits, "words": 24})
-        super().__init__({
-            "command": In(stream.Signature(self._command)),
-            "bursts": Out(stream.Signature(burst_layout(address_bits))),
-            "arriving": In(stream.Signature(8 * port_bytes)),
-            "words": Out(stream.Signature(8 * port_bytes)),
-            **({"second": Out(Second(port_bytes))} if pairs else {}),
-            "idle": Out(1), "full": Out(1), "empty": Out(1),
-        })
+        super().__init__(
+            {
+                "command": In(stream.Signature(self._command)),
+                "bursts": Out(stream.Signature(burst_layout(address_bits))),
+                "arriving": In(stream.Signature(8 * port_bytes)),
+                "words": Out(stream.Signature(8 * port_bytes)),
+                **({"second": Out(Second(port_bytes))} if pairs else {}),
+                "idle": Out(1),
+                "full": Out(1),
+                "empty": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -96,10 +110,16 @@ class Fetch(wiring.Component):
         ]
         m.d.sync += room.eq(room - Mux(issued, length, 0) + taken)
         with m.If(issued):
-            m.d.sync += [address.eq(address + length), left.eq(left - length)]
+            m.d.sync += [
+                address.eq(address + length),
+                left.eq(left - length),
+            ]
         m.d.comb += queued.ready.eq((left == 0) | (issued & (left == length)))
         with m.If(queued.ready & queued.valid):
-            m.d.sync += [address.eq(waiting.address), left.eq(waiting.words)]
+            m.d.sync += [
+                address.eq(waiting.address),
+                left.eq(waiting.words),
+            ]
         return m
 
     def _fifo(self, m):
@@ -107,32 +127,47 @@ class Fetch(wiring.Component):
         width, arriving, words = 8 * self._port_bytes, self.arriving, self.words
         if not self._pairs:
             m.submodules.fifo = fifo = SyncFIFOBuffered(width=width, depth=self._fifo_words)
-            m.d.comb += [fifo.w_data.eq(arriving.payload), fifo.w_en.eq(arriving.valid), fifo.r_en.eq(words.ready),
-                         words.payload.eq(fifo.r_data), words.valid.eq(fifo.r_rdy)]
+            m.d.comb += [
+                fifo.w_data.eq(arriving.payload),
+                fifo.w_en.eq(arriving.valid),
+                fifo.r_en.eq(words.ready),
+                words.payload.eq(fifo.r_data),
+                words.valid.eq(fifo.r_rdy),
+            ]
             return words.valid & words.ready
         second = self.second
         halves = [SyncFIFOBuffered(width=width, depth=self._fifo_words // 2) for _ in range(2)]
         m.submodules.even, m.submodules.odd = even, odd = halves
-        write_odd, read_odd = Signal(), Signal()  # the half that takes the next word and the one that holds the first
+        # The half that takes the next word and the one that holds the first
+        write_odd, read_odd = Signal(), Signal()
         leaves = words.valid & words.ready
         for half, writes, reads in ((even, ~write_odd, ~read_odd), (odd, write_odd, read_odd)):
-            m.d.comb += [half.w_data.eq(arriving.payload), half.w_en.eq(arriving.valid & writes),
-                         half.r_en.eq(Mux(reads, words.ready, second.take))]
+            m.d.comb += [
+                half.w_data.eq(arriving.payload),
+                half.w_en.eq(arriving.valid & writes),
+                half.r_en.eq(Mux(reads, words.ready, second.take)),
+            ]
         m.d.comb += [
             words.payload.eq(Mux(read_odd, odd.r_data, even.r_data)),
             words.valid.eq(Mux(read_odd, odd.r_rdy, even.r_rdy)),
-            second.payload.eq(Mux(read_odd, even.r_data, odd.r_data)), second.valid.eq(even.r_rdy & odd.r_rdy),
+            second.payload.eq(Mux(read_odd, even.r_data, odd.r_data)),
+            second.valid.eq(even.r_rdy & odd.r_rdy),
         ]
-        m.d.sync += [write_odd.eq(write_odd ^ arriving.valid), read_odd.eq(read_odd ^ (leaves & ~second.take))]
+        m.d.sync += [
+            write_odd.eq(write_odd ^ arriving.valid),
+            read_odd.eq(read_odd ^ (leaves & ~second.take)),
+        ]
         return leaves + second.take
 
 
 class DirectFetch(wiring.Component):
-    """Long reads of a memory that answers a read in the next cycle: single words, no queue of reads, no deep FIFO.
+    """Long reads of a memory that answers a read in the next cycle: single words, no queue of
+    reads, no deep FIFO.
 
-    A word is read only if the two places behind the memory have room for it, so returning words never wait.
-    Throughput one word per cycle, latency two cycles; between two commands one cycle passes without a read.
-    `words.ready` reaches `reads.valid` without a register, as it must for two places to do.
+    A word is read only if the two places behind the memory have room for it, so returning words
+    never wait. Throughput one word per cycle, latency two cycles; between two commands one cycle
+    passes without a read. `words.ready` reaches `reads.valid` without a register, as it must for
+    two places to do.
 
     Parameters
     ----------
@@ -141,7 +176,8 @@ class DirectFetch(wiring.Component):
     Members
     -------
     command : In(stream of {address, words})
-        Accepted when the last word of the command before has been read; fewer words than the memory has, at least 1.
+        Accepted when the last word of the command before has been read; fewer words than the memory
+        has, at least 1.
     reads : Out(stream of addresses)
     arriving : In(stream of 8 * P)
         The word of a read in the cycle behind the one that accepted it, always accepted.
@@ -152,13 +188,17 @@ class DirectFetch(wiring.Component):
 
     def __init__(self, *, address_bits, port_bytes):
         self._address_bits, self._port_bytes = address_bits, port_bytes
-        super().__init__({
-            "command": In(stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))),
-            "reads": Out(stream.Signature(address_bits)),
-            "arriving": In(stream.Signature(8 * port_bytes)),
-            "words": Out(stream.Signature(8 * port_bytes)),
-            "idle": Out(1),
-        })
+        super().__init__(
+            {
+                "command": In(
+                    stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))
+                ),
+                "reads": Out(stream.Signature(address_bits)),
+                "arriving": In(stream.Signature(8 * port_bytes)),
+                "words": Out(stream.Signature(8 * port_bytes)),
+                "idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -174,7 +214,8 @@ class DirectFetch(wiring.Component):
         m.d.comb += [
             self.command.ready.eq(~running),
             self.reads.payload.eq(address),
-            # Holds until it is accepted: without a read nothing arrives, and the second place is not filled.
+            # Holds until it is accepted: without a read nothing arrives, and the second place is
+            # not filled.
             self.reads.valid.eq(running & ~blocked),
             self.arriving.ready.eq(1),
             self.words.payload.eq(places[0]),

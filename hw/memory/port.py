@@ -19,8 +19,9 @@ def write_layout(address_bits, port_bytes):
 class MemoryPort(wiring.Signature):
     """Reads in bursts, writes word by word, seen from the accelerator.
 
-    Words of all bursts come back in order and are always accepted. A read that is commanded after a write has been
-    accepted sees that write. ``refreshing`` marks cycles in which the memory cannot deliver (for the counters only).
+    Words of all bursts come back in order and are always accepted. A read that is commanded after a
+    write has been accepted sees that write. ``refreshing`` marks cycles in which the memory cannot
+    deliver (for the counters only).
 
     Members
     -------
@@ -31,9 +32,11 @@ class MemoryPort(wiring.Signature):
     """
 
     def __init__(self, address_bits, port_bytes):
-        super().__init__({
-            "read_command": Out(stream.Signature(burst_layout(address_bits))),
-            "read_data": In(stream.Signature(8 * port_bytes)),
-            "write": Out(stream.Signature(write_layout(address_bits, port_bytes))),
-            "refreshing": In(1),
-        })
+        super().__init__(
+            {
+                "read_command": Out(stream.Signature(burst_layout(address_bits))),
+                "read_data": In(stream.Signature(8 * port_bytes)),
+                "write": Out(stream.Signature(write_layout(address_bits, port_bytes))),
+                "refreshing": In(1),
+            }
+        )

@@ -10,13 +10,15 @@ QUEUED_SECTIONS = 8
 
 
 class Router(wiring.Component):
-    """Hands the stream to the consumers in the order in which the sequencer announced their sections.
+    """Hands the stream to the consumers in the order in which the sequencer announced their
+    sections.
 
     Parameters
     ----------
     port_bytes : int
     sections : int
-        How many can be announced ahead of their words, at least 2: two products that wait for their rows to be taken.
+        How many can be announced ahead of their words, at least 2: two products that wait for their
+        rows to be taken.
     pairs : bool
         The array may take two words per cycle.
 
@@ -35,11 +37,24 @@ class Router(wiring.Component):
     def __init__(self, *, port_bytes, sections=QUEUED_SECTIONS, pairs=False):
         self._sections, self._pairs = sections, pairs
         word, second = stream.Signature(8 * port_bytes), Second(port_bytes)
-        super().__init__({
-            "section": In(stream.Signature(1)), "words": In(word), "to_array": Out(word), "to_vector": Out(word),
-            "array_done": In(1), "vector_done": In(1),
-            **({"second": In(second), "array_second": Out(second)} if pairs else {}),
-        })
+        super().__init__(
+            {
+                "section": In(stream.Signature(1)),
+                "words": In(word),
+                "to_array": Out(word),
+                "to_vector": Out(word),
+                "array_done": In(1),
+                "vector_done": In(1),
+                **(
+                    {
+                        "second": In(second),
+                        "array_second": Out(second),
+                    }
+                    if pairs
+                    else {}
+                ),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -56,7 +71,9 @@ class Router(wiring.Component):
         m.d.comb += [
             self.to_array.valid.eq(for_array & self.words.valid),
             self.to_vector.valid.eq(for_vector & self.words.valid),
-            self.words.ready.eq((for_array & self.to_array.ready) | (for_vector & self.to_vector.ready)),
+            self.words.ready.eq(
+                (for_array & self.to_array.ready) | (for_vector & self.to_vector.ready)
+            ),
             queue.o.ready.eq((for_array & self.array_done) | (for_vector & self.vector_done)),
         ]
         return m

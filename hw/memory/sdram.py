@@ -5,49 +5,35 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.chips import BANK_BITS, DATA_BYTES
+from sterna.hw.memory.pins import DATA_BITS, PAD_CYCLES, SdramPins
 
 BANKS = 1 << BANK_BITS
-DATA_BITS = 8 * DATA_BYTES
 INIT_REFRESHES = 8
 REFRESH_GROUP = 4  # REFRESHes that are done together, as rarely; the chip lets eight of them wait
-PAD_CYCLES = 2  # of the registers at the pins, on the way out and back
 # ras_n, cas_n, we_n from bit 2 down.
 LOAD_MODE, REFRESH, PRECHARGE, ACTIVATE, WRITE, READ, _, NOP = range(8)
 ALL_BANKS = 1 << 10  # address bit A10 of PRECHARGE
 
 
-class SdramPins(wiring.Signature):
-    """What a controller drives and reads. A board has one more register at each pin, in both directions; between them
-    the chip has the controller's clock: it samples at the end of the cycle in which these values stand at the pins,
-    and a word that it drives is taken at the end of a cycle, too.
-    """
-
-    def __init__(self, row_bits):
-        super().__init__({
-            "cke": Out(1), "cs_n": Out(1), "ras_n": Out(1, init=1), "cas_n": Out(1, init=1), "we_n": Out(1, init=1),
-            "ba": Out(BANK_BITS), "a": Out(row_bits), "dqm": Out(DATA_BYTES), "dq_o": Out(DATA_BITS), "dq_oe": Out(1),
-            "dq_i": In(DATA_BITS),
-        })
-
-
-def pad_registers(pins, pads):
-    """Statements of the registers between a controller's ``pins`` and ``pads``, an interface with members of the same
-    names, in both directions; for the simulated boards, as FPGAs have them in their input and output cells.
-    """
-    return [getattr(pins, name).eq(getattr(pads, name)) if member.flow == In
-            else getattr(pads, name).eq(getattr(pins, name)) for name, member in pins.signature.members.items()]
-
-
 def request_layout(address_bits, words):
-    """Reads of ``length`` words of 16 bits, or one write of ``words`` of them at a multiple of ``words``; bit k of
-    ``mask`` enables byte k.
+    """Reads of ``length`` words of 16 bits, or one write of ``words`` of them at a multiple of
+    ``words``; bit k of ``mask`` enables byte k.
     """
-    return data.StructLayout({"write": 1, "address": address_bits, "length": 8, "data": DATA_BITS * words,
-                              "mask": DATA_BYTES * words})
+    return data.StructLayout(
+        {
+            "write": 1,
+            "address": address_bits,
+            "length": 8,
+            "data": DATA_BITS * words,
+            "mask": DATA_BYTES * words,
+        }
+    )
 
 
 class _Timer:
-    """Counts down to -1 and stays there: that it has ended is one flip-flop, so no comparison follows the count."""
+    """Counts down to -1 and stays there: that it has ended is one flip-flop, so no comparison
+    follows the count.
+    """
 
     def __init__(self, m, name, longest):
         self._count = Signal(range(-1, longest), init=-1, name=name)
@@ -65,18 +51,22 @@ class SdramController(wiring.Component):
 
     A request is cut into runs within a page; each goes through three places:
 
-        requests --> cut at the page's end --> next: its row is opened --> current: READ or WRITE per cycle --> pins
+        requests --> cut at the page's end --> next: its row is opened
+                 --> current: READ or WRITE per cycle --> pins
 
-    Every READ and WRITE moves one word (burst length 1), so commands for rows take single cycles between them: the
-    row of the next run is opened while the current one is read, if they are in different banks. Pages follow each
-    other from bank to bank, so a sequential stream of long reads loses 2 / 2^column_bits to rows, and about
-    (4 t_rfc + t_rp + t_rcd + 12 cycles) / (4 t_refresh) to REFRESHes, of which four are done together.
+    Every READ and WRITE moves one word (burst length 1), so commands for rows take single cycles
+    between them: the row of the next run is opened while the current one is read, if they are in
+    different banks. Pages follow each other from bank to bank, so a sequential stream of long reads
+    loses 2 / 2^column_bits to rows, and about (4 t_rfc + t_rp + t_rcd + 12 cycles) / (4 t_refresh)
+    to REFRESHes, of which four are done together.
 
-    Two timers, of t_ras and of t_wr, serve all banks: the row of any bank is closed no earlier than they allow.
+    Two timers, of t_ras and of t_wr, serve all banks: the row of any bank is closed no earlier than
+    they allow.
 
-    Throughput: a word per cycle within a run; a request per 4 cycles. Latency: 10 + CAS latency cycles from an
-    accepted request, its row open and nothing before it, to its first word. Back-pressure: one request waits behind
-    the two runs; words that were read are not held back. During initialisation nothing goes on.
+    Throughput: a word per cycle within a run; a request per 4 cycles. Latency: 10 + CAS latency
+    cycles from an accepted request, its row open and nothing before it, to its first word.
+    Back-pressure: one request waits behind the two runs; words that were read are not held back.
+    During initialisation nothing goes on.
 
     Parameters
     ----------
@@ -100,28 +90,59 @@ class SdramController(wiring.Component):
 
     def __init__(self, chip, clock_hz, words=1):
         self.chip, self.clock_hz, self._count = chip, clock_hz, words
-        self.cycles = {name: chip.cycles(name, clock_hz)
-                       for name in ("t_rcd", "t_rp", "t_ras", "t_rc", "t_rrd", "t_rfc", "t_wr", "t_mrd", "t_init")}
+        self.cycles = {
+            name: chip.cycles(name, clock_hz)
+            for name in (
+                "t_rcd",
+                "t_rp",
+                "t_ras",
+                "t_rc",
+                "t_rrd",
+                "t_rfc",
+                "t_wr",
+                "t_mrd",
+                "t_init",
+            )
+        }
         self.cycles["t_refresh"] = int(chip.t_refresh * clock_hz * 1e-9)
         self.cas = chip.cas_latency(clock_hz)
-        super().__init__({
-            "requests": In(stream.Signature(request_layout(chip.address_bits, words))),
-            "words": Out(stream.Signature(DATA_BITS)), "pins": Out(SdramPins(chip.row_bits)),
-            "ready": Out(1), "refreshing": Out(1)})
+        super().__init__(
+            {
+                "requests": In(stream.Signature(request_layout(chip.address_bits, words))),
+                "words": Out(stream.Signature(DATA_BITS)),
+                "pins": Out(SdramPins(chip.row_bits)),
+                "ready": Out(1),
+                "refreshing": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         t, column_bits, row_bits = self.cycles, self.chip.column_bits, self.chip.row_bits
-        run_layout = data.StructLayout({
-            "write": 1, "column": column_bits, "bank": BANK_BITS, "row": row_bits, "count": 8,
-            "data": DATA_BITS * self._count, "mask": DATA_BYTES * self._count})
-        # What leaves the registers for the pins: a command for rows or the mode, else one of the current run.
+        run_layout = data.StructLayout(
+            {
+                "write": 1,
+                "column": column_bits,
+                "bank": BANK_BITS,
+                "row": row_bits,
+                "count": 8,
+                "data": DATA_BITS * self._count,
+                "mask": DATA_BYTES * self._count,
+            }
+        )
+        # What leaves the registers for the pins: a command for rows or the mode, else one of the
+        # current run.
         row_valid, row_command = Signal(), Signal(3)
         row_bank, row_address = Signal(BANK_BITS), Signal(row_bits)
         m.d.sync += row_valid.eq(0)
 
         def send(command, address, bank=0):
-            m.d.sync += [row_valid.eq(1), row_command.eq(command), row_address.eq(address), row_bank.eq(bank)]
+            m.d.sync += [
+                row_valid.eq(1),
+                row_command.eq(command),
+                row_address.eq(address),
+                row_bank.eq(bank),
+            ]
 
         due, refresh_runs = Signal(), Signal()
         cut = self._cut(m, run_layout)
@@ -142,23 +163,33 @@ class SdramController(wiring.Component):
         with m.If(reads):
             m.d.sync += since_read.start(self.cas + 1)
         with m.If(issue):
-            m.d.sync += [current.column.eq(current.column + 1), current.count.eq(current.count - 1),
-                         last.eq(current.count == 2), current.data.eq(current.data >> DATA_BITS),
-                         current.mask.eq(current.mask >> DATA_BYTES)]
+            m.d.sync += [
+                current.column.eq(current.column + 1),
+                current.count.eq(current.count - 1),
+                last.eq(current.count == 2),
+                current.data.eq(current.data >> DATA_BITS),
+                current.mask.eq(current.mask >> DATA_BYTES),
+            ]
         with m.If(starts):
-            m.d.sync += [active.eq(1), current.eq(following), last.eq(following.count == 1)]
+            m.d.sync += [
+                active.eq(1),
+                current.eq(following),
+                last.eq(following.count == 1),
+            ]
         with m.Elif(issue & last):
             m.d.sync += active.eq(0)
 
         with m.If(issue & current.write):
             m.d.sync += written.start(t["t_wr"])
 
-        # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd; a bank is only
-        # closed here, t_rp before it is opened again, or for REFRESH.
+        # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd;
+        # a bank is only closed here, t_rp before it is opened again, or for REFRESH.
         assert t["t_rrd"] <= t["t_rcd"] + 2
         hit, bank_open, may_close = Signal(), Signal(), Signal()
         wait = _Timer(m, "wait", max(t["t_rcd"], t["t_rp"]))
-        m.d.sync += may_close.eq(opened.done & written.done & ~(active & (current.bank == following.bank)))
+        m.d.sync += may_close.eq(
+            opened.done & written.done & ~(active & (current.bank == following.bank))
+        )
         m.d.comb += cut.ready.eq(0)
         with m.FSM(name="next"):
             with m.State("NONE"):
@@ -167,8 +198,13 @@ class SdramController(wiring.Component):
                 with m.If(cut.valid):
                     m.next = "LOOK"
             with m.State("LOOK"):
-                m.d.sync += [bank_open.eq(open_.bit_select(following.bank, 1)),
-                             hit.eq(open_.bit_select(following.bank, 1) & (rows[following.bank] == following.row))]
+                m.d.sync += [
+                    bank_open.eq(open_.bit_select(following.bank, 1)),
+                    hit.eq(
+                        open_.bit_select(following.bank, 1)
+                        & (rows[following.bank] == following.row)
+                    ),
+                ]
                 with m.If(~refresh_runs):
                     m.next = "DECIDE"
             with m.State("DECIDE"):
@@ -188,8 +224,12 @@ class SdramController(wiring.Component):
                     m.next = "LOOK"
                 with m.Elif(wait.done):
                     send(ACTIVATE, following.row, following.bank)
-                    m.d.sync += [open_.bit_select(following.bank, 1).eq(1), rows[following.bank].eq(following.row),
-                                 opened.start(row_stays), wait.start(max(t["t_rcd"] - 2, 0))]
+                    m.d.sync += [
+                        open_.bit_select(following.bank, 1).eq(1),
+                        rows[following.bank].eq(following.row),
+                        opened.start(row_stays),
+                        wait.start(max(t["t_rcd"] - 2, 0)),
+                    ]
                     m.next = "OPENING"
             with m.State("OPENING"):
                 with m.If(wait.done):
@@ -203,35 +243,51 @@ class SdramController(wiring.Component):
 
         # Initialisation and REFRESH. t_init passes once; what comes later is counted by `gap`.
         power, passed = Signal(range(t["t_init"] + 1), init=t["t_init"]), Signal()
-        gap, left = _Timer(m, "gap", max(t["t_rfc"], t["t_rp"], t["t_mrd"])), Signal(range(INIT_REFRESHES + 1))
-        interval = Signal(range(REFRESH_GROUP * t["t_refresh"]), init=REFRESH_GROUP * t["t_refresh"] - 1)
+        gap, left = (
+            _Timer(m, "gap", max(t["t_rfc"], t["t_rp"], t["t_mrd"])),
+            Signal(range(INIT_REFRESHES + 1)),
+        )
+        interval = Signal(
+            range(REFRESH_GROUP * t["t_refresh"]), init=REFRESH_GROUP * t["t_refresh"] - 1
+        )
         elapsed, quiet = Signal(), Signal()
         m.d.sync += [
-            elapsed.eq(interval == 1), interval.eq(Mux(elapsed, REFRESH_GROUP * t["t_refresh"] - 1, interval - 1)),
+            elapsed.eq(interval == 1),
+            interval.eq(Mux(elapsed, REFRESH_GROUP * t["t_refresh"] - 1, interval - 1)),
             quiet.eq(due & ~active & ~row_valid & opened.done & written.done),
         ]
         with m.If(elapsed & self.ready):
             m.d.sync += due.eq(1)
         with m.FSM(name="refresh") as fsm:
             with m.State("POWER"):
-                m.d.sync += [power.eq(power - 1), passed.eq(power == 0)]
+                m.d.sync += [
+                    power.eq(power - 1),
+                    passed.eq(power == 0),
+                ]
                 with m.If(passed):
                     m.d.sync += left.eq(INIT_REFRESHES)
                     m.next = "CLOSE"
             with m.State("CLOSE"):
                 send(PRECHARGE, ALL_BANKS)
-                m.d.sync += [gap.start(t["t_rp"] - 1), open_.eq(0)]
+                m.d.sync += [
+                    gap.start(t["t_rp"] - 1),
+                    open_.eq(0),
+                ]
                 m.next = "REFRESH"
             with m.State("REFRESH"):
                 with m.If(gap.done):
                     with m.If(left != 0):
                         send(REFRESH, 0)
-                        m.d.sync += [left.eq(left - 1), gap.start(t["t_rfc"] - 1)]
+                        m.d.sync += [
+                            left.eq(left - 1),
+                            gap.start(t["t_rfc"] - 1),
+                        ]
                     with m.Elif(self.ready):
                         m.d.sync += due.eq(0)
                         m.next = "RUN"
                     with m.Else():
-                        send(LOAD_MODE, 1 << 9 | self.cas << 4)  # burst length 1, sequential, single writes
+                        # Burst length 1, sequential, single writes
+                        send(LOAD_MODE, 1 << 9 | self.cas << 4)
                         m.d.sync += gap.start(t["t_mrd"] - 1)
                         m.next = "MODE"
             with m.State("MODE"):
@@ -242,20 +298,30 @@ class SdramController(wiring.Component):
                 with m.If(due & quiet & ~active & ~row_valid):
                     m.d.sync += left.eq(REFRESH_GROUP)
                     m.next = "CLOSE"
-        m.d.comb += [refresh_runs.eq(~fsm.ongoing("RUN")), self.refreshing.eq(due & self.ready)]
+        m.d.comb += [
+            refresh_runs.eq(~fsm.ongoing("RUN")),
+            self.refreshing.eq(due & self.ready),
+        ]
 
         # Pins.
         pins, writes = self.pins, issue & current.write
         arriving = Signal(self.cas + 1 + PAD_CYCLES)
-        m.d.comb += [pins.cke.eq(1), pins.cs_n.eq(0)]
+        m.d.comb += [
+            pins.cke.eq(1),
+            pins.cs_n.eq(0),
+        ]
         m.d.sync += [
             Cat(pins.we_n, pins.cas_n, pins.ras_n).eq(
-                Mux(row_valid, row_command, Mux(issue, Mux(current.write, WRITE, READ), NOP))),
+                Mux(row_valid, row_command, Mux(issue, Mux(current.write, WRITE, READ), NOP))
+            ),
             pins.ba.eq(Mux(row_valid, row_bank, current.bank)),
             pins.a.eq(Mux(row_valid, row_address, current.column)),
-            pins.dq_o.eq(current.data[:DATA_BITS]), pins.dq_oe.eq(writes),
+            pins.dq_o.eq(current.data[:DATA_BITS]),
+            pins.dq_oe.eq(writes),
             pins.dqm.eq(Mux(writes, ~current.mask[:DATA_BYTES], 0)),
-            arriving.eq(Cat(reads, arriving)), self.words.payload.eq(pins.dq_i), self.words.valid.eq(arriving[-1]),
+            arriving.eq(Cat(reads, arriving)),
+            self.words.payload.eq(pins.dq_i),
+            self.words.valid.eq(arriving[-1]),
         ]
         return m
 
@@ -266,21 +332,40 @@ class SdramController(wiring.Component):
         held, counted, crosses = Signal(), Signal(), Signal()
         request = self.requests.payload
         length = Mux(request.write, self._count, request.length)
-        behind = Signal(9)  # where the run would end, in words from the last multiple of 256 that it begins behind
+        # Where the run would end, in words from the last multiple of 256 that it begins behind
+        behind = Signal(9)
         more = Signal()
         page = Cat(run.bank, run.row)
-        m.d.comb += [more.eq(run.column[8:].all() & behind[8] & (behind[:8] != 0)),
-                     self.requests.ready.eq(~held), runs.payload.eq(run), runs.valid.eq(held & counted)]
+        m.d.comb += [
+            more.eq(run.column[8:].all() & behind[8] & (behind[:8] != 0)),
+            self.requests.ready.eq(~held),
+            runs.payload.eq(run),
+            runs.valid.eq(held & counted),
+        ]
         with m.If(~held):
             m.d.sync += [
-                held.eq(self.requests.valid), counted.eq(0), run.write.eq(request.write),
-                Cat(run.column, run.bank, run.row).eq(request.address), run.count.eq(length),
-                behind.eq(request.address[:8] + length), run.data.eq(request.data), run.mask.eq(request.mask)]
+                held.eq(self.requests.valid),
+                counted.eq(0),
+                run.write.eq(request.write),
+                Cat(run.column, run.bank, run.row).eq(request.address),
+                run.count.eq(length),
+                behind.eq(request.address[:8] + length),
+                run.data.eq(request.data),
+                run.mask.eq(request.mask),
+            ]
         with m.Elif(~counted):
-            m.d.sync += [counted.eq(1), crosses.eq(more)]
+            m.d.sync += [
+                counted.eq(1),
+                crosses.eq(more),
+            ]
             with m.If(more):
                 m.d.sync += run.count.eq(-run.column[:8])
         with m.Elif(runs.ready):
-            m.d.sync += [held.eq(crosses), crosses.eq(0), page.eq(page + 1), run.column.eq(0),
-                         run.count.eq(behind[:8])]
+            m.d.sync += [
+                held.eq(crosses),
+                crosses.eq(0),
+                page.eq(page + 1),
+                run.column.eq(0),
+                run.count.eq(behind[:8]),
+            ]
         return runs

@@ -8,7 +8,8 @@ from sterna.hw.memory.port import write_layout
 
 
 class Store(wiring.Component):
-    """Writes ``words`` words to ``address`` upwards as they come; the next command waits until they are through.
+    """Writes ``words`` words to ``address`` upwards as they come; the next command waits until they
+    are through.
 
     A store has fewer words than the memory.
 
@@ -23,16 +24,21 @@ class Store(wiring.Component):
 
     def __init__(self, *, address_bits, port_bytes):
         self._address_bits, self._port_bytes = address_bits, port_bytes
-        super().__init__({
-            "command": In(stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))),
-            "words": In(stream.Signature(8 * port_bytes)),
-            "write": Out(stream.Signature(write_layout(address_bits, port_bytes))),
-            "idle": Out(1),
-        })
+        super().__init__(
+            {
+                "command": In(
+                    stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))
+                ),
+                "words": In(stream.Signature(8 * port_bytes)),
+                "write": Out(stream.Signature(write_layout(address_bits, port_bytes))),
+                "idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        # Comparing with the end takes half the cells of a second counter; it is done in the cycle before.
+        # Comparing with the end takes half the cells of a second counter; it is done in the cycle
+        # before.
         address = Signal(self._address_bits)
         end = Signal(self._address_bits)
         following = Signal(self._address_bits)
@@ -51,6 +57,8 @@ class Store(wiring.Component):
         with m.If(loads):
             m.d.sync += end.eq(self.command.payload.address + self.command.payload.words)
         with m.If(loads | (self.write.valid & self.write.ready)):
-            m.d.sync += [address.eq(Mux(running, following, self.command.payload.address)),
-                         running.eq(~running | (following != end))]
+            m.d.sync += [
+                address.eq(Mux(running, following, self.command.payload.address)),
+                running.eq(~running | (following != end)),
+            ]
         return m

@@ -1,11 +1,13 @@
-"""fp24 arithmetic of one lane: integer to fp24, multiplier with quantiser, adder. Bit exact to docs/numerics.md.
+"""fp24 arithmetic of one lane: integer to fp24, multiplier with quantiser, adder. Bit exact to
+docs/numerics.md.
 
-Every unit is a fixed pipeline without handshake: a new operand may enter in each cycle, and the result leaves a fixed
-number of cycles later. The engine stalls all stages together with one clock enable.
+Every unit is a fixed pipeline without handshake: a new operand may enter in each cycle, and the
+result leaves a fixed number of cycles later. The engine stalls all stages together with one clock
+enable.
 
-All roundings use one trick: exponent and fraction are one integer, so adding the rounding bit to it lets a carry out
-of the fraction raise the exponent. The exponent has ten bits, signed, at that point; every sum of exponents that can
-occur lies in -254..384, so it cannot wrap.
+All roundings use one trick: exponent and fraction are one integer, so adding the rounding bit to it
+lets a carry out of the fraction raise the exponent. The exponent has ten bits, signed, at that
+point; every sum of exponents that can occur lies in -254..384, so it cannot wrap.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
@@ -24,8 +26,8 @@ def significand(value):
 
 
 def kept_net(m, name, value):
-    """``value`` as a net that synthesis keeps: it counts levels of LUTs alone, so logic behind a carry chain or a
-    multiplier becomes short only where nets cut it.
+    """``value`` as a net that synthesis keeps: it counts levels of LUTs alone, so logic behind a
+    carry chain or a multiplier becomes short only where nets cut it.
     """
     net = Signal.like(Value.cast(value), name=name, attrs={"keep": 1})
     m.d.comb += net.eq(value)
@@ -60,102 +62,13 @@ def pack(m, name, sign, exponent_fraction, zero, under=None):
     return result
 
 
-class FromInt(wiring.Component):
-    """FROMINT of a signed 24-bit integer, for integers that come from queues.
-
-    Registers behind the input, the magnitude, the coarse and the fine shift, and the rounding. Not ``pipelined``, two
-    registers behind the shifts; the rounding is combinational, so that it shares a stage with the operand
-    multiplexer. With ``raw`` the input is fp24 already and passes unchanged.
-
-    Parameters
-    ----------
-    pipelined : bool
-
-    Members
-    -------
-    x : In(24)
-        Two's complement integer, or fp24 bits with ``raw``.
-    raw : In(1)
-        ``x`` is fp24; if not ``pipelined``, it must hold for as long as its values are in the pipeline.
-    fraction : In(1)
-        The result is multiplied by 2^-24 (``x`` is not 0 then); must hold like ``raw``.
-    y : Out(24)
-        fp24, ``latency`` cycles after ``x``.
-
-    Attributes
-    ----------
-    latency : int
-        5, or 2.
-    """
-
-    x: In(24)
-    raw: In(1)
-    fraction: In(1)
-    y: Out(24)
-
-    def __init__(self, pipelined=True):
-        self._pipelined, self.latency = pipelined, 5 if pipelined else 2
-        super().__init__()
-
-    def elaborate(self, platform):
-        m = Module()
-        negative = Signal()
-        magnitude = Signal(24)
-        extra = int(self._pipelined)  # registers where there are none otherwise
-        x, raw, fraction = (delayed(m, value, extra, name) for name, value in (
-            ("x", self.x), ("raw", self.raw), ("fraction", self.fraction)))
-        m.d.comb += [
-            negative.eq(x[23] & ~raw),
-            magnitude.eq((x ^ negative.replicate(24)) + negative),
-        ]
-        magnitude_next, negative_next, raw = (delayed(m, value, extra, name) for name, value in (
-            ("magnitude", magnitude), ("negative", negative), ("raw_magnitude", raw)))
-
-        def shift(value, places, name):
-            taken = Signal(name=f"shift_{places}")
-            shifted = Signal(24, name=name)
-            m.d.comb += [
-                taken.eq(~value[24 - places:].any() & ~raw),
-                shifted.eq(Mux(taken, value << places, value)),
-            ]
-            return shifted, taken
-
-        by16, taken16 = shift(magnitude_next, 16, "by16")
-        by8, taken8 = shift(by16, 8, "by8")
-        coarse = Signal(24)
-        coarse_sign = Signal()
-        coarse_taken = Signal(2)
-        m.d.sync += [coarse.eq(by8), coarse_sign.eq(negative_next), coarse_taken.eq(Cat(taken8, taken16))]
-        raw = delayed(m, raw, extra, "raw_coarse")
-
-        by4, taken4 = shift(coarse, 4, "by4")
-        by2, taken2 = shift(by4, 2, "by2")
-        by1, taken1 = shift(by2, 1, "by1")
-        fine = Signal(24)
-        fine_sign = Signal()
-        fine_taken = Signal(5)
-        m.d.sync += [fine.eq(by1), fine_sign.eq(coarse_sign),
-                     fine_taken.eq(Cat(taken1, taken2, taken4, coarse_taken))]
-
-        # Exponent 127 + 23 - shift; ones' complement of the shift plus one more in the base.
-        raw = delayed(m, raw, extra, "raw_fine")
-        base = Mux(delayed(m, fraction, 3 * extra, "fraction_fine"), 127, 151)
-        up = fine[7] & (fine[:7].any() | fine[8])
-        rounded, result = Signal(23), Signal(24)
-        m.d.comb += [
-            rounded.eq(Cat(fine[8:23], (base + Cat(~fine_taken, Const(7, 3)))[:8]) + up),
-            result.eq(Mux(raw, fine, Mux(fine[23], Cat(rounded, fine_sign), 0))),
-            self.y.eq(delayed(m, result, extra, "result")),
-        ]
-        return m
-
-
 class Multiplier(wiring.Component):
     """MUL(a, b), or the code of the unrounded product (docs/numerics.md, section 4).
 
-    Latency 2 cycles: 16 x 16 product; rounding. ``pipelined``, it is 3, with a register in the rounding. A code
-    leaves as an fp24 number with exponent field 128, its sign, and its magnitude in fraction bits 14:8; adding zero
-    to it changes nothing, so it passes the adder behind this unit.
+    Latency 2 cycles: 16 x 16 product; rounding. ``pipelined``, it is 3, with a register in the
+    rounding. A code leaves as an fp24 number with exponent field 128, its sign, and its magnitude
+    in fraction bits 14:8; adding zero to it changes nothing, so it passes the adder behind this
+    unit.
 
     Parameters
     ----------
@@ -186,7 +99,10 @@ class Multiplier(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         exact = Signal(32, reset_less=True)
-        factors = [Cat(x[:15], Const(1, 1)) if self._pipelined else significand(x) for x in (self.a, self.b)]
+        factors = [
+            Cat(x[:15], Const(1, 1)) if self._pipelined else significand(x)
+            for x in (self.a, self.b)
+        ]
         exponents = Signal(9)
         sign = Signal()
         m.d.sync += [
@@ -200,18 +116,20 @@ class Multiplier(wiring.Component):
         lost = exact[:14].any()
         sticky = (lost if self._pipelined else kept_net(m, "lost", lost)) | (top & exact[14])
         up = Mux(top, exact[15], exact[14]) & (sticky | fraction[0])
-        # Value = exact * 2^(exponents - 284); 2 floor(..) in 9 bits for exponents up to 260, above it is 128 or more.
+        # Value = exact * 2^(exponents - 284); 2 floor(..) in 9 bits for exponents up to 260, above
+        # it is 128 or more.
         places = Signal(signed(10))
         doubled = Signal(9)
         zero = Const(0, 1)
         if self._pipelined:
-            # The hidden bits are 1 there, of a zero as well. Less the bias of 127, plus 1 for a product of 2 and
-            # more: -127 is 11_1000_0001, -126 is 11_1000_0010.
+            # The hidden bits are 1 there, of a zero as well. Less the bias of 127, plus 1 for a
+            # product of 2 and more: -127 is 11_1000_0001, -126 is 11_1000_0010.
             zero = Signal(name="zero_operand")
             m.d.sync += zero.eq(~(self.a[15:23].any() & self.b[15:23].any()))
             bias = Cat(~top, top, Const(0b11100000, 8))
         else:
-            # A product of 0, whose exponents are 255 at most, loses 255 and is flushed: 11_0000_0001.
+            # A product of 0, whose exponents are 255 at most, loses 255 and is flushed:
+            # 11_0000_0001.
             bias = Cat(~top, top, Const(0, 5), exact[30:].any(), Const(0b11, 2))
         m.d.comb += [
             places.eq(260 - exponents),
@@ -221,9 +139,18 @@ class Multiplier(wiring.Component):
             exponents, bias = (exponents + bias)[:10], Const(0, 10)
         extra = int(self._pipelined)
         fraction, up, zero, exponents, sign, doubled, beyond, quantise = (
-            delayed(m, value, extra, name) for name, value in (
-                ("fraction", fraction), ("up", up), ("zero", zero), ("exponents", exponents), ("sign", sign),
-                ("doubled", doubled), ("beyond", places[9]), ("quantise", self.quantise)))
+            delayed(m, value, extra, name)
+            for name, value in (
+                ("fraction", fraction),
+                ("up", up),
+                ("zero", zero),
+                ("exponents", exponents),
+                ("sign", sign),
+                ("doubled", doubled),
+                ("beyond", places[9]),
+                ("quantise", self.quantise),
+            )
+        )
         rounded = Signal(25)
         m.d.comb += rounded.eq(Cat(fraction, exponents) + Cat(Const(0, 15), bias) + up)
         exponent = rounded[15:]
@@ -231,7 +158,7 @@ class Multiplier(wiring.Component):
         if self._pipelined:  # without the carry chain of the sum
             flushed = zero | exponents[9] | (~exponents[:9].any() & ~(fraction.all() & up))
         else:
-            some = [kept_net(m, f"some{k}", exponent[k:k + 4].any()) for k in (0, 4)]
+            some = [kept_net(m, f"some{k}", exponent[k : k + 4].any()) for k in (0, 4)]
             flushed = exponent[9] | ~(exponent[8] | some[0] | some[1])
 
         code = Signal(7)
@@ -241,20 +168,22 @@ class Multiplier(wiring.Component):
             code.eq(half_up[1:8] | (beyond | half_up[8:].any()).replicate(7)),
         ]
         m.d.sync += self.product.eq(
-            Mux(quantise, Cat(Const(0, 8), code, Const(QUANTISED_EXPONENT, 8), sign), product))
+            Mux(quantise, Cat(Const(0, 8), code, Const(QUANTISED_EXPONENT, 8), sign), product)
+        )
         with m.If(flushed & ~quantise):  # a reset of registers, not a level of logic
             m.d.sync += self.product.eq(0)
         return m
 
 
 class Adder(wiring.Component):
-    """ADD(a, b). Latency 4 cycles: order by magnitude; align and add; normalise; round. ``pipelined``, it is 5, with
-    a register in the normalisation.
+    """ADD(a, b). Latency 4 cycles: order by magnitude; align and add; normalise; round.
+    ``pipelined``, it is 5, with a register in the normalisation.
 
     Parameters
     ----------
     compact : bool
-        Align by a multiplication with a power of two: fewer LUTs and a DSP block, but a longer path.
+        Align by a multiplication with a power of two: fewer LUTs and a DSP block, but a longer
+        path.
     pipelined : bool
 
     Members
@@ -298,8 +227,11 @@ class Adder(wiring.Component):
         big1, small1 = Signal(16), Signal(16)
         places = Signal(5)
         m.d.sync += [
-            sign1.eq(big[23]), subtract.eq(big[23] ^ small[23]), exponent1.eq(big[15:23]),
-            big1.eq(significand(big)), small1.eq(significand(small)),
+            sign1.eq(big[23]),
+            subtract.eq(big[23] ^ small[23]),
+            exponent1.eq(big[15:23]),
+            big1.eq(significand(big)),
+            small1.eq(significand(small)),
             places.eq(distance[:5] | distance[5:].any().replicate(5)),
         ]
 
@@ -310,8 +242,11 @@ class Adder(wiring.Component):
         sign2 = Signal()
         exponent2 = Signal(9)
         m.d.sync += [
-            total2.eq(Cat(Const(0, 3), big1) + (Cat(sticky, shifted) ^ subtract.replicate(20)) + subtract),
-            sign2.eq(sign1), exponent2.eq(exponent1 + 2),
+            total2.eq(
+                Cat(Const(0, 3), big1) + (Cat(sticky, shifted) ^ subtract.replicate(20)) + subtract
+            ),
+            sign2.eq(sign1),
+            exponent2.eq(exponent1 + 2),
         ]
 
         # Normalise.
@@ -320,15 +255,22 @@ class Adder(wiring.Component):
             step = Signal(20, name=f"normal_{k}")
             bit = Signal(name=f"taken_{k}")
             m.d.comb += [
-                bit.eq(~value[20 - (1 << k):].any()),
+                bit.eq(~value[20 - (1 << k) :].any()),
                 step.eq(Mux(bit, value << (1 << k), value)),
             ]
             value = step
             taken.insert(0, bit)
             if k == 3 and self._pipelined:
-                value, *taken, sign2, exponent2 = (delayed(m, each, 1, name) for name, each in (
-                    ("coarse", value), ("coarse_taken0", taken[0]), ("coarse_taken1", taken[1]),
-                    ("coarse_sign", sign2), ("coarse_exponent", exponent2)))
+                value, *taken, sign2, exponent2 = (
+                    delayed(m, each, 1, name)
+                    for name, each in (
+                        ("coarse", value),
+                        ("coarse_taken0", taken[0]),
+                        ("coarse_taken1", taken[1]),
+                        ("coarse_sign", sign2),
+                        ("coarse_exponent", exponent2),
+                    )
+                )
         taken = Cat(*taken)
         if self._pipelined:  # the coarse shift is taken off already
             exponent2, taken = (exponent2 - Cat(Const(0, 3), taken[3:]))[:10], taken[:3]
@@ -336,40 +278,60 @@ class Adder(wiring.Component):
         taken3 = Signal.like(taken)
         sign3 = Signal()
         exponent3 = Signal.like(exponent2)
-        m.d.sync += [normal3.eq(value), taken3.eq(taken), sign3.eq(sign2), exponent3.eq(exponent2)]
+        m.d.sync += [
+            normal3.eq(value),
+            taken3.eq(taken),
+            sign3.eq(sign2),
+            exponent3.eq(exponent2),
+        ]
 
         # Round. The field is exponent + 1 - shift = (exponent + 2) + ones' complement of the shift.
         up = normal3[3] & (normal3[:3].any() | normal3[4])
         rounded = Signal(25)
         m.d.comb += rounded.eq(
-            Cat(normal3[4:19], exponent3) + Cat(Const(0, 15), ~taken3, Const(-1, 10 - len(taken3))) + up)
+            Cat(normal3[4:19], exponent3)
+            + Cat(Const(0, 15), ~taken3, Const(-1, 10 - len(taken3)))
+            + up
+        )
         under = None
         if self._pipelined:
-            # Without the carry chain: the field is exponent3 - 1 - taken3 and the carry of the fraction.
+            # Without the carry chain: the field is exponent3 - 1 - taken3 and the carry of the
+            # fraction.
             carry = normal3[4:19].all() & up
             low, small = exponent3[:3], ~exponent3[3:9].any()
-            under = ~normal3[19] | exponent3[9] | (small & (low <= taken3)) | (~carry & Mux(
-                small, low == taken3 + 1, (exponent3[3:9] == 1) & (low == 0) & (taken3 == 7)))
+            under = (
+                ~normal3[19]
+                | exponent3[9]
+                | (small & (low <= taken3))
+                | (
+                    ~carry
+                    & Mux(
+                        small, low == taken3 + 1, (exponent3[3:9] == 1) & (low == 0) & (taken3 == 7)
+                    )
+                )
+            )
         m.d.sync += self.sum.eq(pack(m, "rounded_sum", sign3, rounded, ~normal3[19], under))
         return m
 
     @staticmethod
     def _align_by_shifts(m, small, places):
-        """``small`` with two guard bits, ``places`` to the right (18 bits), and whether a 1 was lost."""
+        """``small`` with two guard bits, ``places`` to the right (18 bits), and whether a 1 was
+        lost.
+        """
         shifted, sticky = Cat(Const(0, 2), small), Const(0, 1)
         for k in (4, 3, 2, 1, 0):
             step = Signal(18, name=f"align_{k}")
             lost = Signal(name=f"lost_{k}")
             m.d.comb += [
                 step.eq(Mux(places[k], shifted >> (1 << k), shifted)),
-                lost.eq(sticky | (places[k] & shifted[:1 << k].any())),
+                lost.eq(sticky | (places[k] & shifted[: 1 << k].any())),
             ]
             shifted, sticky = step, lost
         return shifted, sticky
 
     @staticmethod
     def _align_by_product(m, small, places):
-        """The same: places 0 to 15 as the factors 2^15 to 2^0, the shift by 16 as a choice of bits."""
+        """The same: places 0 to 15 as the factors 2^15 to 2^0, the shift by 16 a choice of bits."""
         power = Signal(16)
         product = Signal(31)
         shifted = Signal(18)
@@ -378,8 +340,12 @@ class Adder(wiring.Component):
         m.d.comb += [
             power.eq(Cat(places[:4] == 15 - k for k in range(16))),
             product.eq(small * power),
-            shifted.eq(Cat(Mux(far, product[29:31], product[13:15]), product[15:31] & ~far.replicate(16))),
-            sticky.eq(kept_net(m, "lost_near", product[:13].any())
-                      | (far & kept_net(m, "lost_far", product[13:29].any()))),
+            shifted.eq(
+                Cat(Mux(far, product[29:31], product[13:15]), product[15:31] & ~far.replicate(16))
+            ),
+            sticky.eq(
+                kept_net(m, "lost_near", product[:13].any())
+                | (far & kept_net(m, "lost_far", product[13:29].any()))
+            ),
         ]
         return shifted, sticky

@@ -1,4 +1,4 @@
-"""One lane: operands to result, r = (+-) a b + (+-) c with the table functions and the quantiser."""
+"""One lane: operands to result, r = (+-) a b + (+-) c with table functions and quantiser."""
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
@@ -10,7 +10,8 @@ from sterna.hw.vector.tables import TableUnit
 
 
 class Lane(wiring.Component):
-    """fp24 mac with tables. Throughput one per cycle, latency ``latency`` cycles from ``a`` to ``r``.
+    """fp24 mac with tables. Throughput one per cycle, latency ``latency`` cycles from ``a`` to
+    ``r``.
 
         a, b -> | table address | table word, signs | product | rounding
                 | order | align, add | normalise | round | -> r
@@ -20,7 +21,8 @@ class Lane(wiring.Component):
     compact : bool
         Fewer LUTs, more DSP blocks, longer paths; see ``Adder``.
     pipelined : bool
-        Two registers more in the table unit, one each in the rounding of the product and in the normalisation.
+        Two registers more in the table unit, one each in the rounding of the product and in the
+        normalisation.
 
     Members
     -------
@@ -28,8 +30,8 @@ class Lane(wiring.Component):
     b, c : In(24)
         One cycle after ``a``.
     table : In(3), negate_product, negate_c, quantise : In(1)
-        Constant for the operands of one vector operation, in the two cycles after ``a`` enters; ``pipelined``, in the
-        cycle of ``a``.
+        Constant for the operands of one vector operation, in the two cycles after ``a`` enters;
+        ``pipelined``, in the cycle of ``a``.
     r : Out(24)
         The result, or, if quantised, the code as ``Multiplier`` packs it.
 
@@ -56,21 +58,38 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tables, m.submodules.multiplier, m.submodules.adder = tables, multiplier, adder = self._units
+        m.submodules.tables, m.submodules.multiplier, m.submodules.adder = (
+            tables,
+            multiplier,
+            adder,
+        ) = self._units
         c4, c6 = Signal(24), Signal(24)  # c6 complemented, for the comparison in the adder
         quantise4 = Signal()
         negate_product, negate_c, quantise = (
-            delayed(m, value, tables.latency if self._pipelined else 0, name) for name, value in (
-                ("negate_product", self.negate_product), ("negate_c", self.negate_c), ("quantise", self.quantise)))
+            delayed(m, value, tables.latency if self._pipelined else 0, name)
+            for name, value in (
+                ("negate_product", self.negate_product),
+                ("negate_c", self.negate_c),
+                ("quantise", self.quantise),
+            )
+        )
         c5 = delayed(m, c4, multiplier.latency - 1, "c5")
         m.d.comb += [
-            tables.a.eq(self.a), tables.b.eq(self.b), tables.c.eq(self.c), tables.table.eq(self.table),
-            adder.a.eq(multiplier.product), adder.b.eq(~c6), self.r.eq(adder.sum),
+            tables.a.eq(self.a),
+            tables.b.eq(self.b),
+            tables.c.eq(self.c),
+            tables.table.eq(self.table),
+            adder.a.eq(multiplier.product),
+            adder.b.eq(~c6),
+            self.r.eq(adder.sum),
         ]
         m.d.sync += [
-            multiplier.a.eq(Cat(tables.d[:23], tables.d[23] ^ negate_product)), multiplier.b.eq(tables.slope),
-            quantise4.eq(quantise), multiplier.quantise.eq(quantise4),
-            c4.eq(Cat(tables.intercept[:23], tables.intercept[23] ^ negate_c)), c6.eq(~c5),
+            multiplier.a.eq(Cat(tables.d[:23], tables.d[23] ^ negate_product)),
+            multiplier.b.eq(tables.slope),
+            quantise4.eq(quantise),
+            multiplier.quantise.eq(quantise4),
+            c4.eq(Cat(tables.intercept[:23], tables.intercept[23] ^ negate_c)),
+            c6.eq(~c5),
         ]
         # A code passes the adder beside zero.
         with m.If(quantise):

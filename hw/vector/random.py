@@ -1,4 +1,6 @@
-"""Random numbers of the sampler: a function of (seed, position, row) alone (docs/numerics.md, section 8)."""
+"""Random numbers of the sampler: a function of (seed, position, row) alone (docs/numerics.md,
+section 8).
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
@@ -6,22 +8,34 @@ from amaranth.lib.wiring import In, Out
 
 
 class RowRandom(data.Struct):
-    """The random number of one row: ``fraction`` = bits mod 2^22, ``zeros`` = the leading-zero count n."""
+    """The random number of one row: ``fraction`` = bits mod 2^22, ``zeros`` = the leading-zero
+    count n.
+    """
 
     fraction: unsigned(22)
     zeros: unsigned(4)
 
 
 def _members(lanes, row_bits):
-    return {"seed": In(32), "position": In(32), "rekey": In(1), "key_busy": Out(1), "restart": In(1),
-            "row": In(row_bits), "valid": Out(1), "take": In(1), "beat": Out(data.ArrayLayout(RowRandom, lanes))}
+    return {
+        "seed": In(32),
+        "position": In(32),
+        "rekey": In(1),
+        "key_busy": Out(1),
+        "restart": In(1),
+        "row": In(row_bits),
+        "valid": Out(1),
+        "take": In(1),
+        "beat": Out(data.ArrayLayout(RowRandom, lanes)),
+    }
 
 
 class RandomUnit(wiring.Component):
     """bits = mix(key + row) for ascending rows, V per beat; key = mix(seed ^ mix(position)).
 
-    ``Ring`` s beside each other: ring k of n computes the rows k, n + k, 2 n + k ... of a beat. A beat comes
-    every 2 V / n cycles, the first one 2 V / n + 3 cycles after ``restart``. A new key takes 10 cycles.
+    ``Ring`` s beside each other: ring k of n computes the rows k, n + k, 2 n + k ... of a beat. A
+    beat comes every 2 V / n cycles, the first one 2 V / n + 3 cycles after ``restart``. A new key
+    takes 10 cycles.
 
     Parameters
     ----------
@@ -30,8 +44,8 @@ class RandomUnit(wiring.Component):
     row_bits : int
         Width of a row index.
     rings : int
-        n; divides V. By default what keeps a beat within 4 cycles: the operations of a sampled row take
-        about as long.
+        n; divides V. By default what keeps a beat within 4 cycles: the operations of a sampled row
+        take about as long.
 
     Members
     -------
@@ -47,22 +61,34 @@ class RandomUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        rings = [Ring(self.lanes // self.rings, self.row_bits, k, self.rings) for k in range(self.rings)]
+        rings = [
+            Ring(self.lanes // self.rings, self.row_bits, k, self.rings) for k in range(self.rings)
+        ]
         for k, ring in enumerate(rings):
             m.submodules[f"ring_{k}"] = ring
-            m.d.comb += [getattr(ring, name).eq(getattr(self, name))
-                         for name in ("seed", "position", "rekey", "restart", "row", "take")]
-            m.d.comb += [self.beat[place * self.rings + k].eq(number) for place, number in enumerate(ring.beat)]
-        m.d.comb += [self.key_busy.eq(rings[0].key_busy), self.valid.eq(Cat(*(ring.valid for ring in rings)).all())]
+            m.d.comb += [
+                getattr(ring, name).eq(getattr(self, name))
+                for name in ("seed", "position", "rekey", "restart", "row", "take")
+            ]
+            m.d.comb += [
+                self.beat[place * self.rings + k].eq(number)
+                for place, number in enumerate(ring.beat)
+            ]
+        m.d.comb += [
+            self.key_busy.eq(rings[0].key_busy),
+            self.valid.eq(Cat(*(ring.valid for ring in rings)).all()),
+        ]
         return m
 
 
 class Ring(wiring.Component):
-    """bits = mix(key + row) for every ``stride``-th row, V per beat; key = mix(seed ^ mix(position)).
+    """bits = mix(key + row) for every ``stride``-th row, V per beat; key = mix(seed ^
+    mix(position)).
 
-    One 32-bit multiplier (three 16 x 16 products) forms a ring of two stages, with two numbers under way; each number
-    passes it twice. One row every two cycles, so a beat every 2 V cycles; the first one 2 V + 3 cycles after
-    ``restart``. A new key takes 10 cycles. When a beat waits, the ring stands still.
+    One 32-bit multiplier (three 16 x 16 products) forms a ring of two stages, with two numbers
+    under way; each number passes it twice. One row every two cycles, so a beat every 2 V cycles;
+    the first one 2 V + 3 cycles after ``restart``. A new key takes 10 cycles. When a beat waits,
+    the ring stands still.
 
     Parameters
     ----------
@@ -96,7 +122,7 @@ class Ring(wiring.Component):
         m = Module()
         key = Signal(32)
         row = Signal(self.row_bits)
-        key_steps = Signal(2)    # mixes of the key that are still to be finished
+        key_steps = Signal(2)  # mixes of the key that are still to be finished
         insert_key = Signal()
         count = Signal(range(self.lanes + 1))
 
@@ -108,7 +134,11 @@ class Ring(wiring.Component):
         gathers = self.lanes > 1
         full = count == self.lanes if gathers else valid_b & second_b & (key_steps == 0)
         move = Signal()
-        m.d.comb += [self.key_busy.eq(key_steps != 0), self.valid.eq(full), move.eq(~full | self.take)]
+        m.d.comb += [
+            self.key_busy.eq(key_steps != 0),
+            self.valid.eq(full),
+            move.eq(~full | self.take),
+        ]
 
         product = Signal(32)
         mixed = Signal(32)
@@ -132,11 +162,13 @@ class Ring(wiring.Component):
         with m.If(move):
             m.d.sync += [
                 operand.eq(Mux(back, product ^ (product >> 15), fresh ^ (fresh >> 16))),
-                valid_a.eq(back | insert), second_a.eq(back),
+                valid_a.eq(back | insert),
+                second_a.eq(back),
                 low_low.eq(operand[:16] * factor_low),
                 low_high.eq((operand[:16] * factor_high)[:16]),
                 high_low.eq((operand[16:] * factor_low)[:16]),
-                valid_b.eq(valid_a), second_b.eq(second_a),
+                valid_b.eq(valid_a),
+                second_b.eq(second_a),
             ]
             with m.If(insert):
                 m.d.sync += insert_key.eq(0)
@@ -165,12 +197,21 @@ class Ring(wiring.Component):
             m.d.comb += self.beat.as_value().eq(number)
         with m.If(done & (key_steps != 0)):
             m.d.sync += [
-                key.eq(mixed ^ Mux(key_steps[1], self.seed, 0)), key_steps.eq(key_steps - 1),
+                key.eq(mixed ^ Mux(key_steps[1], self.seed, 0)),
+                key_steps.eq(key_steps - 1),
                 insert_key.eq(key_steps[1]),
             ]
         with m.If(self.restart | self.rekey):
-            m.d.sync += [valid_a.eq(0), valid_b.eq(0), count.eq(0),
-                         row.eq(Mux(self.rekey, 0, self.row + self._first))]
+            m.d.sync += [
+                valid_a.eq(0),
+                valid_b.eq(0),
+                count.eq(0),
+                row.eq(Mux(self.rekey, 0, self.row + self._first)),
+            ]
         with m.If(self.rekey):
-            m.d.sync += [key.eq(self.position), key_steps.eq(2), insert_key.eq(1)]
+            m.d.sync += [
+                key.eq(self.position),
+                key_steps.eq(2),
+                insert_key.eq(1),
+            ]
         return m

@@ -1,4 +1,6 @@
-"""Peak of a vector and best row of a sampling: both look for the largest key among the lanes and the beats."""
+"""Peak of a vector and best row of a sampling: both look for the largest key among the lanes and
+the beats.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -12,13 +14,14 @@ PRELUDE_CYCLES = 2  # from ``begin`` to the first beat
 class Sampler(wiring.Component):
     """Peak registers and SAMPLE.
 
-    Every value becomes a 24-bit key so that the largest key is wanted: the magnitude for a maximum, its ones'
-    complement for a minimum, and for SAMPLE the number with its order made unsigned. Keys of the lanes meet in a tree
-    with a register per level (log2 V cycles, one beat per cycle), where the lower lane wins a tie; then the beats,
-    where the earlier one wins. The best key so far is in a scalar register: that of the peak, or `BEST_SCALAR` (as a
-    key) for SAMPLE. It is read before the first beat and written one cycle behind the last; an operation's beats come
-    at least 4 cycles behind those of the operation before, so the register has been written by then. Peak and SAMPLE
-    do not occur in one operation.
+    Every value becomes a 24-bit key so that the largest key is wanted: the magnitude for a maximum,
+    its ones' complement for a minimum, and for SAMPLE the number with its order made unsigned. Keys
+    of the lanes meet in a tree with a register per level (log2 V cycles, one beat per cycle), where
+    the lower lane wins a tie; then the beats, where the earlier one wins. The best key so far is in
+    a scalar register: that of the peak, or `BEST_SCALAR` (as a key) for SAMPLE. It is read before
+    the first beat and written one cycle behind the last; an operation's beats come at least 4
+    cycles behind those of the operation before, so the register has been written by then. Peak and
+    SAMPLE do not occur in one operation.
 
     Parameters
     ----------
@@ -30,7 +33,8 @@ class Sampler(wiring.Component):
     Members
     -------
     begin : In(1), peak : In(2), scalar : In(5), sample : In(1)
-        An operation's first beat comes in ``PRELUDE_CYCLES`` cycles; its fields, which stay until its last beat.
+        An operation's first beat comes in ``PRELUDE_CYCLES`` cycles; its fields, which stay until
+        its last beat.
     valid, last : In(1), mask : In(V), values : In(ArrayLayout(24, V))
         A beat of results; lanes outside ``mask`` take no part.
     count : In(range(V + 1))
@@ -49,14 +53,30 @@ class Sampler(wiring.Component):
     def __init__(self, lanes, row_bits=24):
         self.lanes = lanes
         self.row_bits = row_bits
-        super().__init__({
-            "begin": In(1), "peak": In(2), "scalar": In(5), "sample": In(1),
-            "valid": In(1), "last": In(1), "mask": In(lanes), "values": In(data.ArrayLayout(24, lanes)),
-            "count": In(range(lanes + 1)), "start": In(1),
-            "row": Out(row_bits), "best": Out(row_bits),
-            "read": Out(1), "read_address": Out(5), "read_data": In(24),
-            "write": Out(1), "write_address": Out(5), "write_data": Out(24), "write_ready": In(1), "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "begin": In(1),
+                "peak": In(2),
+                "scalar": In(5),
+                "sample": In(1),
+                "valid": In(1),
+                "last": In(1),
+                "mask": In(lanes),
+                "values": In(data.ArrayLayout(24, lanes)),
+                "count": In(range(lanes + 1)),
+                "start": In(1),
+                "row": Out(row_bits),
+                "best": Out(row_bits),
+                "read": Out(1),
+                "read_address": Out(5),
+                "read_data": In(24),
+                "write": Out(1),
+                "write_address": Out(5),
+                "write_data": Out(24),
+                "write_ready": In(1),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -65,7 +85,11 @@ class Sampler(wiring.Component):
         keeps, flips = Signal(), Signal()  # of the beats at the input: SAMPLE; a minimum
         counts = Signal()
         with m.If(self.begin):
-            m.d.sync += [keeps.eq(self.sample), flips.eq(self.peak[1] & ~self.sample), counts.eq(used)]
+            m.d.sync += [
+                keeps.eq(self.sample),
+                flips.eq(self.peak[1] & ~self.sample),
+                counts.eq(used),
+            ]
         keys = []
         for lane in range(self.lanes):
             value = self.values[lane]
@@ -75,9 +99,17 @@ class Sampler(wiring.Component):
             # A single lane always takes part.
             m.d.comb += key.eq(plain & self.mask[lane].replicate(24) if self.lanes > 1 else plain)
             keys.append((key, None))
-        # Beats and the announcement of an operation travel beside the keys; the announcement needs no key.
-        travels = Cat(self.valid & counts, self.begin & used, self.last, self.sample, self.peak[1], self.scalar,
-                      self.count)
+        # Beats and the announcement of an operation travel beside the keys; the announcement needs
+        # no key.
+        travels = Cat(
+            self.valid & counts,
+            self.begin & used,
+            self.last,
+            self.sample,
+            self.peak[1],
+            self.scalar,
+            self.count,
+        )
         busy = self.begin & used
         level = 0
         while len(keys) > 1:
@@ -100,7 +132,13 @@ class Sampler(wiring.Component):
             level += 1
         key, lane = keys[0]
         valid, begin, last, begin_sample, begin_least, begin_scalar = (
-            travels[0], travels[1], travels[2], travels[3], travels[4], travels[5:10])
+            travels[0],
+            travels[1],
+            travels[2],
+            travels[3],
+            travels[4],
+            travels[5:10],
+        )
         count = travels[10:]
 
         # Kept as its complement: that is what the comparison's carry chain takes.
@@ -110,18 +148,27 @@ class Sampler(wiring.Component):
         loads, stays, best_any = Signal(), Signal(), Signal()
         better = Signal()
         m.d.comb += [
-            above.eq(key + held), better.eq(above[24] | (sample & ~best_any)),
+            above.eq(key + held),
+            better.eq(above[24] | (sample & ~best_any)),
             self.busy.eq(busy | loads | self.write),
-            self.read.eq(begin), self.read_address.eq(Mux(begin_sample, BEST_SCALAR, begin_scalar)),
-            self.write_address.eq(scalar), self.write_data.eq(held ^ Cat((~least).replicate(23), Const(1, 1))),
+            self.read.eq(begin),
+            self.read_address.eq(Mux(begin_sample, BEST_SCALAR, begin_scalar)),
+            self.write_address.eq(scalar),
+            self.write_data.eq(held ^ Cat((~least).replicate(23), Const(1, 1))),
         ]
         m.d.sync += loads.eq(begin)
         with m.If(begin):
-            m.d.sync += [sample.eq(begin_sample), least.eq(begin_least & ~begin_sample), scalar.eq(self.read_address)]
+            m.d.sync += [
+                sample.eq(begin_sample),
+                least.eq(begin_least & ~begin_sample),
+                scalar.eq(self.read_address),
+            ]
         with m.If(self.write_ready):
             m.d.sync += self.write.eq(0)
         with m.If(loads | (valid & better)):
-            m.d.sync += held.eq(Mux(loads, self.read_data ^ Cat((~least).replicate(23), Const(1, 1)), ~key))
+            m.d.sync += held.eq(
+                Mux(loads, self.read_data ^ Cat((~least).replicate(23), Const(1, 1)), ~key)
+            )
         with m.If(loads):
             # A negative register loses against any magnitude as a maximum, and stays as a minimum.
             m.d.sync += stays.eq(self.read_data[23] & least)
@@ -131,9 +178,15 @@ class Sampler(wiring.Component):
             with m.If(last):
                 m.d.sync += self.write.eq(~stays)
             with m.If(sample):
-                m.d.sync += [self.row.eq(self.row + count), best_any.eq(1)]
+                m.d.sync += [
+                    self.row.eq(self.row + count),
+                    best_any.eq(1),
+                ]
                 with m.If(better):
                     m.d.sync += self.best.eq(self.row if lane is None else self.row + lane)
         with m.If(self.start):
-            m.d.sync += [self.row.eq(0), best_any.eq(0)]
+            m.d.sync += [
+                self.row.eq(0),
+                best_any.eq(0),
+            ]
         return m

@@ -4,11 +4,13 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from sterna.hw.vector.issue import Fields
+from sterna.hw.vector.operands import Fields
 
 
 class Top(data.Struct):
-    """Which rows a sampling is restricted to: the ``k`` best, 0 for all; of these P, in units of 2^-16, 0 for all."""
+    """Which rows a sampling is restricted to: the ``k`` best, 0 for all; of these P, in units of
+    2^-16, 0 for all.
+    """
 
     k: 8
     p: 16
@@ -32,15 +34,38 @@ class SlotControl(wiring.Signature):
     keys, scores : Out(1)
         They are for the list of the best rows.
     banks : Out(3), address : Out, scalar : Out(1)
-        The results go to this word of these banks; the result of lane 0 goes to the scalar register ``address``.
+        The results go to this word of these banks; the result of lane 0 goes to the scalar register
+        ``address``.
     """
 
     def __init__(self, lanes, address_bits):
         address = unsigned(address_bits)
-        bits = ("start", "restart_random", "offered", "pull", "takes_random", "read", "read_last", "begin", "write",
-                "write_last", "scalar", "keys", "scores")
-        super().__init__({name: Out(1) for name in bits} | {
-            "fields": Out(Fields), "tail": Out(lanes), "addresses": Out(data.ArrayLayout(address, 3)),
-            "scalar_address": Out(5), "loads": Out(3), "mask": Out(lanes), "count": Out(range(lanes + 1)),
-            "banks": Out(3), "address": Out(address),
-        })
+        bits = (
+            "start",
+            "restart_random",
+            "offered",
+            "pull",
+            "takes_random",
+            "read",
+            "read_last",
+            "begin",
+            "write",
+            "write_last",
+            "scalar",
+            "keys",
+            "scores",
+        )
+        super().__init__(
+            {name: Out(1) for name in bits}
+            | {
+                "fields": Out(Fields),
+                "tail": Out(lanes),
+                "addresses": Out(data.ArrayLayout(address, 3)),
+                "scalar_address": Out(5),
+                "loads": Out(3),
+                "mask": Out(lanes),
+                "count": Out(range(lanes + 1)),
+                "banks": Out(3),
+                "address": Out(address),
+            }
+        )

@@ -6,7 +6,7 @@ from amaranth.hdl import Signal
 
 
 def delayed(m, value, cycles, name):
-    """``value`` some cycles later; needs no reset, as what it belongs to is marked by bits that do."""
+    """``value`` some cycles later; needs no reset, as bits that have one mark what it is for."""
     for k in range(cycles):
         register = Signal.like(value, name=f"{name}_late{k}", reset_less=True)
         m.d.sync += register.eq(value)
@@ -15,10 +15,11 @@ def delayed(m, value, cycles, name):
 
 
 class Stages(NamedTuple):
-    """Cycles of a beat, counted from its issue, when the addresses of its operands are at the banks.
+    """Cycles of a beat, counted from its issue, when the addresses of its operands are at the
+    banks.
 
-    With a slow clock the registers for speed alone are left out: those behind the banks, in the conversion of
-    operands from queues and in the lanes.
+    With a slow clock the registers for speed alone are left out: those behind the banks, in the
+    conversion of operands from queues and in the lanes.
 
     Attributes
     ----------
@@ -41,12 +42,14 @@ class Stages(NamedTuple):
 
     @property
     def registered(self):
-        """Whether there are registers for speed; the end of the pipeline's work is then seen a cycle later."""
+        """Whether there are registers for speed; the end of the pipeline's work is then seen a
+        cycle later.
+        """
         return self.load > 1
 
     @property
     def passed(self):
-        """A first beat here reaches the write stage before the next operation's fields are loaded."""
+        """A first beat here reaches the write stage before the next operation's fields do."""
         return self.write - 3
 
     @property

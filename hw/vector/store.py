@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 
 class Packer(wiring.Component):
-    """Writes each number as a 32-bit little-endian word, upper byte zero; the last memory word is filled with zeros.
+    """Writes each number as a 32-bit little-endian word, upper byte zero; the last memory word is
+    filled with zeros.
 
     One beat per cycle if a memory word holds a beat or more, otherwise one word per cycle.
 
@@ -27,10 +28,15 @@ class Packer(wiring.Component):
     def __init__(self, lanes, port_bytes):
         self.lanes = lanes
         self.port_bytes = port_bytes
-        super().__init__({
-            "beat": In(data.ArrayLayout(24, lanes)), "last": In(1), "valid": In(1), "ready": Out(1),
-            "words": Out(stream.Signature(8 * port_bytes)),
-        })
+        super().__init__(
+            {
+                "beat": In(data.ArrayLayout(24, lanes)),
+                "last": In(1),
+                "valid": In(1),
+                "ready": Out(1),
+                "words": Out(stream.Signature(8 * port_bytes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -41,13 +47,20 @@ class Packer(wiring.Component):
             rest = Signal(beat_bits)
             left = Signal(range(beat_bits // word_bits + 1))
             m.d.comb += [
-                words.payload.eq(rest[:word_bits]), words.valid.eq(left != 0),
+                words.payload.eq(rest[:word_bits]),
+                words.valid.eq(left != 0),
                 self.ready.eq((left == 0) | ((left == 1) & words.ready)),
             ]
             with m.If(words.valid & words.ready):
-                m.d.sync += [rest.eq(rest >> word_bits), left.eq(left - 1)]
+                m.d.sync += [
+                    rest.eq(rest >> word_bits),
+                    left.eq(left - 1),
+                ]
             with m.If(self.valid & self.ready):
-                m.d.sync += [rest.eq(beat), left.eq(beat_bits // word_bits)]
+                m.d.sync += [
+                    rest.eq(beat),
+                    left.eq(beat_bits // word_bits),
+                ]
             return m
         parts = word_bits // beat_bits
         index = Signal(range(max(parts, 2)))
@@ -55,7 +68,10 @@ class Packer(wiring.Component):
         with m.If(self.ready):
             m.d.sync += words.valid.eq(0)
             with m.If(self.valid):
-                m.d.sync += [words.valid.eq(self.last | (index == parts - 1)), index.eq(index + 1)]
+                m.d.sync += [
+                    words.valid.eq(self.last | (index == parts - 1)),
+                    index.eq(index + 1),
+                ]
                 with m.If(self.last | (index == parts - 1)):
                     m.d.sync += index.eq(0)
                 with m.If(index == 0):
@@ -63,5 +79,5 @@ class Packer(wiring.Component):
                 with m.Switch(index):
                     for k in range(parts):
                         with m.Case(k):
-                            m.d.sync += words.payload[k * beat_bits:(k + 1) * beat_bits].eq(beat)
+                            m.d.sync += words.payload[k * beat_bits : (k + 1) * beat_bits].eq(beat)
         return m

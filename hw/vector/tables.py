@@ -1,4 +1,6 @@
-"""Table functions of one lane (docs/numerics.md, section 2): argument to table word to the operands of a mac."""
+"""Table functions of one lane (docs/numerics.md, section 2): argument to table word to the operands
+of a mac.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -12,16 +14,16 @@ from sterna.sim.golden import tables
 
 NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(len(TABLES))
 ONE = 127 << 15
-# An entry of the ROM is a constant without its sign, which the function determines, and with the low bits of its
-# exponent field, whose high bits are the same everywhere. Two entries of 20 bits fill five block RAMs of the
-# iCE40, not six.
+# An entry of the ROM is a constant without its sign, which the function determines, and with the
+# low bits of its exponent field, whose high bits are the same everywhere. Two entries of 20 bits
+# fill five block RAMs of the iCE40, not six.
 FIELD_BITS, FIELD_HIGH = 5, 0b011
 ENTRY_BITS = 15 + FIELD_BITS
 
 
 def _below(value, limit):
-    """Whether ``value`` is below the constant ``limit``, without the carry chain that synthesis makes
-    of a comparison.
+    """Whether ``value`` is below the constant ``limit``, without the carry chain that synthesis
+    makes of a comparison.
     """
     below = Const(0, 1)
     for k in range(len(value)):
@@ -30,16 +32,23 @@ def _below(value, limit):
 
 
 def _rom_words():
-    """The 512 words of the ROM (c0 below c1), from `tables.table_words`; ValueError if one does not fit the form."""
+    """The 512 words of the ROM (c0 below c1), from `tables.table_words`; ValueError if one does not
+    fit the form.
+    """
     words = []
     for index, word in enumerate(int(w) for w in tables.table_words()):
         constants = word & 0xFFFFFF, word >> 24
         if any(constants):
-            in_log = tables.LOG2 <= index < tables.LOG2 + 64, tables.LOG1M <= index < tables.LOG1M + 64
+            in_log = (
+                tables.LOG2 <= index < tables.LOG2 + 64,
+                tables.LOG1M <= index < tables.LOG1M + 64,
+            )
             signs = in_log[0], not any(in_log)
             for constant, sign in zip(constants, signs, strict=True):
                 if constant >> 23 != sign or constant >> 15 + FIELD_BITS & 7 != FIELD_HIGH:
-                    raise ValueError(f"table word {index}: the constant {constant:#08x} does not fit the ROM")
+                    raise ValueError(
+                        f"table word {index}: the constant {constant:#08x} does not fit the ROM"
+                    )
         mask = (1 << ENTRY_BITS) - 1
         words.append(constants[0] & mask | (constants[1] & mask) << ENTRY_BITS)
     return words
@@ -48,9 +57,10 @@ def _rom_words():
 class TableUnit(wiring.Component):
     """Replaces the operands of r = a b + c by those of a table function.
 
-    One register (the synchronous read of the ROM), ``pipelined`` three (before and behind it as well); what is behind
-    the last one is combinational, to be registered by the user. Throughput one argument per cycle. Scaling cannot
-    exceed exponent field 255 (the largest is 253, RECIP of 2^-126), so only the flush below 1 is built.
+    One register (the synchronous read of the ROM), ``pipelined`` three (before and behind it as
+    well); what is behind the last one is combinational, to be registered by the user. Throughput
+    one argument per cycle. Scaling cannot exceed exponent field 255 (the largest is 253, RECIP of
+    2^-126), so only the flush below 1 is built.
 
     Parameters
     ----------
@@ -61,7 +71,8 @@ class TableUnit(wiring.Component):
     a : In(24)
         Argument, fp24.
     b, c : In(24)
-        Operands when ``table`` is NONE or EXPONENT; they belong to the argument of the cycle before.
+        Operands when ``table`` is NONE or EXPONENT; they belong to the argument of the cycle
+        before.
     table : In(3)
         Function; if not ``pipelined``, it must hold while its arguments are in the unit.
     d, slope, intercept : Out(24)
@@ -89,8 +100,9 @@ class TableUnit(wiring.Component):
         m = Module()
         extra = int(self._pipelined)
         m.submodules.rom = rom = Memory(shape=2 * ENTRY_BITS, depth=512, init=_rom_words())
-        m.submodules.complement = complement = Memory(shape=15, depth=256,
-                                                      init=[int(w) for w in tables.complements()])
+        m.submodules.complement = complement = Memory(
+            shape=15, depth=256, init=[int(w) for w in tables.complements()]
+        )
         read = rom.read_port()
         read_complement = complement.read_port()
 
@@ -98,8 +110,8 @@ class TableUnit(wiring.Component):
         sigmoid = Signal()
         m.d.comb += sigmoid.eq(self.table == SIGMOID)
 
-        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than they
-        # are from 128 up.
+        # EXPONENT: E = e - 127 is the ones' complement of the low bits below 128, and one more than
+        # they are from 128 up.
         magnitude = Signal(8)
 
         # floor(16 |a|), floor(128 |a|): the upper eight bits of the significand, shifted down.
@@ -113,9 +125,17 @@ class TableUnit(wiring.Component):
             high.eq(Mux(sigmoid, ~_below(exponent, 131), ~_below(exponent, 126))),
             magnitude.eq(Mux(exponent[7], exponent[:7] + 1, ~exponent[:7])),
         ]
-        table, argument, places, low, high, magnitude = (delayed(m, value, extra, name) for name, value in (
-            ("table", self.table), ("argument", self.a), ("places", places), ("low", low), ("high", high),
-            ("magnitude", magnitude)))
+        table, argument, places, low, high, magnitude = (
+            delayed(m, value, extra, name)
+            for name, value in (
+                ("table", self.table),
+                ("argument", self.a),
+                ("places", places),
+                ("low", low),
+                ("high", high),
+                ("magnitude", magnitude),
+            )
+        )
         fraction, exponent, negative = argument[:15], argument[15:23], argument[23]
         kind = Signal(7)
         m.d.comb += [
@@ -139,7 +159,10 @@ class TableUnit(wiring.Component):
         for k in (2, 1, 0):
             step = Signal(8, name=f"exponent_{k}")
             bit = Signal(name=f"exponent_taken_{k}")
-            m.d.comb += [bit.eq(~value[8 - (1 << k):].any()), step.eq(Mux(bit, value << (1 << k), value))]
+            m.d.comb += [
+                bit.eq(~value[8 - (1 << k) :].any()),
+                step.eq(Mux(bit, value << (1 << k), value)),
+            ]
             value = step
             taken.insert(0, bit)
         number = Signal(24)
@@ -149,13 +172,13 @@ class TableUnit(wiring.Component):
             number.eq(Mux(value[7], Cat(Const(0, 8), value[:7], field, ~exponent[7]), 0)),
         ]
 
-        # What the second stage needs. The scaling is 127 - e for RECIP and floor((128 - e) / 2) for RSQRT: no adder,
-        # only a carry into the one that applies it.
+        # What the second stage needs. The scaling is 127 - e for RECIP and floor((128 - e) / 2) for
+        # RSQRT: no adder, only a carry into the one that applies it.
         scale = Cat(~exponent[:7], exponent[7], exponent[7])
         passing, argument = argument, Signal(24)
         scaling = Signal(9)
         carry = Signal()
-        special = Signal()    # c1 = 0, c0 = the result
+        special = Signal()  # c1 = 0, c0 = the result
         at_zero = Signal()
         negative2 = Signal()
         m.d.comb += at_zero.eq(~exponent.any())
@@ -166,13 +189,23 @@ class TableUnit(wiring.Component):
             special.eq((kind[SIGMOID] & high) | ((kind[RECIP] | kind[RSQRT]) & at_zero)),
             negative2.eq(negative),
         ]
-        # Behind the ROM. A table that holds while its arguments are in the unit needs no register here.
+        # Behind the ROM. A table that holds while its arguments are in the unit needs no register
+        # here.
         words = read.data, read_complement.data
         if self._pipelined:
             kind = delayed(m, kind, 2, "kind")
-            *words, argument, scaling, carry, special, negative2 = (delayed(m, value, 1, name) for name, value in (
-                ("entry", words[0]), ("complement", words[1]), ("argument2", argument), ("scaling", scaling),
-                ("carry", carry), ("special", special), ("negative", negative2)))
+            *words, argument, scaling, carry, special, negative2 = (
+                delayed(m, value, 1, name)
+                for name, value in (
+                    ("entry", words[0]),
+                    ("complement", words[1]),
+                    ("argument2", argument),
+                    ("scaling", scaling),
+                    ("carry", carry),
+                    ("special", special),
+                    ("negative", negative2),
+                )
+            )
         b, c = delayed(m, self.b, 2 * extra, "b"), delayed(m, self.c, 2 * extra, "c")
         uses_rom = Signal()
         one_to_two = Signal()
@@ -181,12 +214,18 @@ class TableUnit(wiring.Component):
             uses_rom.eq(~(kind[NONE] | kind[EXPONENT])),
             one_to_two.eq(kind[RECIP] | kind[LOG2] | kind[RSQRT]),
             positive_sigmoid.eq(kind[SIGMOID] & ~negative2),
-            # RSQRT: the significand of an odd exponent counts double. Plain expressions here and below: a block that
-            # is evaluated only when something changes would leave Icarus with X until the first argument
-            # that is not 0.
-            self.d.eq(Cat(argument[:15],
-                          Mux(one_to_two, Mux(kind[RSQRT] & ~argument[15], 128, 127), argument[15:23])[:8],
-                          argument[23] & ~uses_rom)),
+            # RSQRT: the significand of an odd exponent counts double. Plain expressions here and
+            # below: a block that is evaluated only when something changes would leave Icarus with X
+            # until the first argument that is not 0.
+            self.d.eq(
+                Cat(
+                    argument[:15],
+                    Mux(one_to_two, Mux(kind[RSQRT] & ~argument[15], 128, 127), argument[15:23])[
+                        :8
+                    ],
+                    argument[23] & ~uses_rom,
+                )
+            ),
         ]
 
         def scaled(entry, name):
@@ -195,13 +234,19 @@ class TableUnit(wiring.Component):
             m.d.comb += total.eq(field + Cat(scaling, scaling[8]) + carry)
             return Cat(entry[:15], total[:8]), total[9] | ~total[:8].any()
 
-        (c0, flush0), (c1, flush1) = (scaled(words[0][:ENTRY_BITS], "field0"),
-                                      scaled(words[0][ENTRY_BITS:], "field1"))
+        (c0, flush0), (c1, flush1) = (
+            scaled(words[0][:ENTRY_BITS], "field0"),
+            scaled(words[0][ENTRY_BITS:], "field1"),
+        )
         negative0, negative1 = kind[LOG2], ~(kind[LOG2] | kind[LOG1M])
         at_special = Mux(kind[SIGMOID], Mux(negative2, 0, ONE), MAX_MAGNITUDE)
-        from_rom = Mux(positive_sigmoid, Cat(words[1], Const(126, 9)), Mux(flush0, 0, Cat(c0, negative0)))
+        from_rom = Mux(
+            positive_sigmoid, Cat(words[1], Const(126, 9)), Mux(flush0, 0, Cat(c0, negative0))
+        )
         m.d.comb += [
-            self.slope.eq(Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, negative1 ^ positive_sigmoid)), b)),
+            self.slope.eq(
+                Mux(uses_rom, Mux(flush1 | special, 0, Cat(c1, negative1 ^ positive_sigmoid)), b)
+            ),
             self.intercept.eq(Mux(uses_rom, Mux(special, at_special, from_rom), c)),
         ]
         return m

@@ -1,17 +1,18 @@
-"""Destination of the beats at the write stage: their operation's fields, their address and their mask."""
+"""Destination of the beats at the write stage: their operation's fields, their address and their
+mask.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.vector.issue import Fields
-from sterna.hw.vector.operands import D
+from sterna.hw.vector.operands import D, Fields
 from sterna.hw.vector.sampler import PRELUDE_CYCLES
 
 
 class WriteBack(wiring.Component):
-    """Takes the fields of an operation over with its first beat, in the cycle before that is written, and counts the
-    addresses of its beats.
+    """Takes the fields of an operation over with its first beat, in the cycle before that is
+    written, and counts the addresses of its beats.
 
     Parameters
     ----------
@@ -38,13 +39,27 @@ class WriteBack(wiring.Component):
     def __init__(self, lanes, address_bits, stages):
         self._lanes, self._stages = lanes, stages
         address, bits = unsigned(address_bits), stages.write + 1
-        super().__init__({
-            "valid": In(bits), "last": In(bits), "wrap": In(bits),
-            "fields": In(Fields), "tail": In(lanes), "d_address": In(address), "d_mod": In(1),
-            "first_passed": Out(1), "begin": Out(1), "first": Out(1),
-            "kind": Out(D), "banks": Out(3), "slots": Out(8), "slot": Out(3),
-            "address": Out(address), "mask": Out(lanes), "count": Out(range(lanes + 1)),
-        })
+        super().__init__(
+            {
+                "valid": In(bits),
+                "last": In(bits),
+                "wrap": In(bits),
+                "fields": In(Fields),
+                "tail": In(lanes),
+                "d_address": In(address),
+                "d_mod": In(1),
+                "first_passed": Out(1),
+                "begin": Out(1),
+                "first": Out(1),
+                "kind": Out(D),
+                "banks": Out(3),
+                "slots": Out(8),
+                "slot": Out(3),
+                "address": Out(address),
+                "mask": Out(lanes),
+                "count": Out(range(lanes + 1)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -55,21 +70,30 @@ class WriteBack(wiring.Component):
             with m.If(self.valid[stage]):
                 m.d.sync += awaits.eq(self.last[stage])
             opening[stage] = self.valid[stage] & awaits
-        m.d.comb += [self.first_passed.eq(opening[passed]), self.begin.eq(opening[end - PRELUDE_CYCLES])]
+        m.d.comb += [
+            self.first_passed.eq(opening[passed]),
+            self.begin.eq(opening[end - PRELUDE_CYCLES]),
+        ]
 
         tail, d_mod = Signal(lanes, init=1), Signal()
         m.d.sync += self.first.eq(opening[end - 1])
         with m.If(opening[end - 1]):
             m.d.sync += [
-                self.kind.eq(self.fields.d_kind), self.banks.eq(self.fields.d_banks),
-                self.slots.eq(self.fields.slots), self.slot.eq(self.fields.slot),
-                tail.eq(self.tail), d_mod.eq(self.d_mod), self.address.eq(self.d_address),
+                self.kind.eq(self.fields.d_kind),
+                self.banks.eq(self.fields.d_banks),
+                self.slots.eq(self.fields.slots),
+                self.slot.eq(self.fields.slot),
+                tail.eq(self.tail),
+                d_mod.eq(self.d_mod),
+                self.address.eq(self.d_address),
             ]
         with m.Elif(self.valid[end]):
             address_bits = len(self.address)
             sum_bits = 6 - (lanes.bit_length() - 1)
-            step = Cat(Const(1, min(sum_bits, address_bits)),
-                       (d_mod & self.wrap[end]).replicate(max(0, address_bits - sum_bits)))
+            step = Cat(
+                Const(1, min(sum_bits, address_bits)),
+                (d_mod & self.wrap[end]).replicate(max(0, address_bits - sum_bits)),
+            )
             m.d.sync += self.address.eq(self.address + step)
         m.d.comb += [
             self.mask.eq(tail | ~self.last[end].replicate(lanes)),

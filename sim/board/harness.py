@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.memory.sdram import SdramPins, pad_registers
+from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
 

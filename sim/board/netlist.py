@@ -57,7 +57,7 @@ def synthesised(text, family, language="verilog", unseen="", rw_check=False):
 
     Raises
     ------
-    sterna.hw.flow.synth.SynthesisError
+    sterna.hw.flow.units.SynthesisError
         If there is no yosys.
     ToolError
         If yosys fails.

@@ -70,6 +70,12 @@ class _OneByOne(ast.NodeTransformer):
                 for target, value in zip(targets.elts, values.elts, strict=True)]
 
 
+def _anyhow(code):
+    """A pattern of a piece of code, however its lines are cut."""
+    tokens = re.findall(r"\w+|[^\w\s]", code)
+    return r"\s*".join((r",?\s*" if token in ")]}" else "") + re.escape(token) for token in tokens)
+
+
 def planted(module, *changes):
     """The module of sterna.hw called `module` with other text: `changes` are pairs of a text, which the module has
     exactly once, and what it is replaced by. Signals that one statement makes have their names here (`Inside`).
@@ -77,8 +83,8 @@ def planted(module, *changes):
     name = f"sterna.hw.{module}"
     source = Path(importlib.import_module(name).__file__).read_text()
     for old, new in zip(changes[::2], changes[1::2], strict=True):
-        assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}"
-        source = source.replace(old, new)
+        source, found = re.subn(_anyhow(old), lambda _, new=new: new, source)
+        assert found == 1, f"{name} has {found} times {old!r}"
     result = types.ModuleType(name)
     result.__package__ = name.rpartition(".")[0]
     sys.modules[name], original = result, sys.modules[name]  # while its classes are made they look their module up

@@ -9,7 +9,7 @@ from sequencer_model import Model, random_program
 from sterna.firmware import isa
 from sterna.hw.array.array import Product
 from sterna.hw.config import Config
-from sterna.hw.vector.issue import Command
+from sterna.hw.vector.operands import Command
 from streams import StreamMonitor
 
 CONFIG = Config(**eval(os.environ["CONFIG"]))  # repr of a dictionary by the launcher

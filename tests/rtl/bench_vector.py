@@ -7,13 +7,28 @@ import cocotb
 import numpy as np
 from amaranth.hdl import signed
 from amaranth.lib import data
-from streams import StreamDriver, StreamMonitor, pack, unpack
 from sterna.firmware.isa import BEST_SCALAR
-from sterna.hw.vector.issue import Command
+from sterna.hw.vector.operands import Command
 from sterna.hw.vector.slot_control import Top
 from sterna.sim.golden import fp24
-from vop_model import (CODES0, CODES1, LIST, MEM, MOD, PLUS, RANDOM, ROW, SAMPLE, SCALAR, STREAM8, STREAM32, VECTOR,
-                       Model, Vop)
+from streams import StreamDriver, StreamMonitor, pack, unpack
+from vop_model import (
+    CODES0,
+    CODES1,
+    LIST,
+    MEM,
+    MOD,
+    PLUS,
+    RANDOM,
+    ROW,
+    SAMPLE,
+    SCALAR,
+    STREAM8,
+    STREAM32,
+    VECTOR,
+    Model,
+    Vop,
+)
 
 LANES, PORT, WORDS, ROW_BITS, BATCH, TOP_K, STRIP = (
     int(os.environ[name]) for name in ("LANES", "PORT", "WORDS", "ROW_BITS", "BATCH", "TOP_K", "STRIP"))

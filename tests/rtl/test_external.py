@@ -16,7 +16,7 @@ from sterna.hw.boards import BOARDS
 from sterna.hw.memory import external
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import Gather, SdramMemory
-from sterna.hw.memory.sdram import SdramPins, pad_registers
+from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.sim.board import compile as board
 from sterna.sim.board.sdram import timing_numbers
 

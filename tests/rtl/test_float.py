@@ -2,7 +2,8 @@
 
 import bench
 import pytest
-from sterna.hw.vector.float import Adder, FromInt, Multiplier
+from sterna.hw.vector.convert import FromInt
+from sterna.hw.vector.float import Adder, Multiplier
 from sterna.hw.vector.lane import Lane
 from sterna.hw.vector.random import RandomUnit
 from sterna.hw.vector.serial import SerialFromInt

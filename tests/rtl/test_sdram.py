@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 from bench import SEED, verilog
 from harness import compiled
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.memory.sdram import (ACTIVATE, ALL_BANKS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController,
-                                    SdramPins, pad_registers)
+from sterna.hw.memory.pins import SdramPins, pad_registers
+from sterna.hw.memory.sdram import ACTIVATE, ALL_BANKS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController
 from sterna.sim.board import compile as board
 from sterna.sim.board.sdram import timing_numbers
 

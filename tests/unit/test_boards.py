@@ -20,7 +20,7 @@ from sterna.hw.boards.ecp5 import VCO_HZ, NoPll, chip_phase, pll_settings
 from sterna.hw.config import ConfigError
 from sterna.hw.flow import bitstream as flow
 from sterna.hw.flow.bitstream import Clock, Routed
-from sterna.hw.flow.synth import SynthesisError
+from sterna.hw.flow.units import SynthesisError
 from sterna.hw.memory.chips import CHIPS
 from sterna.sim.golden.extras import install_hint
 

@@ -1,0 +1,190 @@
+"""The components that can be synthesised alone, and how they are made for a configuration."""
+
+import importlib
+from dataclasses import dataclass
+
+from sterna.sim.golden.errors import SternaError
+
+
+class SynthesisError(SternaError, RuntimeError):
+    """A unit cannot be synthesised; the message names the unit or the tool and the way out."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A component that can be synthesised alone: "module:Class" within sterna.hw and its arguments
+    from a Config.
+    """
+
+    path: str
+    arguments: object
+    memory: str = ""  # the kind of memory that the unit belongs to, if not to both
+    option: str = ""  # the parameter of the configuration without which (0) there is no such unit
+
+    def create(self, config):
+        """The component for `config`."""
+        module, _, name = self.path.partition(":")
+        positional, keywords = self.arguments(config)
+        return getattr(importlib.import_module(f"sterna.hw.{module}"), name)(
+            *positional, **keywords
+        )
+
+
+def _whole(config):
+    return (config,), {}
+
+
+def _none(config):
+    return (), {}
+
+
+UNITS = {
+    "array": Unit("array.array:TernaryArray", _whole),
+    "decoder": Unit(
+        "array.decoder:TritDecoder",
+        lambda c: (
+            (),
+            {"trits": c.rows * c.columns, "code": c.weight_code, "pipelined": not c.slow},
+        ),
+    ),
+    "tree": Unit(
+        "array.tree:RowAccumulator",
+        lambda c: ((), {"columns": c.columns, "bits": c.row_bits, "pipelined": not c.slow}),
+    ),
+    "activations": Unit(
+        "array.activations:ActivationBuffers",
+        lambda c: (
+            (),
+            {
+                "columns": c.columns,
+                "lanes": c.lanes,
+                "words": c.activation_words,
+                "batch": c.batch,
+                "registered": not c.slow,
+            },
+        ),
+    ),
+    "rows": Unit(
+        "array.rows:RowQueue",
+        lambda c: (
+            (),
+            {
+                "rows": c.rows,
+                "lanes": c.lanes,
+                "depth": c.row_words,
+                "bits": c.row_bits,
+                "batch": c.batch,
+            },
+        ),
+    ),
+    "vector": Unit("vector.engine:VectorEngine", _whole),
+    "lane": Unit("vector.lane:Lane", lambda c: ((c.compact, not c.slow), {})),
+    "multiplier": Unit("vector.float:Multiplier", lambda c: ((not c.slow,), {})),
+    "adder": Unit("vector.float:Adder", lambda c: ((c.compact, not c.slow), {})),
+    "tables": Unit("vector.tables:TableUnit", lambda c: ((not c.slow,), {})),
+    "toplist": Unit(
+        "vector.toplist:TopList",
+        lambda c: ((c.lanes, min(24, c.register_bits), c.top_k, c.strip // c.lanes), {}),
+        option="top_k",
+    ),
+    "random": Unit("vector.random:RandomUnit", lambda c: ((c.lanes,), {})),
+    "fetch": Unit(
+        "memory.fetch:Fetch",
+        lambda c: (
+            (),
+            {
+                "address_bits": c.word_address_bits,
+                "port_bytes": c.port_bytes,
+                "fifo_words": c.fifo_words,
+                "pairs": c.pairs,
+                "queued": c.queued_fetches,
+            },
+        ),
+        "external",
+    ),
+    "direct_fetch": Unit(
+        "memory.fetch:DirectFetch",
+        lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}),
+        "onchip",
+    ),
+    "sdram": Unit("memory.external:SdramMemory", _whole, "external", option="sdram"),
+    "arbiter": Unit(
+        "memory.arbiter:Arbiter",
+        lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}),
+        "external",
+    ),
+    "gearbox": Unit(
+        "stream:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})
+    ),
+    "link": Unit("link.link:Link", _whole),
+    "flash": Unit("link.flash:FlashBoot", lambda c: ((c.clock_hz,), {}), "onchip"),
+    "uart": Unit("link.uart:Uart", lambda c: ((c.clock_hz, 1_000_000), {})),
+    "registers": Unit("control.registers:Registers", _whole),
+    "counters": Unit("control.counters:Counters", lambda c: ((c.counters,), {})),
+    "sequencer": Unit("control.sequencer:Sequencer", _whole),
+    "router": Unit(
+        "memory.router:Router",
+        lambda c: (
+            (),
+            {
+                "port_bytes": c.port_bytes,
+                "sections": 8 if c.memory == "external" else 2,
+                "pairs": c.pairs,
+            },
+        ),
+    ),
+    "store": Unit(
+        "memory.store:Store",
+        lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}),
+    ),
+    "onchip": Unit(
+        "memory.onchip:OnChipMemory",
+        lambda c: (
+            (),
+            {
+                "address_bits": c.word_address_bits,
+                "port_bytes": c.port_bytes,
+                "words": c.memory_bytes // c.port_bytes,
+            },
+        ),
+        "onchip",
+    ),
+    "accelerator": Unit("accelerator:Accelerator", _whole),
+}
+
+
+def units_of(config):
+    """Names of the units that `config` has."""
+    return [
+        name
+        for name, unit in UNITS.items()
+        if unit.memory in ("", config.memory) and (not unit.option or getattr(config, unit.option))
+    ]
+
+
+def check(unit, config):
+    """SynthesisError unless `config` has a unit called `unit`; it lists those that there are."""
+    if unit not in UNITS:
+        raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
+    option = UNITS[unit].option
+    if option == "sdram" and not config.sdram:
+        raise SynthesisError(
+            f"unit {unit!r}: the preset {config.name} names no SDRAM; "
+            "use a board, such as --preset ulx3s-85f"
+        )
+    if option and not getattr(config, option):
+        raise SynthesisError(
+            f"unit {unit!r}: the preset {config.name} has none, as its {option} is 0; "
+            f"add one: --preset {config.name},{option}=NUMBER"
+        )
+    if unit not in units_of(config):
+        raise SynthesisError(
+            f"unit {unit!r}: the preset {config.name} with {config.memory} memory has none; "
+            f"use one of {', '.join(units_of(config))}"
+        )
+
+
+def create(unit, config):
+    """The component called `unit` for `config`; SynthesisError as `check`."""
+    check(unit, config)
+    return UNITS[unit].create(config)
