@@ -74,7 +74,8 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=None, baud=None, fl
     return _digest(config.digest, device, waves, baud, flash, netlist, *_tools(), *sorted(files))
 
 
-def run_tool(command, what, **options):
+def must_run(command, what, **options):
+    """Runs a command; ToolError with the end of what it said unless it succeeds."""
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     if done.returncode:
         raise ToolError(f"{what} failed ({done.returncode}): {(done.stderr or done.stdout)[-2000:]}")
@@ -99,7 +100,7 @@ def _compile(jobs, folder, flags, step=lambda text: None):
     def one(job):
         source, level = job
         target = folder / (source.stem + ".o")
-        run_tool([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
+        must_run([*toolchain.compiler(), *flags, *level, "-c", source, "-o", target], f"compiling {source.name}")
         return target
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         begun = [pool.submit(one, job) for job in jobs]
@@ -236,7 +237,7 @@ def _build(work, top, waves, runtime, netlist, step):
 
     What a `netlist` leaves undefined is drawn at the start; the gateware leaves nothing undefined.
     """
-    run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
+    must_run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", work / "board.v", "--top-module", top,
           "--prefix", "Vboard", "-Mdir", work / "obj", "-O3", "--x-assign",
           "unique" if netlist else "fast", "--x-initial", "unique",
           "--no-timing", "--no-assert", "--output-split", "40000", "--output-split-cfuncs", "5000",
@@ -259,6 +260,6 @@ def _build(work, top, waves, runtime, netlist, step):
     flags = [*tool_flags(work), f"-I{HERE}", f"-I{work / 'obj'}", *trace_flags(waves)]
     objects = _compile([*jobs, (work / "harness.cpp", FAST)], work / "obj", flags, step)
     step("linking")
-    run_tool([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
+    must_run([*toolchain.compiler(), *objects, *runtime, "-lpthread", "-o", work / "board"],
          "linking the simulated board")
     shutil.rmtree(work / "obj")

