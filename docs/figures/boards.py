@@ -6,8 +6,7 @@ from statistics import median
 from docs.figures.netlists import check, family_of
 from docs.figures.pages import table
 from sterna.host.model.model import Model
-from sterna.host.runtime.open import Demands, open_runtime
-from sterna.host.runtime.opening import open_simulation
+from sterna.host.runtime.open import Demands, open_runtime, open_simulation
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS

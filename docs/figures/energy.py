@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docs.figures.pages import table
-from sterna.host.runtime.opening import open_simulation
+from sterna.host.runtime.open import open_simulation
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.hw.flow.synth import synthesise

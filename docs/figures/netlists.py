@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from sterna.host.errors import HostError
 from sterna.host.model.model import Model
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.opening import open_simulation
+from sterna.host.runtime.open import open_simulation
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.hw.config import ConfigError

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from sterna.firmware.layout import memory_map, tiling_of
 from sterna.host.errors import HostError
-from sterna.host.model.header import MOST_ENDS
-from sterna.host.model.image import Image, ImageError, build_image
+from sterna.host.model.image import MOST_ENDS, Image, ImageError, build_image
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
 from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_config, read_json

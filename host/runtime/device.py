@@ -7,13 +7,11 @@ from functools import partial
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host.device.run import stop_tokens
-from sterna.host.device.slots import Slots
+from sterna.host.device.run import Slots, stop_tokens
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError, HostError
-from sterna.host.runtime.draft import propose
 from sterna.host.runtime.runtime import Runtime, untold
-from sterna.host.runtime.sampling import check_end, check_length
+from sterna.host.runtime.sampling import check_end, check_length, propose
 from sterna.hw import protocol
 from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24

@@ -9,7 +9,7 @@ import time
 import pytest
 from fake_device import FakeDevice, expected
 from faults import SEED, FaultyTransport
-from sterna.host.device import window
+from sterna.host.device import link as window
 from sterna.host.device.driver import Device
 from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.info import ProtocolError

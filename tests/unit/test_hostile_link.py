@@ -14,7 +14,7 @@ from sterna.firmware.layout import memory_map
 from sterna.host.device.driver import Device
 from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.info import DeviceInfo, ProtocolError
-from sterna.host.device.window import MOST_TOKENS
+from sterna.host.device.link import MOST_TOKENS
 from sterna.host.errors import DeviceError
 from sterna.host.model.image import ImageError
 from sterna.host.model.model import Model

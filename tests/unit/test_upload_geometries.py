@@ -16,7 +16,7 @@ from sterna.host.device.frames import FrameDecoder
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError
 from sterna.host.model.image import Image, build_image
-from sterna.host.runtime.opening import memory_file
+from sterna.host.runtime.open import memory_file
 from sterna.hw import protocol
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
