@@ -63,6 +63,10 @@ class Accelerator(wiring.Component):
         super().__init__(members)
 
     def elaborate(self, platform):
+        # Plan: link, registers and memory, which a soft reset leaves alone; that reset
+        # (`resetting`, `held`) and the `engines` that it is for; then the wires: link and memory,
+        # the streams of words between the engines, commands, single signals, conditions of a run;
+        # at the end when the accelerator is `idle`, and the events that are counted.
         m = Module()
         cfg = self._config
         shape = {"address_bits": cfg.word_address_bits, "port_bytes": cfg.port_bytes}
@@ -109,6 +113,7 @@ class Accelerator(wiring.Component):
         m.submodules.vector = vector = engines(VectorEngine(cfg))
         m.submodules.store = store = engines(Store(**shape))
 
+        # Link, and who reads and writes the memory.
         connect(m, flipped(self.rx), link.rx)
         connect(m, link.tx, flipped(self.tx))
         connect(m, link.request, registers.request)
@@ -126,6 +131,7 @@ class Accelerator(wiring.Component):
         connect(m, registers.host_write, memory.host_write)
         connect(m, store.write, memory.store)
 
+        # From memory words to operands and tiles, from rows back to codes.
         words, second = fetch.words, fetch.second if cfg.pairs else None
         if external and registered:
             m.submodules.ahead = ahead = engines(
@@ -147,6 +153,7 @@ class Accelerator(wiring.Component):
         connect(m, vector.store, store.words)
         connect(m, vector.trace, flipped(self.trace))
 
+        # Commands, and what the host writes into the engines.
         connect(m, sequencer.vector, vector.command)
         connect(m, sequencer.product, array.command)
         connect(m, sequencer.fetch, fetch.command)
@@ -155,6 +162,7 @@ class Accelerator(wiring.Component):
         connect(m, registers.program_write, sequencer.program_write)
         connect(m, registers.scalar_write, vector.scalar_write)
 
+        # Single signals.
         m.d.comb += [
             registers.scalar_ready.eq(vector.scalar_ready),
             router.array_done.eq(array.done),
@@ -213,6 +221,8 @@ class Accelerator(wiring.Component):
             | link.event.valid
         )
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
+
+        # What is counted.
         refreshing = self.memory.refreshing if external else 0
         # Of cycles of the port
         lost = running & ~memory.fetch_words.valid & ~refreshing if external else 0

@@ -1,5 +1,5 @@
-"""Streams between stations: a queue, a skid buffer, a queue between two clocks, and a gearbox; `i`
-in, `o` out.
+"""Streams between stations: a queue, a second word beside the one offered, a skid buffer, a queue
+between two clocks, and a gearbox; `i` in, `o` out.
 """
 
 from math import gcd

@@ -76,6 +76,11 @@ class TernaryArray(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: decoder, buffers and row queue; the product under way (`running`, `left`, `chunk`)
+        # and the one behind it (`waiting`, `next_rows`); what is asked about a tile (`last_tile`,
+        # `groups`, `need`), with a fast clock found ahead; whether a chunk may `enter`, for which
+        # `credit` counts the room in the row queue; what moves when one does; at the end the
+        # accumulators, where trits and codes meet.
         m = Module()
         cfg = self._config
         rows, columns, lanes, batch = cfg.rows, cfg.columns, cfg.lanes, cfg.batch
@@ -113,6 +118,7 @@ class TernaryArray(wiring.Component):
         gap = Signal(range(per_tile + 1))
         credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
 
+        # What is asked about a chunk and about its tile.
         first_chunk, last_chunk = Signal(), Signal()
         last_tile = Signal()
         groups = Signal(range(per_tile + 1), init=per_tile, name="groups_now")  # of this tile
@@ -161,6 +167,8 @@ class TernaryArray(wiring.Component):
                     first_chunk.eq(1),
                     last_chunk.eq(next_chunks == 1),
                 ]
+
+        # Whether a chunk may enter.
         if cfg.slow:
             # `need` is known late. Any tile finds room where this is said; behind the start of a
             # tile, when the queue is nearly full, it is said a cycle late.
@@ -183,6 +191,8 @@ class TernaryArray(wiring.Component):
             decoder.tile.eq(self.tiles.payload),
             decoder.valid.eq(enter),
         ]
+
+        # Counts of chunks, tiles and products.
         left_queue = queue.rows.valid & queue.rows.ready
         m.d.sync += credit.eq(credit - Mux(enter & first_chunk, need, 0) + left_queue)
         with m.If(gap != 0):

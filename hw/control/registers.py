@@ -88,6 +88,10 @@ class Registers(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: what the run control sees of any request (`host`); the registers that are read here
+        # (`selected`); how an access of 32 bits becomes `parts` words of the memory port, and which
+        # addresses are `in_memory`; then a state machine with a request at a time: `finish` ends
+        # it, and `answered` keeps its response until the link takes that.
         m = Module()
         cfg = self._config
         many = cfg.batch > 1
@@ -110,6 +114,8 @@ class Registers(wiring.Component):
         ]
         if many:
             m.d.comb += host.slot.eq(address[8 : 8 + (cfg.batch - 1).bit_length()])
+
+        # Registers to be read, but for those that a run control for B > 1 answers for itself.
         selected = Signal(32)
         if cfg.slow:
             with m.Switch(address[2:8]):
@@ -129,6 +135,7 @@ class Registers(wiring.Component):
                         ]
             m.d.comb += selected.eq(Array(groups)[address[6:8]])
 
+        # Accesses to the memory, and what goes everywhere straight from the request.
         port = cfg.port_bytes
         parts = max(1, 4 // port)
         shift = (port - 1).bit_length()
@@ -177,6 +184,8 @@ class Registers(wiring.Component):
             ~address[size.bit_length() - 1 : 31].any() if size & (size - 1) == 0 else address < size
         )
         in_memory = ~address[31] & below
+
+        # The end of a request, then the requests by region.
         finish = Signal()
         with m.If(answered & self.response.ready):
             m.d.sync += answered.eq(0)

@@ -182,6 +182,9 @@ class RunControl(wiring.Component):
         return found
 
     def elaborate(self, platform):
+        # Plan: registers and ring; what the sequencer and the samplers see of them; pacing, which
+        # lets a token `go`; recording a sample, which takes the ring's write port and may lower the
+        # limit; the writes of the host, which stand last and so win against all that.
         m = Module()
         cfg = self._config
         host, pacing = self.host, self.pacing
@@ -199,6 +202,7 @@ class RunControl(wiring.Component):
         )
         ring_read, ring_write = ring.read_port(), ring.write_port()
 
+        # What the engines and the host see of the registers.
         following = Signal(bits)
         # Nobody looks at it in the cycle behind a change of `position`
         m.d.sync += following.eq(position + 1)
@@ -285,6 +289,7 @@ class RunControl(wiring.Component):
             host.ring_ready.eq(~pacing.sample_taken),
         ]
 
+        # Writes of the host.
         if cfg.top_k:
             top = Signal(TOP_LAYOUT)
             m.d.comb += pacing.tops[0].eq(top)

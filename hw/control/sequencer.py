@@ -103,6 +103,11 @@ class Sequencer(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the program memory and its read-ahead (`fetched`, `instruction`); the instruction's
+        # fields and what they say to the engines; address registers; conditions of jumps; strips
+        # (`left`, `rest`, `more`); slot loops (`passes`); then a state machine that issues an
+        # instruction at a time and goes on when it is `done`; at the end the handshakes with the
+        # engines, which depend on its states.
         m = Module()
         cfg = self._config
         # Synthesis need not care about a read of the word being written: with one slot the program
@@ -138,6 +143,7 @@ class Sequencer(wiring.Component):
                 write.en.eq(self.program_write.valid & (self.program_write.lane == lane)),
             ]
 
+        # Fields of the instruction, and the state that they change.
         def field(opcode, name):
             lsb, width = isa.FIELDS[opcode][name]
             return instruction[lsb : lsb + width]
@@ -172,6 +178,8 @@ class Sequencer(wiring.Component):
             self.product.payload.chunks.eq(field(isa.MATVEC, "chunks")),
             self.section.payload.eq(opcode == isa.MATVEC),
         ]
+
+        # Address registers: set by SETA and ROWA, used by FETCH and STORE.
         m.submodules.addresses = addresses = AddressRegisters(
             cfg.word_address_bits, cfg.register_bits, cfg.slow
         )
@@ -193,6 +201,8 @@ class Sequencer(wiring.Component):
                 port.payload.address.eq(addresses.address),
                 port.payload.words.eq(words_field),
             ]
+
+        # Conditions of jumps.
         conditions = [1, loop == 1, self.unwanted, self.greedy, self.at_start, fresh]
         if cfg.batch > 1:
             conditions.append(self.chained)
@@ -220,6 +230,7 @@ class Sequencer(wiring.Component):
                 compared.eq(issue),
             ]
 
+        # Slot loops: no engine gets an instruction that is not for the present slot.
         acts = issue  # an instruction is issued that acts on an engine
         if cfg.batch == 1:
             m.d.comb += self.vector.payload.slots.eq(~0)
@@ -245,6 +256,7 @@ class Sequencer(wiring.Component):
                 *(getattr(slots, name).eq(getattr(self, name)) for name in isa.WHICH),
             ]
 
+        # One instruction at a time.
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(self.go):

@@ -1,6 +1,4 @@
-"""Run control of a build for several sequences: the slots with a token in a run, and what becomes
-of the samples.
-"""
+"""Run control of a build for several sequences: which slots are in a run, and its samples."""
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -52,6 +50,10 @@ class SlotControl(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the state of all slots and what the sequencer sees of it (`pacing`); accesses of the
+        # host to the `file` of registers; the rings; the event; what the registers of slot `k` say
+        # (`fields`, `takes`); then the state machine: SCAN reads them, RUN waits, RECORD, COMPARE
+        # and CUT note samples, FINISH moves positions; at the end what its states mean outside.
         m = Module()
         cfg = self._config
         host, pacing = self.host, self.pacing
@@ -104,8 +106,7 @@ class SlotControl(wiring.Component):
             pacing.writes.eq(Mux(pacing.chained & in_prompt, one_hot[last], pacing.active)),
         ]
 
-        # Accesses of the host: when the state machine has no use for the memory, and no run is
-        # about to begin.
+        # Accesses of the host, unless the state machine uses the memory or a run is to begin.
         reading, writing = Signal(), Signal()
         own_read, own_write, own_value = (
             Signal(slot_bits + 4, name="own_read"),
@@ -183,8 +184,7 @@ class SlotControl(wiring.Component):
             with m.Case(*(offset // 4 for offset in kept_in_file)):
                 m.d.comb += host.answer.eq(file_read.data)
 
-        # The rings: a read that is neither the host's nor a draft's is that of the sequencer's
-        # slot.
+        # The rings: what neither the host nor a draft reads is for the sequencer's slot.
         reads_draft, records = Signal(), Signal()
         token = Signal(bits)
         sequencer_slot = pacing.sequencer_slot[:slot_bits]
@@ -218,8 +218,7 @@ class SlotControl(wiring.Component):
         with m.If(self.event.ready):
             m.d.sync += event_waits.eq(0)
 
-        # Reading the registers: in cycle s of a slot `fields[s]` is asked for and `fields[s - 1]`
-        # is there.
+        # Reading the registers: cycle s of a slot asks for `fields[s]` and has `fields[s - 1]`.
         fields = [
             Register.POSITION,
             Register.LIMIT,
@@ -244,6 +243,7 @@ class SlotControl(wiring.Component):
         )
         clear = Signal(slot_bits + 4)
 
+        # A run: its registers are read, it runs, its samples are recorded, and positions move on.
         with m.FSM() as fsm:
             with m.State("CLEAR"):  # behind a reset of the whole device
                 m.d.comb += own_write.eq(clear)

@@ -1,4 +1,4 @@
-"""Widths of the sequencer's state."""
+"""Widths of the sequencer's state: as few bits as a configuration needs."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
-"""Synthesises one unit with yosys and counts its cells: the resource table and the budgets of the
-tests.
+"""Synthesises one unit (`units`) with yosys and counts its cells: the resource table and the
+budgets of the tests. Also finds and runs the tools for the rest of the flow.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The components that can be synthesised alone, and how they are made for a configuration."""
+"""The components that can be synthesised alone, how they are made for a configuration, and the
+error of the flow: for a unit that there is not, or a tool that fails.
+"""
 
 import importlib
 from dataclasses import dataclass

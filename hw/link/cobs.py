@@ -112,6 +112,9 @@ class CobsEncoder(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: a frame is built in one half of the memory (`half`, `place`, `code_place`) while the
+        # one before it is sent from the other (`send_half`, `send_place`). All that the two sides
+        # know of each other is `full`, whose bits are set and cleared at the end.
         m = Module()
         # A half is read only after it has been written, so what a read during a write returns does
         # not matter.
@@ -194,6 +197,8 @@ class CobsEncoder(wiring.Component):
                 self.tx.valid.eq(fetched),
                 self.tx.payload.eq(read.data),
             ]
+
+        # A half is full from the end of its frame in until that of its frame out.
         for k in range(2):
             with m.If(self.finished & (half == k)):
                 m.d.sync += full[k].eq(1)

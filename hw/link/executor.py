@@ -96,7 +96,13 @@ class FrameExecutor(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the state of a frame; the request that is offered (`issue`, `address`,
+        # `words_left`); a state machine, which echoes the header (HEADER), takes the words of a
+        # WRITE (GATHER), reads those of a READ or HASH (LOAD), sends data (PUT), begins the reply
+        # of a HASH (SUM) and ends a frame (FINISH); what happens to a frame on `reject`; at the end
+        # the handshakes, with the frame's fresh start (`anew`).
         m = Module()
+        # The frame: its header, its words, and what has become of it.
         address = Signal(32, reset_less=True)
         word = Signal(32, reset_less=True)
         words_left = Signal(6 + HASH_SHIFT)  # words of the frame whose request has not been taken
@@ -122,6 +128,7 @@ class FrameExecutor(wiring.Component):
         nak_reason = Signal(2)
         position, token = Signal(32), Signal(32)
 
+        # The request.
         m.d.comb += [
             position.eq(self.event.payload.position[: self._number_bits]),
             token.eq(self.event.payload.token[: self._number_bits]),
@@ -144,6 +151,7 @@ class FrameExecutor(wiring.Component):
                 Mux(issue, words_left - 1, Mux(is_hash, byte[2:] << HASH_SHIFT, byte[2:]))
             )
 
+        # A frame or an event at a time.
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += [
@@ -317,6 +325,8 @@ class FrameExecutor(wiring.Component):
                     m.next = "IDLE"
 
         m.d.comb += self.silent.eq(is_hash & ~own_data)
+
+        # A frame that was rejected is read again, for a NAK.
         with m.If(reject):
             m.d.sync += [
                 is_nak.eq(1),

@@ -83,8 +83,14 @@ class FlashBoot(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the line to the flash, a bit in two cycles (`late`, `count`, `bits`); a state
+        # machine that wakes the flash, reads its header and plays its frames; the end of that
+        # (`over`), whatever the reason, which only a reset undoes; then who has the accelerator:
+        # the flash while `booting`, afterwards the transport.
         m = Module()
         flash, booting = self.flash, self.booting
+
+        # The line to the flash.
         # The second half of a period: everything moves at its end, when the clock falls
         late = Signal()
         # Periods: of a pause, a command, or behind the last delimiter
@@ -112,6 +118,7 @@ class FlashBoot(wiring.Component):
                 bits.eq(Cat(flash.from_flash, bits)),
             ]
 
+        # What is sent and read.
         with m.FSM() as fsm:
             with m.State("PAUSE"):
                 with m.If(late & (count == self._pause)):
@@ -148,6 +155,8 @@ class FlashBoot(wiring.Component):
                     with m.If(bits == 0):
                         m.d.sync += count.eq(0)
                 m.d.comb += over.eq(count[-1])
+
+        # The end, for good.
         with m.If(over):
             m.d.sync += [
                 booting.eq(0),
@@ -156,6 +165,7 @@ class FlashBoot(wiring.Component):
                 flash.select_n.eq(1),
             ]
 
+        # Who has the accelerator.
         plays = booting & fsm.ongoing("PLAY") & ~ended
         m.d.comb += [
             self.rx.payload.eq(Mux(booting, bits, self.host_rx.payload)),

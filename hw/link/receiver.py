@@ -70,6 +70,10 @@ class FrameReceiver(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: decoder, checksum and memory; the ring of buffers in it (`newest`, `oldest`,
+        # `queued`); filling the newest one, byte by byte at `place`, until the end of a frame
+        # decides on `commit`; the queue between the two sides; reading the oldest one, anew at each
+        # `rewind`.
         m = Module()
         m.submodules.decoder = decoder = CobsDecoder()
         m.submodules.crc = crc = Crc32C()
@@ -82,6 +86,7 @@ class FrameReceiver(wiring.Component):
         read = memory.read_port()
         wiring.connect(m, wiring.flipped(self.rx), decoder.rx)
 
+        # Buffers are used in turn.
         def advance(index):
             wrap = self.credits & (self.credits - 1)
             return Mux(index == self.credits - 1, 0, index + 1) if wrap else index + 1
@@ -126,6 +131,7 @@ class FrameReceiver(wiring.Component):
             with m.If(place == FIRST + MAX_FRAME_BYTES):
                 m.d.sync += overlong.eq(1)
 
+        # The queue.
         m.d.comb += self.available.eq(queued != 0)
         with m.If(commit):
             m.d.sync += newest.eq(advance(newest))

@@ -1,4 +1,4 @@
-"""A controller of SDR SDRAM, made for one long stream of reads."""
+"""A controller of SDR SDRAM, made for one long stream of reads, and the requests that it takes."""
 
 from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -117,6 +117,11 @@ class SdramController(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: how commands for rows reach the pins (`send`); the runs that requests are cut into
+        # (`cut`), and what is known of the banks (`open_`, `rows`, timers); the current run, a READ
+        # or WRITE per cycle; the next run (`following`), whose row a state machine opens meanwhile;
+        # initialisation and REFRESH, where `due` keeps the next run from starting; the pins, where
+        # a command for rows goes first.
         m = Module()
         t, column_bits, row_bits = self.cycles, self.chip.column_bits, self.chip.row_bits
         run_layout = data.StructLayout(
@@ -144,6 +149,7 @@ class SdramController(wiring.Component):
                 row_bank.eq(bank),
             ]
 
+        # What all parts below share: runs, banks and their timers.
         due, refresh_runs = Signal(), Signal()
         cut = self._cut(m, run_layout)
         following = Signal(run_layout)

@@ -84,7 +84,12 @@ class Choice(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: entries are asked for one per cycle up to `limit`, and `valid` and `last` travel
+        # beside them through the stages; the weight of each at the end of those, and sums of
+        # weights; then the states, which start a pass after the other (`issues`) and read scores
+        # early and weights late; without `run` all returns to the beginning.
         m = Module()
+        # A pass over the entries.
         state = Signal(State)
         issues = Signal()
         limit = Signal(self.address_bits)  # the last entry of this pass
@@ -103,6 +108,7 @@ class Choice(wiring.Component):
                     self.address.eq(0),
                 ]
 
+        # Sums, and the product with P.
         weight = self._weight(m, valid)
         total = Signal((self.depth * toplist.weight(0)).bit_length())
         # P total / 2^16, and whether something was cut off
@@ -119,6 +125,8 @@ class Choice(wiring.Component):
         with m.If(valid[-1]):
             m.d.sync += total.eq(total + weight)
         ends = valid[-1] & last[-1]
+
+        # The passes in turn.
         with m.Switch(state):
             with m.Case(State.REST):
                 m.d.sync += [

@@ -1,4 +1,6 @@
-"""Integers of queues to fp24 (docs/numerics.md, section 1)."""
+"""Integers of queues to fp24 (docs/numerics.md, section 1): a pipeline like those of `float`,
+rounded with the same trick.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring

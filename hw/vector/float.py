@@ -1,5 +1,5 @@
-"""fp24 arithmetic of one lane: integer to fp24, multiplier with quantiser, adder. Bit exact to
-docs/numerics.md.
+"""fp24 arithmetic of one lane: multiplier with quantiser, adder (integers to fp24: `convert`). Bit
+exact to docs/numerics.md.
 
 Every unit is a fixed pipeline without handshake: a new operand may enter in each cycle, and the
 result leaves a fixed number of cycles later. The engine stalls all stages together with one clock
@@ -207,6 +207,10 @@ class Adder(wiring.Component):
         super().__init__()
 
     def elaborate(self, platform):
+        # Plan: order, align and add, normalise, round; what a part hands on behind its register
+        # ends in its number (`big1`, `total2`, `normal3`). ``pipelined``, the normalisation has one
+        # more register within, and the flush (`under`) is found beside the carry chain of the
+        # rounding, not behind it.
         m = Module()
         # Order.
         # a >= b as the carry of a + ~b + 1: the user of this unit keeps b complemented.

@@ -1,5 +1,5 @@
-"""Issue of vector operations: setup of operands, addresses and beats, and the valid bits that
-travel with them.
+"""Issue of vector operations: setup of operands and addresses, and when each beat starts. The
+commands are those of `operands`.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
@@ -89,6 +89,12 @@ class Issue(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the `address` of one operand per cycle, of `operand` and `addend`; how it gets to
+        # its bank and moves on with every beat (`load_bank`, `sum_index`, `wrap`); the state of an
+        # operation; a state machine, which sets up an operand in each of A, B and C and starts the
+        # beats in ISSUE; what `operand` and `addend` are in each state, the beats on their way from
+        # a queue (`pulled`), and last what makes an operation wait for a list (`list_waits`) or its
+        # beats for partial sums (`pausing`).
         m = Module()
         sums = isa.PARTIAL_SUMS // self.lanes
         sum_bits = sums.bit_length() - 1
@@ -111,6 +117,7 @@ class Issue(wiring.Component):
             with m.If(rotates):
                 m.d.comb += base[isa.ROTATE_LSB :].eq(0)
 
+        # The banks' addresses, from beat to beat.
         bank_mod = Signal(3)
         sum_index = Signal(sum_bits)
         pausing = Signal()
@@ -141,6 +148,7 @@ class Issue(wiring.Component):
                             bank_mod[bank].eq(operand[isa.MOD_BIT] & ~vop.one),
                         ]
 
+        # State of the operation.
         uses_queue = Signal()
         uses_random = Signal()
         uses_fields = Signal()
@@ -178,6 +186,7 @@ class Issue(wiring.Component):
         kind_a = self.fields.a_kind
         m.d.comb += uses_queue.eq(kind_a[2] | (self.fields.c_kind == 4))
 
+        # Setup, then beats.
         def takes(place):
             return [] if registered else [operand.eq(place)]
 
@@ -340,6 +349,8 @@ class Issue(wiring.Component):
                     ),
                 )
             )
+
+        # A beat from a queue is pulled before it is issued, as its operand has to be converted.
         m.d.sync += [
             pulled.eq(Cat(self.pull, pulled)),
             pulled_last.eq(Cat(self.pull_last, pulled_last)),

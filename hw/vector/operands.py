@@ -1,4 +1,6 @@
-"""The VOP word and the unpacking of stream words into beats of lanes."""
+"""Vector operations as the VOP word, as the command to issue one, and as the fields that the stages
+behind the issue need; and the unpacking of stream words into beats of lanes.
+"""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, enum, stream, wiring

@@ -119,6 +119,11 @@ class Ring(wiring.Component):
         super().__init__(_members(lanes, row_bits))
 
     def elaborate(self, platform):
+        # Plan: two numbers go round a ring of two stages, `operand` (`valid_a`) and partial
+        # products (`valid_b`): a `product` goes `back` once and then leaves as `mixed`. `insert`
+        # fills what is free with the next row, or with the key, which is mixed as rows are, before
+        # any of them (`key_steps`). Behind the ring a number gets its `zeros` and its place in the
+        # beat. A restart or a new key comes last, so it wins.
         m = Module()
         key = Signal(32)
         row = Signal(self.row_bits)
@@ -126,6 +131,7 @@ class Ring(wiring.Component):
         insert_key = Signal()
         count = Signal(range(self.lanes + 1))
 
+        # The ring, which moves unless a beat waits.
         operand = Signal(32)
         valid_a, second_a = Signal(), Signal()
         low_low, low_high, high_low = (Signal(width, reset_less=True) for width in (32, 16, 16))
@@ -140,6 +146,7 @@ class Ring(wiring.Component):
             move.eq(~full | self.take),
         ]
 
+        # What leaves the multiplier, and what comes in its place.
         product = Signal(32)
         mixed = Signal(32)
         m.d.comb += [
@@ -175,6 +182,7 @@ class Ring(wiring.Component):
                 with m.If(key_steps == 0):
                     m.d.sync += row.eq(row + self._stride)
 
+        # Numbers to beats, and the key.
         number = Signal(RowRandom)
         m.d.comb += number.fraction.eq(mixed[:22])
         with m.Switch(mixed[22:]):

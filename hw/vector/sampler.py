@@ -79,6 +79,11 @@ class Sampler(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the fields of the operation, kept for its beats; a key per lane; a tree with a
+        # register per level, which leaves the best key of a beat, and `travels`, all else about it,
+        # beside the tree; then beat after beat against the best so far (`held`), which is loaded
+        # ahead of the first beat and written behind the last; with SAMPLE the row counter and the
+        # `best` row move, too.
         m = Module()
         used = self.sample | (self.peak != 0)
         # The fields belong to the beats that come from the next cycle but one on.
@@ -90,6 +95,8 @@ class Sampler(wiring.Component):
                 flips.eq(self.peak[1] & ~self.sample),
                 counts.eq(used),
             ]
+
+        # A key per lane, of which the largest is wanted.
         keys = []
         for lane in range(self.lanes):
             value = self.values[lane]
@@ -130,6 +137,8 @@ class Sampler(wiring.Component):
             travels, keys = passed, following
             busy = busy | travels[:2].any()
             level += 1
+
+        # The best key of a beat, and what travelled beside it.
         key, lane = keys[0]
         valid, begin, last, begin_sample, begin_least, begin_scalar = (
             travels[0],

@@ -97,6 +97,10 @@ class TableUnit(wiring.Component):
         super().__init__()
 
     def elaborate(self, platform):
+        # Plan: from the argument the place in a table (`places`, `low`, `high`); the address of the
+        # ROM by function; the result of EXPONENT, which has no table; what is to be known behind
+        # the ROM, registered beside it (`scaling`, `special`); behind it the operands: `d`, then
+        # the two constants of the table, `scaled`, or a special result, or else `b` and `c`.
         m = Module()
         extra = int(self._pipelined)
         m.submodules.rom = rom = Memory(shape=2 * ENTRY_BITS, depth=512, init=_rom_words())
@@ -142,6 +146,8 @@ class TableUnit(wiring.Component):
             kind.eq(1 << table),
             index.eq(Mux(low, 0, (Cat(fraction[8:], Const(1, 1)) >> places) | high.replicate(8))),
         ]
+
+        # The address of the ROM.
         with m.Switch(table):
             with m.Case(SIGMOID):
                 m.d.comb += read.addr.eq(index)
@@ -155,6 +161,7 @@ class TableUnit(wiring.Component):
                 m.d.comb += read.addr.eq(Cat(index[:5], Mux(index[5], 14, 13)))
         m.d.comb += read_complement.addr.eq(index)
 
+        # EXPONENT: its magnitude normalised.
         value, taken = magnitude, []
         for k in (2, 1, 0):
             step = Signal(8, name=f"exponent_{k}")
@@ -228,6 +235,7 @@ class TableUnit(wiring.Component):
             ),
         ]
 
+        # The two constants.
         def scaled(entry, name):
             total = Signal(10, name=name)
             field = Cat(entry[15:], Const(FIELD_HIGH, 8 - FIELD_BITS))

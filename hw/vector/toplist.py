@@ -186,6 +186,10 @@ class TopList(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # Plan: the queue of elements, the choice and the memory of the list; the list (`bottom`,
+        # `full`, `worst`), the next element, and the one that is being inserted (`new` into
+        # `hole`); the entry `above` the hole, which is read ahead; all wires; then what moves: that
+        # entry, the element, an insertion by a place per cycle, and a new sampling, which wins.
         m = Module()
         m.submodules.elements = elements = _Elements(self.lanes, self.beats)
         m.submodules.choice = choice = Choice(self.depth, self.row_bits)
@@ -195,6 +199,7 @@ class TopList(wiring.Component):
         )
         read, write = memory.read_port(), memory.write_port()
 
+        # The list and the elements on their way into it.
         active, limit, p = Signal(), Signal(choice.address_bits), Signal(16)  # k is not 0; k - 1
         # The place of a new entry at the end, and whether the list has k entries.
         bottom, full = Signal(choice.address_bits), Signal()
@@ -238,6 +243,8 @@ class TopList(wiring.Component):
             settled.eq(~(inserts | choice.run)),
             loaded.eq(settled),
         ]
+
+        # What moves.
         with m.If(~loaded | inserts):
             m.d.sync += above.eq(read.data)
         with m.If(free):
