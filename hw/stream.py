@@ -12,6 +12,18 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 SKID_DEPTH = 2  # places with which a stream whose ready comes from flip-flops keeps its full rate
 
 
+def delayed(m, value, cycles, name, reset=False):
+    """``value`` some cycles later, behind registers called ``name`` and a number.
+
+    They need no ``reset`` where bits that have one mark what the value is for.
+    """
+    for k in range(cycles):
+        register = Signal.like(value, name=f"{name}_late{k}", reset_less=not reset)
+        m.d.sync += register.eq(value)
+        value = register
+    return value
+
+
 class Queue(wiring.Component):
     """A short queue in flip-flops whose items move down to the output when one leaves: smaller than
     a memory with a read multiplexer.

@@ -1,4 +1,6 @@
-"""Requests for the memory of a device, cut into frames and sent as fast as its credits allow (docs/protocol.md)."""
+"""Requests to a device (docs/protocol.md): a sliding window with retransmission and the TOKEN frames between the
+replies, and reads and writes of memory cut into frames.
+"""
 
 import time
 from collections import deque

@@ -1,4 +1,4 @@
-"""What --device can name: the golden model, simulated boards, and devices behind a port."""
+"""What --device can name, and its runtime: the golden model, simulated boards, and devices behind a port."""
 
 import difflib
 import tempfile
@@ -173,8 +173,6 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     if baud <= 0:
         raise UsageError(f"--baud {baud}: use the bits per second of the board, for instance 1000000")
     config = simulated_config(device)
-    # Imported late: a golden run needs neither the link nor the simulator.
-    from sterna.host.runtime.open import open_port, open_simulation
     if config:
         return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing,
                                progress=progress)

@@ -9,6 +9,7 @@ from sterna.hw.array.activations import ActivationBuffers, activation_signature
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import SUM_BITS, RowQueue
 from sterna.hw.array.tree import RowAccumulator
+from sterna.hw.stream import delayed
 
 
 class Product(data.Struct):
@@ -227,15 +228,15 @@ class TernaryArray(wiring.Component):
         # Tiles and codes meet at the accumulators: the earlier of the two waits in registers, or
         # the address of the codes does.
         meet = max(decoder.latency, buffers.latency)
-        trits = _delay(m, decoder.trits, meet - decoder.latency, "trits")
-        place = _delay(m, Cat(chunk, buffer), meet - buffers.latency, "place")
+        trits = delayed(m, decoder.trits, meet - decoder.latency, "trits", reset=True)
+        place = delayed(m, Cat(chunk, buffer), meet - buffers.latency, "place", reset=True)
         m.d.comb += [
             buffers.address.eq(place[:-1]),
             buffers.buffer.eq(place[-1]),
         ]
         mark = Signal(2)
         m.d.comb += mark.eq(enter | (last_chunk << 1))
-        at_tree = _delay(m, mark, meet, "mark")
+        at_tree = delayed(m, mark, meet, "mark", reset=True)
         finish = Signal(2 + len(groups))
         m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (groups << 2))
         word_bits = 8 * columns  # of a slot
@@ -252,18 +253,10 @@ class TernaryArray(wiring.Component):
                 ]
                 for c in range(columns):
                     m.d.comb += row.trits[c].eq(trits[r * columns + c])
-        finished = _delay(m, finish, meet + row.latency, "finish")
+        finished = delayed(m, finish, meet + row.latency, "finish", reset=True)
         m.d.comb += [
             queue.tile_valid.eq(finished[0]),
             queue.last.eq(finished[1]),
             queue.groups.eq(finished[2:]),
         ]
         return m
-
-
-def _delay(m, value, cycles, name):
-    for k in range(cycles):
-        register = Signal.like(value, name=f"{name}_delay{k}")
-        m.d.sync += register.eq(value)
-        value = register
-    return value

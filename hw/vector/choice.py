@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.vector.stages import delayed
+from sterna.hw.stream import delayed
 from sterna.sim.golden import toplist
 
 ENTRY_STAGES = 2  # from the address of an entry to the entry

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.vector.stages import delayed
+from sterna.hw.stream import delayed
 
 
 class FromInt(wiring.Component):

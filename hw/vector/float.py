@@ -14,7 +14,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.vector.stages import delayed
+from sterna.hw.stream import delayed
 
 MAX_MAGNITUDE = 0x7FFFFF
 QUANTISED_EXPONENT = 128

@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from sterna.hw.stream import delayed
 from sterna.hw.vector.float import Adder, Multiplier
-from sterna.hw.vector.stages import delayed
 from sterna.hw.vector.tables import TableUnit
 
 

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from sterna.hw.stream import delayed
 from sterna.hw.vector.convert import FromInt
 from sterna.hw.vector.lane import Lane
 from sterna.hw.vector.operands import SCALAR, A, D
@@ -12,7 +13,7 @@ from sterna.hw.vector.random import RandomUnit
 from sterna.hw.vector.sampler import Sampler
 from sterna.hw.vector.serial import SerialFromInt
 from sterna.hw.vector.slot_control import SlotControl, Top
-from sterna.hw.vector.stages import Stages, delayed
+from sterna.hw.vector.stages import Stages
 from sterna.hw.vector.toplist import TopList
 from sterna.sim.golden import fp24, rng
 

@@ -2,17 +2,6 @@
 
 from typing import NamedTuple
 
-from amaranth.hdl import Signal
-
-
-def delayed(m, value, cycles, name):
-    """``value`` some cycles later; needs no reset, as bits that have one mark what it is for."""
-    for k in range(cycles):
-        register = Signal.like(value, name=f"{name}_late{k}", reset_less=True)
-        m.d.sync += register.eq(value)
-        value = register
-    return value
-
 
 class Stages(NamedTuple):
     """Cycles of a beat, counted from its issue, when the addresses of its operands are at the

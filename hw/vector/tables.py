@@ -8,8 +8,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.firmware.isa import TABLES
+from sterna.hw.stream import delayed
 from sterna.hw.vector.float import MAX_MAGNITUDE
-from sterna.hw.vector.stages import delayed
 from sterna.sim.golden import tables
 
 NONE, SIGMOID, RECIP, RSQRT, LOG2, LOG1M, EXPONENT = range(len(TABLES))
