@@ -19,10 +19,12 @@ def folder(tmp_path):
 
 
 def refused(sterna, code, *command):
-    """The one line of a command that is refused."""
+    """The one line of a command that is refused, behind what it may have said of its work."""
     found, out, err = sterna(*command)
-    assert (found, out) == (code, "") and err.startswith("error: ") and err.count("\n") == 1, err
-    return err
+    *before, line = err.splitlines()
+    assert (found, out) == (code, "") and line.startswith("error: "), err
+    assert all(said.startswith("packing ") for said in before), err
+    return line
 
 
 @pytest.mark.parametrize("name", ["sim", "lanes40", "ulx3s-85f", "lanes10,batch=2"])
