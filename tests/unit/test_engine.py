@@ -21,7 +21,7 @@ def model(tmp_path_factory):
 
 
 def on_device(model, info=DEVICE):
-    return DeviceRuntime(model, Device(GoldenDevice(model.packed, info), poll_s=0.005), lambda line: None)
+    return DeviceRuntime(model, Device(GoldenDevice(model.packed, info, tokens_per_call=20), poll_s=0.005), lambda line: None)
 
 
 def on_slots(model):
@@ -71,8 +71,11 @@ def test_text_ends_at_an_end_of_the_model(model, make):
     before = tokens[:tokens.index(end)]
     ended = Model(model.path)
     ended.ends = (end,)
-    text = "".join(Engine(make(ended)).text(dataclasses.replace(request(ended), ignore_end=False)))
-    assert text == b"".join(map(model.vocabulary.token_bytes, before)).decode(errors="replace")
+    wanted = b"".join(map(model.vocabulary.token_bytes, before)).decode(errors="replace")
+    asked = dataclasses.replace(request(ended), ignore_end=False)
+    assert "".join(Engine(make(ended)).text(asked)) == wanted
+    several = list(Engine(make(ended)).texts([asked, asked]))
+    assert ["".join(piece or "" for k, piece in several if k == number) for number in (0, 1)] == [wanted] * 2
 
 
 @MAKES
