@@ -38,10 +38,10 @@ def convert(
     config = preset(name)
     started = time.monotonic()
     check_size(folder, config)
+    model = Model(folder)
+    model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     with working() as step:
         step(f"packing {folder} for {name}")
-        model = Model(folder)
-        model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
         data = model.build(config, output.stem)
     _write(output, data)
     if model.kept:
