@@ -3,7 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
-from sterna.firmware.layout import memory_map, tiling_of
+from sterna.firmware.layout import LayoutError, memory_map, tiling_of
 from sterna.host.errors import HostError
 from sterna.host.model.image import MOST_ENDS, Image, ImageError, build_image
 from sterna.host.model.text import TextError, Vocabulary
@@ -23,13 +23,16 @@ def check_size(path, config):
 
     Raises
     ------
-    LayoutError
-        It does not fit; names what holds it.
+    ModelError
+        It does not fit; names the folder and what holds it.
     PackError
         There is no config.json, or not that of a model.
     """
     if Path(path).is_dir():
-        memory_map(config, read_config(path))
+        try:
+            memory_map(config, read_config(path))
+        except LayoutError as error:
+            raise ModelError(f"{path}: {error}") from None
 
 
 class Model:

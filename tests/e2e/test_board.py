@@ -291,7 +291,8 @@ def test_board_ends_with_its_parent():
     code = ("import sys\nsys.path.insert(0, sys.argv[1])\nimport test_board, os\nrunning = test_board.board()\n"
             "running.start()\nprint(running._process.pid, flush=True)\nos._exit(0)")
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=120, env=paths)
+    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=120,
+                          env=paths)
     assert done.stdout, done.stderr
     pid = int(done.stdout)
     for _ in range(200):
