@@ -187,10 +187,10 @@ class Accelerator(wiring.Component):
             sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
         running = sequencer.running
-        # The conditions of a run stand when it begins.
         m.d.comb += [
             sequencer.token.eq(pacing.token),
             sequencer.token_valid.eq(pacing.token_valid),
+            # The conditions of a run stand when it begins.
             sequencer.unwanted.eq(_registered(m, pacing.unwanted, "unwanted", registered)),
             sequencer.at_start.eq(_registered(m, pacing.at_start, "at_start", registered)),
             sequencer.greedy.eq(_registered(m, pacing.greedy, "greedy", registered)),
@@ -224,7 +224,7 @@ class Accelerator(wiring.Component):
 
         # What is counted.
         refreshing = self.memory.refreshing if external else 0
-        # Of cycles of the port
+        # `lost`: cycles of the port
         lost = running & ~memory.fetch_words.valid & ~refreshing if external else 0
         m.d.comb += [
             counters.events.eq(

@@ -50,9 +50,9 @@ def longest_text(build):
 
 def most_tokens(build):
     """The largest vocabulary of a Config or DeviceInfo (int): a token is the number of a row of the
-    head.
+    head, and all bits set are no token.
     """
-    return 1 << min(ROW_BITS, build.register_bits)
+    return min(1 << ROW_BITS, (1 << build.register_bits) - 1)
 
 
 class ConfigError(SternaError, ValueError):

@@ -27,6 +27,8 @@ MAY_CHANGE = {"text", "steps", "minutes", "evaluate_every"}  # on resuming: how 
 
 class DivergedError(TrainError):
     """A loss or gradient is not finite; nothing of that step is kept."""
+
+
 def learning_rate(progress, warmup=0.02, decay_from=0.4, floor=0.02):
     """Factor of the peak rate at progress 0..1: linear rise, plateau, linear fall to ``floor``."""
     if progress < warmup:

@@ -102,7 +102,7 @@ def _spread(values):
 
 
 def _build_of(config):
-    """(name of the preset or None, build register as hex) of a Config or DeviceInfo; (None, None) without one."""
+    """(name of the preset or None, build register as hex) of a DeviceInfo; (None, None) without one."""
     if config is None:
         return None, None
     names = {int(c.digest[:8], 16): c.name for c in PRESETS.values()}

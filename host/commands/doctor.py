@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from sterna.host.console import printable, show, tell, working
+from sterna.host.device.transport import open_transport
 from sterna.host.doctor.check import verdict
 from sterna.host.doctor.examine import examine, guarded
 from sterna.host.doctor.memory import extent
 from sterna.host.errors import UsageError
 from sterna.host.runtime.open import is_hardware, simulated_config
-from sterna.host.device.transport import open_transport
 
 DEFAULT_BAUD = 1_000_000
 

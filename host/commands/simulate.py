@@ -10,6 +10,7 @@ from sterna.host.console import show, tell, working
 from sterna.host.device.frames import Frame
 from sterna.host.errors import UsageError
 from sterna.hw.boards import preset
+from sterna.hw.protocol import DELIMITER
 
 
 def simulate(
@@ -49,7 +50,8 @@ def simulate(
     timing = check_timing(latency, refresh_every, refresh)
     use_build(build)
     from sterna.sim.board.board import SimulatedBoard
-    greetings = Frame.simulated(0).encode(), Frame.simulated(1).encode()
+    # A delimiter first: the device may have been answering the host before this one.
+    greetings = [DELIMITER + Frame.simulated(before).encode() for before in (0, 1)]
     with working() as step:
         board = SimulatedBoard(config, port=port, flash=flash, greetings=greetings, on_compile=step, **timing)
         board.start()

@@ -52,7 +52,11 @@ class Device(Link):
         self.poll_s = poll_s
         self.stall_s = stall_s
         self._chained = None  # whether the slots are; not known yet
-        self.info = DeviceInfo.parse(self.read(protocol.REGISTERS, protocol.HELLO_BYTES), self.name)
+        try:
+            self.info = DeviceInfo.parse(self.read(protocol.REGISTERS, protocol.HELLO_BYTES), self.name)
+        except BaseException:
+            self.close()
+            raise
         self._window.size = self.info.credits
         if self.simulated:
             self.stall_s = max(stall_s, SIMULATION_STALL_S)

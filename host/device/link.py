@@ -13,6 +13,7 @@ from sterna.hw.protocol import Kind
 
 MOST_TOKENS = 1 << 14  # TOKEN frames of a slot that are kept until somebody asks for them
 SOCKET_RETRY_S = 2.0
+CHUNK_BYTES = protocol.MAX_DATA_BYTES
 QUEUE_TOLD_S = 0.5  # a board needs some milliseconds to see that the host before this one has left
 REQUESTS = (Kind.READ, Kind.WRITE, Kind.HASH)
 
@@ -66,7 +67,7 @@ class RequestWindow:
         self.simulated = False
         self.requests_repeated = 0
         self._tell = tell
-        self._queued_at = None  # since when other hosts have the board, if they do
+        self._queued = False  # whether other hosts have the board
         self._decoder = FrameDecoder()
         # Of each slot; the oldest go first: they can be read from the ring again.
         self._tokens = [deque(maxlen=MOST_TOKENS) for _ in range(protocol.MOST_SLOTS)]
@@ -97,7 +98,7 @@ class RequestWindow:
             elif frame.kind == Kind.SIMULATED:
                 self._alive()
                 self.simulated = True
-                self._queued_at = time.monotonic() if frame.word else None
+                self._queued = bool(frame.word)
             elif frame.kind in REQUESTS:
                 self._echoed = True  # no device sends these
             else:
@@ -171,7 +172,7 @@ class RequestWindow:
                 for overtaken in [r for r in waiting.values() if r.order < request.order]:
                     self._transmit(overtaken, again=True)
             now = time.monotonic()
-            if self._queued_at is not None:
+            if self._queued:
                 self._wait_in_queue(now)
                 now = time.monotonic()
                 self._alive()
@@ -184,7 +185,7 @@ class RequestWindow:
     def _wait_in_queue(self, since):
         """Returns when the simulated board has no host before this one; what was sent waits in the connection."""
         told = False
-        while self._queued_at is not None:
+        while self._queued:
             if not told and time.monotonic() - since > QUEUE_TOLD_S:
                 told = True
                 self._tell(f"{self.name}: another program uses this simulated board; waiting until it ends")
@@ -236,9 +237,6 @@ class RequestWindow:
     def forget_tokens(self, slot=0):
         """Drops TOKEN frames of earlier runs of a slot."""
         self._tokens[slot].clear()
-
-
-CHUNK_BYTES = protocol.MAX_DATA_BYTES
 
 
 class Link:

@@ -23,6 +23,13 @@ from sterna.sim.golden.trits import pack_matrix, unpack_matrix
 HEADER_BYTES = 1 << 24  # the largest that is read; a layer takes some 300 bytes
 MOST_ENDS = 256
 SECTIONS = ("embedding", "stream", "tokenizer")
+MAGIC = b"STERNA\r\n"
+IMAGE_VERSION = 1
+NUMERICS_VERSION = 1  # of the values in an image; versions 2 and 3 changed the sampling alone
+LINK_BYTES = 4  # words of the link: requests begin and end with one
+_HEAD = struct.Struct("<8s4I")
+XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
+MOST_RATIO = 64  # tokenizers compress 3 to 10 times
 
 
 class HeaderError(SternaError, ValueError):
@@ -109,15 +116,6 @@ def parse_header(text, start, align):
     except ValueError as error:  # of the tiling
         raise error if isinstance(error, HeaderError) else HeaderError(str(error)) from None
     return Header(geometry, tiling, name, eos, tuple(ends), {s["name"]: s for s in sections})
-
-
-MAGIC = b"STERNA\r\n"
-IMAGE_VERSION = 1
-NUMERICS_VERSION = 1  # of the values in an image; versions 2 and 3 changed the sampling alone
-LINK_BYTES = 4  # words of the link: requests begin and end with one
-_HEAD = struct.Struct("<8s4I")
-XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
-MOST_RATIO = 64  # tokenizers compress 3 to 10 times
 
 
 class ImageError(SternaError, ValueError):

@@ -194,7 +194,12 @@ class DeviceRuntime(Runtime):
             self.tokens += self._behind(begin, n, ended)
             raise
         # After Ctrl-C too the device may have gone further, and its state is that of the last token it read.
-        yield from self._behind(begin, n, ended)
+        behind = self._behind(begin, n, ended)
+        try:
+            while behind:
+                yield behind.pop(0)
+        finally:
+            self.tokens += behind  # what nobody wanted to see
 
     def _behind(self, begin, n, ended):
         """Tokens that the device, now at rest, has made beyond ``tokens``: none behind a stop token."""
@@ -258,6 +263,7 @@ class DeviceRuntime(Runtime):
             raise  # as in Device.run
         except BaseException:
             slots.stop()
+            self._count(figures.counters, slots.positions)
             raise
         finally:
             figures.seconds += time.monotonic() - started

@@ -52,7 +52,7 @@ def room_for(length, predict, context):
     if not context:
         return limit
     if length > context:
-        raise RunError(f"the prompt has {length} tokens, more than --ctx-size {context}: shorten it or raise "
+        raise RunError(f"the text has {length} tokens already, more than --ctx-size {context}: shorten it or raise "
                        "--ctx-size")
     return min(limit, context - length)
 

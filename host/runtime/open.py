@@ -18,6 +18,10 @@ from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 from sterna.sim.golden.progress import working
 
+DEFAULT_SIMULATION = "sim"
+MODELS = ("golden", "float", "torch")  # what computes in this process
+ALIKE = 0.7  # as difflib measures it
+
 
 def memory_file(path, regions):
     """Writes (byte address, uint8 array) pairs into a file; returns them as ``SimulatedBoard`` takes them, a list of
@@ -77,11 +81,6 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
         return runtime
 
 
-DEFAULT_SIMULATION = "sim"
-MODELS = ("golden", "float", "torch")  # what computes in this process
-ALIKE = 0.7  # as difflib measures it
-
-
 def device_lines():
     """One line (str) per device, its name first."""
     lines = ["golden              the golden model in NumPy: bit exact, no cycles"]
@@ -125,7 +124,10 @@ def _refuse_misspelt(device):
     known |= {name: name for name in [*MODELS, DEFAULT_SIMULATION, *known.values()]}
     found = base if base in known else next(iter(difflib.get_close_matches(base, known, 1, ALIKE)), None)
     if found:
-        raise UsageError(f"--device {device}: there is no such device: did you mean {known[found]}{comma}{changes}?")
+        name = known[found]
+        if comma and name == DEFAULT_SIMULATION:  # parameters follow the name of a preset
+            name = f"{DEFAULT_SIMULATION}:{DEFAULT_SIMULATION}"
+        raise UsageError(f"--device {device}: there is no such device: did you mean {name}{comma}{changes}?")
 
 
 def is_hardware(device):

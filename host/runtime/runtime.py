@@ -150,7 +150,7 @@ class Runtime:
             raise RunError(f"token {bad[0]} is not among the model's {self.model.geometry.vocab_size}")
 
     def check_text(self, tokens, stop):
-        """UsageError for a text of more ``tokens`` than the device counts, or an end (int or None) that it misses."""
+        """UsageError for a text of more ``tokens`` than the device counts, or a ``stop`` that it misses."""
 
     def generate_all(self, sequences, cancelled=lambda: False):
         """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.

@@ -9,6 +9,7 @@ from sterna.hw.protocol import MOST_ROWS
 from sterna.sim.golden import fp24
 from sterna.sim.golden.toplist import p_code_of
 
+LONGEST = 3  # tokens that a draft is looked for by
 UNLIMITED = 1 << 31  # tokens: as many as come until the text ends
 
 
@@ -120,11 +121,6 @@ def check_end(build, stop):
     if end is not None and end >= longest_text(build):
         raise UsageError(f"the end of a text is token {end}, which a build with tokens of {build.register_bits} bits "
                          "does not stop at: use --ignore-eos, or a build with more register_bits")
-
-
-"""Drafts by prompt lookup: what followed the last tokens when they stood in the text before."""
-
-LONGEST = 3  # tokens that are compared
 
 
 def propose(text, count, longest=LONGEST):

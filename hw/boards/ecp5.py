@@ -58,7 +58,7 @@ def chip_phase(chip, memory_hz, steps):
     clock and board that are the same for all lines, they are there from phase + t_ac + d - period,
     and until phase + t_oh + d of it.
     """
-    # Ns; out through one pad, back through another, and the board between them
+    # In ns; out through one pad, back through another, and the board between them
     period, pads = 1e9 / memory_hz, 4.0
     access = chip.t_ac2 if chip.cas_latency(memory_hz) == 2 else chip.t_ac3
     earliest, latest = period - chip.t_oh - pads, 2 * period - access - pads

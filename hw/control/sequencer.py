@@ -153,7 +153,7 @@ class Sequencer(wiring.Component):
         vl = Signal(width.length_bits)
         loop = Signal(width.loop_bits)
         left = Signal(width.element_bits)
-        # Vl was set to the strip's length in the cycle before, and may be more than is left
+        # `vl` was set to the strip's length in the cycle before, and may be more than is left
         vl_fresh = Signal()
         words_field = field(isa.FETCH, "words")
         announced = Signal()  # the section of this instruction is in the router's queue

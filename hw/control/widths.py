@@ -11,7 +11,7 @@ LAYER_BYTES = 32  # every layer takes more than that in memory
 class Widths:
     """Bits of the state of docs/isa.md that a configuration needs."""
 
-    # Left: every row takes its share of a tile in memory, every element of a vector one of a bank
+    # `left`: every row takes its share of a tile in memory, every element of a vector one of a bank
     element_bits: int
     length_bits: int  # vl: at most the elements of a bank
     offset_bits: int  # off: an address in a bank, at least the number of a partial sum

@@ -66,8 +66,8 @@ class Machine:
         self._stream = Stream(config, self.memory)
         self._vector = VectorEngine(config, self._stream)
         self.banks, self.scalars, self.codes = self._vector.banks, self._vector.scalars, self._stream.codes
-        kept = (1 << config.register_bits) - 1
-        self.slots = [Slot(np.zeros(config.ring, np.uint32), kept) for _ in range(config.batch)]
+        self.kept = (1 << config.register_bits) - 1  # of positions and tokens
+        self.slots = [Slot(np.zeros(config.ring, np.uint32), self.kept) for _ in range(config.batch)]
         self.draft_end = self.source = self.fault = 0
         self.program = []
         self.address = [0] * 4

@@ -123,7 +123,7 @@ def admit(machine):
     if batch > 1 and first.flags & FLAG_CHAINED:
         if not first.enabled or first.position >= first.limit:
             return None
-        known = max(first.prompt_end, machine.draft_end) - first.position
+        known = max(first.prompt_end, machine.draft_end & machine.kept) - first.position
         count = max(1, min(batch, first.limit - first.position, known))
         if first.position < first.start:  # no slot behind another is at its start
             count = min(count, first.start - first.position)

@@ -128,7 +128,7 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
     Products of any shape, tiles and the consumer of the rows in any cycle; by induction.
     """
     config = replace(PRESETS["lanes10"], rows=rows_, lanes=lanes, columns=5 * lanes, strip=lcm(rows_, lanes),
-                     batch=batch, row_words=8, activation_words=4, memory_bytes=64, port_bytes=16,
+                     batch=batch, row_words=8, activation_words=4, memory_bytes=256, port_bytes=16,
                      **({"clock_hz": SLOW_HZ} if slow else {}))
     proof = Proof()
     m = proof.m
@@ -147,7 +147,7 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
     stages = []
     while True:
         try:
-            stages.append(inside[f"finish_delay{len(stages)}"])
+            stages.append(inside[f"finish_late{len(stages)}"])
         except KeyError:
             break
     assert len(stages) >= (2 if slow else 4)

@@ -15,7 +15,7 @@ from amaranth.lib import wiring
 from prove import planted
 from sterna.hw.boards import BOARDS
 from sterna.hw.config import PRESETS
-from sterna.hw.flow import synth
+from sterna.hw.flow import synth, units
 from sterna.hw.link import uart
 from sterna.hw.memory import external
 from sterna.hw.soc import Soc
@@ -76,11 +76,11 @@ def waiting_streams(component):
 
 
 @pytest.mark.parametrize("memory, unit", [
-    (memory, unit) for memory, config in CONFIGS.items() for unit in synth.units_of(config)
+    (memory, unit) for memory, config in CONFIGS.items() for unit in units.units_of(config)
     if unit in ("fetch", "direct_fetch", "arbiter", "gearbox", "router", "store", "onchip", "link", "sequencer",
                 "registers", "array", "vector")])
 def test_valid_never_waits_for_ready(memory, unit):
-    assert waiting_streams(synth.create(unit, CONFIGS[memory])) == []
+    assert waiting_streams(units.create(unit, CONFIGS[memory])) == []
 
 
 def test_planted_wait_is_seen():

@@ -192,5 +192,5 @@ def test_refused_parameters():
     dataclasses.replace(preset("lanes40"), activation_words=3302)
     with pytest.raises(ConfigError, match="66060 columns then, .* 24 bits: use at most 3302"):
         dataclasses.replace(preset("lanes40"), activation_words=3303)
-    with pytest.raises(ConfigError, match="activation_words 0: must be positive"):
+    with pytest.raises(ConfigError, match="activation_words 0: use 1 to 65535"):
         dataclasses.replace(preset("lanes40"), activation_words=0)

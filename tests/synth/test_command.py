@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from sterna.hw import __main__ as command
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
-from sterna.hw.flow import synth
+from sterna.hw.flow import synth, units
 from sterna.hw.flow.place import place
 
 
@@ -100,13 +100,13 @@ def test_verilog_is_written(tmp_path):
     assert "module tree(" in (tmp_path / "tree.v").read_text()
 
 
-@pytest.mark.parametrize("unit", synth.UNITS)
+@pytest.mark.parametrize("unit", units.UNITS)
 def test_every_unit_can_be_created(unit):
     configs = [*PRESETS.values(), preset("lanes40,top_k=64"), preset("ulx3s-85f")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)  # creating is all that is asked here
         for config in configs:
-            if unit in synth.units_of(config):
-                assert isinstance(synth.create(unit, config), wiring.Component)
+            if unit in units.units_of(config):
+                assert isinstance(units.create(unit, config), wiring.Component)
         gc.collect()
-    assert any(unit in synth.units_of(config) for config in configs)
+    assert any(unit in units.units_of(config) for config in configs)

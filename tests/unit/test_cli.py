@@ -195,7 +195,7 @@ def test_context_limits_the_whole_text(sterna, folder):
     flags = ("generate", "-m", folder, "-p", "abc", "--device", "golden", "--ignore-eos", "--json", "-s", 1)
     assert json.loads(sterna(*flags, "-c", 9)[2])["tokens"] == 5  # the start mark and abc are four
     code, _, err = sterna(*flags, "-c", 3)
-    assert code == 1 and "the prompt has 4 tokens, more than --ctx-size 3" in err
+    assert code == 1 and "the text has 4 tokens already, more than --ctx-size 3" in err
 
 
 def test_prompt_from_a_file(sterna, folder, tmp_path):

@@ -96,6 +96,22 @@ def test_closing_and_cancelling_leave_a_text_to_go_on_with(model, make):
 
 
 @MAKES
+def test_closing_behind_a_cancel_keeps_what_the_device_has_made(model, make):
+    ids, seen = model.vocabulary.encode("abc"), []
+    wanted = list(GoldenRuntime(model).generate(ids, 60, SAMPLING))
+    runtime = make(model)
+    tokens = runtime.generate(ids, 40, SAMPLING, cancelled=lambda: len(seen) >= 3)
+    for token in tokens:
+        seen.append(token)
+        if len(seen) == 5:  # a device has gone on behind the cancel
+            break
+    tokens.close()
+    made = runtime.tokens[len(ids):]
+    assert made == wanted[:len(made)] and made[:len(seen)] == seen
+    assert list(runtime.generate([], 5, SAMPLING)) == wanted[len(made):len(made) + 5]
+
+
+@MAKES
 def test_several_texts_are_those_of_their_prompts(model, make):
     prompts, texts, over = ("abc", "b", "cab"), {}, []
     requests = [request(model, prompt, 12 + k) for k, prompt in enumerate(prompts)]
@@ -112,5 +128,5 @@ def test_several_texts_are_those_of_their_prompts(model, make):
 def test_room_of_a_context():
     assert room_for(4, 10, 0) == 10 and room_for(4, -1, 0) == UNLIMITED
     assert room_for(4, 10, 9) == 5 and room_for(4, 3, 9) == 3 and room_for(9, 3, 9) == 0
-    with pytest.raises(RunError, match="the prompt has 10 tokens, more than --ctx-size 9: shorten it or raise"):
+    with pytest.raises(RunError, match="the text has 10 tokens already, more than --ctx-size 9: shorten it or raise"):
         room_for(10, 3, 9)

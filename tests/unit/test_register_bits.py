@@ -128,10 +128,10 @@ def test_a_runtime_refuses_by_itself(folder):
 
 def test_a_vocabulary_that_is_too_large_is_refused():
     config = preset("lanes10,register_bits=16")
-    for vocab in (3, 65_536):
+    for vocab in (3, 65_535):
         assert memory_map(config, Geometry(20, 30, 1, vocab)).end
-    large = Geometry(20, 30, 1, 65_537)
-    message = "vocabulary: the model has 65,537 tokens and this build can count 65,536: use a build with more "
+    large = Geometry(20, 30, 1, 65_536)
+    message = "vocabulary: the model has 65,536 tokens and this build can count 65,535: use a build with more "
     for build in (config, info_of(config)):
         with pytest.raises(LayoutError, match=message):
             memory_map(build, large)
