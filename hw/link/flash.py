@@ -90,7 +90,8 @@ class FlashBoot(wiring.Component):
         m = Module()
         flash, booting = self.flash, self.booting
 
-        # The line to the flash. `late`: the second half of a period: everything moves at its end, when the clock falls
+        # The line to the flash. `late`: the second half of a period; everything moves at its end,
+        # when the clock falls.
         late = Signal()
         # Periods: of a pause, a command, or behind the last delimiter
         count = Signal(range(8 * LONGEST_BYTES + 1))

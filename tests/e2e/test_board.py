@@ -232,6 +232,7 @@ def rises(fst, name):
     return sum(now > before for before, now in zip(bits, bits[1:], strict=False))
 
 
+@pytest.mark.rest
 def test_fst_is_written_and_pauses(tmp_path):
     with board(waves=tmp_path / "all.fst") as running, connect(running) as port:
         use(port, 9)
@@ -250,6 +251,7 @@ def test_fst_is_written_and_pauses(tmp_path):
     assert rises(Fst(tmp_path / "some.fst"), "write_valid") == 3
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name, limit, margin", [("w.vcd", 200_000, 200), ("w.fst", 60_000, 40_000)])
 def test_limit_of_waveforms_holds(tmp_path, name, limit, margin):
     """A VCD file ends with the line at its limit, an FST file with the block of cycles; the board goes on."""
@@ -266,6 +268,7 @@ def test_limit_of_waveforms_holds(tmp_path, name, limit, margin):
         assert rises(Fst(path), "write_valid") > 20
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name, writes", [("w.vcd", 60), ("w.fst", 60), ("w.vcd", 1), ("w.fst", 1)])
 def test_full_disk_is_one_line_and_the_board_goes_on(tmp_path, name, writes):
     (tmp_path / name).symlink_to("/dev/full")

@@ -60,7 +60,7 @@ def put(session, image):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize("name", [
-    name if name in ("corrupt", "all") else pytest.param(name, marks=pytest.mark.rest) for name in FAULTS])
+    name if name == "all" else pytest.param(name, marks=pytest.mark.rest) for name in FAULTS])
 def test_upload_and_generation_over_a_bad_link(name, number, rng, tmp_path):
     image = random_image(rng, CONFIG, (33, 50, 1, 41))
     count = 40
@@ -95,6 +95,7 @@ def tokens_or_error(run, wanted):
     return None
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize("name", ["none", "all"])
 def test_host_killed_and_restarted_in_mid_token(name, number, rng, tmp_path):
@@ -149,6 +150,7 @@ def test_device_reset_in_mid_token(name, number, rng, tmp_path):
     assert errors
 
 
+@pytest.mark.rest
 def test_interrupted_upload_goes_on(rng, tmp_path, monkeypatch, capsys):
     """Ctrl-C at random bytes of `sterna upload`: the next one sends only what is missing."""
     image = random_image(rng, CONFIG, (40, 60, 2, 150))

@@ -20,7 +20,7 @@ CONFIGS = {"2": preset("lanes40,batch=2,top_k=8"), "4": _NARROW,
            "8": replace(_NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64, top_k=4)}
 SIZES = {"2": (70, 90), "4": (50, 60), "8": (50, 60)}
 
-pytestmark = pytest.mark.rtl
+pytestmark = [pytest.mark.rtl, pytest.mark.rest]
 every_config = pytest.mark.parametrize("name", [
     name if name == "4" else pytest.param(name, marks=pytest.mark.rest) for name in CONFIGS])
 

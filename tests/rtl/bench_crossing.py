@@ -7,6 +7,7 @@ from streams import StreamDriver, StreamMonitor
 
 ROUNDS = 10
 ITEMS = 120
+MOST_WAITS = 4  # of the items of steady rounds
 
 
 class Side:
@@ -79,4 +80,5 @@ async def crossing(dut):
         assert len(monitor.items) == len(items), f"round {number}: an item came twice"
         for task in (*clocks, driver.task, monitor.task):
             task.cancel()
-    assert not full, f"full {full} times, though all is taken"
+    # Both clocks jitter, so the writing one may be ahead for a moment; with half of the places it waits all the time.
+    assert full <= MOST_WAITS, f"full {full} times, though all is taken"
