@@ -6,7 +6,8 @@ from amaranth import Const, Instance, Signal, Value, signed
 
 # Tables of the LUTs of a CCU2C, input A in bit 0 of the index. The carry passes where the LUT gives
 # 1; elsewhere it is the same table at C = D = 0, a function of A and B.
-# ADD_TRIT, by C nonzero, D negative: A, A ^ B, ~A, ~(A ^ B); the carry is A: both operands are equal there
+#
+# By C nonzero, D negative: A, A ^ B, ~A, ~(A ^ B); the carry is A: both operands are equal there.
 ADD_TRIT = 0x956A
 CARRY = 0x000A  # with C = D = 1: the carry is A, whatever comes in
 
