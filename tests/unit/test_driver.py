@@ -192,7 +192,7 @@ class Port:
 
     def __init__(self, answers, monkeypatch):
         self._answers, self._decoder, self._back = answers, FrameDecoder(), bytearray()
-        self.reads = 0
+        self.reads, self.closed = 0, False
         monkeypatch.setattr(window, "time", self)
 
     def monotonic(self):
@@ -207,12 +207,16 @@ class Port:
         data, self._back = bytes(self._back), bytearray()
         return data
 
+    def close(self):
+        self.closed = True
+
 
 def test_a_port_that_echoes_is_named(monkeypatch):
-    """What comes back undamaged is no sign of life."""
+    """What comes back undamaged is no sign of life; the port is given back."""
+    port = Port(lambda data, frames: data, monkeypatch)
     with pytest.raises(DeviceError, match="tty7: the port echoes: what is sent comes back.*take the loop") as error:
-        Device(Port(lambda data, frames: data, monkeypatch), timeout_s=3.0, retry_s=0.1)
-    assert "\n" not in str(error.value)
+        Device(port, timeout_s=3.0, retry_s=0.1)
+    assert "\n" not in str(error.value) and port.closed
 
 
 def test_frames_that_answer_nothing_are_no_life(monkeypatch):

@@ -33,6 +33,9 @@ class CutTransport:
     def read(self, timeout_s):
         return self.inner.read(timeout_s)
 
+    def close(self):
+        """Nothing is left of the host."""
+
 
 def new_device():
     return FakeDevice(INFO.__class__(**vars(INFO) | {"memory_bytes": 1 << 17, "credits": 4}))
