@@ -151,6 +151,7 @@ def test_port_that_is_busy(folder):
         os.close(other)
 
 
+@pytest.mark.rest
 def test_device_that_stops_answering_in_a_run(folder):
     class Dying(GoldenDevice):
         def _token(self):

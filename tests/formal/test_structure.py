@@ -169,7 +169,7 @@ def unsynchronised(component, asynchronous=()):
     return found
 
 
-@pytest.mark.parametrize("memory", SOCS)
+@pytest.mark.parametrize("memory", ["onchip", pytest.param("sdram", marks=pytest.mark.rest)])
 def test_what_another_clock_brings_is_synchronised(memory):
     """The serial input, the level `refreshing`, and the pointers of the crossings. Their memories are read where
     nobody writes, as the pointers tell (tests/rtl/test_crossing.py).
@@ -190,6 +190,7 @@ class NoSynchroniser(wiring.Component):
         return m
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("where, start", [(uart.cdc, "rx_line"), (external, "")])
 def test_a_missing_synchroniser_is_seen(where, start, monkeypatch):
     monkeypatch.setattr(where, "FFSynchronizer", NoSynchroniser)

@@ -41,6 +41,7 @@ def test_compact_sequences(batch, stall, simulator):
     run("sequences", 1, 2, stall, parts=4, compact=True, batch=batch, simulator=simulator)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("lanes, port_bytes, batch, stall",
                          [(1, 2, 2, 0.4), (2, 8, 2, 0.0), (4, 8, 2, 0.4), (2, 4, 4, 0.4)])
 def test_slots(lanes, port_bytes, batch, stall, simulator):
