@@ -121,6 +121,7 @@ def test_a_stuck_bit_is_found(sterna):
     assert found["pattern"][0] == FAILED and "(bit 5)" in found["pattern"][1]
 
 
+@pytest.mark.rest
 def test_a_stuck_bit_of_one_word_needs_the_full_test(sterna):
     """It lies outside of what the quick test looks at, which says how much that is."""
     device = StuckBit()

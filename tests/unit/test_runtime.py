@@ -224,7 +224,7 @@ def test_prompt_is_read_with_all_slots(model):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLING, Sampling(0.1, 3)], ids=["greedy", "sampled", "cold"])
-@pytest.mark.parametrize("draft", [1, 3])
+@pytest.mark.parametrize("draft", [pytest.param(1, marks=pytest.mark.rest), 3])
 def test_drafts_give_the_same_text(model, sampling, draft):
     wanted = list(GoldenRuntime(model).generate(PROMPT, 120, sampling))
     runtime = on_slots(model)
@@ -253,7 +253,7 @@ def six_sequences(model):
 
 
 @pytest.mark.parametrize("make", MAKES, ids=NAMES)
-@pytest.mark.parametrize("tokens_per_call", [1, 50])
+@pytest.mark.parametrize("tokens_per_call", [pytest.param(1, marks=pytest.mark.rest), 50])
 def test_several_texts_are_those_of_each_alone(model, make, tokens_per_call):
     runtime = make(model) if make is GoldenRuntime else make(model, tokens_per_call=tokens_per_call)
     sequences, over = six_sequences(model), []
