@@ -64,8 +64,8 @@ def test_port_gives_the_text_of_golden(sterna, folder):
 PROMPTS = ("One day", "x", "Once upon a time there was", "A cat", "zz", "The dog ran")
 
 
-@pytest.mark.parametrize("flags", [
-    ("--no-display-prompt", "--stop", "e"), *(pytest.param(flags, marks=pytest.mark.rest) for flags in ((), ("-c", 14)))])
+@pytest.mark.parametrize("flags", [("--no-display-prompt", "--stop", "e"), *(
+    pytest.param(flags, marks=pytest.mark.rest) for flags in ((), ("-c", 14)))])
 @pytest.mark.parametrize("info", [None, DEVICE, SLOTS], ids=["golden", "device", "slots"])
 def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags, info):
     flags = ("generate", "-m", folder, "-n", 20, "-s", 5, "--temp", 0.7, *flags)
