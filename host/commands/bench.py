@@ -20,7 +20,7 @@ from sterna.host.commands.options import (
 from sterna.host.console import progress_bar, reporting, tell
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
-from sterna.host.runtime.open import is_hardware, open_runtime, simulated_config
+from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime, simulated_config
 from sterna.host.runtime.sampling import Demands, Sampling
 
 MOST_TOKENS, MOST_REPETITIONS = 1_000_000, 10_000
@@ -49,16 +49,11 @@ def names(values):
     """Devices of --device: a part with "=" is a parameter of the preset before it."""
     out = []
     for part in parts("--device", values):
-        if part.partition("=")[0].isidentifier() and "=" in part and out and simulated(out[-1]):
+        if part.partition("=")[0].isidentifier() and "=" in part and out and is_simulated(out[-1]):
             out[-1] += f",{part}"
         else:
             out.append(part)
     return out
-
-
-def simulated(name):
-    """Whether a --device value is a simulated board."""
-    return name.partition(":")[0] == "sim"
 
 
 def paths(values):
@@ -159,7 +154,7 @@ def bench(
         config = simulated_config(name)  # unknown presets are refused here
         if config or name == "golden":
             demands.check(config)
-    boards = [name for name in devices if simulated(name)]
+    boards = [name for name in devices if is_simulated(name)]
     timing = simulation((boards or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
     style, path = style_of(output)
     models = [Model(p) for p in paths(model)]

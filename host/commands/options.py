@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sterna.host.errors import HostError, UsageError
+from sterna.host.runtime.open import is_simulated
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                            show_default=False)]
@@ -77,7 +78,7 @@ def simulation(device, waves, preload, latency, refresh_interval, refresh):
     given = {"--waves": waves, "--preload": preload, "--latency": latency,
              "--refresh-interval": refresh_interval, "--refresh": refresh}
     used = [name for name, value in given.items() if value is not None]
-    if used and device.partition(":")[0] != "sim":
+    if used and not is_simulated(device):
         raise UsageError(f"{used[0]} needs the simulated board: use --device sim, not {device}")
     timing = check_timing(latency, refresh_interval, refresh)
     check_output("--waves", waves)

@@ -49,7 +49,6 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
     try:
         device = Device(transport, tell=tell, **patience)
     except HostError as error:
-        transport.close()
         name = "versions" if isinstance(error, ProtocolError) else "answer"
         yield judged(name, False, str(error))
         yield from identity.skip_all([s for s in SECTIONS if s != name],

@@ -130,6 +130,11 @@ def _refuse_misspelt(device):
         raise UsageError(f"--device {device}: there is no such device: did you mean {name}{comma}{changes}?")
 
 
+def is_simulated(device):
+    """Whether a --device value is a board that is simulated for the run."""
+    return device.partition(":")[0] == "sim"
+
+
 def is_hardware(device):
     """Whether a --device value runs the accelerator, simulated or real, rather than a model in this process."""
     return device not in MODELS

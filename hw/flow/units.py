@@ -36,10 +36,6 @@ def _whole(config):
     return (config,), {}
 
 
-def _none(config):
-    return (), {}
-
-
 UNITS = {
     "array": Unit("array.array:TernaryArray", _whole),
     "decoder": Unit(

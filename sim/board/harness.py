@@ -11,9 +11,9 @@ from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
+from sterna.sim.board.compile import ACCELERATOR
 
 TOP = "simulated_board"
-ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 
 
 def device_class(path):
