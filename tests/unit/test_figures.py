@@ -168,6 +168,8 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
         read = figures.BOARD
         if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units")):
             read = figures.GATEWARE
+        elif name.startswith("versus"):
+            read = figures.CPU
         assert step.sources == read, name
         assert step.code or {"boards.py", "slots.py", "energy.py"} <= {Path(file).name for file in step.inputs}, name
     monkeypatch.setattr(figures, "ROOT", tmp_path)
