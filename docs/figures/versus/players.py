@@ -93,9 +93,9 @@ class Sterna:
         self._threads, self._vocab = threads, packed.geometry.vocab_size
 
     def about(self):
-        """Version, threads, and bytes that a token streams (dict)."""
+        """Version, threads, kernels, and bytes that a token streams (dict)."""
         return {"version": f"sterna {importlib.metadata.version('sterna')}", "threads": self._threads,
-                "bytes": self._model.weight_bytes}
+                "bytes": self._model.weight_bytes, "kernels": self._model.path}
 
     def make(self, count):
         """Seconds in which ``count`` tokens are made, each from the one before."""
