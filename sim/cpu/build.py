@@ -103,8 +103,8 @@ def kernels(path="native"):
     except ToolError as error:
         if os.environ.get("CXX", "").strip():
             raise CompilerError(f"--device cpu compiles its kernels once: {error}, or use --device golden") from None
-        raise CompilerError("--device cpu compiles its kernels once, and there is no compiler: install g++ or clang++, "
-                            f"or run {install_hint('compiler')}, or use --device golden") from None
+        raise CompilerError("--device cpu compiles its kernels once, and there is no compiler: install g++ or "
+                            f"clang++, or run {install_hint('compiler')}, or use --device golden") from None
     folder = builds_folder("cpu")
     library = folder / f"{_key(path, command)}.so"
     total = library.with_suffix(".sha256")

@@ -1,4 +1,4 @@
-"""The model in the arithmetic of the hardware on a CPU: what `sim.golden.model` gives, bit for bit, by kernels in C."""
+"""The model in the arithmetic of the hardware, by kernels in C: bit for bit what `sim.golden.model` gives."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ class ThreadsError(SternaError, ValueError):
 def usable_threads():
     """Threads to use where nobody says how many: $STERNA_THREADS, or the processors that this process may use (int).
 
-    A limit of a container on the time of its processors counts too: threads that wait for one another take turns badly.
+    A container's limit on the time of its processors counts too, as more threads would wait for one another.
     """
     named = os.environ.get(THREADS_VARIABLE, "").strip()
     if named:

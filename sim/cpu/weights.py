@@ -44,8 +44,8 @@ class Weights:
     structure : ModelStructure
         What the kernels take. Valid as long as this object.
     matrix_bytes, token_bytes : int
-        Bytes of all matrices as they lie in memory; bytes that a token with its head reads: the matrices, vectors and a
-        row of the embedding.
+        Bytes of all matrices as they lie in memory; bytes that a token with its head reads: the matrices, the
+        vectors and a row of the embedding.
 
     Raises
     ------

@@ -1,17 +1,12 @@
-/* fp24 on doubles that hold only fp24 values (docs/numerics.md, sections 1 to 3), as sim/golden/fp24.py has it.
+/* fp24 on doubles that hold only fp24 values (docs/numerics.md, sections 1 to 6), as sim/golden has it.
 
-   Everything is free of branches, so that a compiler makes vectors of the loops around it. It must not fuse a
-   multiplication and an addition (-ffp-contract=off): each rounds. */
+   Nothing branches on the numbers. The compiler must not fuse a multiplication and an addition (-ffp-contract=off):
+   each rounds. */
 #ifndef FP24_H
 #define FP24_H
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "vector.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define MAX24 0x1.fffep+128
-#define MIN24 0x1p-126
 #define SUMS 64 /* partial sums of a reduction; every vector is padded to a multiple of it with zeros */
 
 INLINE int padded(int count) { return (count + SUMS - 1) / SUMS * SUMS; }
@@ -35,7 +30,7 @@ INLINE double of_bits(int64_t bits) {
 INLINE double round24(double x) {
     x = x > MAX24 ? MAX24 : x;
     x = x < -MAX24 ? -MAX24 : x;
-    double push = of_bits(bits_of(x) & 0x7ff0000000000000) * (1.5 * 0x1p37);
+    double push = of_bits(bits_of(x) & EXPONENT_BITS) * PUSH;
     x = (x + push) - push;
     return __builtin_fabs(x) < MIN24 ? 0.0 : x;
 }
@@ -44,7 +39,7 @@ INLINE double mul24(double a, double b) { return round24(a * b); }
 
 INLINE double mac24(double a, double b, double c) { return round24(mul24(a, b) + c); }
 
-/* ---- The table functions (section 2); `tables` is that of sim/golden/tables.py in the order of the ROM. ---- */
+/* ---- The table functions (section 2); the ROM in the order of sim/golden/tables.py. ---- */
 
 enum { RECIP = 256, RSQRT = 288, LOG2 = 352, LOG1M = 416, WORDS = 512, SIGMOIDS = 514 };
 
@@ -53,20 +48,19 @@ struct tables {
     double sigmoid_slope[SIGMOIDS], sigmoid_intercept[SIGMOIDS]; /* 257 (a >= 0) + min(256, floor(16 |a|)) */
 };
 
-INLINE double sigmoid24(const struct tables *restrict tables, double a) {
-    double size = __builtin_fabs(a), at = size * 16;
-    int index = (int)(at > 256 ? 256 : at) + (a >= 0 ? 257 : 0);
-    return mac24(tables->sigmoid_slope[index], size, tables->sigmoid_intercept[index]);
+INLINE doubles sigmoid_all(const struct tables *tables, doubles a) {
+    doubles size = size_of(a);
+    doubles at = smaller(size * 16, all(256)) + (doubles)((longs)(a >= 0) & (longs)all(257));
+    ints index = __builtin_convertvector(at, ints);
+    return mac_all(gather(tables->sigmoid_slope, index), size, gather(tables->sigmoid_intercept, index));
 }
 
 INLINE int exponent_of(double a) { return (int)(bits_of(a) >> 52 & 0x7ff) - 1023; }
 
 INLINE int fraction_of(double a) { return (int)(bits_of(a) >> 37 & 0x7fff); }
 
-INLINE double power_of_two(int exponent) { return of_bits((int64_t)(exponent + 1023) << 52); }
-
 INLINE double entry24(const struct tables *tables, int index, double d, int shift) {
-    double scale = power_of_two(-shift);
+    double scale = of_bits((int64_t)(1023 - shift) << 52);
     return mac24(round24(tables->slope[index] * scale), d, round24(tables->intercept[index] * scale));
 }
 
@@ -81,66 +75,84 @@ INLINE double rsqrt24(const struct tables *tables, double a) {
     return a == 0 ? MAX24 : entry24(tables, RSQRT + 32 * odd + (fraction >> 10), d, (exponent - odd) / 2);
 }
 
-/* log2 of a > 0 or a = 0, LOG2 and EXPONENT together: ADD(EXPONENT(a), LOG2(a)). */
-INLINE double log24(const struct tables *restrict tables, double a) {
-    double one = a == 0 ? 1.0 : a;
-    int fraction = fraction_of(one), index = LOG2 + (fraction >> 9);
-    double log = mac24(tables->slope[index], 1 + fraction * 0x1p-15, tables->intercept[index]);
-    return round24((a == 0 ? -127.0 : (double)exponent_of(one)) + log);
+/* ADD(EXPONENT(a), LOG2(a)) for a >= 0. */
+INLINE doubles log_all(const struct tables *tables, doubles a) {
+    longs bits = (longs)a, zero = a == 0;
+    longs fraction = bits >> 37 & 0x7fff;
+    ints index = __builtin_convertvector((fraction >> 9) + LOG2, ints);
+    doubles d = 1 + small_longs(fraction) * 0x1p-15;
+    doubles log = mac_all(gather(tables->slope, index), d, gather(tables->intercept, index));
+    doubles exponent = small_longs(bits >> 52) - 1023;
+    return round_all(choose(zero, all(-127), exponent) + log);
 }
 
-INLINE double log1m24(const struct tables *restrict tables, double d) {
-    double at = d * 128;
-    int index = LOG1M + (int)(at > 63 ? 63 : at);
-    return mac24(tables->slope[index], d, tables->intercept[index]);
+INLINE doubles log1m_all(const struct tables *tables, doubles d) {
+    ints index = __builtin_convertvector(smaller(d * 128, all(63)), ints) + LOG1M;
+    return mac_all(gather(tables->slope, index), d, gather(tables->intercept, index));
 }
 
 /* ---- Reductions (section 3) over `count` elements, a multiple of SUMS. ---- */
 
-INLINE double tree24(double *sums) {
+enum { PARTS = SUMS / LANES };
+
+INLINE double tree24(const doubles *parts) {
+    double sums[SUMS];
+    memcpy(sums, parts, sizeof sums);
     for (int width = SUMS / 2; width; width /= 2)
         for (int k = 0; k < width; k++)
             sums[k] = round24(sums[k] + sums[k + width]);
     return sums[0];
 }
 
-static double sumsq24(const double *restrict v, int count) {
-    double sums[SUMS] = {0};
+static double sumsq24(const double *v, int count) {
+    doubles sums[PARTS] = {{0}};
     for (int j = 0; j < count; j += SUMS)
-        for (int k = 0; k < SUMS; k++)
-            sums[k] = mac24(v[j + k], v[j + k], sums[k]);
+#pragma GCC unroll 8
+        for (int k = 0; k < PARTS; k++) {
+            doubles x = load(v + j + k * LANES);
+            sums[k] = mac_all(x, x, sums[k]);
+        }
     return tree24(sums);
 }
 
 /* SUMSQ of v * w. */
-static double sumsq_product24(const double *restrict v, const double *restrict w, int count) {
-    double sums[SUMS] = {0};
+static double sumsq_product24(const double *v, const double *w, int count) {
+    doubles sums[PARTS] = {{0}};
     for (int j = 0; j < count; j += SUMS)
-        for (int k = 0; k < SUMS; k++) {
-            double y = mul24(v[j + k], w[j + k]);
-            sums[k] = mac24(y, y, sums[k]);
+#pragma GCC unroll 8
+        for (int k = 0; k < PARTS; k++) {
+            doubles y = mul_all(load(v + j + k * LANES), load(w + j + k * LANES));
+            sums[k] = mac_all(y, y, sums[k]);
         }
     return tree24(sums);
 }
 
-/* The largest |v|, in as many lanes as a vector may have. */
-static double peak24(const double *restrict v, int count) {
-    double peaks[SUMS] = {0}, most = 0;
-    for (int j = 0; j < count; j += SUMS)
-        for (int k = 0; k < SUMS; k++) {
-            double size = __builtin_fabs(v[j + k]);
-            peaks[k] = size > peaks[k] ? size : peaks[k];
-        }
-    for (int k = 0; k < SUMS; k++)
-        most = peaks[k] > most ? peaks[k] : most;
+INLINE double largest_lane(doubles v) {
+    double most = v[0];
+    for (int k = 1; k < LANES; k++)
+        most = v[k] > most ? v[k] : most;
     return most;
 }
 
+/* The largest |v|. */
+static double peak24(const double *v, int count) {
+    doubles a = {0}, b = {0};
+    for (int j = 0; j < count; j += 2 * LANES) {
+        a = larger(size_of(load(v + j)), a);
+        b = larger(size_of(load(v + j + LANES)), b);
+    }
+    return largest_lane(larger(a, b));
+}
+
 /* u = v * w, and its peak. */
-static double product_peak24(double *restrict u, const double *restrict v, const double *restrict w, int count) {
-    for (int j = 0; j < count; j++)
-        u[j] = mul24(v[j], w[j]);
-    return peak24(u, count);
+static double product_peak24(double *u, const double *v, const double *w, int count) {
+    doubles most = {0};
+    for (int j = 0; j < count; j += LANES) {
+        doubles x = mul_all(load(v + j), load(w + j));
+        store(u + j, x);
+        most = larger(size_of(x), most);
+    }
+    return largest_lane(most);
 }
 
 /* ---- Scalars (section 6) and the quantiser (section 4). ---- */
@@ -176,18 +188,22 @@ static double matrix_scalars24(const struct tables *tables, const struct constan
 }
 
 /* code(u, qm) of `count` elements; returns their sum. */
-static int codes24(int8_t *restrict code, const double *restrict u, double qm, int count) {
-    int sum = 0;
-    for (int j = 0; j < count; j++) {
-        double z = u[j] * qm;
-        z += __builtin_copysign(0.5, z);
-        z = z > 127 ? 127 : z;
-        z = z < -127 ? -127 : z;
-        int one = (int)z;
-        code[j] = (int8_t)one;
+static int codes24(int8_t *code, const double *u, double qm, int count) {
+    ints sum = {0};
+    longs sign = (longs)all(-0.0);
+    for (int j = 0; j < count; j += LANES) {
+        doubles z = load(u + j) * qm;
+        z += (doubles)(((longs)z & sign) | (longs)all(0.5));
+        z = larger(smaller(z, all(127)), all(-127));
+        ints one = __builtin_convertvector(z, ints);
+        bytes narrow = __builtin_convertvector(one, bytes);
+        memcpy(code + j, &narrow, sizeof narrow);
         sum += one;
     }
-    return sum;
+    int total = 0;
+    for (int k = 0; k < LANES; k++)
+        total += sum[k];
+    return total;
 }
 
 #endif

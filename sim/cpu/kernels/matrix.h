@@ -1,10 +1,10 @@
 /* Products of int8 codes with trits of 2 bits (docs/numerics.md, section 4), exact in int32.
 
    A matrix lies in bands of 16 rows, a band in pieces of 16 columns, a piece in 64 bytes: byte 4 i + j has the trits
-   of row i in columns j, 4 + j, 8 + j and 12 + j, from bit 0 up, each as trit + 1. Rows and columns that are not there,
-   up to a multiple of 64, are zeros. So four columns of 16 rows are one operand of a dot product of bytes (VNNI), the codes of these columns are the same
-   32 bits for every row, and the sums of 16 rows stand side by side. What the "+ 1" adds is the sum of the codes,
-   which is subtracted in the end. */
+   of row i in columns j, 4 + j, 8 + j and 12 + j, from bit 0 up, each as trit + 1. Rows and columns that are not
+   there, up to a multiple of 64, are zeros. So four columns of 16 rows are one operand of a dot product of bytes
+   (VNNI), the codes of these columns are the same 32 bits for every row, and the sums of 16 rows stand side by side.
+   What the "+ 1" adds is the sum of the codes, which is subtracted in the end. */
 #ifndef MATRIX_H
 #define MATRIX_H
 

@@ -1,8 +1,8 @@
 /* The token of docs/numerics.md, section 7, for several tokens at once: slots side by side, or one behind the other.
 
    Column c of a call is a token of slot `slots[c]`; the columns of a slot follow one another in the order of its
-   text. All work is in loops over tasks (pool.h): blocks of 32 rows for the matrices and what follows them row by row,
-   and parts of a column for the norms. */
+   text. All work is in loops over tasks (pool.h): blocks of 32 rows for the matrices and what follows them row by
+   row, and parts of a column for the norms. */
 #include <sys/mman.h>
 #include <stddef.h>
 
@@ -71,6 +71,7 @@ static void embed_task(void *context, int column) {
     double scale = m->embedding_scale[call->tokens[column]], *x = call->x + (int64_t)column * m->wide;
     for (int j = 0; j < m->hidden; j++)
         x[j] = mul24(code[j], scale);
+    memset(x + m->hidden, 0, (m->wide - m->hidden) * sizeof *x);
 }
 
 /* Parts of a column: SUMSQ(x), SUMSQ(y), and u with its peak for each matrix. */
@@ -113,7 +114,12 @@ static void enter(struct pool *pool, struct call *call) {
 
 /* ---- Attention: rows of f, i and g with the recurrence, then the norm behind it, then rows of o. ---- */
 
-INLINE double row24(int32_t sum, int32_t code_sum) { return round24((double)(sum - code_sum)); }
+/* FROMINT of the sums of LANES rows. */
+INLINE doubles rows_at(const int32_t *sums, int32_t code_sum) {
+    ints v;
+    memcpy(&v, sums, sizeof v);
+    return round_all(__builtin_convertvector(v - code_sum, doubles));
+}
 
 static void mix_task(void *context, int block) {
     const struct call *call = context;
@@ -135,18 +141,23 @@ static void mix_task(void *context, int block) {
             double *state = call->state + call->layer * call->layer_stride + call->slots[column] * call->slot_stride
                             + first;
             int64_t at = (int64_t)column * m->wide + first;
-            double *restrict tt = call->t + at, *restrict vv = call->v + at, *restrict uu = call->u[0] + at;
+            double *tt = call->t + at, *vv = call->v + at, *uu = call->u[0] + at;
             double h[ROWS] = {0};
-            const double sF = -scale[F], sI = scale[I], sG = scale[G];
+            doubles s_f = all(-scale[F]), s_i = all(scale[I]), s_g = all(scale[G]);
             memcpy(h, state, there * sizeof *h);
-            for (int j = 0; j < ROWS; j++) {
-                double k = mul24(sigmoid24(tables, mul24(row24(sf[j], code_sum[F]), sF)), w->keep[first + j]);
-                double z = mul24(row24(si[j], code_sum[I]), sI);
-                h[j] = mac24(k, mac24(z, sigmoid24(tables, z), -h[j]), h[j]);
-                double a = mul24(h[j], sigmoid24(tables, h[j]));
-                tt[j] = mul24(row24(sg[j], code_sum[G]), sG);
-                vv[j] = mul24(mul24(tt[j], a), w->g_norm[first + j]);
-                uu[j] = mul24(vv[j], w->o_in[first + j]);
+            for (int j = 0; j < ROWS; j += LANES) {
+                doubles k = mul_all(rows_at(sf + j, code_sum[F]), s_f);
+                k = mul_all(sigmoid_all(tables, k), load(w->keep + first + j));
+                doubles z = mul_all(rows_at(si + j, code_sum[I]), s_i), old = load(h + j);
+                doubles d = mac_all(z, sigmoid_all(tables, z), -old);
+                doubles now = mac_all(k, d, old);
+                doubles a = mul_all(now, sigmoid_all(tables, now));
+                doubles g = mul_all(rows_at(sg + j, code_sum[G]), s_g);
+                doubles v = mul_all(mul_all(g, a), load(w->g_norm + first + j));
+                store(h + j, now);
+                store(tt + j, g);
+                store(vv + j, v);
+                store(uu + j, mul_all(v, load(w->o_in + first + j)));
             }
             memcpy(state, h, there * sizeof *h);
         }
@@ -177,11 +188,12 @@ static void add_rows(const struct call *call, int block, int which, int width) {
                     count);
         for (int t = 0; t < count; t++) {
             int column = base + t;
-            double scale = call->scale[3 * column], *restrict x = call->x + (int64_t)column * m->wide + block * ROWS;
+            doubles scale = all(call->scale[3 * column]);
+            double *x = call->x + (int64_t)column * m->wide + block * ROWS;
             int32_t code_sum = call->code_sum[3 * column];
             const int32_t *sum = sums + t * ROWS;
-            for (int j = 0; j < ROWS; j++)
-                x[j] = mac24(row24(sum[j], code_sum), scale, x[j]);
+            for (int j = 0; j < ROWS; j += LANES)
+                store(x + j, mac_all(rows_at(sum + j, code_sum), scale, load(x + j)));
         }
     }
 }
@@ -207,16 +219,17 @@ static void gate_task(void *context, int block) {
         matrix_rows(values, w->matrix[VALUE], block, code, m->wide, m->wide, count);
         for (int t = 0; t < count; t++) {
             int column = base + t;
-            double scale = call->scale[3 * column];
+            doubles scale = all(call->scale[3 * column]);
             int32_t code_sum = call->code_sum[3 * column];
             int64_t at = (int64_t)column * m->inner_wide + first;
             const int32_t *gate = gates + t * ROWS, *value = values + t * ROWS;
-            double *restrict yy = call->t + at, *restrict uu = call->v + at;
-            for (int j = 0; j < ROWS; j++) {
-                double z = mul24(row24(gate[j], code_sum), scale);
-                z = mul24(z, sigmoid24(tables, z));
-                yy[j] = mul24(mul24(row24(value[j], code_sum), scale), z);
-                uu[j] = mul24(yy[j], w->w_down[first + j]);
+            double *yy = call->t + at, *uu = call->v + at;
+            for (int j = 0; j < ROWS; j += LANES) {
+                doubles z = mul_all(rows_at(gate + j, code_sum), scale);
+                z = mul_all(z, sigmoid_all(tables, z));
+                doubles y = mul_all(mul_all(rows_at(value + j, code_sum), scale), z);
+                store(yy + j, y);
+                store(uu + j, mul_all(y, load(w->w_down + first + j)));
             }
         }
     }
@@ -260,10 +273,13 @@ static void head_task(void *context, int block) {
         int32_t sums[TILE * ROWS];
         matrix_rows(sums, m->head, block, call->code[0] + (int64_t)base * m->wide, m->wide, m->wide, count);
         for (int t = 0; t < count; t++) {
-            double *restrict rows = call->rows + (int64_t)(base + t) * m->vocabulary + first;
+            double *rows = call->rows + (int64_t)(base + t) * m->vocabulary + first, all_rows[ROWS];
             int32_t code_sum = call->code_sum[3 * (base + t)];
-            for (int j = 0; j < there; j++)
-                rows[j] = row24(sums[t * ROWS + j], code_sum);
+            double *to = there == ROWS ? rows : all_rows;
+            for (int j = 0; j < ROWS; j += LANES)
+                store(to + j, rows_at(sums + t * ROWS + j, code_sum));
+            if (there < ROWS)
+                memcpy(rows, all_rows, there * sizeof *rows);
         }
     }
 }
@@ -282,14 +298,14 @@ static void set_norm(struct call *call, const double *outer, int matrices, const
 
 /* Columns of x that have a head come to the front. */
 static void gather_heads(struct call *call) {
-    int wide = call->model->wide;
+    int64_t wide = call->model->wide;
     for (int k = 0; k < call->heads; k++)
         if (call->head_columns[k] != k)
-            memcpy(call->x + (int64_t)k * wide, call->x + (int64_t)call->head_columns[k] * wide, wide * sizeof *call->x);
+            memcpy(call->x + k * wide, call->x + call->head_columns[k] * wide, wide * sizeof *call->x);
 }
 
 static void call_run(struct pool *pool, int thread, void *context) {
-    struct call own = *(struct call *)context, *call = &own; /* each thread has its own: only the vectors are shared */
+    struct call own = *(struct call *)context, *call = &own; /* what it points to is shared, and no more */
     const struct model *m = call->model;
     int blocks = m->wide / ROWS, inner_blocks = m->inner_wide / ROWS, n = call->columns;
     if (call->embeds)

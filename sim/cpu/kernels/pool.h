@@ -1,8 +1,8 @@
 /* Threads that stay, and loops over tasks that all of them share.
 
-   One thread calls `pool_run`; the others wake, and every one runs the same function. In it, `pool_each` hands out the
-   tasks of a loop, one after the other to whoever is free, so that a thread that the machine takes away for a while
-   holds up one task and not its share; behind it all tasks are done. */
+   One thread calls `pool_run`; the others wake, and every one runs the same function. In it, `pool_each` hands out
+   the tasks of a loop, one after the other to whoever is free, so that a thread whose processor is taken away for a
+   while holds up one task and not its share; behind it all tasks are done. */
 #ifndef POOL_H
 #define POOL_H
 

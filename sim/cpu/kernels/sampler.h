@@ -26,35 +26,47 @@ struct draw {
     double *likelihood; /* [columns] ln of the targets' probabilities */
 };
 
-INLINE uint32_t mix32(uint32_t x) {
+/* Scores of rows whose t is given: t + noise. */
+INLINE doubles scores_all(const struct tables *tables, doubles t, uint32_t key, words row, double ln2) {
+    words x = row + key;
     x ^= x >> 16;
     x *= 0x7feb352d;
     x ^= x >> 15;
     x *= 0x846ca68b;
-    return x ^ x >> 16;
-}
-
-/* t + noise of a row. */
-INLINE double score24(const struct tables *restrict tables, double t, uint32_t key, uint32_t row, double ln2) {
-    uint32_t bits = mix32(key + row);
+    x ^= x >> 16;
+    longs bits = __builtin_convertvector(x, longs) & 0xffffffff;
     /* The exponent of an integer and a half is that of the integer, and -1 where it is 0. */
-    int zeros = 9 - exponent_of((int)(bits >> 22) + 0.5);
-    double v = round24((2 * (int)(bits & 0x3fffff) + 1) * 0x1p-24);
-    double x = mac24(v, log1m24(tables, v), mul24(zeros, ln2));
-    return mac24(-log24(tables, x), ln2, t);
+    doubles zeros = 9 + 1023 - small_longs((longs)(small_longs(bits >> 22) + 0.5) >> 52);
+    doubles v = round_all((2 * small_longs(bits & 0x3fffff) + 1) * 0x1p-24);
+    doubles minus_log = mac_all(v, log1m_all(tables, v), mul_all(zeros, all(ln2)));
+    return mac_all(-log_all(tables, minus_log), all(ln2), t);
 }
 
-/* t of a chunk's rows (greedy: the scores), in `t`; returns how many there are. */
-INLINE int chunk_values(const struct draw *d, int column, int first, double *restrict t) {
+/* Scores of `count` rows from `first` on, in place of their t; `t` has room for a whole number of vectors. */
+INLINE void add_noise(const struct draw *d, int column, double *t, int count, int first) {
+    words row;
+    for (int k = 0; k < LANES; k++)
+        row[k] = first + k;
+    for (int j = 0; j < count; j += LANES, row += LANES)
+        store(t + j, scores_all(d->tables, load(t + j), d->keys[column], row, d->ln2));
+}
+
+/* t of a chunk's rows (greedy: the scores), in t[CHUNK]; returns how many there are. */
+INLINE int chunk_values(const struct draw *d, int column, int first, double *t) {
     int count = d->vocabulary - first < CHUNK ? d->vocabulary - first : CHUNK;
-    const double *restrict rows = d->rows + (int64_t)column * d->vocabulary + first;
-    double scale = d->scale[column], inverse = d->inverse_temperature;
+    const double *rows = d->rows + (int64_t)column * d->vocabulary + first;
+    doubles scale = all(d->scale[column]), inverse = all(d->inverse_temperature);
+    if (count < CHUNK) { /* so that whole vectors can be loaded */
+        memset(t, 0, CHUNK * sizeof *t);
+        memcpy(t, rows, count * sizeof *t);
+        rows = t;
+    }
     if (d->sampled)
-        for (int j = 0; j < count; j++)
-            t[j] = mul24(mul24(rows[j], scale), inverse);
+        for (int j = 0; j < count; j += LANES)
+            store(t + j, mul_all(mul_all(load(rows + j), scale), inverse));
     else
-        for (int j = 0; j < count; j++)
-            t[j] = mul24(rows[j], scale);
+        for (int j = 0; j < count; j += LANES)
+            store(t + j, mul_all(load(rows + j), scale));
     return count;
 }
 
@@ -72,17 +84,13 @@ INLINE int list_insert(double *values, int64_t *rows, int count, int most, doubl
     return count;
 }
 
+/* Index of the largest value, the first of equal ones. */
 INLINE int largest(const double *values, int count) {
-    double lanes[8], most;
+    doubles lanes = all(values[0]);
     int j = 0;
-    for (int k = 0; k < 8; k++)
-        lanes[k] = values[0];
-    for (; j + 8 <= count; j += 8)
-        for (int k = 0; k < 8; k++)
-            lanes[k] = values[j + k] > lanes[k] ? values[j + k] : lanes[k];
-    most = lanes[0];
-    for (int k = 1; k < 8; k++)
-        most = lanes[k] > most ? lanes[k] : most;
+    for (; j + LANES <= count; j += LANES)
+        lanes = larger(load(values + j), lanes);
+    double most = largest_lane(lanes);
     for (; j < count; j++)
         most = values[j] > most ? values[j] : most;
     for (j = 0; values[j] != most; j++) {
@@ -101,14 +109,14 @@ static void draw_task(void *context, int task) {
         int64_t *rows = d->best_row + (int64_t)task * most;
         int listed = 0;
         for (int j = 0; j < count; j++)
-            listed = list_insert(values, rows, listed, most, t[j], first + j);
+            if (listed < most || t[j] > values[most - 1])
+                listed = list_insert(values, rows, listed, most, t[j], first + j);
         for (; listed < most; listed++)
             rows[listed] = -1;
         return;
     }
     if (d->sampled)
-        for (int j = 0; j < count; j++)
-            t[j] = score24(d->tables, t[j], d->keys[column], first + j, d->ln2);
+        add_noise(d, column, t, count, first);
     int at = largest(t, count);
     d->best[task] = t[at];
     d->best_row[task] = first + at;
@@ -128,7 +136,7 @@ static void draw_column(const struct draw *d, int column) {
         if (d->best_row[from + k] >= 0)
             count = list_insert(t, row, count, d->top, d->best[from + k], d->best_row[from + k]);
     for (int k = 0; k < count; k++)
-        score[k] = score24(d->tables, t[k], d->keys[column], (uint32_t)row[k], d->ln2);
+        score[k] = scores_all(d->tables, all(t[k]), d->keys[column], (words){(uint32_t)row[k]}, d->ln2)[0];
     d->list_count[column] = count;
 }
 
@@ -140,38 +148,36 @@ static void draw_run(struct pool *pool, int thread, void *context) {
             draw_column(d, column);
 }
 
-/* e^x for x <= 0, to the last bit or two; 0 below -700. */
-INLINE double exp_of(double x) {
-    double at = x < -700 ? -700 : x;
-    double n = (at * 0x1.71547652b82fep+0 + 0x1.8p52) - 0x1.8p52;
-    double r = (at - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
-    double sum = 1.0 / 6227020800;
+/* e^x for -700 <= x <= 0, but for the last bit or two; 0 below. */
+INLINE doubles exp_all(doubles x) {
     static const double inverse[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
                                      1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0};
+    doubles magic = larger(x, all(-700)) * 0x1.71547652b82fep+0 + 0x1.8p52, n = magic - 0x1.8p52;
+    doubles r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33, sum = all(1.0 / 6227020800);
 #pragma GCC unroll 13
     for (int k = 0; k < 13; k++)
         sum = sum * r + inverse[k];
-    sum *= of_bits((int64_t)((int)n + 1023) << 52);
-    return x < -700 ? 0.0 : sum;
+    sum *= (doubles)(((longs)magic + 1023) << 52); /* the last bits of magic are n */
+    return (doubles)((longs)sum & (longs)(x >= -700));
 }
 
-/* The largest logit and the sum of e^(logit - largest) of a column. */
+/* ln of the probability of a column's target. */
 static void likelihood_task(void *context, int column) {
     const struct draw *d = context;
-    double t[CHUNK], top = -MAX24 * 2, sum[8] = {0}, total = 0;
+    double t[CHUNK], top = -2 * MAX24, total = 0;
     for (int first = 0; first < d->vocabulary; first += CHUNK) {
         int count = chunk_values(d, column, first, t), at = largest(t, count);
         top = t[at] > top ? t[at] : top;
     }
+    doubles sum = {0};
     for (int first = 0; first < d->vocabulary; first += CHUNK) {
-        int count = chunk_values(d, column, first, t), j = 0;
-        for (; j + 8 <= count; j += 8)
-            for (int k = 0; k < 8; k++)
-                sum[k] += exp_of(t[j + k] - top);
-        for (; j < count; j++)
-            total += exp_of(t[j] - top);
+        int count = chunk_values(d, column, first, t);
+        for (int j = count; j % LANES; j++)
+            t[j] = -INFINITY;
+        for (int j = 0; j < count; j += LANES)
+            sum += exp_all(load(t + j) - top);
     }
-    for (int k = 0; k < 8; k++)
+    for (int k = 0; k < LANES; k++)
         total += sum[k];
     double logit = mul24(d->rows[(int64_t)column * d->vocabulary + d->targets[column]], d->scale[column]);
     d->likelihood[column] = (logit - top) - log(total);
