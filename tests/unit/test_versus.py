@@ -92,7 +92,8 @@ class Counting:
         return count / self.speed / {"make": 1, "read": 8}[method]
 
 
-def test_programs_take_turns_and_are_summed_up():
+def test_programs_take_turns_and_are_summed_up(monkeypatch):
+    monkeypatch.setattr(machine, "busy", lambda: 0.02)
     log, lines = [], []
     programs = {name: Counting(log, name, speed) for name, speed in (("llama", 20), ("sterna", 50))}
     found = rounds.in_turns(programs, Counting(log, "memory", 1), 3, lines.append)
@@ -100,20 +101,21 @@ def test_programs_take_turns_and_are_summed_up():
                        ("sterna", "read")]
     assert log[5:8] == [("memory", "rates"), ("sterna", "make"), ("llama", "make")]
     assert lines[0] == ("round 1 of 3, tokens/s: llama make 20.0, sterna make 50.0, llama read 160.0, "
-                        "sterna read 400.0")
+                        "sterna read 400.0; busy before: 2%")
     found["sterna", "make"][0] *= 100  # a disturbed round
     found["llama", "read"][0] /= 2
-    sizes = {name: rounds.read_bytes(SMALL, size) for name, size in (("llama", 10**8), ("sterna", 9 * 10**7))}
+    body = 1 - 64 * 256 / SMALL.ternary_weights
+    sizes = {name: {"make": size, "read": size * body} for name, size in (("llama", 10**8), ("sterna", 9 * 10**7))}
     out = rounds.summary(found, sizes)
     assert out["memory.far.gb_per_second"] == 30 and out["memory.near.gb_per_second"] == 40
     assert out["sterna.make.tokens_per_second"] == pytest.approx(50)
     assert out["llama.read.best"] == pytest.approx(320) and out["llama.make.gb_per_second"] == pytest.approx(2)
     assert out["sterna.make.share"] == pytest.approx(50 * 0.09 / 30)
-    body = 1 - 64 * 256 / SMALL.ternary_weights
     assert out["llama.read.gb_per_second"] == pytest.approx(16 * body)
     assert out["make.ratio"] == pytest.approx(2.5) and out["make.result"] == out["read.result"] == "met"
     slower = rounds.summary(found | {("sterna", "read"): [512 / 150] * 3}, sizes)
     assert slower["read.result"] == "missed" and slower["read.ratio"] == pytest.approx(150 / 160)
+    assert "not judged" in rounds.summary(found | {"busy": [0, 0.5, 0.5]}, sizes)["make.result"]
 
 
 def test_table_of_fixed_results():
@@ -139,6 +141,14 @@ def test_name_of_a_cpu():
             "processor : 1\nmodel name : Other\n")
     assert machine.cpu_name(text) == "Some CPU (family 6, model 143: avx2, avx512f)"
     assert machine.cpu_name("") and "Some" not in machine.cpu_name("")
+
+
+def test_what_others_take_of_the_processors(monkeypatch):
+    texts = ["cpu  100 10 20 700 30 5 5 30 8 8\ncpu0 1\n", "cpu  150 10 20 730 40 5 5 40 58 8\n"]
+    assert machine.ticks(texts[0]) == (900, 730) and machine.ticks("") is None
+    read = iter([machine.ticks(text) for text in texts])
+    monkeypatch.setattr(machine, "ticks", lambda: next(read))
+    assert machine.busy(0) == pytest.approx(0.6)
 
 
 def without(monkeypatch, *names):
