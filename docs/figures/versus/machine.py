@@ -29,7 +29,7 @@ def cpu_name(text=None):
 
 
 def ticks(text=None):
-    """Time of all processors since the start of the machine, in its own unit: (all, idle), or None if it is not known.
+    """Time of all processors since the machine's start, in its own unit: (all, idle), or None if it is not known.
 
     Parameters
     ----------
