@@ -11,6 +11,7 @@
 #include "pool.h"
 #include "sampler.h"
 #include "stream.h"
+#include "try.h"
 
 enum { F, I, G, O, GATE, VALUE, DOWN, MATRICES };
 
