@@ -61,7 +61,7 @@ def test_blocks_of_the_file_decode_to_the_trits(tmp_path, monkeypatch):
 @pytest.mark.rest
 @pytest.mark.parametrize("hidden, inner", [(128, 512), (256, 384)])
 def test_sizes_that_fill_no_blocks_are_refused(tmp_path, hidden, inner):
-    with pytest.raises(ValueError, match=f"hidden {hidden}, intermediate {inner}: TQ2_0 takes multiples of 256"):
+    with pytest.raises(UsageError, match=f"^hidden {hidden}, intermediate {inner}: TQ2_0 takes multiples of 256"):
         ternary.write(tmp_path / "x.gguf", Geometry(hidden, inner, 1, 64))
     assert not list(tmp_path.iterdir())
 

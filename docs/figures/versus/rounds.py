@@ -17,8 +17,8 @@ BUSY = 0.1  # part of the processors' time that others may take, if a bar is to 
 
 
 def in_turns(programs, memory, rounds, tell):
-    """What is measured (dict of list, a value a round): seconds by (name, test), the rates (far, near) under "memory",
-    and under "busy" what others took of the processors before the round.
+    """What is measured (dict of list, a value a round): seconds by (name, test); under "memory" the rates of far and
+    near; under "busy" what others took of the processors before the round.
 
     Parameters
     ----------
