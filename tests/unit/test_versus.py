@@ -120,6 +120,7 @@ def test_programs_take_turns_and_are_summed_up(monkeypatch):
 
 def test_table_of_fixed_results():
     values = {"weights": 341_049_344, "llama.bytes": 87_926_784, "sterna.bytes": 85_262_336,
+              "llama.resident_bytes": 210_000_000, "sterna.resident_bytes": 199_600_000,
               "memory.far.gb_per_second": 28.0, "memory.near.gb_per_second": 50.0}
     for name, test, rate, best in (("llama", "make", 30, 31), ("llama", "read", 100, 101), ("sterna", "make", 60, 66),
                                    ("sterna", "read", 90, 95)):
@@ -131,7 +132,7 @@ def test_table_of_fixed_results():
     assert out["table.versus"].splitlines()[2:] == [
         "| 341 M | generation | 30.0 (31.0) | 2.6 | 9.1% | 60.0 (66.0) | 5.1 | 18.2% | 2.00 | 1.5: met |",
         "| 341 M | prompt | 100.0 (101.0) | 8.5 | 30.4% | 90.0 (95.0) | 7.7 | 27.3% | 0.90 | 1.0: missed |"]
-    assert out["table.versus.memory"].splitlines()[2] == "| 341 M | 87.9 MB | 85.3 MB | 28.0 | 50.0 |"
+    assert out["table.versus.memory"].splitlines()[2] == "| 341 M | 87.9 MB | 85.3 MB | 210 MB | 200 MB | 28.0 | 50.0 |"
     assert out["how.versus"].startswith("- 341 M: measured well ") and "\n  well " in out["how.versus"]
     assert page.tables({"lines": {}}) == {}
 
@@ -149,6 +150,12 @@ def test_what_others_take_of_the_processors(monkeypatch):
     read = iter([machine.ticks(text) for text in texts])
     monkeypatch.setattr(machine, "ticks", lambda: next(read))
     assert machine.busy(0) == pytest.approx(0.6)
+
+
+def test_memory_of_a_process_is_that_of_its_pages():
+    before = machine.resident_bytes()
+    held = np.ones(1 << 24, np.uint8)
+    assert (1 << 23) < machine.resident_bytes() - before < (1 << 27) and held[-1] == 1
 
 
 def without(monkeypatch, *names):
