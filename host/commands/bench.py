@@ -185,7 +185,7 @@ def bench(
                     runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,
                                            **options)
                 with runtime:
-                    common = measure.setting(runtime, name, options.get("timing", {}), measure.stream_of(runtime))
+                    common = measure.setting(runtime, name, options.get("timing", {}))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)
     if path:
