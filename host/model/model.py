@@ -8,7 +8,8 @@ from sterna.host.errors import HostError
 from sterna.host.model.image import MOST_ENDS, Image, ImageError, build_image
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
-from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_config, read_json
+from sterna.sim.golden.checkpoint import CONFIG_BYTES, load_checkpoint, read_config, read_json
+from sterna.sim.golden.packed import pack
 from sterna.sim.golden.strictjson import read_bytes, short
 
 TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
