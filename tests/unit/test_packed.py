@@ -127,6 +127,7 @@ def test_a_large_model_is_made_on_demand_and_read_once(write_checkpoint, monkeyp
     read = []
     demand = packed.pack(geometry, tensors.watched(lambda name, entry, data: read.append(name)))
     assert isinstance(demand, packed.OnDemand) and len(read) < 5
+    assert demand.ws_head == whole.ws_head and len(demand.embedding_scale) == 31
     assert same(whole, packed.eager(demand))
     assert sorted(read) == sorted(geometry.shapes())
 
