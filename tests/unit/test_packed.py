@@ -102,7 +102,7 @@ def test_what_is_ternary_already(weight, kept):
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16, "bfloat16"])
 def test_the_mean_is_that_of_the_exact_sum_in_any_order(rng, kind, monkeypatch):
-    weight = (rng.standard_normal(4000) * 10.0 ** rng.integers(-7, 4, 4000)).clip(-6e4, 6e4).astype(np.float32)
+    weight = (rng.standard_normal(4000) * 10.0 ** rng.integers(-12, 5, 4000)).clip(-6e4, 6e4).astype(np.float32)
     weight = (weight.view(np.uint32) >> 16).astype(np.uint16) if kind == "bfloat16" else weight.astype(kind)
     values = float32_of(weight)
     wanted = math.fsum(np.abs(values).astype(float)) / 4000
