@@ -20,12 +20,14 @@ from sterna.host.commands.options import (
     Preload,
     Refresh,
     RefreshEvery,
+    Threads,
     Waves,
     WavesFrom,
     WavesGb,
     WavesTokens,
     check_output,
     check_temperature,
+    check_threads,
     simulation,
     use_build,
 )
@@ -35,7 +37,7 @@ from sterna.host.errors import INTERRUPTED, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.engine import Engine, Request, room_for
-from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
+from sterna.host.runtime.open import DEFAULT_DEVICE, device_lines, open_runtime, simulated_config
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import Recording
@@ -112,10 +114,10 @@ def generate(
                                       "printed.")] = -1,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", help="0 takes the best token.")] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help="Sample among the best so many tokens; 0: among all. At most "
-                                       "what the build's list holds (its top_k; golden: 64).")] = 0,
+                                       "what the build's list holds (its top_k; cpu, golden: 64).")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample among the fewest best tokens of the list that have "
                                          "this share of the list's probability; 1.0: off. The list is that of "
-                                         "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
+                                         "--top-k, without it the longest of the build (cpu, golden: 64 tokens).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
     draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
                                        "what followed the last tokens before; the text stays the same. At most the "
@@ -126,8 +128,9 @@ def generate(
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
     display_prompt: Annotated[bool, typer.Option("--display-prompt/--no-display-prompt",
                                                  help="Whether the prompt is printed first.")] = True,
-    device: DeviceOption = "sim",
+    device: DeviceOption = DEFAULT_DEVICE,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Print what --device takes here.")] = False,
+    threads: Threads = None,
     baud: Baud = 1_000_000,
     preload: Preload = None,
     waves: Waves = None,
@@ -149,14 +152,14 @@ def generate(
 
     The text goes to standard output, progress and statistics to standard error. Any device gives the same text
     for the same model, prompt, sampling and seed. Several texts come in the order of their prompts, with a blank line
-    between, and each is the one that its prompt gives alone: all take the same --seed. A device with slots makes them
-    side by side, others, and --draft, one after the other.
+    between, and each is the one that its prompt gives alone: all take the same --seed. The cpu, and a device with
+    slots, makes them side by side, others, and --draft, one after the other.
 
     Examples:
 
     sterna generate -m story.sterna -p "Once upon a time" --temp 0
 
-    sterna generate -m story.sterna -p "One day" --device golden -s 7 -n 100
+    sterna generate -m story.sterna -p "One day" --device sim -s 7 -n 100
 
     sterna generate -m story.sterna -f prompt.txt --device /dev/ttyUSB0
 
@@ -166,6 +169,7 @@ def generate(
         show("".join(line + "\n" for line in device_lines()))
         return
     check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, context)
+    check_threads(threads, device)
     if model is None:
         raise UsageError("no model: give one with -m")
     prompts = read_prompts(prompt, file, prompts)
@@ -194,7 +198,8 @@ def generate(
     use_build(build)
     demands = Demands(sampling, draft, tokens=longest)
     with reporting() as progress:
-        runtime = open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, progress=progress, **options)
+        runtime = open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, threads=threads,
+                               progress=progress, **options)
     with runtime:
         engine = Engine(runtime)
         runtime.draft = draft

@@ -207,7 +207,8 @@ class Runtime:
         """Forget the text and its figures."""
         self.clear()
         old = self.statistics
-        self.statistics = Statistics(config=old.config, geometry=old.geometry, simulated=old.simulated)
+        self.statistics = Statistics(config=old.config, geometry=old.geometry, simulated=old.simulated,
+                                     weight_bytes=old.weight_bytes, slots=old.slots)
 
     def restore(self, state):
         """Take up a text where a State left it."""

@@ -1,13 +1,10 @@
 """Compiles the simulated board once per configuration and source text, without make and without elaborating again."""
 
-import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
-from sterna.sim.board.toolchain import ToolError
+from sterna.sim.golden.compiler import ToolError, locked, must_run
 from sterna.sim.golden.files import write_file
 
 HERE = Path(__file__).resolve().parent
@@ -28,15 +25,6 @@ RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
-
-
-@contextmanager
-def locked(path):
-    """Holds an exclusive lock on the file `path`; other processes wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(*parts):
@@ -72,13 +60,6 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=None, baud=None, fl
     if netlist:
         netlist += toolchain.yosys_version()
     return _digest(config.digest, device, waves, baud, flash, netlist, *_tools(), *sorted(files))
-
-
-def must_run(command, what, **options):
-    """Runs a command; ToolError with the end of what it said unless it succeeds."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
-    if done.returncode:
-        raise ToolError(f"{what} failed ({done.returncode}): {(done.stderr or done.stdout)[-2000:]}")
 
 
 def tool_flags(include):

@@ -72,7 +72,7 @@ def test_a_model_that_is_too_large_is_refused_from_its_config_alone(sterna, tmp_
     err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna", "--preset", "lanes40")
     assert "memory: the model needs " in err and "(of the presets, lanes160, lanes320 can hold it)" in err
     (tmp_path / "config.json").write_text(json.dumps(GIANT | {"num_hidden_layers": 320}))
-    err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna")
+    err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna", "--preset", "sim")
     assert "use a larger memory or a smaller model (no preset can hold it)" in err
 
 
