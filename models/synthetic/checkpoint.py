@@ -116,8 +116,8 @@ def make_checkpoint(geometry, folder, shards=1, seed=0, moving=None):
         with _whole(folder) as part:
             free = shutil.disk_usage(part).free
             if free < total:
-                raise SyntheticError(f"{folder} needs {total / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB left: "
-                                     "make room, or name a folder elsewhere")
+                raise SyntheticError(f"{folder} needs {total / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB "
+                                     "left: make room, or name a folder elsewhere")
             texts = vocabulary.make_tokenizer(geometry.vocab_size)
             texts["config.json"] = json.dumps(config(geometry), indent=2) + "\n"
             for name, text in texts.items():

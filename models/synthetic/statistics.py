@@ -8,7 +8,8 @@ Modelled, and from where: the two trained checkpoints of this repository (``mode
   number of inputs, so that sums are as large at any width as in the story model.
 - Embedding: nearly Gaussian, standard deviation 0.65.
 - Norms: mean and spread per kind, and their way from the first layer to the last: the norm inside i_proj falls, those
-  inside o_proj and down_proj rise. Beyond four layers these two are smaller, so that the residual stream ends as large.
+  inside o_proj and down_proj rise. Beyond four layers these two are smaller, so that the residual stream ends as
+  large.
 - Lower bounds: every channel has an uneven share of the layers, so memories go from none in the first layer to some
   hundred tokens in the last.
 - Outliers (as large language models have them; the small ones here have few): in one of 256 channels of the residual
