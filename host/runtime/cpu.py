@@ -33,7 +33,7 @@ class CpuRuntime(Runtime):
     def __init__(self, model, threads=None, progress=untold):
         super().__init__(model)
         self._cpu = CpuModel(model.packed, threads, progress=lambda done, total: progress("loading", done, total))
-        count = self._cpu.threads
+        self.threads = count = self._cpu.threads
         self.label = f"cpu: {model.name}, {count} thread{'s' * (count > 1)}, {self._cpu.path}"
         self.statistics.weight_bytes, self.statistics.slots = self._cpu.weight_bytes, SLOTS
         self._state = self._cpu.start(1)

@@ -63,13 +63,15 @@ class Runtime:
         Most tokens of the list behind top-k and top-p.
     draft : int
         Tokens to propose behind each one; only devices with slots take any.
+    threads : int or None
+        Threads of this machine that compute, where it is known.
 
     Subclasses give four methods: ``_read(tokens, cancelled)`` reads tokens and yields how many it has read so far,
     ``_make(token, n, sampling, stop, cancelled)`` reads one token and yields up to n new ones, ``_values()`` and
     ``_set_values(values)`` get and set the recurrent state, fp24 values [L, H].
     """
 
-    label, rows, draft = "", MOST_ROWS, 0
+    label, rows, draft, threads = "", MOST_ROWS, 0, None
 
     def __init__(self, model):
         self.model, self.tokens = model, []

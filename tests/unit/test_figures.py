@@ -168,6 +168,8 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
         read = figures.BOARD
         if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units")):
             read = figures.GATEWARE
+        elif name.startswith("versus"):
+            read = figures.CPU
         assert step.sources == read, name
         assert step.code or {"boards.py", "slots.py", "energy.py"} <= {Path(file).name for file in step.inputs}, name
     monkeypatch.setattr(figures, "ROOT", tmp_path)
@@ -229,9 +231,10 @@ def test_the_documentation_names_only_figures_that_exist():
     steps = {*figures.steps(options), "demo"}
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
-              "table.energy", "table.toggles", "table.energy.others",
+              "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
-              *(f"how.{path}" for path in pages.WAYS), *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
+              *(f"how.{path}" for path in (*pages.WAYS, "versus")),
+              *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
     used = [match[2] for text in texts for match in pages.MARK.finditer(text)]
     assert used
