@@ -1,0 +1,294 @@
+"""Walks the program of a token as the sequencer does and asks the engines when each instruction is taken."""
+
+from dataclasses import dataclass
+
+from sterna.firmware import isa
+from sterna.sim.perf.array import Array
+from sterna.sim.perf.fetch import DirectReads, ReadAhead
+from sterna.sim.perf.memory import PortMemory, SdramMemory
+from sterna.sim.perf.toplist import TopList
+from sterna.sim.perf.vector import PLACES, VectorEngine
+
+RESTART = 2  # cycles between the end of a run and the next one's first state, one slot
+STORE_PIECE = 32  # words of a store that pass at one pace
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the runs are that follow each other.
+
+    Attributes
+    ----------
+    output : bool
+        Tokens are made, otherwise read.
+    sampled : bool
+    top_k : int
+    top_p : bool
+    chained : bool
+        The slots have consecutive tokens of one sequence.
+    """
+
+    output: bool = True
+    sampled: bool = False
+    top_k: int = 0
+    top_p: bool = False
+    chained: bool = False
+
+
+@dataclass
+class Counts:
+    """What the counters say about a run, as floats: cycles of each cause; words; and its first and last cycle."""
+
+    begin: float = 0
+    end: float = 0
+    words: float = 0
+    refresh: float = 0
+    full: float = 0
+    empty: float = 0
+    wait: float = 0
+    busy: float = 0
+    stall_stream: float = 0
+    stall_rows: float = 0
+
+    def __sub__(self, other):
+        return Counts(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
+
+
+class Machine:
+    """The accelerator with a program in it.
+
+    Parameters
+    ----------
+    config : Config
+    program : list of (opcode, fields)
+    timing : Timing
+        Of a memory behind the port.
+    kind : Kind
+    serial : object
+        As for ``VectorEngine``.
+    token_bits : int
+        Bits of the tokens' numbers.
+    """
+
+    def __init__(self, config, program, timing, kind, serial, token_bits):
+        self._config, self._program, self._kind = config, program, kind
+        self._token_bits = token_bits
+        self._external = config.memory == "external"
+        if self._external:
+            self.memory = SdramMemory(config) if config.sdram else PortMemory(timing)
+            self._fetch = ReadAhead(config, self.memory)
+        else:
+            self.memory, self._fetch = None, DirectReads()
+        self._pops = []
+        self._array = Array(config, self._fetch, self._pops)
+        self._vector = VectorEngine(config, self._array, self._fetch, self._pops, serial)
+        self._list = TopList(kind.top_k if config.top_k and kind.sampled else 0, kind.top_p)
+        self._registered = not config.slow
+        self._step = 3 if self._registered else 2
+        self._turns = config.slow and config.word_address_bits <= 16  # the address registers form a ring
+        self._first_register = 0
+        self._address = [0] * 4
+        self._word = 0  # number of the next section's first word
+        self._front = 0  # cycle from which on the stream is for the next section; None: behind the last product
+        self._stores = 0  # first cycle in which the store engine is at rest
+        self._taken = []  # rows of products: [columns, beats], in order
+        self._fresh = True
+        self._time = 0
+        self._running = 0.0  # cycles that are counted
+
+    def run(self):
+        """One run of the program; returns the Counts of its cycles."""
+        before = self._counts()
+        begin = self._time
+        self._loop = self._off = self._left = self._vl = 0
+        self._slot = None
+        time, pc = begin + self._step - 1, 0
+        while pc is not None:
+            opcode, f = self._program[pc]
+            done, pc = self._execute(opcode, f, time, pc)
+            time = done + self._step
+        self._running += done + 1 - begin
+        self._fresh = False
+        found = self._counts() - before
+        found.begin, found.end = 0, done + 1 - begin
+        if self.memory:
+            found.refresh = self.memory.refreshes(begin, done + 1)
+        self._time = done + 1 + self._gap()
+        return found
+
+    def _gap(self):
+        """Cycles between two runs, which are not counted."""
+        batch = self._config.batch
+        return RESTART if batch == 1 else 9 * batch + 4
+
+    def _counts(self):
+        fetch, array = self._fetch, self._array
+        return Counts(words=fetch.announced, full=fetch.full, empty=fetch.empty, wait=fetch.wait, busy=array.busy,
+                      stall_stream=array.stall_stream, stall_rows=array.stall_rows)
+
+    def _execute(self, opcode, f, time, pc):
+        """(cycle in which an instruction is done that is issued at a time, the next one)."""
+        follows = pc + 1
+        if opcode == isa.VOP:
+            return (self._operation(f, time) if self._meant() else time), follows
+        if opcode == isa.NEXT:
+            self._left -= f["strip"]
+            self._off += f["step"]
+            time += not self._registered
+            if self._left > 0:
+                self._vl = min(f["strip"], self._left)
+                return time, f["target"]
+        elif opcode == isa.STRIP:
+            self._left, self._off = f["elements"], 0
+            self._vl = min(f["strip"], self._left)
+        elif opcode == isa.JUMP:
+            if self._holds(f["condition"]):
+                return time, f["target"]
+        elif opcode == isa.MATVEC:
+            time = self._product(f, time)
+        elif opcode in (isa.FETCH, isa.STORE):
+            time = self._block(opcode, f, time)
+        elif opcode in (isa.SETA, isa.ROWA):
+            time = self._set(opcode, f, time)
+        elif opcode == isa.LOOP:
+            self._loop = f["count"]
+        elif opcode == isa.AGAIN:
+            self._loop -= 1
+            if self._loop > 0:
+                return time, f["target"]
+        elif opcode == isa.SLOT:
+            return time, self._slot_loop(f, pc)
+        elif opcode == isa.WAITM:
+            time = max(time, self._vector.idle, self._stores + self._registered)
+        elif opcode == isa.SAMPLE:
+            time = self._sample(f, time)
+        elif opcode == isa.HALT:
+            time = max(time, self._vector.idle, self._array.finish() + 1 + self._registered,
+                       self._stores + self._registered)
+            return time, None
+        return time, follows
+
+    def _holds(self, condition):
+        kind = self._kind
+        return (True, self._loop == 1, not kind.output, not kind.sampled, False, self._fresh, kind.chained)[condition]
+
+    def _slot_loop(self, f, pc):
+        if not f["again"]:
+            self._slot = f, 0
+            return pc + 1
+        begin, slot = self._slot
+        self._slot = (begin, slot + 1) if slot + 1 < self._config.batch else None
+        return f["target"] if self._slot else pc + 1
+
+    def _meant(self):
+        """Whether VOP, FETCH and STORE do anything here: all slots have a token, none is at its start."""
+        if not self._slot:
+            return True
+        begin, slot = self._slot
+        if begin["which"] == isa.FIRST:
+            return False
+        if self._kind.chained and begin["which"] in (isa.READS, isa.WRITES):
+            return slot == self._config.batch - 1
+        return True
+
+    def _set(self, opcode, f, time):
+        """SETA and ROWA."""
+        self._address[f["areg"]] = f["value"] if opcode == isa.SETA else f["base"]
+        if self._turns:
+            return self._turn(f["areg"], time)
+        return time + (self._token_bits + 2 if opcode == isa.ROWA else 0)
+
+    def _turn(self, register, time):
+        """The ring of address registers turns until one comes first, and on behind it."""
+        if not self._turns:
+            return time
+        time += (register - self._first_register) % 4
+        self._first_register = (register + 1) % 4
+        return time
+
+    def _block(self, opcode, f, time):
+        """FETCH and STORE."""
+        register, words = f["areg"], f["words"]
+        time = self._turn(register, time)
+        address = self._address[register]
+        self._address[register] += words
+        if not self._meant():
+            return time
+        if opcode == isa.FETCH:
+            time = self._fetch.accept(time)
+            self._fetch.command(time, address, words)
+            return time
+        time = max(time, self._stores)
+        self._store = address, words
+        return time
+
+    def _product(self, f, time):
+        """MATVEC."""
+        config = self._config
+        accepted = max(time + 1, self._vector.idle, self._array.free())
+        front = None if self._front is None else max(self._front, time + 1)
+        self._array.product(accepted, front, self._word, f["rows"], f["chunks"])
+        tiles = -(-f["rows"] // config.rows) * f["chunks"]
+        self._word += -(-tiles * config.tile_bytes // config.port_bytes)
+        self._front = None
+        self._taken.append([f["chunks"] * config.columns, -(-f["rows"] // config.lanes)])
+        return accepted
+
+    def _operation(self, f, time):
+        """VOP."""
+        config, vector = self._config, self._vector
+        section, ready = None, 0
+        kind = f["a_kind"]
+        elements = 1 if f["one"] else self._vl
+        beats = -(-elements // config.lanes)
+        if kind in (isa.A_STREAM32, isa.A_STREAM8):
+            time += 1  # its section is announced
+            front = self._array.finish() + 1 if self._front is None else self._front
+            section = max(front, time), self._word
+        elif kind == isa.A_ROW:
+            rows = self._taken[0]
+            vector.row_columns = rows[0]
+            rows[1] -= beats
+            if not rows[1]:
+                self._taken.pop(0)
+        if f["d_kind"] == isa.D_LIST:
+            ready = self._list.free
+        taken, done = vector.execute(time, f, elements, section, ready)
+        if section:
+            bytes_ = beats * config.lanes * (1 if kind == isa.A_STREAM8 else 4)
+            self._word += -(-bytes_ // config.port_bytes)
+            self._front = done + 1
+        if f["d_kind"] == isa.D_MEM:
+            self._write(beats)
+        elif f["d_kind"] == isa.D_SAMPLE:
+            self._list.scores(vector.first_write, vector.last_write, elements)
+        return taken
+
+    def _write(self, beats):
+        """The words of a VOP to memory."""
+        vector, config = self._vector, self._config
+        address, words = self._store
+        time, done = vector.first_write + PLACES, 0
+        per_beat = max(1, beats / words)  # least cycles of a word
+        while done < words:
+            count = min(STORE_PIECE, words - done)
+            pace = per_beat
+            if self.memory:
+                self._array.run_until(time)
+                self._fetch.run_until(time)
+                pace = max(pace, self.memory.write(time, address + done, count))
+            done, time = done + count, time + count * pace
+        self._stores = int(time) + 1
+        late = self._stores - PLACES - 1 - vector.last_write
+        if late > 0:
+            vector.stalled(late)
+        vector.drained = max(vector.drained, self._stores)
+
+    def _sample(self, f, time):
+        """SAMPLE."""
+        if not f["end"]:
+            self._list.start()
+            return self._vector.start(time)
+        time = max(time, self._vector.idle, self._list.done(time))
+        batch = self._config.batch
+        return time + (0 if batch == 1 else 2 + 2 * batch) + (not self._registered)
