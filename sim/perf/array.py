@@ -173,6 +173,9 @@ class Array:
                     whole = -(-int(end_there * 256) // 256)
                     stream += whole - end
                     end = whole
+                stolen = self._fetch.stolen(begin, end)
+                stream += stolen
+                end += stolen
                 taken.add(new, max(begin, end - size + 1) - hop, (end - max(begin, end - size + 1) + 1) / new)
             words = upto
             begin = end + 1

@@ -46,6 +46,11 @@ class ReadAhead:
         self.taken = Runs()
         self.full = self.empty = self.wait = 0.0
 
+    def stolen(self, begin, end):
+        """Nothing: writes show in the times of the words."""
+        del begin, end
+        return 0
+
     def accept(self, time):
         """When a FETCH offered at a time is accepted: at once, as programs keep fewer of them than there is room."""
         return time
@@ -62,9 +67,14 @@ class ReadAhead:
         return self._memory.arrivals.time(word) + self.latency
 
     def run_until(self, time):
-        """Commands the bursts that begin before a time."""
-        while self._commands and (when := self._when()) is not None and when < time:
+        """Commands the bursts that reach the memory before a time."""
+        while self._commands and (when := self._when()) is not None and self._asked(when) < time:
             self._next()
+
+    def _asked(self, time):
+        """When a burst that begins at a time reaches the memory."""
+        time += self._hop
+        return max(time, self._ends[0] + 1) if len(self._ends) == OUTSTANDING else time
 
     def _when(self):
         """Cycle of the next burst, None if it depends on what is not known yet."""
@@ -84,11 +94,8 @@ class ReadAhead:
             raise RuntimeError("a burst waits for words that nobody takes")
         words = min(self._burst, command[2])
         self._issued = time
-        asked = time + self._hop
-        if len(self._ends) == OUTSTANDING:
-            asked = max(asked, self._ends[0] + 1)
         before = self._memory.last
-        first = self._memory.read(asked, command[1], words)
+        first = self._memory.read(self._asked(time), command[1], words)
         self._causes(before, first, command[0])
         self._ends.append(self._memory.last)
         self._promised += words
@@ -119,6 +126,7 @@ class DirectReads:
 
     def __init__(self):
         self._starts, self._times = [], []
+        self._writes = []  # (first cycle, words) of stores, which go before reads
         self.announced = 0
         self.taken = Runs()
         self.latency = 0
@@ -126,7 +134,7 @@ class DirectReads:
     def accept(self, time):
         """When a FETCH offered at a time is accepted."""
         left = self.announced - 2  # places behind the memory
-        return max(time, self.taken.time(left - 1) + 2) if left > 0 else time
+        return max(time, self.taken.time(left - 1) + 1) if left > 0 else time
 
     def command(self, time, address, words):
         """A FETCH accepted at a time."""
@@ -144,3 +152,16 @@ class DirectReads:
 
     def run_until(self, time):
         """Nothing runs ahead."""
+
+    def write(self, time, words):
+        """Words of a store, from a time on a word a cycle."""
+        self._writes.append((time, words))
+
+    def stolen(self, begin, end):
+        """Cycles (int) between two times in which no word could be read, since others were written; told once."""
+        found = 0
+        while self._writes and self._writes[0][0] <= end:
+            time, words = self._writes.pop(0)
+            count = min(words, end + found + words - time) if time >= begin - words else 0
+            found += max(0, count)
+        return found

@@ -1,16 +1,18 @@
 """Walks the program of a token as the sequencer does and asks the engines when each instruction is taken."""
 
 from dataclasses import dataclass
+from math import ceil
 
 from sterna.firmware import isa
 from sterna.sim.perf.array import Array
 from sterna.sim.perf.fetch import DirectReads, ReadAhead
 from sterna.sim.perf.memory import PortMemory, SdramMemory
-from sterna.sim.perf.toplist import TopList
+from sterna.sim.perf.toplist import TopLists
 from sterna.sim.perf.vector import PLACES, VectorEngine
 
 RESTART = 2  # cycles between the end of a run and the next one's first state, one slot
-STORE_PIECE = 32  # words of a store that pass at one pace
+STORE_PIECE = 16  # words of a store, behind which reads may have gone on
+HELD = 3  # words of a store between the vector engine and the memory
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Machine:
         self._pops = []
         self._array = Array(config, self._fetch, self._pops)
         self._vector = VectorEngine(config, self._array, self._fetch, self._pops, serial)
-        self._list = TopList(kind.top_k if config.top_k and kind.sampled else 0, kind.top_p)
+        self._list = TopLists(config.batch, min(kind.top_k, config.top_k) if kind.sampled else 0, kind.top_p)
         self._registered = not config.slow
         self._step = 3 if self._registered else 2
         self._turns = config.slow and config.word_address_bits <= 16  # the address registers form a ring
@@ -266,23 +268,25 @@ class Machine:
 
     def _write(self, beats):
         """The words of a VOP to memory."""
-        vector, config = self._vector, self._config
+        vector = self._vector
         address, words = self._store
-        time, done = vector.first_write + PLACES, 0
-        per_beat = max(1, beats / words)  # least cycles of a word
-        while done < words:
-            count = min(STORE_PIECE, words - done)
-            pace = per_beat
-            if self.memory:
+        pace = max(1, beats / words)  # of the words, at least
+        taken = []
+        for number in range(words):
+            time = vector.first_write + PLACES + number * pace
+            if number >= HELD:
+                time = max(time, taken[number - HELD] + PLACES)
+            if not number or not (number % STORE_PIECE or self._config.sdram):  # an SDRAM's reads wait
                 self._array.run_until(time)
                 self._fetch.run_until(time)
-                pace = max(pace, self.memory.write(time, address + done, count))
-            done, time = done + count, time + count * pace
-        self._stores = int(time) + 1
-        late = self._stores - PLACES - 1 - vector.last_write
+            taken.append(self.memory.write(time, address + number) if self.memory else time)
+        if not self.memory:
+            self._fetch.write(taken[0], words)
+        self._stores = ceil(taken[-1]) + 1
+        late = ceil(taken[-1 - min(HELD, words - 1)]) - vector.last_write
         if late > 0:
             vector.stalled(late)
-        vector.drained = max(vector.drained, self._stores)
+        vector.stored = self._stores
 
     def _sample(self, f, time):
         """SAMPLE."""

@@ -82,8 +82,7 @@ class PortMemory:
     def __init__(self, timing):
         self._timing, self._pace = timing, 256 / timing.bandwidth
         self.arrivals, self.last = Runs(), -1
-        self._writes = []  # (first, last cycle, cycles of a write) of stores
-        self.next_address = 0
+        self._written = -2
 
     def _pause(self, time):
         """The first cycle from ``time`` on that is not in a refresh, and the beginning of the next refresh."""
@@ -113,26 +112,24 @@ class PortMemory:
         begun = None
         while words:
             time, stop = self._pause(time)
-            pace = self._pace
-            for first, last, each in self._writes[-2:]:
-                if first <= time < last:
-                    pace, stop = max(pace, each), min(stop, last)
-                elif time < first:
-                    stop = min(stop, first)
-            count = min(words, max(1, ceil((stop - time) / pace)))
-            self.arrivals.add(count, time, pace)
+            count = min(words, max(1, ceil((stop - time) / self._pace))) if stop < time + words * self._pace else words
+            self.arrivals.add(count, time, self._pace)
             begun = time if begun is None else begun
-            self.last = time + (count - 1) * pace
+            self.last = time + (count - 1) * self._pace
             words -= count
-            time = self.last + pace
+            time = self.last + self._pace
         return begun
 
-    def write(self, time, address, words):
-        """Stores ``words`` words that are there from ``time`` on; returns the cycles that a write takes."""
+    def write(self, time, address):
+        """A word that is offered from a time on; the cycle in which it is taken."""
         del address
-        each = 2 if self.last > time else 1  # reads take every other cycle
-        self._writes.append((time, time + each * words, each))
-        return each
+        if self.last <= time:
+            self.last = time = max(time, self._written + 1)
+        else:  # reads take every other cycle
+            time = max(time, self._written + 2)
+            self.last += self._pace
+        self._written = time
+        return time
 
 
 class SdramMemory:
@@ -146,6 +143,8 @@ class SdramMemory:
     REFRESH_GROUP, REFRESH_CYCLES = 4, 12  # REFRESHes at a time; cycles beside those of the chip's times
     AHEAD = 3  # cycles of its clock from the crossing to a run that may be looked at
     LOOK = 3  # from there until it may start, its row open
+    CROSSING = 10  # requests between the port and the controller
+    ROOM = 1  # cycles from there until the accelerator sees the place
 
     def __init__(self, config):
         chip = CHIPS[config.sdram]
@@ -168,6 +167,8 @@ class SdramMemory:
         self._opened = self._written = -100
         self._bank = None
         self._reads = True
+        self._takes = deque(maxlen=self.CROSSING)  # cycles in which the last requests were looked at
+        self._stored = -1
         self.arrivals, self.last = Runs(), -1
 
     def refreshes(self, begin, end):
@@ -178,7 +179,7 @@ class SdramMemory:
         """A run within a page that the controller could look at from ``ready`` on; the cycle of its first word."""
         page = address // self._columns
         bank, row = page % (1 << BANK_BITS), page >> BANK_BITS
-        look = max(ready, self._begin)
+        self._look = look = max(ready, self._begin)
         steals = 0
         if self._rows.get(bank) == row:
             start = look + self.LOOK
@@ -220,15 +221,21 @@ class SdramMemory:
             part = min(count, self._columns - at % self._columns)
             yield self._run(ready, at, part, writes), part
             at, count, ready = at + part, count - part, self._begin
-        self._taken = self._begin
+        self._takes.append(self._look)
+
+    def _room(self, time):
+        """The cycle from ``time`` on in which the crossing takes a request."""
+        if len(self._takes) < self._takes.maxlen:
+            return time
+        return max(time, (self._takes[0] + self.ROOM) / self._ratio)
 
     def _back(self, cycle):
         """When a word of the controller's cycle ``cycle`` of its READ reaches the accelerator."""
         return (cycle + self._cas + 4) / self._ratio + (2.5 if self._own else 0)
 
     def read(self, command, address, words):
-        halves, begun = self._halves, None
-        odd = 0
+        halves, begun, odd = self._halves, None, 0
+        command = max(self._room(command), self._stored + 1)
         for first, count in self._runs(command, address, words * halves, False):
             whole, odd = divmod(count + odd, halves)
             if whole:
@@ -238,9 +245,10 @@ class SdramMemory:
                 self.last = time + (whole - 1) * halves / self._ratio
         return begun
 
-    def write(self, time, address, words):
-        begin = max(time * self._ratio, self._begin)
-        for number in range(words):
-            for _ in self._runs(max(time, 0), address + number, self._halves, True):
-                pass
-        return max(1, (self._begin - begin) / self._ratio / words)
+    def write(self, time, address):
+        """A word that is offered from a time on; the cycle in which it is taken."""
+        time = self._room(time)
+        for _ in self._runs(time, address, self._halves, True):
+            pass
+        self._stored = time
+        return time

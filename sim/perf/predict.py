@@ -67,7 +67,7 @@ class Conversions:
     """
 
     codes_per_deviation = 127
-    fractions = 1.0
+    fractions = 2.0  # the first bit is 0, and so many leading zeros a random number has
 
     @staticmethod
     def _shifts(deviation):

@@ -1,58 +1,84 @@
-"""When the list of the best rows has taken a strip, and when its choice is made; for rows in random order."""
+"""When the lists of the best rows have taken a strip, and when the choice is made; for rows in random order."""
 
 from bisect import bisect_left, insort
 from math import ceil
 from random import Random
 
 SCORE_CYCLES = 3  # from a score to the comparison of its element
+INSERT_CYCLES = 2  # of an insertion, beside one for each place that it goes up
+UNDER_WAY = 2  # elements that may be compared and inserted while the next strip begins
 LIST_SEED = 1
 
 
 class TopList:
-    """A list of the k best rows, of rows with random keys.
+    """A list of the k best rows, of rows with random keys; ``random`` gives these."""
 
-    Parameters
-    ----------
-    k : int
-        Entries; 0: no list.
-    p : bool
-        Whether top-p chooses among them.
-    """
-
-    def __init__(self, k, p):
-        self._k, self._p = k, p
-        self._random = Random(LIST_SEED)
-        self.free = 0  # cycle from which on the next strip's keys may begin
+    def __init__(self, k, random):
+        self._k, self._random = k, random
         self.start()
 
     def start(self):
         """A new sampling."""
-        self._keys = []
+        self._keys, self.done, self.free = [], 0, 0
 
     def scores(self, first, last, elements):
         """The scores of a strip are written from ``first`` to ``last``."""
-        if not self._k:
-            return
-        time = first + SCORE_CYCLES
-        pace = max(1, (last - first + 1) / elements)
-        keys, k = self._keys, self._k
+        time, pace = max(self.done, first + SCORE_CYCLES), max(1, (last - first + 1) / elements)
+        keys, k, ends = self._keys, self._k, [first] * UNDER_WAY
         for number in range(elements):
             time = max(time + 1, first + SCORE_CYCLES + number * pace)
-            key = self._random.random()
-            if len(keys) < k:
+            key = self._random()
+            if len(keys) < k or key > keys[0]:
+                if len(keys) == k:
+                    keys.pop(0)
+                time += bisect_left(keys, key) + INSERT_CYCLES
                 insort(keys, key)
-                time += bisect_left(keys, key) + 2
-            elif key > keys[0]:
-                keys.pop(0)
-                insort(keys, key)
-                time += bisect_left(keys, key) + 2
-        self.free = ceil(time)
+            ends.append(time)
+        self.done, self.free = time, ends[-1 - UNDER_WAY] + 1
+
+    @property
+    def entries(self):
+        """Rows in the list (int)."""
+        return len(self._keys)
+
+
+class TopLists:
+    """Those of all slots, which wait for each other.
+
+    Parameters
+    ----------
+    batch : int
+    k : int
+        Entries of a list; 0: no lists.
+    p : bool
+        Whether top-p chooses among them.
+    """
+
+    def __init__(self, batch, k, p):
+        random = Random(LIST_SEED).random
+        self._lists = [TopList(k, random) for _ in range(batch)] if k else []
+        self._p = p
+
+    def start(self):
+        """A new sampling."""
+        for one in self._lists:
+            one.start()
+
+    def scores(self, first, last, elements):
+        """The scores of a strip are written from ``first`` to ``last``."""
+        for one in self._lists:
+            one.scores(first, last, elements)
+
+    @property
+    def free(self):
+        """Cycle from which on the next strip's keys may begin (int)."""
+        return ceil(max((one.free for one in self._lists), default=0))
 
     def done(self, time):
-        """When the choice is made behind everything, not before a time."""
-        if not self._k:
-            return time
-        n = len(self._keys)
-        # The weights fall from 1 to e^-(range of the list): about two thirds of the list take part in a top-p.
-        parts = max(1, ceil(2 * n / 3))
-        return max(time, self.free + (2 * n + parts + 37 if self._p else n + 3))
+        """When the choices are made, not before a time (int)."""
+        for one in self._lists:
+            n = one.entries
+            # How many take part in a top-p depends on the model: about half of them.
+            choice = 2 * n + n // 2 + 37 if self._p else n + 3
+            time = max(time, ceil(one.done) + choice)
+        return time

@@ -29,6 +29,8 @@ class VectorEngine:
     ----------
     drained : int
         First cycle in which nothing is under way.
+    stored : int
+        First cycle in which no word waits for the memory.
     begun : int
         First cycle of the last operation's issue, in which its command is taken.
     """
@@ -44,7 +46,7 @@ class VectorEngine:
         self._sums, self._pause = sums, write + 1 - sums if sums <= write else 0
         self._behind = 2 if self._stages.registered else 1
         self._period = 2 * config.lanes // max(1, config.lanes // 2)  # cycles of a beat of random numbers
-        self._free = self.drained = self.begun = 0
+        self._free = self.drained = self.begun = self.stored = 0
         self._reads = -1  # cycle in which the sampler reads a scalar register
         self._key = 0
         self._offset = 0
@@ -61,7 +63,7 @@ class VectorEngine:
     @property
     def idle(self):
         """First cycle in which the sequencer sees that nothing is under way."""
-        return self.drained + self._stages.registered
+        return max(self.drained, self.stored) + self._stages.registered
 
     def execute(self, time, f, elements, section=None, ready=0):
         """An operation whose command is there at a time.
@@ -176,14 +178,13 @@ class VectorEngine:
 
     def _random(self, begin, fresh, beats):
         there, pull = begin + self._period + 3, fresh - 1
-        more = self._serial.fractions + 2 if self._compact else 0
-        first = None
+        more = 1 + self._serial.fractions if self._compact else 0
+        first, take = None, fresh
         for _ in range(beats):
-            pull = max(pull + 1, there)
-            there = max(there, pull) + self._period
-            if self._compact:
-                pull += more - 1
-                there = max(there, pull)
+            take = max(take, there)
+            there = max(there, take) + self._period
+            pull = take + more
+            take = pull + (2 if self._compact else 1)
             first = pull if first is None else first
         return ceil(first) + self._stages.pull, ceil(pull) + self._stages.pull
 
