@@ -160,8 +160,7 @@ class DirectReads:
     def stolen(self, begin, end):
         """Cycles (int) between two times in which no word could be read, since others were written; told once."""
         found = 0
-        while self._writes and self._writes[0][0] <= end:
+        while self._writes and self._writes[0][0] <= end + found:
             time, words = self._writes.pop(0)
-            count = min(words, end + found + words - time) if time >= begin - words else 0
-            found += max(0, count)
+            found += max(0, time + words - max(time, begin))
         return found

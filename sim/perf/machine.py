@@ -1,6 +1,6 @@
 """Walks the program of a token as the sequencer does and asks the engines when each instruction is taken."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import ceil
 
 from sterna.firmware import isa
@@ -39,21 +39,26 @@ class Kind:
 
 @dataclass
 class Counts:
-    """What the counters say about a run, as floats: cycles of each cause; words; and its first and last cycle."""
+    """What the counters say, as floats: cycles in all, words that were taken, and cycles by cause."""
 
-    begin: float = 0
-    end: float = 0
-    words: float = 0
-    refresh: float = 0
-    full: float = 0
-    empty: float = 0
-    wait: float = 0
-    busy: float = 0
-    stall_stream: float = 0
-    stall_rows: float = 0
+    cycles: float
+    words: float
+    refresh: float
+    full: float
+    empty: float
+    wait: float
+    busy: float
+    stall_stream: float
+    stall_rows: float
 
     def __sub__(self, other):
-        return Counts(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
+        return self + other * -1
+
+    def __add__(self, other):
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, factor):
+        return Counts(*(value * factor for value in astuple(self)))
 
 
 class Machine:
@@ -93,28 +98,32 @@ class Machine:
         self._word = 0  # number of the next section's first word
         self._front = 0  # cycle from which on the stream is for the next section; None: behind the last product
         self._stores = 0  # first cycle in which the store engine is at rest
-        self._taken = []  # rows of products: [columns, beats], in order
+        self._taken = []  # of products whose rows are taken: [columns, number in the run, beats left]
         self._fresh = True
         self._time = 0
-        self._running = 0.0  # cycles that are counted
 
-    def run(self):
-        """One run of the program; returns the Counts of its cycles."""
-        before = self._counts()
+    def run(self, layers=0):
+        """One run of the program; returns the Counts of its cycles.
+
+        Parameters
+        ----------
+        layers : int
+            Further layers that the model has, each as the one before the last one of the program.
+        """
+        before = self._counts(self._time)
         begin = self._time
-        self._loop = self._off = self._left = self._vl = 0
+        self._ends = []  # of layers
+        self._loop = self._off = self._left = self._vl = self._number = 0
         self._slot = None
         time, pc = begin + self._step - 1, 0
         while pc is not None:
             opcode, f = self._program[pc]
             done, pc = self._execute(opcode, f, time, pc)
             time = done + self._step
-        self._running += done + 1 - begin
         self._fresh = False
-        found = self._counts() - before
-        found.begin, found.end = 0, done + 1 - begin
-        if self.memory:
-            found.refresh = self.memory.refreshes(begin, done + 1)
+        found = self._counts(done + 1) - before
+        if layers:
+            found += (self._ends[-1] - self._ends[-2]) * layers
         self._time = done + 1 + self._gap()
         return found
 
@@ -123,10 +132,11 @@ class Machine:
         batch = self._config.batch
         return RESTART if batch == 1 else 9 * batch + 4
 
-    def _counts(self):
+    def _counts(self, time):
         fetch, array = self._fetch, self._array
-        return Counts(words=fetch.announced, full=fetch.full, empty=fetch.empty, wait=fetch.wait, busy=array.busy,
-                      stall_stream=array.stall_stream, stall_rows=array.stall_rows)
+        refresh = self.memory.refreshes(0, time) if self.memory else 0
+        return Counts(time, self._word, refresh, fetch.full, fetch.empty, fetch.wait, array.busy, array.stall_stream,
+                      array.stall_rows)
 
     def _execute(self, opcode, f, time, pc):
         """(cycle in which an instruction is done that is issued at a time, the next one)."""
@@ -157,6 +167,7 @@ class Machine:
         elif opcode == isa.AGAIN:
             self._loop -= 1
             if self._loop > 0:
+                self._ends.append(self._counts(time))
                 return time, f["target"]
         elif opcode == isa.SLOT:
             return time, self._slot_loop(f, pc)
@@ -233,7 +244,8 @@ class Machine:
         tiles = -(-f["rows"] // config.rows) * f["chunks"]
         self._word += -(-tiles * config.tile_bytes // config.port_bytes)
         self._front = None
-        self._taken.append([f["chunks"] * config.columns, -(-f["rows"] // config.lanes)])
+        self._taken.append([f["chunks"] * config.columns, self._number, -(-f["rows"] // config.lanes)])
+        self._number += 1
         return accepted
 
     def _operation(self, f, time):
@@ -249,9 +261,9 @@ class Machine:
             section = max(front, time), self._word
         elif kind == isa.A_ROW:
             rows = self._taken[0]
-            vector.row_columns = rows[0]
-            rows[1] -= beats
-            if not rows[1]:
+            vector.product = rows[:2]
+            rows[2] -= beats
+            if not rows[2]:
                 self._taken.pop(0)
         if f["d_kind"] == isa.D_LIST:
             ready = self._list.free
@@ -272,6 +284,8 @@ class Machine:
         address, words = self._store
         pace = max(1, beats / words)  # of the words, at least
         taken = []
+        if not self.memory:
+            self._fetch.write(vector.first_write + PLACES, words)
         for number in range(words):
             time = vector.first_write + PLACES + number * pace
             if number >= HELD:
@@ -280,8 +294,6 @@ class Machine:
                 self._array.run_until(time)
                 self._fetch.run_until(time)
             taken.append(self.memory.write(time, address + number) if self.memory else time)
-        if not self.memory:
-            self._fetch.write(taken[0], words)
         self._stores = ceil(taken[-1]) + 1
         late = ceil(taken[-1 - min(HELD, words - 1)]) - vector.last_write
         if late > 0:

@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 from math import erf, log, sqrt
 
 from sterna.firmware import isa
-from sterna.firmware.layout import layout, memory_map
+from sterna.firmware.layout import memory_map
 from sterna.firmware.program import build_program
-from sterna.hw.config import delivered_bytes
-from sterna.sim.perf.machine import Counts, Kind, Machine
+from sterna.sim.perf.machine import Kind, Machine
 from sterna.sim.perf.memory import TIMING, Timing
 
-MOST_LAYERS = 4  # of a large model; the others take as long as its last ones
-LARGE = 150_000  # rows of tiles, bursts and beats of a layer times layers, from which on a model is large
-WARM, RUNS = 1, 3  # runs of the program: until it goes on evenly, and those that are looked at
+FEW_LAYERS = 3  # of a large model; the others take as long as the one in the middle
+LARGE = 150_000  # rows of tiles, bursts and beats of all layers, from which on a model is large
+WARM = 1  # runs of the program until it goes on evenly
+RUNS, FEW_RUNS = 4, 1  # runs whose mean is taken, of a large model too
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,30 @@ class Prediction:
 class Conversions:
     """Mean cycles of a serial conversion (``hw/vector/serial.py``) beside its least ones: places to be shifted by.
 
-    Codes are those of normal numbers, the largest of which is 127; two trits in three are not zero.
+    They depend on the numbers. Assumed are codes of normal numbers, the largest of n being 127, before the matrices
+    behind a norm; those before the output projection and the down projection are products, whose peaks stand out
+    more. The factors were taken from random and trained models (hidden 60 to 240), which lie on both sides.
     """
 
-    codes_per_deviation = 127
+    GATED = (3, 5)  # of the six products of a layer
+    DENSITY = 0.9  # root mean square of a trit times what codes have in common
     fractions = 2.0  # the first bit is 0, and so many leading zeros a random number has
+
+    def __init__(self, hidden):
+        self.codes = self._shifts(self._plain(hidden))
+        self._known = {}
+
+    @staticmethod
+    def _plain(count):
+        return 127 / sqrt(2 * log(max(count, 3)))
+
+    @staticmethod
+    def _gated(count):
+        return 25.8 * (60 / count) ** 0.31
 
     @staticmethod
     def _shifts(deviation):
         """16 less the mean number of bits of a normal integer (float)."""
-        if deviation <= 0:
-            return 16.0
         total, below = 0.0, 0.0
         for bits in range(16):
             upto = erf((2**bits - 0.5) / deviation / sqrt(2))
@@ -81,18 +94,13 @@ class Conversions:
             below = upto
         return total
 
-    def _deviation(self, count):
-        return 127 / sqrt(2 * log(max(count, 3)))
-
-    def __init__(self, hidden):
-        self.codes = self._shifts(self._deviation(hidden))
-        self._known = {}
-
-    def rows(self, columns):
-        """For the sums of so many columns (float)."""
-        if columns not in self._known:
-            self._known[columns] = self._shifts(self._deviation(columns) * sqrt(columns * 2 / 3))
-        return self._known[columns]
+    def rows(self, columns, product):
+        """For the sums of so many columns, of a product of the run (float)."""
+        kind = columns, product % 6 in self.GATED
+        if kind not in self._known:
+            deviation = self._gated(columns) if kind[1] else self._plain(columns)
+            self._known[kind] = self._shifts(self.DENSITY * deviation * sqrt(columns))
+        return self._known[kind]
 
 
 def _events(config, geometry):
@@ -103,19 +111,24 @@ def _events(config, geometry):
     return int(rows / config.rows + 2 * rows / config.lanes + words / 32)
 
 
-def _measure(config, geometry, timing, kind):
-    """Mean Counts of a run (of floats)."""
+def _measure(config, geometry, timing, kind, conversions):
+    """Mean Counts of a run."""
+    layers, runs = geometry.num_hidden_layers, RUNS
+    if layers > FEW_LAYERS and _events(config, geometry) * layers > LARGE:
+        geometry, runs = replace(geometry, num_hidden_layers=FEW_LAYERS), FEW_RUNS
     where = memory_map(config, geometry, check=False)
     program = [isa.decode(word) for word in build_program(config, geometry, where).words]
     bits = max(0, (geometry.vocab_size - 1).bit_length() - 1)
-    machine = Machine(config, program, timing, kind, Conversions(geometry.hidden_size), bits)
+    machine = Machine(config, program, timing, kind, conversions, bits)
+    more = layers - geometry.num_hidden_layers
     for _ in range(WARM):
         machine.run()
-    found = [machine.run() for _ in range(RUNS)]
-    return Counts(*(sum(getattr(c, name) for c in found) / RUNS for name in Counts.__dataclass_fields__))
+    found = [machine.run(more) for _ in range(runs)]
+    return sum(found[1:], found[0]) * (1 / runs)
 
 
-def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=False, timing=None):
+def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=False, timing=None,
+            conversions=None):
     """What a model does on a configuration, in the steady state: every slot has a token in each run.
 
     Parameters
@@ -130,6 +143,9 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     timing : Timing, optional
         Of a memory behind the port; by default the preset's (``TIMING``), without refreshes for others.
 
+    conversions : Conversions, optional
+        For builds that convert serially (`compact`).
+
     Returns
     -------
     Prediction
@@ -142,14 +158,7 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     timing = timing or TIMING.get(config.name.partition(",")[0], Timing())
     kind = Kind(output=not prompt, sampled=sampled and not prompt, top_k=top_k, top_p=top_p,
                 chained=prompt and config.batch > 1)
-    layers = geometry.num_hidden_layers
-    if layers <= MOST_LAYERS or _events(config, geometry) * layers <= LARGE:
-        found = _measure(config, geometry, timing, kind)
-    else:
-        few, some = (_measure(config, replace(geometry, num_hidden_layers=n), timing, kind)
-                     for n in (MOST_LAYERS - 2, MOST_LAYERS))
-        more = (layers - MOST_LAYERS) / 2
-        found = Counts(*(getattr(some, name) + more * (getattr(some, name) - getattr(few, name))
-                         for name in Counts.__dataclass_fields__))
-    return Prediction(config, found.end, config.batch, found.words, found.refresh, found.full, found.empty,
-                      found.wait, found.stall_stream, found.stall_rows, found.end - found.busy)
+    conversions = conversions or Conversions(geometry.hidden_size)
+    found = _measure(config, geometry, timing, kind, conversions)
+    return Prediction(config, found.cycles, config.batch, found.words, found.refresh, found.full, found.empty,
+                      found.wait, found.stall_stream, found.stall_rows, found.cycles - found.busy)

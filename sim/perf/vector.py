@@ -22,7 +22,7 @@ class VectorEngine:
     pops : list of int
         Gets the cycles in which beats of rows are taken.
     serial : object
-        ``rows(columns)``, ``codes`` and ``fractions``: mean cycles that the conversion of an operand takes beside its
+        ``rows(columns, product)``, ``codes`` and ``fractions``: mean cycles that the conversion of an operand takes beside its
         least ones, where it is serial (`compact`).
 
     Attributes
@@ -50,7 +50,7 @@ class VectorEngine:
         self._reads = -1  # cycle in which the sampler reads a scalar register
         self._key = 0
         self._offset = 0
-        self.row_columns = 0  # of the product whose rows are taken
+        self.product = 0, 0  # columns and number of the product whose rows are taken
 
     def start(self, time):
         """Begins a sampling; the cycle in which that is taken."""
@@ -130,7 +130,7 @@ class VectorEngine:
     def _rows(self, fresh, beats, gap):
         array, pops, pull = self._array, self._pops, fresh - 1
         if self._compact:
-            take, more = fresh, self._serial.rows(self.row_columns)
+            take, more = fresh, self._serial.rows(*self.product)
             for number in range(beats):
                 take = max(take, array.beat(len(pops)))
                 pops.append(ceil(take))
