@@ -11,6 +11,7 @@ from sterna.sim.perf.toplist import TopLists
 from sterna.sim.perf.vector import PLACES, VectorEngine
 
 RESTART = 2  # cycles between the end of a run and the next one's first state, one slot
+EVENT_CYCLES = 22  # of the frame of a token, on a link that takes a byte a cycle
 STORE_PIECE = 16  # words of a store, behind which reads may have gone on
 HELD = 3  # words of a store between the vector engine and the memory
 
@@ -75,9 +76,11 @@ class Machine:
         As for ``VectorEngine``.
     token_bits : int
         Bits of the tokens' numbers.
+    keys : callable, optional
+        The next row's key (float), for the list of the best rows; random ones by default.
     """
 
-    def __init__(self, config, program, timing, kind, serial, token_bits):
+    def __init__(self, config, program, timing, kind, serial, token_bits, keys=None):
         self._config, self._program, self._kind = config, program, kind
         self._token_bits = token_bits
         self._external = config.memory == "external"
@@ -89,7 +92,7 @@ class Machine:
         self._pops = []
         self._array = Array(config, self._fetch, self._pops)
         self._vector = VectorEngine(config, self._array, self._fetch, self._pops, serial)
-        self._list = TopLists(config.batch, min(kind.top_k, config.top_k) if kind.sampled else 0, kind.top_p)
+        self._list = TopLists(config.batch, min(kind.top_k, config.top_k) if kind.sampled else 0, kind.top_p, keys)
         self._registered = not config.slow
         self._step = 3 if self._registered else 2
         self._turns = config.slow and config.word_address_bits <= 16  # the address registers form a ring
@@ -306,5 +309,6 @@ class Machine:
             self._list.start()
             return self._vector.start(time)
         time = max(time, self._vector.idle, self._list.done(time))
+        # With several slots each token is recorded when the link has taken the one before.
         batch = self._config.batch
-        return time + (0 if batch == 1 else 2 + 2 * batch) + (not self._registered)
+        return time + (0 if batch == 1 else 4 + EVENT_CYCLES * (batch - 1)) + (not self._registered)

@@ -111,7 +111,7 @@ def _events(config, geometry):
     return int(rows / config.rows + 2 * rows / config.lanes + words / 32)
 
 
-def _measure(config, geometry, timing, kind, conversions):
+def _measure(config, geometry, timing, kind, conversions, keys):
     """Mean Counts of a run."""
     layers, runs = geometry.num_hidden_layers, RUNS
     if layers > FEW_LAYERS and _events(config, geometry) * layers > LARGE:
@@ -119,7 +119,7 @@ def _measure(config, geometry, timing, kind, conversions):
     where = memory_map(config, geometry, check=False)
     program = [isa.decode(word) for word in build_program(config, geometry, where).words]
     bits = max(0, (geometry.vocab_size - 1).bit_length() - 1)
-    machine = Machine(config, program, timing, kind, conversions, bits)
+    machine = Machine(config, program, timing, kind, conversions, bits, keys)
     more = layers - geometry.num_hidden_layers
     for _ in range(WARM):
         machine.run()
@@ -128,7 +128,7 @@ def _measure(config, geometry, timing, kind, conversions):
 
 
 def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=False, timing=None,
-            conversions=None):
+            conversions=None, keys=None):
     """What a model does on a configuration, in the steady state: every slot has a token in each run.
 
     Parameters
@@ -144,7 +144,9 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
         Of a memory behind the port; by default the preset's (``TIMING``), without refreshes for others.
 
     conversions : Conversions, optional
-        For builds that convert serially (`compact`).
+        For builds that convert serially (`compact`); by default of numbers as models have them.
+    keys : callable, optional
+        The next row's key (float) for the list of the best rows; by default the rows are in random order.
 
     Returns
     -------
@@ -159,6 +161,6 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     kind = Kind(output=not prompt, sampled=sampled and not prompt, top_k=top_k, top_p=top_p,
                 chained=prompt and config.batch > 1)
     conversions = conversions or Conversions(geometry.hidden_size)
-    found = _measure(config, geometry, timing, kind, conversions)
+    found = _measure(config, geometry, timing, kind, conversions, keys)
     return Prediction(config, found.cycles, config.batch, found.words, found.refresh, found.full, found.empty,
                       found.wait, found.stall_stream, found.stall_rows, found.cycles - found.busy)

@@ -11,10 +11,10 @@ LIST_SEED = 1
 
 
 class TopList:
-    """A list of the k best rows, of rows with random keys; ``random`` gives these."""
+    """A list of the k best rows; ``keys()`` gives the next row's key."""
 
-    def __init__(self, k, random):
-        self._k, self._random = k, random
+    def __init__(self, k, keys):
+        self._k, self._next = k, keys
         self.start()
 
     def start(self):
@@ -27,7 +27,7 @@ class TopList:
         keys, k, ends = self._keys, self._k, [first] * UNDER_WAY
         for number in range(elements):
             time = max(time + 1, first + SCORE_CYCLES + number * pace)
-            key = self._random()
+            key = self._next()
             if len(keys) < k or key > keys[0]:
                 if len(keys) == k:
                     keys.pop(0)
@@ -52,11 +52,13 @@ class TopLists:
         Entries of a list; 0: no lists.
     p : bool
         Whether top-p chooses among them.
+    keys : callable, optional
+        The next row's key (float), slot by slot.
     """
 
-    def __init__(self, batch, k, p):
-        random = Random(LIST_SEED).random
-        self._lists = [TopList(k, random) for _ in range(batch)] if k else []
+    def __init__(self, batch, k, p, keys=None):
+        keys = keys or Random(LIST_SEED).random
+        self._lists = [TopList(k, keys) for _ in range(batch)] if k else []
         self._p = p
 
     def start(self):
