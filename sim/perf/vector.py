@@ -45,6 +45,7 @@ class VectorEngine:
         write = self._stages.write
         self._sums, self._pause = sums, write + 1 - sums if sums <= write else 0
         self._behind = 2 if self._stages.registered else 1
+        self._piece = config.fifo_words // 4
         self._period = 2 * config.lanes // max(1, config.lanes // 2)  # cycles of a beat of random numbers
         self._free = self.drained = self.begun = self.stored = 0
         self._reads = -1  # cycle in which the sampler reads a scalar register
@@ -153,27 +154,23 @@ class VectorEngine:
     def _stream(self, fresh, beats, codes, front, word):
         """Beats of a section from ``front`` on, whose first word is ``word``."""
         each = self._lanes * (1 if codes else 4) / self._port  # words of a beat
-        collected = max(0, ceil(each) - 1)
-        pace = max(1, ceil(each))
-        words = ceil(beats * each)
+        ahead = max(0, ceil(each) - 1)  # words that are collected before a beat's last one
+        pace, behind = max(1, ceil(each)), self._stages.pull
         if self._compact:
             more = self._serial.codes if codes else 0
-            pace = 3 + more + collected
-            ahead, pull_behind = collected, 1 + more
-        else:
-            ahead, pull_behind = collected, 0
-        begin = max(fresh, front)
-        available = self._fetch.available
-        take = begin + ahead + (beats - 1) * pace
-        first_at = available(word + collected)
-        if first_at > begin + ahead:
-            take = max(take, first_at + (beats - 1) * pace)
-        first = max(begin + ahead, ceil(first_at))
-        take = max(take, available(word + words - 1))
+            pace, behind = 3 + more + ahead, behind + 1 + more
+        available, add = self._fetch.available, self._fetch.taken.add
+        first, done, begin = None, 0, max(fresh, front) + ahead
+        size = max(1, int(self._piece / each))  # beats that are looked at at a time: no more than the FIFO holds
+        while done < beats:
+            count = min(size, beats - done)
+            start, words = word + int(done * each), ceil((done + count) * each) - int(done * each)
+            at = max(begin, available(start + ahead))
+            take = max(at + (count - 1) * pace, available(start + words - 1))
+            first = at if first is None else first
+            add(words, at, (take - at + pace) / words)
+            done, begin = done + count, take + pace
         take = ceil(take)
-        span = take - first + pace
-        self._fetch.taken.add(words, first, span / words)
-        behind = self._stages.pull + pull_behind
         return ceil(first + behind), ceil(take + behind), take
 
     def _random(self, begin, fresh, beats):
