@@ -69,7 +69,7 @@ class Conversions:
     """
 
     GATED = (3, 5)  # of the six products of a layer
-    DENSITY = 0.9  # root mean square of a trit times what codes have in common
+    DENSITY = 0.87  # root mean square of a trit times what codes have in common
     fractions = 2.0  # the first bit is 0, and so many leading zeros a random number has
 
     def __init__(self, hidden):
@@ -111,11 +111,11 @@ def _events(config, geometry):
     return int(rows / config.rows + 2 * rows / config.lanes + words / 32)
 
 
-def _measure(config, geometry, timing, kind, conversions, keys):
+def _measure(config, geometry, timing, kind, conversions, keys, count):
     """Mean Counts of a run."""
-    layers, runs = geometry.num_hidden_layers, RUNS
+    layers, runs = geometry.num_hidden_layers, count or RUNS
     if layers > FEW_LAYERS and _events(config, geometry) * layers > LARGE:
-        geometry, runs = replace(geometry, num_hidden_layers=FEW_LAYERS), FEW_RUNS
+        geometry, runs = replace(geometry, num_hidden_layers=FEW_LAYERS), count or FEW_RUNS
     where = memory_map(config, geometry, check=False)
     program = [isa.decode(word) for word in build_program(config, geometry, where).words]
     bits = max(0, (geometry.vocab_size - 1).bit_length() - 1)
@@ -128,7 +128,7 @@ def _measure(config, geometry, timing, kind, conversions, keys):
 
 
 def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=False, timing=None,
-            conversions=None, keys=None):
+            conversions=None, keys=None, runs=None):
     """What a model does on a configuration, in the steady state: every slot has a token in each run.
 
     Parameters
@@ -146,7 +146,10 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     conversions : Conversions, optional
         For builds that convert serially (`compact`); by default of numbers as models have them.
     keys : callable, optional
-        The next row's key (float) for the list of the best rows; by default the rows are in random order.
+        The next row's key (float) for the list of the best rows, from the run on that warms up; by default the rows
+        are in random order.
+    runs : int, optional
+        Runs behind the first one whose mean is taken.
 
     Returns
     -------
@@ -161,6 +164,6 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     kind = Kind(output=not prompt, sampled=sampled and not prompt, top_k=top_k, top_p=top_p,
                 chained=prompt and config.batch > 1)
     conversions = conversions or Conversions(geometry.hidden_size)
-    found = _measure(config, geometry, timing, kind, conversions, keys)
+    found = _measure(config, geometry, timing, kind, conversions, keys, runs)
     return Prediction(config, found.cycles, config.batch, found.words, found.refresh, found.full, found.empty,
                       found.wait, found.stall_stream, found.stall_rows, found.cycles - found.busy)
