@@ -15,9 +15,6 @@ from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.files import BUILD_VARIABLE, build_folder
 
-# The wheel's makefiles ask for a precompiled header that larger models cannot use.
-MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
-
 
 class ToolError(SternaError, RuntimeError):
     """A tool is missing or failed; the message names it and the way out."""
