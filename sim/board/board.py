@@ -115,7 +115,7 @@ class SimulatedBoard:
     Raises
     ------
     BoardError
-        On entering, if the board does not start; on leaving without another error, if it had stopped by itself.
+        If it is to write what it cannot; on entering, if the board does not start; on leaving without another error, if it had stopped by itself.
     sterna.sim.board.toolchain.ToolError
         On entering, if a tool is missing or the compilation fails.
     """
@@ -137,6 +137,10 @@ class SimulatedBoard:
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+        if waves is not None and toggles is not None:  # before anything is compiled
+            raise BoardError("--toggles: leave --waves out")
+        if netlist and trace is not None:
+            raise BoardError("--trace: a netlist has no trace")
         if waves is not None:
             self._arguments += ["--waves-limit", int(waves_limit), *["--waves-off"] * (not record)]
         for path, offset, size, address in preload or ():
