@@ -282,6 +282,14 @@ def test_several_texts_are_those_of_each_alone(model, make, tokens_per_call):
 
 
 @pytest.mark.parametrize("make", MAKES, ids=NAMES)
+def test_all_texts_are_checked_before_the_first_begins(model, make):
+    sequences = [Sequence(ids, 3, SAMPLING) for ids in (PROMPT, [GEOMETRY.vocab_size])]
+    with pytest.raises(RunError, match=f"token {GEOMETRY.vocab_size} is not among"):
+        list(make(model).generate_all(sequences))
+    assert not sequences[0].tokens
+
+
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
 def test_a_text_of_several_is_closed_or_all_are_cancelled(model, make):
     runtime, sequences = make(model), [Sequence(PROMPT[:2 + k], 30, SAMPLING) for k in range(6)]
     seen = 0
