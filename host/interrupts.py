@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def handled_by(handler):
-    """A block whose Ctrl-C goes to `handler` (as ``signal.signal`` takes it), unless it is ignored: whoever started the
-    process in the background wants that.
+    """A block whose Ctrl-C goes to `handler`, as ``signal.signal`` takes it, unless it is ignored: whoever started
+    the process in the background wants that.
     """
     before = signal.getsignal(signal.SIGINT)
     if before == signal.SIG_IGN:

@@ -116,7 +116,8 @@ class SimulatedBoard:
     Raises
     ------
     BoardError
-        If it is to write what it cannot; on entering, if the board does not start; on leaving without another error, if it had stopped by itself.
+        If it is to write what it cannot; on entering, if the board does not start; on leaving without another
+        error, if it had stopped by itself.
     sterna.sim.board.toolchain.ToolError
         On entering, if a tool is missing or the compilation fails.
     """
