@@ -29,7 +29,6 @@ HEADERS = ("memory", "string", "verilated.h", "verilated_dpi.h", "verilated_vpi.
 TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
-NETLIST = ("-O1",)  # of a netlist, which is large and runs a few tokens, what runs every cycle
 
 
 @contextmanager
@@ -282,11 +281,10 @@ def _build(work, top, waves, runtime, netlist, step):
          "verilator", env=toolchain.environment())
     # Small files cost mostly the headers, so they share a compilation, as does all that runs once;
     # large files of code that runs every cycle are spread over the processors.
-    fast = NETLIST if netlist else FAST
-    jobs, shared = [], {SLOW: [], fast: []}
+    jobs, shared = [], {SLOW: [], FAST: []}
     for path in sorted((work / "obj").glob("*.cpp")):
-        level = SLOW if "__Slow" in path.name else fast
-        if level is fast and path.stat().st_size > 100_000:
+        level = SLOW if "__Slow" in path.name else FAST
+        if level is FAST and path.stat().st_size > 100_000:
             jobs.append((path, level))
         else:
             shared[level].append(f'#include "{path.name}"\n')
