@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 
 from sterna.host.device.run import stop_tokens
-from sterna.host.runtime.runtime import Runtime, untold
+from sterna.host.runtime.runtime import RunError, Runtime, untold
 from sterna.sim.cpu.model import BLOCK, CpuModel
 
 SLOTS = 32  # texts side by side
@@ -83,6 +83,8 @@ class CpuRuntime(Runtime):
         settled = {sequence: sequence.sampling.within(self.rows) for sequence in sequences}
         for sequence in sequences:
             self.check(sequence.ids)
+            if sequence.n and not sequence.ids:
+                raise RunError("there is no text to go on with: give a prompt")
         self.clear()
         figures, started = self.statistics, time.monotonic()
         figures.together += len(sequences)

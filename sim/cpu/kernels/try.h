@@ -36,7 +36,7 @@ void sterna_try(int what, const struct tables *tables, const double *a, const do
     if (what == 14)
         out[count] = product_peak24(out, a, b, count);
     if (what == 15) {
-        int8_t *codes = malloc(count);
+        int8_t *codes = calloc(count > 0 ? count : 1, 1);
         int sum = codes24(codes, a, b[0], count);
         for (int k = 0; k < count; k++)
             out[k] = codes[k];
