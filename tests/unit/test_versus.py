@@ -2,6 +2,8 @@
 
 import builtins
 import json
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_blocks_of_the_file_decode_to_the_trits(tmp_path, monkeypatch):
 @pytest.mark.rest
 @pytest.mark.parametrize("hidden, inner", [(128, 512), (256, 384)])
 def test_sizes_that_fill_no_blocks_are_refused(tmp_path, hidden, inner):
-    with pytest.raises(ValueError, match=f"hidden {hidden}, intermediate {inner}: TQ2_0 takes multiples of 256"):
+    with pytest.raises(UsageError, match=f"^hidden {hidden}, intermediate {inner}: TQ2_0 takes multiples of 256"):
         ternary.write(tmp_path / "x.gguf", Geometry(hidden, inner, 1, 64))
     assert not list(tmp_path.iterdir())
 
@@ -76,6 +78,59 @@ def test_random_layers_are_made_when_asked_for():
     assert packed.head.shape == packed.embedding_codes.shape == (64, 256)
     share = np.mean(first.gate == 0)
     assert 0.2 < share < 0.5
+
+
+class Fake:
+    """Any program, at a speed of its own."""
+
+    def __init__(self, kind, parameters):
+        self.kind, self.parameters = kind, parameters
+
+    def ask(self, method, count=None):
+        if method == "about":
+            return {"version": self.kind, "features": "AVX2", "kernels": "plain", "bytes": 10**6,
+                    "parameters": self.parameters}
+        return {"rates": (2e9, 3e9), "resident": 5}.get(method) or count / (20 if self.kind == "Llama" else 50)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_whole_measurement(tmp_path, monkeypatch, lost):
+    asked = []
+
+    @contextmanager
+    def started(kind, *arguments):
+        asked.append((kind, arguments))
+        yield Fake(kind, ternary.parameters(SMALL) - lost)
+
+    def write(path, geometry):
+        path.write_text("file")
+        return 1000
+
+    monkeypatch.setattr(rounds, "started", started)
+    monkeypatch.setattr(ternary, "write", write)
+    monkeypatch.setattr(machine, "busy", lambda: 0)
+    run = partial(rounds.measure, SMALL, SMALL, 3, tmp_path / "new", rounds=2, tell=lambda line: None)
+    if lost:
+        with pytest.raises(PlayerError, match=f"llama.cpp finds {ternary.parameters(SMALL) - 1} parameters, not"):
+            run()
+    else:
+        found = run()
+        assert found["make.ratio"] == 2.5 and found["make.result"] == "met" and found["llama.bytes"] == 1000
+        assert "threads of each: 3; taken by others: 0%" in found["how"] and "built with AVX2" in found["how"]
+        assert page.tables({"versus.370m": found})["table.versus"].count("met") == 2
+        path = str(tmp_path / "new" / "random-tq2_0.gguf")
+        assert asked == [("Llama", (path, 3, 512)), ("Sterna", (SMALL, 3)), ("Memory", (1 << 30, 10**6, 3))]
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_sterna_and_the_memory_answer_as_programs():
+    with started("Sterna", Geometry(64, 128, 2, 96), 1) as player:
+        about = player.ask("about")
+        weights = Geometry(64, 128, 2, 96).ternary_weights
+        assert about["threads"] == 1 and about["bytes"] >= weights / 4 and about["kernels"]
+        assert player.ask("make", 3) > 0 and player.ask("read", 5) > 0 and player.ask("resident") > 1 << 20
+    with started("Memory", 1 << 20, 1 << 16, 1) as player:
+        assert min(player.ask("rates")) > 0
 
 
 class Counting:
@@ -120,6 +175,7 @@ def test_programs_take_turns_and_are_summed_up(monkeypatch):
 
 def test_table_of_fixed_results():
     values = {"weights": 341_049_344, "llama.bytes": 87_926_784, "sterna.bytes": 85_262_336,
+              "llama.resident_bytes": 210_000_000, "sterna.resident_bytes": 199_600_000,
               "memory.far.gb_per_second": 28.0, "memory.near.gb_per_second": 50.0}
     for name, test, rate, best in (("llama", "make", 30, 31), ("llama", "read", 100, 101), ("sterna", "make", 60, 66),
                                    ("sterna", "read", 90, 95)):
@@ -131,7 +187,8 @@ def test_table_of_fixed_results():
     assert out["table.versus"].splitlines()[2:] == [
         "| 341 M | generation | 30.0 (31.0) | 2.6 | 9.1% | 60.0 (66.0) | 5.1 | 18.2% | 2.00 | 1.5: met |",
         "| 341 M | prompt | 100.0 (101.0) | 8.5 | 30.4% | 90.0 (95.0) | 7.7 | 27.3% | 0.90 | 1.0: missed |"]
-    assert out["table.versus.memory"].splitlines()[2] == "| 341 M | 87.9 MB | 85.3 MB | 28.0 | 50.0 |"
+    memory = out["table.versus.memory"].splitlines()[2]
+    assert memory == "| 341 M | 87.9 MB | 85.3 MB | 210 MB | 200 MB | 28.0 | 50.0 |"
     assert out["how.versus"].startswith("- 341 M: measured well ") and "\n  well " in out["how.versus"]
     assert page.tables({"lines": {}}) == {}
 
@@ -149,6 +206,12 @@ def test_what_others_take_of_the_processors(monkeypatch):
     read = iter([machine.ticks(text) for text in texts])
     monkeypatch.setattr(machine, "ticks", lambda: next(read))
     assert machine.busy(0) == pytest.approx(0.6)
+
+
+def test_memory_of_a_process_is_that_of_its_pages():
+    before = machine.resident_bytes()
+    held = np.ones(1 << 24, np.uint8)
+    assert (1 << 23) < machine.resident_bytes() - before < (1 << 27) and held[-1] == 1
 
 
 def without(monkeypatch, *names):

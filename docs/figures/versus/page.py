@@ -44,8 +44,10 @@ def speeds(found):
 
 
 def memory(found):
-    """What a token reads, and what the machine reads."""
-    head = ["weights", "bytes of them: llama.cpp", "sterna", "memory, GB/s: 1 GiB", "as much as sterna's weights"]
+    """What a token reads, what the programs hold, and what the machine reads."""
+    head = ["weights", "bytes of a token: llama.cpp", "sterna", "resident: llama.cpp", "sterna",
+            "memory read, GB/s: 1 GiB", "as much as sterna's weights"]
     return table(head, [[millions(v), f"{v['llama.bytes'] / 1e6:,.1f} MB",
-                         f"{v['sterna.bytes'] / 1e6:,.1f} MB", f"{v['memory.far.gb_per_second']:.1f}",
+                         f"{v['sterna.bytes'] / 1e6:,.1f} MB", f"{v['llama.resident_bytes'] / 1e6:,.0f} MB",
+                         f"{v['sterna.resident_bytes'] / 1e6:,.0f} MB", f"{v['memory.far.gb_per_second']:.1f}",
                          f"{v['memory.near.gb_per_second']:.1f}"] for v in found.values()])

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from docs.figures.versus import machine
 from docs.figures.versus.packages import load
 from docs.figures.versus.randoms import random_packed
 from sterna.host.model.model import Model
@@ -22,7 +23,15 @@ def random_ids(count, vocab_size):
     return np.random.default_rng(SEED).integers(0, vocab_size, count).tolist()
 
 
-class Llama:
+class Program:
+    """What both have."""
+
+    def resident(self):
+        """Bytes of its process in memory (int)."""
+        return machine.resident_bytes()
+
+
+class Llama(Program):
     """llama.cpp, as cyllama has compiled it. It makes no choice of a token: random ones are fed.
 
     Parameters
@@ -76,7 +85,7 @@ class Llama:
         return time.perf_counter() - started
 
 
-class Sterna:
+class Sterna(Program):
     """``--device cpu``. It makes greedy tokens.
 
     Parameters

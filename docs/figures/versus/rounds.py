@@ -17,8 +17,8 @@ BUSY = 0.1  # part of the processors' time that others may take, if a bar is to 
 
 
 def in_turns(programs, memory, rounds, tell):
-    """What is measured (dict of list, a value a round): seconds by (name, test), the rates (far, near) under "memory",
-    and under "busy" what others took of the processors before the round.
+    """What is measured (dict of list, a value a round): seconds by (name, test); under "memory" the rates of far and
+    near; under "busy" what others took of the processors before the round.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def measure(geometry, source, threads, folder, rounds=ROUNDS, tell=print):
     threads : int
         Of each program, and of the reading of the memory.
     folder : Path
-        For the GGUF file, which stays there.
+        For the GGUF file, which is removed in the end.
     rounds : int
     tell : callable(str)
 
@@ -102,8 +102,9 @@ def measure(geometry, source, threads, folder, rounds=ROUNDS, tell=print):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "random-tq2_0.gguf"
     tell(f"writing {path}")
-    size_bytes = {"llama": ternary.write(path, geometry)}
     with ExitStack() as stack:
+        stack.callback(path.unlink, missing_ok=True)
+        size_bytes = {"llama": ternary.write(path, geometry)}
         llama = stack.enter_context(started("Llama", str(path), threads, READ))
         sterna = stack.enter_context(started("Sterna", source, threads))
         tell("loading both models")
@@ -117,10 +118,11 @@ def measure(geometry, source, threads, folder, rounds=ROUNDS, tell=print):
             player.ask("make", WARM_TOKENS)
             player.ask("read", WARM_TOKENS)
         found = in_turns(programs, memory, rounds, tell)
+        resident = {f"{name}.resident_bytes": player.ask("resident") for name, player in programs.items()}
     sizes = {name: {test: used_bytes(geometry, size, head=test == "make") for test in BARS}
              for name, size in size_bytes.items()}
     out = {"weights": geometry.ternary_weights, "llama.bytes": size_bytes["llama"],
-           "sterna.bytes": size_bytes["sterna"], "threads": threads, **summary(found, sizes)}
+           "sterna.bytes": size_bytes["sterna"], "threads": threads, **resident, **summary(found, sizes)}
     return out | {"how": describe(geometry, source, threads, rounds, about, out["busy.share"])}
 
 
@@ -129,8 +131,8 @@ def describe(geometry, source, threads, rounds, about, busy):
     weights = "random trits" if not isinstance(source, str) else "the weights of a checkpoint"
     sizes = (f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}, "
              f"{geometry.num_hidden_layers} layers, vocabulary {geometry.vocab_size}")
-    return (f"measured on {machine.cpu_name()}, {threads} threads each, {busy:.0%} of it taken by others; "
+    return (f"measured on {machine.cpu_name()}; threads of each: {threads}; taken by others: {busy:.0%}; "
             f"{about['llama']['version']}, whose ggml is built with {about['llama']['features']}; "
             f"{about['sterna']['version']}, kernels {about['sterna']['kernels']}; {sizes}, {weights}; {MAKE} tokens "
             f"made from an empty text, so that attention sees {MAKE // 2} positions in the mean, and a prompt of "
-            f"{READ} in one block; median of {rounds} rounds in turns, and of the memory the best")
+            f"{READ} in one block; medians over rounds in turns, {rounds} of them, and of the memory the best")

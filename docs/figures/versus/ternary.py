@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from docs.figures.versus.packages import load
+from sterna.host.errors import UsageError
 
 HEAD = 64  # dimensions of an attention head
 CONTEXT = 2048  # tokens that the file claims; a measurement takes far fewer
@@ -81,17 +82,15 @@ def write(path, geometry, seed=1):
     Raises
     ------
     UsageError
-        The package gguf is missing.
-    ValueError
-        Sizes that do not fill blocks.
+        The package gguf is missing, or sizes do not fill blocks.
     """
     gguf = load("gguf")
     kinds = {"ternary": gguf.GGMLQuantizationType.TQ2_0, "norm": gguf.GGMLQuantizationType.F32,
              "embedding": gguf.GGMLQuantizationType.F16}
     block = gguf.GGML_QUANT_SIZES[kinds["ternary"]][0]
     if geometry.hidden_size % block or geometry.intermediate_size % block:
-        raise ValueError(f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}: TQ2_0 takes "
-                         f"multiples of {block}")
+        raise UsageError(f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}: TQ2_0 takes "
+                         f"multiples of {block}: use another model")
     part = path.with_name(f".{path.name}.part")
     writer = gguf.GGUFWriter(part, "llama")
     try:
