@@ -93,6 +93,11 @@ def megabytes(size):
     return f"{size / 1e6:,.0f} MB" if size >= 10e6 else f"{size / 1e3:,.0f} kB"
 
 
+def speed(value):
+    """Tokens per second with three significant digits (str)."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def widened(config, geometry):
     """{parameter: value} with which the vectors and codes of a model fit a configuration, {} if they do."""
     inner = layout(config, geometry).inner

@@ -124,9 +124,9 @@ class PortMemory:
         """A word that is offered from a time on; the cycle in which it is taken."""
         del address
         if self.last <= time:
-            self.last = time = max(time, self._written + 1)
+            self.last = time = self._pause(max(time, self._written + 1))[0]
         else:  # reads take every other cycle
-            time = max(time, self._written + 2)
+            time = self._pause(max(time, self._written + 2))[0]
             self.last += self._pace
         self._written = time
         return time

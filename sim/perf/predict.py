@@ -69,7 +69,7 @@ class Conversions:
     """
 
     GATED = (3, 5)  # of the six products of a layer
-    DENSITY = 0.87  # root mean square of a trit times what codes have in common
+    DENSITY = 0.89  # root mean square of a trit times what codes have in common
     fractions = 2.0  # the first bit is 0, and so many leading zeros a random number has
 
     def __init__(self, hidden):
