@@ -67,7 +67,8 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.energy.others": ("energy",), "table.buy": ("plan",), plan.PICTURE: ("plan",),
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 

@@ -19,7 +19,8 @@ def found(name):
     geometry = NAMES[name]
     every = rows(geometry)
     out = {row.name: asdict(row) for row in every}
-    return out | {"buy": buy(geometry, every), "how": "predicted by the cycle model (sim/perf) at the presets' clocks"}
+    return out | {"buy": buy(geometry, every),
+                  "how": "predicted by the cycle model (sim/perf) at the clocks of boards and presets"}
 
 
 def _pairs(values):
@@ -42,7 +43,8 @@ def tables(results):
             would = not one["fits"]
             lines.append([label, preset + (" with more memory" if would else ""), megabytes(one["image_bytes"]),
                           speed(one["stream_tokens_per_second"], would), speed(all_["tokens_per_second"], would),
-                          speed(one["prompt_tokens_per_second"], would), speed(all_["prompt_tokens_per_second"], would),
+                          speed(one["prompt_tokens_per_second"], would),
+                          speed(all_["prompt_tokens_per_second"], would),
                           f"{one['share']:.1%}", f"{one['clock_hz'] / 1e6:.0f} MHz {one['clock']}"])
     if not lines:
         return {}

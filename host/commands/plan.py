@@ -12,8 +12,8 @@ from sterna.host.plan import rows as planned
 from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES, geometry_of
 
-HEAD = ("board or preset", "slots", "tokens/s,\none stream", "tokens/s,\nall slots", "tokens/s,\nprompt", "share", "image",
-        "load", "clock", "fits")
+HEAD = ("board or preset", "slots", "tokens/s,\none stream", "tokens/s,\nall slots", "tokens/s,\nprompt", "share",
+        "image", "load", "clock", "fits")
 
 
 def duration(seconds):
@@ -35,7 +35,8 @@ def cells(row):
     would = not row.fits
     share = "" if row.share is None else f"{row.share:.1%}"
     return [row.name, str(row.slots), speed(row.stream_tokens_per_second, would), speed(row.tokens_per_second, would),
-            speed(row.prompt_tokens_per_second, would), share, planned.megabytes(row.image_bytes), duration(row.load_seconds),
+            speed(row.prompt_tokens_per_second, would), share, planned.megabytes(row.image_bytes),
+            duration(row.load_seconds),
             f"{row.clock_hz / 1e6:.3g} MHz {row.clock}", "yes" if row.fits else "no"]
 
 
@@ -81,4 +82,8 @@ def plan(
     for row in found:
         if not row.fits and row.slots == 1:
             console.print(f"{row.name}: " + "; ".join(row.reasons))
+        elif row.joules_per_token:
+            low, likely, high = (f"{1e3 * joules:.2g}" for joules in row.joules_per_token)
+            console.print(f"{row.name}: {likely} mJ per token ({low} to {high}), projected from the mean power of "
+                          "docs/energy.md")
     console.print(printable(buy(geometry, found)))

@@ -15,6 +15,9 @@ SLOTS = 8  # of the presets' second rows
 ALIKE = ("ulx3s-85f-64m", "ulx3s-12f")
 FRAME_BYTES = MAX_DATA_BYTES + OVERHEAD_BYTES + 2  # on the line: COBS adds a byte and the delimiter
 BITS_PER_BYTE = 10  # of a serial line
+# Mean power in W of docs/energy.md, low, likely and high: projected with models whose words set the pace, or on the
+# iCE40 the vector engine, as they do with others. All boards with an ECP5 have the same memory and gateware.
+POWER = {"ecp5": (0.38, 0.77, 1.5), "ice40": (0.0021, 0.0074, 0.024)}
 WIDENED = ("lanes160", "lanes320")  # presets whose speed is told with the memories that a model wants, too
 
 
@@ -39,10 +42,13 @@ class Row:
     load_seconds : float or None
         To send it by the board's serial line; None where there is no board.
     stream_tokens_per_second, tokens_per_second, prompt_tokens_per_second, share : float or None
-        One sequence; all slots together; a prompt; useful bytes of what the memory can deliver (docs/architecture.md).
+        One sequence; all slots together; a prompt; useful bytes of what the memory can deliver
+        (docs/architecture.md).
         None where the model does not fit.
     cycles_per_run : float or None
         Of a run of the program that makes a token per slot.
+    joules_per_token : (float, float, float) or None
+        Low, likely and high, by the mean power of the board's kind; None for presets.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Row:
     prompt_tokens_per_second: float | None = None
     share: float | None = None
     cycles_per_run: float | None = None
+    joules_per_token: tuple | None = None
 
 
 def names():
@@ -156,7 +163,11 @@ def row(name, geometry, known=None):
         except (ConfigError, ProgramError):
             return out
         return replace(out, **speeds)
-    return replace(out, **_speeds(config, geometry, known))
+    out = replace(out, **_speeds(config, geometry, known))
+    if board:
+        power = POWER["ecp5" if config.sdram else "ice40"]
+        out = replace(out, joules_per_token=tuple(watts / out.tokens_per_second for watts in power))
+    return out
 
 
 def _speeds(config, geometry, known):

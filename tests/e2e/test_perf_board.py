@@ -1,4 +1,4 @@
-"""The cycle model against the simulated board: fresh random geometries, every preset and kind of memory, within 1 %."""
+"""The cycle model against the simulated board: fresh geometries, every preset and kind of memory, within 1 %."""
 
 import dataclasses
 

@@ -32,8 +32,8 @@ ROOMS = {
     "host.runtime": ("host.model", "hw.boards", "sim.board", *DEVICE),
     "host": ("host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models", "sim.board", "sim.perf", "hw",
              *DEVICE),
-    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.machine", "sim.perf", "hw.flow",
-                     "hw.boards", "hw.memory.chips", "hw", *DEVICE),
+    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.machine", "sim.perf",
+                     "hw.flow", "hw.boards", "hw.memory.chips", "hw", *DEVICE),
 }
 
 

@@ -52,7 +52,8 @@ def test_numbers_are_those_of_the_gateware():
         for columns in (5, 10, 15, 20, 40):
             row = RowAccumulator(columns=columns, pipelined=not slow)
             assert array.tree_cycles(columns, slow) == row.latency
-    for config in (*PRESETS.values(), replace(PRESETS["lanes10"], weight_code="bit2", rows=2, columns=10, port_bytes=4)):
+    other = replace(PRESETS["lanes10"], weight_code="bit2", rows=2, columns=10, port_bytes=4)
+    for config in (*PRESETS.values(), other):
         decoder = TritDecoder(trits=config.rows * config.columns, code=config.weight_code, pipelined=not config.slow)
         buffers = ActivationBuffers(columns=config.columns, lanes=config.lanes, words=config.activation_words,
                                     registered=not config.slow)

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from small_model import GEOMETRY, write_folder
@@ -10,7 +11,7 @@ from sterna.firmware.layout import memory_map
 from sterna.host.model.model import Model
 from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES, geometry_of
-from sterna.host.plan.rows import load_seconds, needs, reasons, row, rows, widened
+from sterna.host.plan.rows import POWER, load_seconds, needs, reasons, row, rows, widened
 from sterna.hw.boards import BOARDS, preset
 from sterna.sim.golden.packed import Geometry
 
@@ -77,7 +78,8 @@ def test_rows_say_what_fits_and_why_not(few):
     assert found["lanes40"].tokens_per_second == found["lanes40"].stream_tokens_per_second
     for one in found.values():
         assert 0 < one.share < 1 and one.prompt_tokens_per_second > one.tokens_per_second
-    assert board.image_bytes == memory_map(preset("icepi-zero"), TINY).state_address < needs(preset("icepi-zero"), TINY)
+    config = preset("icepi-zero")
+    assert board.image_bytes == memory_map(config, TINY).state_address < needs(config, TINY)
     big = row("icepi-zero", WIDE)
     assert not big.fits and big.tokens_per_second is None and big.reasons == (
         "memory: needs 103 MB, has 34 MB", "vector memory: bank 0 needs 5920 words and has 4096")
@@ -106,9 +108,21 @@ def test_the_advice_names_boards_that_exist_or_what_is_needed(few):
     assert buy(TINY, [*few, twin]).startswith("buy any of icepi-zero, twin: ")
     refused = [replace(one, fits=one.name == "lanes40", image_bytes=10**8) for one in few]
     none = buy(WIDE, refused)
-    assert none.startswith("none of the boards here holds this model: it takes a memory of 100 MB, and 10 tokens/s take")
+    assert none.startswith("none of the boards here holds this model: it takes a memory of 100 MB, and 10 tokens/s")
     assert "0.691 GB/s" in none and "timing model lanes40 (268 MB) would make" in none
     assert "would make" not in buy(WIDE, refused[:2])
+
+
+def test_energy_is_the_power_of_its_page_over_the_speed(few):
+    text = (Path(__file__).resolve().parents[2] / "docs/energy.md").read_text()
+    cell = r"([\d.,]+) \(([\d.,]+) to ([\d.,]+)\)"
+    cells = re.search(rf"mean power, mW \| {cell} \| {cell}", text).groups()
+    likely, low, high, small, smaller, larger = (float(cell.replace(",", "")) / 1000 for cell in cells)
+    assert POWER == {"ecp5": pytest.approx((low, likely, high)), "ice40": pytest.approx((smaller, small, larger))}
+    board, other, preset_row = few[:3]
+    assert board.joules_per_token[1] == pytest.approx(likely / board.tokens_per_second)
+    assert other.joules_per_token[1] == pytest.approx(small / other.tokens_per_second)
+    assert preset_row.joules_per_token is None
 
 
 def test_text_and_json_agree(sterna):
