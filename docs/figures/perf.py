@@ -17,8 +17,8 @@ from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.perf.memory import TIMING, Timing
 from sterna.sim.perf.predict import Conversions, predict
 
-CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "up5k", "lanes10,batch=2", "lanes40,batch=2",
-         "lanes40,batch=4", "ulx3s-85f,batch=2")
+CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "up5k", "lanes10,batch=2",
+         "lanes40,batch=2", "lanes40,batch=4", "ulx3s-85f,batch=2")
 KINDS = {"greedy": Sampling(), "sampled": Sampling(0.8, 3), "listed": Sampling(0.8, 3, 40), "prompt": None}
 WORDS = {"greedy": "greedy", "sampled": "sampled", "listed": "top-k 40", "prompt": "prompt"}
 GEOMETRIES, SEED = 3, 11

@@ -8,11 +8,12 @@ import typer
 from rich.table import Table
 
 from sterna.host.console import printable, show, table_console, working
+from sterna.host.plan import rows as planned
 from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES, geometry_of
-from sterna.host.plan.rows import megabytes, rows
 
-HEAD = ("board or preset", "slots", "tokens/s, one", "all slots", "prompt", "share", "image", "load", "clock", "fits")
+HEAD = ("board or preset", "slots", "tokens/s,\none stream", "tokens/s,\nall slots", "tokens/s,\nprompt", "share",
+        "image", "load", "clock", "fits")
 
 
 def duration(seconds):
@@ -26,10 +27,7 @@ def duration(seconds):
 
 def speed(value, would):
     """Tokens per second (str), in brackets where it ``would`` be so; "" for None."""
-    if value is None:
-        return ""
-    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return f"({text})" if would else text
+    return "" if value is None else f"({planned.speed(value)})" if would else planned.speed(value)
 
 
 def cells(row):
@@ -37,7 +35,8 @@ def cells(row):
     would = not row.fits
     share = "" if row.share is None else f"{row.share:.1%}"
     return [row.name, str(row.slots), speed(row.stream_tokens_per_second, would), speed(row.tokens_per_second, would),
-            speed(row.prompt_tokens_per_second, would), share, megabytes(row.image_bytes), duration(row.load_seconds),
+            speed(row.prompt_tokens_per_second, would), share, planned.megabytes(row.image_bytes),
+            duration(row.load_seconds),
             f"{row.clock_hz / 1e6:.3g} MHz {row.clock}", "yes" if row.fits else "no"]
 
 
@@ -67,7 +66,7 @@ def plan(
     """
     name, geometry = geometry_of(model)
     with working() as step:
-        found = rows(geometry, configs, lambda row: step(f"planning {name} for {row}"))
+        found = planned.rows(geometry, configs, lambda row: step(f"planning {name} for {row}"))
     if as_json:
         show(json.dumps(report(name, geometry, found), indent=2) + "\n")
         return
@@ -75,7 +74,7 @@ def plan(
     console.print(f"{printable(name)}: hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}, "
                   f"{geometry.num_hidden_layers} layers, {geometry.vocab_size:,} tokens, "
                   f"{geometry.ternary_weights:,} ternary weights")
-    table = Table(HEAD[0], *HEAD[1:])
+    table = Table(*HEAD)
     table.columns[0].no_wrap = True
     for row in found:
         table.add_row(*cells(row))
@@ -83,4 +82,8 @@ def plan(
     for row in found:
         if not row.fits and row.slots == 1:
             console.print(f"{row.name}: " + "; ".join(row.reasons))
+        elif row.joules_per_token:
+            low, likely, high = (f"{1e3 * joules:.2g}" for joules in row.joules_per_token)
+            console.print(f"{row.name}: {likely} mJ per token ({low} to {high}), projected from the mean power of "
+                          "docs/energy.md")
     console.print(printable(buy(geometry, found)))

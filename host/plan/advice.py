@@ -1,6 +1,6 @@
 """Which board to buy, in one sentence."""
 
-from sterna.host.plan.rows import megabytes
+from sterna.host.plan.rows import megabytes, speed
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.config import PRESETS
 
@@ -20,8 +20,9 @@ def buy(geometry, rows):
         best = max(row.tokens_per_second for row in boards)
         alike = [row for row in boards if row.tokens_per_second > 0.99 * best]
         others = ", ".join(row.name for row in alike[1:])
-        return (f"buy {alike[0].name if len(alike) == 1 else 'any of ' + alike[0].name + ', ' + others}: "
-                f"{best:.3g} tokens/s by the cycle model at the placed clock, and nothing here that exists is faster.")
+        which = alike[0].name if len(alike) == 1 else f"any of {alike[0].name}, {others}"
+        return (f"buy {which}: {speed(best)} tokens/s by the cycle model at the placed clock, and nothing here that "
+                "exists is faster.")
     boards = [row for row in rows if row.kind == "board"]
     least = min((row.image_bytes for row in rows), default=0)
     useful = useful_bytes(geometry, "trit5")
@@ -34,5 +35,5 @@ def buy(geometry, rows):
     if timing:
         best = max(timing, key=lambda row: row.tokens_per_second)
         text += (f"; a board with the memory and clock of the timing model {best.name} "
-                 f"({megabytes(best.memory_bytes)}) would make {best.tokens_per_second:.3g} tokens/s")
+                 f"({megabytes(best.memory_bytes)}) would make {speed(best.tokens_per_second)} tokens/s")
     return text + "."

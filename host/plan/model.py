@@ -34,9 +34,9 @@ def geometry_of(text):
     if name in NAMES:
         return name, NAMES[name]
     path = Path(text)
-    if path.is_dir():
+    if text and path.is_dir():
         return path.resolve().name, read_config(path)
-    if path.exists():
+    if text and path.exists():
         image = Image.load(path)
         return image.name, image.geometry
     if "," in text:

@@ -3,18 +3,21 @@
 from dataclasses import dataclass, replace
 
 from sterna.firmware.layout import layout, memory_map
-from sterna.firmware.program import ProgramError, build_program
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS, ConfigError, delivered_bytes, most_tokens
+from sterna.hw.config import PRESETS, delivered_bytes, most_tokens
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
-from sterna.sim.perf.predict import predict
+from sterna.sim.golden.errors import SternaError
+from sterna.sim.perf.predict import predict, program_of
 
 SLOTS = 8  # of the presets' second rows
 # No place and route of their own: one has one more address bit, the other the die of the ulx3s-25f.
 ALIKE = ("ulx3s-85f-64m", "ulx3s-12f")
 FRAME_BYTES = MAX_DATA_BYTES + OVERHEAD_BYTES + 2  # on the line: COBS adds a byte and the delimiter
 BITS_PER_BYTE = 10  # of a serial line
+# Mean power in W of docs/energy.md, low, likely and high: projected with models whose words set the pace, or on the
+# iCE40 the vector engine, as they do with others. All boards with an ECP5 have the same memory and gateware.
+POWER = {"ecp5": (0.38, 0.77, 1.5), "ice40": (0.0021, 0.0074, 0.024)}
 WIDENED = ("lanes160", "lanes320")  # presets whose speed is told with the memories that a model wants, too
 
 
@@ -39,10 +42,13 @@ class Row:
     load_seconds : float or None
         To send it by the board's serial line; None where there is no board.
     stream_tokens_per_second, tokens_per_second, prompt_tokens_per_second, share : float or None
-        One sequence; all slots together; a prompt; useful bytes of what the memory can deliver (docs/architecture.md).
+        One sequence; all slots together; a prompt; useful bytes of what the memory can deliver
+        (docs/architecture.md).
         None where the model does not fit.
     cycles_per_run : float or None
         Of a run of the program that makes a token per slot.
+    joules_per_token : (float, float, float) or None
+        Low, likely and high, by the mean power of the board's kind; None for presets.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Row:
     prompt_tokens_per_second: float | None = None
     share: float | None = None
     cycles_per_run: float | None = None
+    joules_per_token: tuple | None = None
 
 
 def names():
@@ -82,8 +89,8 @@ def reasons(config, geometry):
     if geometry.vocab_size > most_tokens(config):
         found.append(f"vocabulary: {geometry.vocab_size:,} tokens, counts {most_tokens(config):,}")
     try:
-        build_program(config, geometry, memory_map(config, geometry, check=False))
-    except ProgramError as error:
+        program_of(config, geometry)
+    except SternaError as error:  # or a number that no instruction has room for
         found.append(str(error).partition(": use ")[0])
     return found
 
@@ -91,6 +98,11 @@ def reasons(config, geometry):
 def megabytes(size):
     """A number of bytes in MB, or in kB where that is better read (str)."""
     return f"{size / 1e6:,.0f} MB" if size >= 10e6 else f"{size / 1e3:,.0f} kB"
+
+
+def speed(value):
+    """Tokens per second with three significant digits (str)."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def widened(config, geometry):
@@ -106,8 +118,8 @@ def widened(config, geometry):
 
 def _placed(config, geometry):
     try:
-        build_program(config, geometry, memory_map(config, geometry, check=False))
-    except ProgramError:
+        program_of(config, geometry)
+    except SternaError:
         return False
     return True
 
@@ -137,21 +149,23 @@ def row(name, geometry, known=None):
     clock = "as placed" if name in ALIKE else "placed" if board else "projected"
     out = Row(name, "board" if board else "preset", clock, config.clock_hz, config.batch, not why, tuple(why), {},
               config.memory_bytes, size, board and load_seconds(size, board.baud))
+    if why and config.name.partition(",")[0] not in WIDENED:
+        return out
     if why:
-        if config.name.partition(",")[0] not in WIDENED:
-            return out
-        more = widened(config, geometry)
-        if needs(config, geometry) > config.memory_bytes:
-            out = replace(out, widened=more | {"memory_bytes": needs(config, geometry)})
-        else:
-            out = replace(out, widened=more)
         try:
+            more = widened(config, geometry)
             config = replace(config, **more)
             speeds = _speeds(config, geometry, known)
-        except (ConfigError, ProgramError):
+        except SternaError:  # nor would a wider one do
             return out
-        return replace(out, **speeds)
-    return replace(out, **_speeds(config, geometry, known))
+        size = needs(config, geometry)
+        more |= {"memory_bytes": size} if size > config.memory_bytes else {}
+        return replace(out, widened=more, **speeds)
+    out = replace(out, **_speeds(config, geometry, known))
+    if board:
+        power = POWER["ecp5" if config.sdram else "ice40"]
+        out = replace(out, joules_per_token=tuple(watts / out.tokens_per_second for watts in power))
+    return out
 
 
 def _speeds(config, geometry, known):

@@ -1,9 +1,7 @@
 """When the rows of products come: the ternary array, tile row by tile row, and its row queue."""
 
-from collections import deque
-from math import gcd
+from math import ceil, gcd
 
-LOADS = 2  # cycles from a command that finds the array at rest to its first chunk
 QUEUE_CYCLES = 2  # of a word of rows through the row queue's memory
 
 
@@ -132,64 +130,62 @@ class Array:
     def _step(self):
         """The next row of tiles."""
         product = self.products[self._next]
-        before = self.products[self._next - 1] if self._next else None
-        if not self._row:
-            front = before.done + 1 if product.front is None else product.front
-            if before and before.done > product.accepted:
-                product.loads = before.done
-            else:
-                product.loads = product.accepted + 1
-            self._first = max(product.loads + 1, front + self._gear)
-            self._begin = product.loads + 1
         pops = self._short()
         if pops is None:
             raise RuntimeError("the array waits for rows that nobody takes")
-        left = product.rows - self._row * self._rows
-        ends = left <= self._rows
-        groups = -(-left // self._group) if ends else self._per_tile
-        enter = max(self._last + 1, self._first) if not self._row else self._last + 1
-        stream = enter - (self._begin if not self._row else self._last + 1)
+        begin, enter = self._enter(product)
+        self.stall_stream += enter - begin
         if pops > 0 and (popped := self._pops[pops - 1] + 1 + self._slow) > enter:
             self.stall_rows += popped - enter
             enter = popped
-        # Pieces of the row, so that no piece is longer than what the FIFO can hold.
-        tile, port, chunks = self._tile, self._port, product.chunks
-        base = self._row * chunks
-        taken = self._fetch.taken
-        hop = self._fetch.latency * 0 + self._gear
-        begin, at = enter, 0
-        words = -(-(base * tile) // port)  # that the tiles before have taken
-        while at < chunks:
-            size = min(self._piece, chunks - at)
-            at += size
-            upto = -(-((base + at) * tile) // port)
-            new = upto - words
-            end = begin + size - 1
-            if new > 0:
-                there = self._fetch.available(product.first + upto - 1) + hop
-                start = self._fetch.available(product.first + words) + hop
-                end_there = max(there, start + size - 1)
-                if end_there > end:
-                    whole = -(-int(end_there * 256) // 256)
-                    stream += whole - end
-                    end = whole
-                stolen = self._fetch.stolen(begin, end)
-                stream += stolen
-                end += stolen
-                taken.add(new, max(begin, end - size + 1) - hop, (end - max(begin, end - size + 1) + 1) / new)
-            words = upto
-            begin = end + 1
+        end = self._take(product, enter)
         last = max(end, self._last + self._per_tile) if self._row else end
         self.stall_rows += last - end
-        self.stall_stream += stream
-        self._last = last
-        self._row += 1
+        left = product.rows - self._row * self._rows
+        ends = left <= self._rows
+        groups = -(-left // self._group) if ends else self._per_tile
+        self._last, self._row = last, self._row + 1
         self._beats(last, groups, ends, self._begun(self._groups, groups))
         if ends:
             product.done = last
             self.busy += last - product.loads
-            # The rest of the last word of memory goes with the last tile.
             self._next, self._row = self._next + 1, 0
+
+    def _enter(self, product):
+        """Cycles in which a row of tiles could begin, with its first tile there at once, and as the stream is."""
+        if self._row:
+            return self._last + 1, self._last + 1
+        before = self.products[self._next - 1] if self._next else None
+        waits = before is not None and before.done > product.accepted
+        product.loads = before.done if waits else product.accepted + 1
+        front = before.done + 1 if product.front is None else product.front
+        return product.loads + 1, max(product.loads + 1, front + self._gear)
+
+    def _take(self, product, enter):
+        """Takes the tiles of a row, the first one in the cycle ``enter``; the cycle of the last one.
+
+        It goes in pieces, as the FIFO does not hold all that a row may have. The array is faster than the stream, or
+        as fast: so it is held up by the last word of a piece or, where the words are there, by the first one.
+        """
+        tile, port, fetch = self._tile, self._port, self._fetch
+        base = self._row * product.chunks  # tiles before
+        words = -(-base * tile // port)  # that these have taken
+        at, begin = 0, enter
+        while at < product.chunks:
+            size = min(self._piece, product.chunks - at)
+            at += size
+            upto = -(-(base + at) * tile // port)
+            end = due = begin + size - 1
+            if upto > words:
+                last = fetch.available(product.first + upto - 1) + self._gear
+                first = fetch.available(product.first + words) + self._gear
+                end = ceil(max(end, last, first + size - 1))
+                end += fetch.stolen(begin, end)
+                begin = max(begin, end - size + 1)
+                fetch.taken.add(upto - words, begin - self._gear, (end - begin + 1) / (upto - words))
+                self.stall_stream += end - due
+            words, begin = upto, end + 1
+        return end
 
     def _beats(self, last, groups, ends, begun):
         """Notes the beats that a row of tiles completes."""

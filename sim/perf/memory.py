@@ -77,8 +77,6 @@ class PortMemory:
         Time of the last of them.
     """
 
-    requests = 8  # that it takes ahead
-
     def __init__(self, timing):
         self._timing, self._pace = timing, 256 / timing.bandwidth
         self.arrivals, self.last = Runs(), -1
@@ -112,7 +110,9 @@ class PortMemory:
         begun = None
         while words:
             time, stop = self._pause(time)
-            count = min(words, max(1, ceil((stop - time) / self._pace))) if stop < time + words * self._pace else words
+            count = words
+            if stop < time + words * self._pace:
+                count = max(1, ceil((stop - time) / self._pace))
             self.arrivals.add(count, time, self._pace)
             begun = time if begun is None else begun
             self.last = time + (count - 1) * self._pace
@@ -124,9 +124,9 @@ class PortMemory:
         """A word that is offered from a time on; the cycle in which it is taken."""
         del address
         if self.last <= time:
-            self.last = time = max(time, self._written + 1)
+            self.last = time = self._pause(max(time, self._written + 1))[0]
         else:  # reads take every other cycle
-            time = max(time, self._written + 2)
+            time = self._pause(max(time, self._written + 2))[0]
             self.last += self._pace
         self._written = time
         return time
@@ -136,10 +136,21 @@ class SdramMemory:
     """An SDR SDRAM behind its controller (``hw/memory/sdram.py``) and the crossings (``hw/memory/external.py``).
 
     Requests are carried out in order: cut into runs within a page, whose rows are opened while the run before is
-    under way if they lie in another bank, and a word of 16 bits a cycle of its own clock.
+    under way if they lie in another bank, and a word of 16 bits a cycle of its own clock. Inside, times are cycles of
+    that clock.
+
+    Parameters
+    ----------
+    config : Config
+
+    Attributes
+    ----------
+    arrivals : Runs
+        Words that were read, as they reach the accelerator.
+    last : float
+        Time of the last of them.
     """
 
-    requests = 8
     REFRESH_GROUP, REFRESH_CYCLES = 4, 12  # REFRESHes at a time; cycles beside those of the chip's times
     AHEAD = 3  # cycles of its clock from the crossing to a run that may be looked at
     LOOK = 3  # from there until it may start, its row open
@@ -160,7 +171,6 @@ class SdramMemory:
         self._interval = self.REFRESH_GROUP * int(chip.t_refresh * hz * 1e-9)
         self._refresh = self.REFRESH_GROUP * cycles["t_rfc"] + cycles["t_rp"] + cycles["t_rcd"] + self.REFRESH_CYCLES
         self._due = self._interval
-        self._dues = 0
         self._rows = {}  # of open banks
         self._end = 0  # first cycle behind the current run
         self._begin = 0  # where the next run may be looked at: the current one has started
@@ -180,7 +190,9 @@ class SdramMemory:
         page = address // self._columns
         bank, row = page % (1 << BANK_BITS), page >> BANK_BITS
         self._look = look = max(ready, self._begin)
-        steals = 0
+        while look > self._due + self._refresh and self._end <= self._due:  # refreshes that held nothing up
+            self._due += self._interval
+            self._rows.clear()
         if self._rows.get(bank) == row:
             start = look + self.LOOK
         else:
@@ -190,12 +202,10 @@ class SdramMemory:
                     decide = max(decide, self._end + 1)
                 decide = max(decide, self._opened + self._stays + 1, self._written + self._wr + 1)
                 opens = decide + self._rp
-                steals = 1
+                self._end += decide < self._end  # PRECHARGE takes a cycle from the run before, and ACTIVATE one
             else:
                 opens = decide + 1
-            if decide < self._end:
-                steals += opens < self._end
-                self._end += steals
+            self._end += opens < self._end
             self._opened = opens
             start = opens + self._rcd
         start = max(start, self._end - 1)
@@ -234,6 +244,7 @@ class SdramMemory:
         return (cycle + self._cas + 4) / self._ratio + (2.5 if self._own else 0)
 
     def read(self, command, address, words):
+        """A burst commanded at a time; returns the time of its first word."""
         halves, begun, odd = self._halves, None, 0
         command = max(self._room(command), self._stored + 1)
         for first, count in self._runs(command, address, words * halves, False):

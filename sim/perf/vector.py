@@ -22,8 +22,8 @@ class VectorEngine:
     pops : list of int
         Gets the cycles in which beats of rows are taken.
     serial : object
-        ``rows(columns, product)``, ``codes`` and ``fractions``: mean cycles that the conversion of an operand takes beside its
-        least ones, where it is serial (`compact`).
+        ``rows(columns, product)``, ``codes`` and ``fractions``: mean cycles that the conversion of an operand takes
+        beside its least ones, where it is serial (`compact`).
 
     Attributes
     ----------
@@ -50,7 +50,6 @@ class VectorEngine:
         self._free = self.drained = self.begun = self.stored = 0
         self._reads = -1  # cycle in which the sampler reads a scalar register
         self._key = 0
-        self._offset = 0
         self.product = 0, 0  # columns and number of the product whose rows are taken
 
     def start(self, time):
