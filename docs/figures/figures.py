@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, energy, netlists, pages, slots
+from docs.figures import boards, causes, depth, energy, netlists, pages, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -67,7 +67,8 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.energy.others": ("energy",), "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -254,6 +255,8 @@ def steps(options):
         out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
+    for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
+        out[name] = Step(found, ("sim/golden", "sim/cpu", "models/synthetic", "docs/figures/depth.py"), (VALIDATION,))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -324,7 +327,7 @@ def refill(results, names, given, files):
     drawn = {name: value for name, value in values.items()
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
-    found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole("table.causes"):
         after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}
         causes.draw(after, ROOT / "docs" / "performance.svg")

@@ -48,12 +48,15 @@ def layers_over(geometry, tensors, ids, count=None, progress=lambda done, total:
         Per layer, of "l1" and "float32" each: ``NAME.mean`` and ``NAME.worst``, over the tokens, of the cosine between
         what the layer adds to its input and what float64 adds; ``NAME.state``, the largest relative distance of a
         token's state; ``l1.largest_h``, ``l0.largest_h``, ``l1.largest_x``, ``l0.largest_x``: the largest magnitudes
-        in state and output.
+        in state and output. The first also has ``embedding.mean`` and ``embedding.worst``, cosines between the
+        embeddings of L1 and those of float64.
     """
     source = (geometry, tensors)
     exact = Reference(source, kept=False)
     models = {"l1": GoldenModel(pack(*source)), "float32": Reference(source, np.float32, kept=False)}
     x, out = exact.embedding[np.asarray(ids)], []
+    close = cosines(x, models["l1"].embed(ids))
+    embedded = {"embedding.mean": float(close.mean()), "embedding.worst": float(close.min())}
     count = min(count or geometry.num_hidden_layers, geometry.num_hidden_layers)
     for number in range(count):
         x = round24(x)
@@ -70,6 +73,7 @@ def layers_over(geometry, tensors, ids, count=None, progress=lambda done, total:
         out.append({key: float(value) for key, value in row.items()})
         x = after
         progress(number + 1, count)
+    out[0] |= embedded
     return out
 
 
@@ -119,6 +123,18 @@ def greedy(model, prompts, count, progress=lambda done, total: None):
             made.append(np.argmax(logits, -1))
         progress(at + 1, total)
     return np.array(made), largest
+
+
+def largest_outputs(model, ids):
+    """The largest magnitude of each layer's output (float64 [L]) over a text ``ids`` [T], of GoldenModel or CpuModel."""
+    state = model.start(1)
+    largest = np.zeros(len(state))
+    for token in ids:
+        x = model.embed([token])
+        for number, h in enumerate(state):
+            x = model.layer(number, x, h)
+            largest[number] = max(largest[number], np.abs(x).max())
+    return largest
 
 
 def follow(geometry, tensors, ids, dtype=np.float64, progress=lambda done, total: None):

@@ -1,8 +1,12 @@
 """Comparisons of large models: a layer over a whole sequence, repetition, and texts of L1 and L0."""
 
+import json
+
 import numpy as np
 import pytest
 
+from docs.figures import depth as pages_depth
+from docs.figures import figures
 from sterna.sim.golden import depth, model, reference, tables
 from sterna.sim.golden.gate import layerwise
 from sterna.sim.golden.model import GoldenModel
@@ -67,6 +71,7 @@ def test_layers_over_a_sequence_are_those_of_the_gate(tensors, monkeypatch):
             assert row["l1.largest_h"] == pytest.approx(row["l0.largest_h"], rel=0.1)
             assert row["l1.largest_x"] == pytest.approx(row["l0.largest_x"], rel=0.1)
         large(monkeypatch)
+    assert 0.999 < found[0]["embedding.worst"] <= found[0]["embedding.mean"] < 1
     assert len(depth.layers_over(GEOMETRY, tensors, IDS, 1)) == 1
 
 
@@ -116,7 +121,8 @@ def test_follow(tensors):
     logits, largest_h, largest_x = depth.follow(GEOMETRY, tensors, IDS)
     np.testing.assert_allclose(logits, wanted, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(largest_h, np.max(sizes, 0))
-    assert largest_x.shape == (3,) and (largest_x > 0).all()
+    golden = GoldenModel(pack(GEOMETRY, tensors))
+    np.testing.assert_allclose(largest_x, depth.largest_outputs(golden, IDS), rtol=0.1)
 
 
 def test_agreement():
@@ -128,3 +134,25 @@ def test_agreement():
     assert (got["top1"], got["clear.share"], got["top1_clear"]) == (0.5, 0.75, pytest.approx(2 / 3))
     assert got["kl_nats"] == pytest.approx((0.7 * np.log(8) + 0.0024 / 2) / 4, abs=2e-4)
     assert depth.agreement(exact, exact)["kl_nats"] == 0
+
+
+def test_figures_of_a_small_model(tmp_path):
+    """The same code as of the full sizes."""
+    size, text = "64,96,3,300", figures.VALIDATION
+    found = pages_depth.layers(size, tmp_path, text, 2, 20)
+    assert (found["layers"], found["tokens"]) == (2, 20) and {found["worst.layer"]} <= {0, 1}
+    for number in range(2):
+        assert 0 < found[f"{number}.l1.mean"] < pages_depth.LIMIT
+        assert found[f"{number}.float32.mean"] < found[f"{number}.l1.mean"] < found[f"{number}.l1.worst"]
+    values = {"depth.1.3b": found, "depth.text": pages_depth.texts(size, tmp_path, text, 12, 24)}
+    said = values["depth.text"]
+    assert said["follow.float32.kl_nats"] < said["follow.l1.kl_nats"]
+    assert (said["made"], said["long"], said["prompts"]) == (12, 24, 4)
+    assert all(1 <= said[f"{name}.distinct"] <= 24 for name in ("l0", "l1", "long"))
+    assert said["l1.largest_h"] == pytest.approx(said["l0.largest_h"], rel=0.5)
+    assert said["l1.largest_x"] == pytest.approx(said["follow.largest_x"], rel=0.5)
+    assert said["follow.l1.top1_clear"] > 0.3 and not any(tmp_path.iterdir())
+    shown = pages_depth.tables(values)
+    assert shown["table.depth"].count("\n") == 3 and "| 1.3B | 0" in shown["table.depth"]
+    assert "| longest run of one token |" in shown["table.depth.text"]
+    assert json.loads(json.dumps(values)) == values
