@@ -1,4 +1,4 @@
-"""Quality at size: L1 and float32 against L0 layer by layer, and greedy texts of both, in made-up models of full size."""
+"""Quality at size: L1 and float32 against L0 in made-up models, layer by layer, end to end and in greedy texts."""
 
 import tempfile
 from contextlib import contextmanager
@@ -17,6 +17,9 @@ from sterna.sim.golden.reference import Reference
 
 LAYERS = {"370m": 24, "1.3b": 1, "2.7b": 1}  # compared, from the first on
 TOKENS = 256
+CAUSES_SIZE = "370m"
+CAUSES = {"embedding": "int8 embedding alone: L0 with L1's embedding",
+          "arithmetic": "fp24 alone: L1 with L0's embedding", "l1": "both: L1", "float32": "float32"}
 TEXT_SIZE, PROMPTS, PROMPT_TOKENS, MADE, LONG = "2.7b", 4, 8, 64, 256
 LIMIT = 5e-4  # of the mean of 1 - cosine
 REPETITION = ("distinct", "longest_run", "commonest.share", "returning.share")
@@ -54,8 +57,8 @@ def layers(size, folder, text, count, tokens=TOKENS):
     Returns
     -------
     dict
-        By "NUMBER.KEY" what ``layers_over`` gives with 1 - cosine for each cosine; "worst.layer" and "worst.token.layer",
-        the layers with the largest mean and with the largest of a single token.
+        By "NUMBER.KEY" what ``layers_over`` gives with 1 - cosine for each cosine; "worst.layer" and
+        "worst.token.layer", the layers with the largest mean and with the largest of a single token.
     """
     with made(size, folder) as checkpoint:
         ids = np.concatenate(tokens_of(checkpoint, text, 16))[:tokens]
@@ -91,11 +94,13 @@ def texts(size, folder, text, made_tokens=MADE, long=LONG):
         found = cpu.block_logits(first, cpu.start(1))
         cpu.close()
         print("  L0 behind them", flush=True)
-        exact, exact_largest, exact_outputs = depth.follow(*source, first)
+        model = Reference(source, kept=False)
+        exact, exact_largest, exact_outputs = depth.follow(model, model.embedding[first])
         out = {f"follow.l1.{key}": value for key, value in depth.agreement(exact, found).items()}
-        found, _, _ = depth.follow(*source, first, np.float32)
+        model = Reference(source, np.float32, kept=False)
+        found, _, _ = depth.follow(model, model.embedding[first])
         out |= {f"follow.float32.{key}": value for key, value in depth.agreement(exact, found).items()}
-        del exact, found
+        del exact, found, model
         out |= {"l1.largest_h": largest.max(), "l1.largest_h.layer": int(largest.argmax()),
                 "l1.largest_x": outputs.max(), "follow.largest_h": exact_largest.max(),
                 "follow.largest_x": exact_outputs.max()}
@@ -114,11 +119,21 @@ def texts(size, folder, text, made_tokens=MADE, long=LONG):
                          "sim/cpu, L0 in float64"}
 
 
+def causes(size, folder, text, tokens=TOKENS):
+    """``depth.causes`` of a made-up model."""
+    with made(size, folder) as checkpoint:
+        ids = np.concatenate(tokens_of(checkpoint, text, 16))[:tokens]
+        found = depth.causes(*load_checkpoint(checkpoint), ids)
+    return found | {"tokens": len(ids), "how": f"computed: a made-up {size} model (models/synthetic, seed 0) over "
+                                               f"{len(ids)} tokens of {text.name}"}
+
+
 def steps(folder, text):
     """{name: callable} of the steps."""
     out = {f"depth.{size}": lambda size=size, count=count: layers(size, folder, text, count)
            for size, count in LAYERS.items()}
-    return out | {"depth.text": lambda: texts(TEXT_SIZE, folder, text)}
+    return out | {"depth.causes": lambda: causes(CAUSES_SIZE, folder, text),
+                  "depth.text": lambda: texts(TEXT_SIZE, folder, text)}
 
 
 def tables(values):
@@ -136,6 +151,12 @@ def tables(values):
         out["table.depth"] = table(["model", "layer", "L1, mean", "L1, worst token", "float32, mean",
                                     "float32, worst token", "L1, states", "float32, states", "largest h: L0, L1",
                                     "largest x: L0, L1"], rows)
+    if "depth.causes" in values:
+        f = values["depth.causes"]
+        rows = [[label, *(f"{f[f'{cause}.kl_nats']:.1e} {f[f'{cause}.top1_clear']:.1%}".split())]
+                for cause, label in CAUSES.items()]
+        out["table.depth.causes"] = table(["against L0, end to end", "KL, nats per token",
+                                           "same best token, where it is clear"], rows)
     if "depth.text" in values:
         out["table.depth.text"] = text_table(values["depth.text"])
     return out

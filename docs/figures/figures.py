@@ -68,6 +68,7 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           "table.depth.causes": ("depth.causes",), "table.depth.text": ("depth.text",),
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 

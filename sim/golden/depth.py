@@ -10,7 +10,7 @@ import numpy as np
 
 from sterna.sim.golden.fp24 import round24
 from sterna.sim.golden.gate import MARGIN_NATS, cosines, log_softmax
-from sterna.sim.golden.model import GoldenModel
+from sterna.sim.golden.model import GoldenModel, Rows
 from sterna.sim.golden.packed import pack
 from sterna.sim.golden.reference import Reference
 
@@ -126,7 +126,7 @@ def greedy(model, prompts, count, progress=lambda done, total: None):
 
 
 def largest_outputs(model, ids):
-    """The largest magnitude of each layer's output (float64 [L]) over a text ``ids`` [T], of GoldenModel or CpuModel."""
+    """The largest magnitude of each layer's output (float64 [L]) over a text [T], of GoldenModel or CpuModel."""
     state = model.start(1)
     largest = np.zeros(len(state))
     for token in ids:
@@ -137,12 +137,14 @@ def largest_outputs(model, ids):
     return largest
 
 
-def follow(geometry, tensors, ids, dtype=np.float64, progress=lambda done, total: None):
-    """L0's logits behind every token of a given text, layer by layer.
+def follow(model, x, progress=lambda done, total: None):
+    """A model's logits behind every token of a given text, layer by layer.
 
     Parameters
     ----------
-    ids : int array [T]
+    model : Reference or GoldenModel
+    x : array [T, H]
+        Embeddings of the text, in the numbers of the model.
 
     Returns
     -------
@@ -150,14 +152,35 @@ def follow(geometry, tensors, ids, dtype=np.float64, progress=lambda done, total
     largest_h, largest_x : float64 arrays [L]
         The largest magnitudes of each layer's state and output.
     """
-    model = Reference((geometry, tensors), dtype, kept=False)
-    x, largest_h, largest_x = model.embedding[np.asarray(ids)], [], []
-    for number in range(geometry.num_hidden_layers):
-        x, states = model.layer_over(number, x, np.zeros(geometry.hidden_size, dtype))
+    count, largest_h, largest_x = model.geometry.num_hidden_layers, [], []
+    for number in range(count):
+        x, states = model.layer_over(number, x, np.zeros_like(x[0]))
         largest_h.append(np.abs(states).max())
         largest_x.append(np.abs(x).max())
-        progress(number + 1, geometry.num_hidden_layers)
-    return model.head(x), np.array(largest_h, np.float64), np.array(largest_x, np.float64)
+        progress(number + 1, count)
+    head = model.head(x)
+    logits = round24(head.rows * head.scale[:, None]) if isinstance(head, Rows) else head
+    return logits, np.array(largest_h, np.float64), np.array(largest_x, np.float64)
+
+
+def causes(geometry, tensors, ids):
+    """What moves the logits of L1 away from those of L0, over a text ``ids`` [T].
+
+    Returns
+    -------
+    dict
+        `agreement` with L0 by "CAUSE.KEY": "embedding", L0 with the int8 embeddings of L1; "arithmetic", L1 with the
+        embeddings of L0, rounded to fp24; "l1"; "float32".
+    """
+    source = (geometry, tensors)
+    exact, single = (Reference(source, dtype, kept=False) for dtype in (np.float64, np.float32))
+    golden = GoldenModel(pack(*source))
+    x, coded = exact.embedding[np.asarray(ids)], golden.embed(ids)
+    wanted, _, _ = follow(exact, x)
+    cases = {"embedding": (exact, coded), "arithmetic": (golden, round24(x)), "l1": (golden, coded),
+             "float32": (single, x.astype(np.float32))}
+    return {f"{cause}.{key}": value for cause, case in cases.items()
+            for key, value in agreement(wanted, follow(*case)[0]).items()}
 
 
 def agreement(exact, found):

@@ -118,11 +118,28 @@ def test_follow(tensors):
     for token in IDS:
         wanted.append(exact.logits([token], state)[0])
         sizes.append(np.abs(state).max((1, 2)))
-    logits, largest_h, largest_x = depth.follow(GEOMETRY, tensors, IDS)
+    logits, largest_h, largest_x = depth.follow(exact, exact.embedding[IDS])
     np.testing.assert_allclose(logits, wanted, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(largest_h, np.max(sizes, 0))
     golden = GoldenModel(pack(GEOMETRY, tensors))
     np.testing.assert_allclose(largest_x, depth.largest_outputs(golden, IDS), rtol=0.1)
+    logits, _, outputs = depth.follow(golden, golden.embed(IDS))
+    assert np.array_equal(outputs, depth.largest_outputs(golden, IDS))
+    state = golden.start(1)
+    assert all(np.array_equal(golden.logits([token], state)[0], row) for token, row in zip(IDS, logits, strict=True))
+
+
+def test_causes():
+    """An outlier channel in the embedding costs its int8 codes more than the arithmetic does."""
+    geometry = Geometry(64, 96, 2, 50)
+    tensors = random_tensors(np.random.default_rng(5), geometry)
+    for outlier in (False, True):
+        if outlier:
+            tensors["model.embeddings.weight"][:, 7] *= 20
+        found = depth.causes(geometry, tensors, np.arange(50))
+        assert found["float32.kl_nats"] < found["arithmetic.kl_nats"] < 0.1
+        assert found["embedding.kl_nats"] <= 1.5 * found["l1.kl_nats"]
+        assert (found["embedding.kl_nats"] > 5 * found["arithmetic.kl_nats"]) == outlier
 
 
 def test_agreement():
@@ -144,7 +161,8 @@ def test_figures_of_a_small_model(tmp_path):
     for number in range(2):
         assert 0 < found[f"{number}.l1.mean"] < pages_depth.LIMIT
         assert found[f"{number}.float32.mean"] < found[f"{number}.l1.mean"] < found[f"{number}.l1.worst"]
-    values = {"depth.1.3b": found, "depth.text": pages_depth.texts(size, tmp_path, text, 12, 24)}
+    values = {"depth.1.3b": found, "depth.causes": pages_depth.causes(size, tmp_path, text, 20),
+              "depth.text": pages_depth.texts(size, tmp_path, text, 12, 24)}
     said = values["depth.text"]
     assert said["follow.float32.kl_nats"] < said["follow.l1.kl_nats"]
     assert (said["made"], said["long"], said["prompts"]) == (12, 24, 4)
@@ -154,5 +172,6 @@ def test_figures_of_a_small_model(tmp_path):
     assert said["follow.l1.top1_clear"] > 0.3 and not any(tmp_path.iterdir())
     shown = pages_depth.tables(values)
     assert shown["table.depth"].count("\n") == 3 and "| 1.3B | 0" in shown["table.depth"]
+    assert shown["table.depth.causes"].count("\n") == 5
     assert "| longest run of one token |" in shown["table.depth.text"]
     assert json.loads(json.dumps(values)) == values
