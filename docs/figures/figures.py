@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, depth, energy, fullsize, netlists, pages, perf, plan, slots
 from docs.figures.versus import page as versus
 from docs.figures.versus.rounds import SIZE_OF, measure
 from sterna.host.cli import describe
@@ -74,6 +74,8 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           "table.depth.causes": ("depth.causes",), "table.depth.text": ("depth.text",),
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
@@ -280,6 +282,8 @@ def steps(options):
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
+    for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
+        out[name] = Step(found, ("sim/golden", "sim/cpu", "models/synthetic", "docs/figures/depth.py"), (VALIDATION,))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -353,7 +357,7 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
-    found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import resource
+import shutil
 import sys
 
 import numpy as np
@@ -233,12 +234,23 @@ def test_command(tmp_path, capsys):
     (["32,64,2,300", "--shards", "36"], "36 shards: use 1 to 35"),
     (["32,64,2,300", "--shards", "0"], "0 shards: use 1 to 35"),
     (["32,64,2,300", "--seed", "-1"], "seed -1: use 0 to 4294967295"),
-    (["99999,99999,99999,300"], "its disk has"),
 ])
 def test_wrong_values(tmp_path, capsys, arguments, said):
     status, out, err = command(capsys, arguments[0], tmp_path / "made", *arguments[1:])
     assert (status, out) == (1, "") and err.count("\n") == 1 and err.startswith("error: ") and said in err
     assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_with_too_little_room(tmp_path, capsys, monkeypatch):
+    """Said before anything is written."""
+    needed = checkpoint.weight_bytes(TINY)
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room._replace(free=needed - 1))
+    monkeypatch.setattr(vocabulary, "make_tokenizer", None)
+    status, out, err = command(capsys, "96,160,6,1200", tmp_path / "made")
+    assert (status, out) == (1, "") and not any(tmp_path.iterdir())
+    assert err == f"error: {tmp_path / 'made'} needs 0.00 GB and its disk has 0.00 GB left: make room, or name a " \
+                  "folder elsewhere\n"
 
 
 def test_wrong_use(tmp_path, capsys):
