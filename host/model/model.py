@@ -1,7 +1,6 @@
 """A model as the commands take it with -m: an image file or a checkpoint folder."""
 
 import io
-import mmap
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from sterna.firmware.layout import LayoutError, layout, memory_map, tiling_of
 from sterna.host.errors import HostError
 from sterna.host.model.image import MOST_ENDS, Image, ImageError, placed, write_image
+from sterna.host.model.mapping import Mapping
 from sterna.host.model.source import Source
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
@@ -120,6 +120,11 @@ class Model:
         """Bytes of the image, or of the folder's weight files (int)."""
         return len(self.image.data) if self.image else self._tensors.size_bytes
 
+    @property
+    def answer(self):
+        """The known answer (Answer), None for a folder, and for an image that has none."""
+        return self.image and self.image.answer
+
     @cached_property
     def packed(self):
         """The PackedModel."""
@@ -166,7 +171,7 @@ class Model:
                              f"{self.geometry.vocab_size} tokens: they do not belong together")
         return vocabulary
 
-    def write(self, file, config, name=None, *, engine=None, fits=True, progress=lambda done, total: None):
+    def write(self, file, config, name=None, *, answer=None, fits=True, progress=lambda done, total: None):
         """Write the image of this model for a configuration, see ``write_image``; returns its bytes (int).
 
         Tensors are read one after the other, each once; what goes along from image to image is kept.
@@ -176,8 +181,8 @@ class Model:
         file : binary file
         config : Config or DeviceInfo
         name : str, optional
-        engine : callable(PackedModel), optional
-            Makes what the known answer is made with, if there is none yet; without it there will be none.
+        answer : callable(PackedModel, int), optional
+            Makes the known answer, if there is none yet, of the model and its end; without it there will be none.
         fits : bool
             Refuse what the memory of the configuration does not hold.
         progress : callable(done, total)
@@ -195,12 +200,12 @@ class Model:
             shape = layout(config, self.geometry)
             total = shape.stream_bytes
             return write_image(file, self.packed, *about, source=self.image.source, fits=fits,
-                               answer=self.image.answer or engine,
+                               answer=self.answer or answer,
                                written=lambda part, number: more(shape.part_bytes(part)))
         total = self._tensors.size_bytes
         source = Source({path.name: read_bytes(path, limit) for path, limit in self._other_files()}, more)
         packed = pack(self.geometry, self._tensors.watched(source.watch), lambda name: self._kept.setdefault(name))
-        return write_image(file, packed, *about, source=source.to_json, answer=engine, fits=fits)
+        return write_image(file, packed, *about, source=source.to_json, answer=answer, fits=fits)
 
     def _other_files(self):
         """(path, most bytes) of what a folder's model is made of besides tensors."""
@@ -247,4 +252,4 @@ class Model:
         with tempfile.TemporaryFile() as file:
             self.write(file, config)
             file.flush()
-            return Image(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return Image(Mapping(file))
