@@ -9,6 +9,7 @@ from sterna.firmware.layout import LayoutError, layout, memory_map, tiling_of
 from sterna.host.errors import HostError
 from sterna.host.model.image import MOST_ENDS, Image, ImageError, placed, write_image
 from sterna.host.model.mapping import Mapping
+from sterna.host.model.sentencepiece_file import tokenizer_json_of
 from sterna.host.model.source import Source
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
@@ -75,9 +76,23 @@ class Model:
             self.geometry, self._tensors = load_checkpoint(self.path)
             self.end, self.ends = self._ends_of_folder()
         else:
+            self._check_kind()
             self.image = Image.load(self.path)
             self.name, self.geometry = self.image.name, self.image.geometry
             self.end, self.ends = self.image.eos, self.image.ends
+
+    def _check_kind(self):
+        """ModelError for a file of weights that is no image."""
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(4)
+        except OSError:  # said by whoever reads it
+            return
+        if start == b"GGUF":
+            raise ModelError(f"{self.path} is a GGUF file, whose weights cannot be packed: give the folder of the "
+                             "checkpoint in safetensors that it was made from")
+        if self.path.suffix == ".safetensors":
+            raise ModelError(f"{self.path} holds weights alone: give its folder, with config.json and tokenizer.json")
 
     def _ends_of_folder(self):
         """(``end``, ``ends``) of a folder: generation_config.json goes before config.json.
@@ -145,15 +160,31 @@ class Model:
                 return self.image.tokenizer_json
             except ImageError as error:
                 raise ImageError(f"{self.path}: {error}") from None
-        path = self.path / "tokenizer.json"
-        if not path.exists():
-            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
-                             "transformers writes one with "
+        path, pieces = self.path / "tokenizer.json", self.path / "tokenizer.model"
+        if not path.exists() and not pieces.exists():
+            raise ModelError(f"{self.path} holds no tokenizer.json and no tokenizer.model: copy that of the model into "
+                             "the folder; transformers writes one with "
                              "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
+        if not path.exists():
+            return self._from_sentencepiece(pieces)
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def _from_sentencepiece(self, path):
+        """Text of the tokenizer.json (str) of a tokenizer.model."""
+        settings, raw = self.path / "tokenizer_config.json", {}
+        try:
+            if settings.exists():
+                raw = strictjson.read(settings, CONFIG_BYTES)
+        except (OSError, strictjson.JsonError) as error:
+            raise ModelError(f"cannot read {settings}: {getattr(error, 'strerror', None) or error}") from None
+        start = raw.get("add_bos_token", True) if isinstance(raw, dict) else True
+        try:
+            return tokenizer_json_of(read_bytes(path, TOKENIZER_BYTES), start is not False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
     @cached_property
     def vocabulary(self):
@@ -209,10 +240,9 @@ class Model:
 
     def _other_files(self):
         """(path, most bytes) of what a folder's model is made of besides tensors."""
-        limits = {"config.json": CONFIG_BYTES, "generation_config.json": CONFIG_BYTES,
-                  "tokenizer.json": TOKENIZER_BYTES}
-        found = [(self.path / name, limit) for name, limit in limits.items() if (self.path / name).exists()]
-        return found
+        text = "tokenizer.json" if (self.path / "tokenizer.json").exists() else "tokenizer.model"
+        limits = {"config.json": CONFIG_BYTES, "generation_config.json": CONFIG_BYTES, text: TOKENIZER_BYTES}
+        return [(self.path / name, limit) for name, limit in limits.items() if (self.path / name).exists()]
 
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
