@@ -18,6 +18,7 @@ from sterna.hw.config import PRESETS
 
 WARM_UP_TOKENS = 2
 KINDS = {  # what computes: what the wall clock is of, what the cycles are, what the speed at the clock is
+    "cpu": ("this machine's processor", None, None),
     "golden": ("the golden model on this machine", None, None),
     "simulated": ("the simulation on this machine, not the hardware", "simulated", "projected"),
     "hardware": ("the device with its link", "counted", "device time"),
@@ -121,7 +122,8 @@ def setting(runtime, device, timing):
         The memory timing of a simulation; empty for anything else.
     """
     model, config = runtime.model, runtime.statistics.config
-    kind = "golden" if config is None else "simulated" if runtime.statistics.simulated else "hardware"
+    kind = "simulated" if runtime.statistics.simulated else "hardware" if config else \
+        "cpu" if runtime.statistics.weight_bytes else "golden"
     preset, build = _build_of(config)
     code = config.weight_code if config else model.image.tiling["weight_code"] if model.image else None
     params = sum(math.prod(shape) for shape in model.geometry.shapes().values())

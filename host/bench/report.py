@@ -22,7 +22,7 @@ def _scaled(value, units, step):
 
 
 def _device(row):
-    parts = [row["kind"]] if row["kind"] != "golden" else []
+    parts = [row["kind"]] if row["kind"] not in ("cpu", "golden") else []
     if row["build"]:
         parts += [f"{row['preset'] or 'build'} {row['build']}", f"{row['clock_hz'] / 1e6:g} MHz"]
     return f"{row['device']} ({', '.join(parts)})" if parts else row["device"]

@@ -22,7 +22,15 @@ from sterna.host.console import progress_bar, reporting, tell
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
 from sterna.host.runtime.known import check_answer, self_test
-from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime, simulated_config
+from sterna.host.runtime.open import (
+    DEFAULT_DEVICE,
+    EXACT,
+    check_model,
+    is_hardware,
+    is_simulated,
+    open_runtime,
+    simulated_config,
+)
 from sterna.host.runtime.sampling import Demands, Sampling
 
 MOST_TOKENS, MOST_REPETITIONS = 1_000_000, 10_000
@@ -97,8 +105,9 @@ def run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report
 def bench(
     model: Annotated[list[str], typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder; several "
                                              "with commas.", show_default=False)],
-    device: Annotated[list[str], typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL, "
-                                              "see `sterna devices`; several with commas.")] = ["sim"],  # noqa: B006
+    device: Annotated[list[str], typer.Option("--device", help="cpu, golden, sim, sim:PRESET, or a serial port or "
+                                              "URL, see `sterna devices`; several with commas.")
+                      ] = [DEFAULT_DEVICE],  # noqa: B006
     prompt: Annotated[str, typer.Option("-p", "--n-prompt", help="Tokens of a prompt to read; several with commas; "
                                         "0: none.")] = "32",
     generate: Annotated[str, typer.Option("-n", "--n-gen", help="Tokens to make; several with commas; 0: "
@@ -155,8 +164,10 @@ def bench(
                       tokens=1 + max(test.n_prompt + test.n_gen for test in tests))
     for name in devices:
         config = simulated_config(name)  # unknown presets are refused here
-        if config or name == "golden":
+        if config:
             demands.check(config)
+        elif name in EXACT:
+            check_model(name, demands)
     boards = [name for name in devices if is_simulated(name)]
     timing = simulation((boards or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
     style, path = style_of(output)

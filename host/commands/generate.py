@@ -119,7 +119,7 @@ def generate(
                                        "what the build's list holds (its top_k; cpu, golden: 64).")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample among the fewest best tokens of the list that have "
                                          "this share of the list's probability; 1.0: off. The list is that of "
-                                         "--top-k, without it the longest of the build (cpu, golden: 64 tokens).")] = 1.0,
+                                         "--top-k, without it the longest of the build (cpu, golden: 64).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
     draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
                                        "what followed the last tokens before; the text stays the same. At most the "

@@ -18,7 +18,7 @@ from sterna.host.errors import HostError, UsageError
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model, check_size
 from sterna.host.runtime.known import check_answer, known_answer, self_test
-from sterna.host.runtime.open import is_simulated, open_runtime
+from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
@@ -176,7 +176,7 @@ def upload(
     Loads the image and its program, so that the device stands ready. Only what differs from the memory's contents is
     sent, so the same command goes on where an upload was cut off. `sterna generate` does all this by itself.
     """
-    if device == "golden" or is_simulated(device):
+    if not is_hardware(device) or is_simulated(device):
         raise UsageError(f"--device {device} keeps no model between commands: give a serial port or URL")
     loaded = Model(model)
     if test:

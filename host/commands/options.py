@@ -12,11 +12,11 @@ from sterna.sim.cpu.model import MOST_THREADS
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                            show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, golden, sim, sim:PRESET, sim:BOARD, a preset with other "
-                                           "parameters as sim:lanes40,batch=4, or a serial port or URL; see "
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, golden, sim, sim:PRESET, sim:BOARD, a preset with "
+                                           "other parameters as sim:lanes40,batch=4, or a serial port or URL; see "
                                            "`sterna devices`.")]
-Threads = Annotated[int, typer.Option("-t", "--threads", help="cpu: threads that compute. Default: $STERNA_THREADS, or "
-                                      "all processors that it may use.", show_default=False)]
+Threads = Annotated[int, typer.Option("-t", "--threads", help="cpu: threads that compute. Default: "
+                                      "$STERNA_THREADS, or all processors that it may use.", show_default=False)]
 SelfTest = Annotated[bool, typer.Option("--self-test", help="First run the image's known answer on the device, and "
                                         "stop if a token differs.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]

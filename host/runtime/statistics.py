@@ -145,7 +145,7 @@ class Statistics:
 
     @property
     def weight_bytes_per_second(self):
-        """Bytes of weights that were read per second of wall time while tokens were made (float), None if not known."""
+        """Bytes of weights read per second of wall time while tokens were made (float), None if not known."""
         return self.weight_bytes * self.passes / self.seconds if self.passes and self.seconds > 0 else None
 
     @property
@@ -200,8 +200,9 @@ class Statistics:
         out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
                f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.together:
-            out = [f"together:   {self.together} texts in {self.config.batch if self.config else self.slots} slots, {self.prompt_tokens} tokens "
-                   f"read; made: {speed(self.tokens, self.seconds)} (wall clock)"]
+            slots = self.config.batch if self.config else self.slots
+            out = [f"together:   {self.together} texts in {slots} slots, {self.prompt_tokens} tokens read; "
+                   f" made: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.weight_bytes_per_second is not None:
             out.append(f"weights:    {self.weight_bytes / 1e6:.1f} MB read {self.passes} times, "
                        f"{self.weight_bytes_per_second / 1e9:.2f} GB/s")

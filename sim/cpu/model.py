@@ -102,6 +102,10 @@ class CpuModel:
             self._end()
             self._weights.close()
 
+    def _check_open(self):
+        if not self._end.alive:
+            raise ValueError("the model has been closed")
+
     def start(self, batch):
         """State [L, B, H] (float64, fp24 values) of sequences at their start position."""
         return np.zeros((self.geometry.num_hidden_layers, batch, self.geometry.hidden_size))
@@ -190,7 +194,7 @@ class CpuModel:
                 raise IndexError(f"slot {slots.max()} is not among {state.shape[1]}")
             # The kernels take any distance between layers and slots, but not between elements.
             fits = state.dtype == np.float64 and state.strides[2] == 8 and state.flags.writeable
-            own = state if fits else np.array(state, np.float64)
+            own = state if fits else np.array(state, np.float64, order="C")
         fields = {}
         if tokens is not None:
             tokens = np.ascontiguousarray(tokens, np.int64)
@@ -199,6 +203,7 @@ class CpuModel:
             fields["tokens"] = pointer(tokens, ctypes.POINTER(c_int64))
         rows, scale = np.empty((len(heads), geometry.vocab_size)), np.empty(len(heads))
         with self._lock:
+            self._check_open()
             if columns > BLOCK:
                 raise ValueError(f"{columns} columns: at most {BLOCK}")
             self._reserve(columns)
@@ -262,6 +267,7 @@ class CpuModel:
             draw.list_t, draw.list_score, draw.list_row = pointer(t), pointer(score), pointer(row, kind)
             draw.list_count = pointer(count, ctypes.POINTER(c_int32))
         with self._lock:
+            self._check_open()
             if columns:
                 self._library.sterna_draw(ctypes.byref(draw))
         del kept
@@ -275,7 +281,10 @@ class CpuModel:
         """Natural logarithms (float64 [B]) of the probabilities of target rows [B], from Rows."""
         targets, out = np.ascontiguousarray(targets, np.int64), np.empty(len(targets))
         draw, kept = self._draw(head, targets=pointer(targets, ctypes.POINTER(c_int64)), likelihood=pointer(out))
+        if len(out) and not 0 <= targets.min() <= targets.max() < head.rows.shape[1]:
+            raise IndexError(f"target {targets.max()} is not among {head.rows.shape[1]}")
         with self._lock:
+            self._check_open()
             if len(out):
                 self._library.sterna_likelihood(ctypes.byref(draw))
         del kept

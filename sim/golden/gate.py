@@ -131,8 +131,10 @@ def missed(figures):
     return [name for name, keeps in kept.items() if not keeps]  # NaN keeps none
 
 
-def gate(folder, stories, batch=64, progress=lambda done, total: None):
+def gate(folder, stories, batch=64, progress=lambda done, total: None, exact=GoldenModel):
     """The gate of L1 against L0, with float32 against float64 as the noise floor.
+
+    ``exact`` makes the model of L1 of a PackedModel; any that has the methods of `GoldenModel`.
 
     A text is too small to judge a limit by if float32 misses it there too, or if a single token decides: fewer clear
     tokens than make the share of one of them smaller than the limit allows.
@@ -150,7 +152,7 @@ def gate(folder, stories, batch=64, progress=lambda done, total: None):
     """
     geometry, tensors = load_checkpoint(folder)
     source = (geometry, tensors)
-    out = compare(Reference(source), {"l1": GoldenModel(pack(*source)), "float32": Reference(source, np.float32)},
+    out = compare(Reference(source), {"l1": exact(pack(*source)), "float32": Reference(source, np.float32)},
                   stories, batch, progress)
     out["missed"] = missed(out["l1"])
     unfit = set(missed(out["float32"]))

@@ -10,6 +10,7 @@
 #include "matrix.h"
 #include "pool.h"
 #include "sampler.h"
+#include "try.h"
 
 enum { F, I, G, O, GATE, VALUE, DOWN, MATRICES };
 
@@ -106,9 +107,9 @@ static void enter_codes_task(void *context, int task) {
     quantise(call, column, part, two_norms24(m->tables, &m->constants, scalars[S1], scalars[S2]), m->wide);
 }
 
-static void enter(struct pool *pool, struct call *call) {
-    pool_each(pool, enter_task, call, call->columns * (call->matrices + 2));
-    pool_each(pool, enter_codes_task, call, call->columns * call->matrices);
+static void enter(struct pool *pool, int64_t *loop, struct call *call) {
+    pool_each(pool, loop, enter_task, call, call->columns * (call->matrices + 2));
+    pool_each(pool, loop, enter_codes_task, call, call->columns * call->matrices);
 }
 
 /* ---- Attention: rows of f, i and g with the recurrence, then the norm behind it, then rows of o. ---- */
@@ -283,7 +284,7 @@ static void head_task(void *context, int block) {
     }
 }
 
-/* ---- A call, run by every thread; what they share is set by one of them while the others wait. ---- */
+/* ---- A call, run by every thread on its own copy: only what it points to is shared. ---- */
 
 static void set_norm(struct call *call, const double *outer, int matrices, const double *const *folded,
                      const double *ws) {
@@ -296,45 +297,45 @@ static void set_norm(struct call *call, const double *outer, int matrices, const
 }
 
 /* Columns of x that have a head come to the front. */
-static void gather_heads(struct call *call) {
+static void gather_task(void *context, int task) {
+    const struct call *call = context;
     int64_t wide = call->model->wide;
+    (void)task;
     for (int k = 0; k < call->heads; k++)
         if (call->head_columns[k] != k)
             memcpy(call->x + k * wide, call->x + call->head_columns[k] * wide, wide * sizeof *call->x);
 }
 
-static void call_run(struct pool *pool, int thread, void *context) {
-    struct call own = *(struct call *)context, *call = &own; /* what it points to is shared, and no more */
+static void call_run(struct pool *pool, int thread, int64_t loop, void *context) {
+    struct call *call = context;
     const struct model *m = call->model;
     int blocks = m->wide / ROWS, inner_blocks = m->inner_wide / ROWS, n = call->columns;
     if (call->embeds)
-        pool_each(pool, embed_task, call, n);
+        pool_each(pool, &loop, embed_task, call, n);
     for (call->layer = call->first; call->layer < call->last; call->layer++) {
         const struct layer *w = layer_of(call);
         set_norm(call, w->attn_outer, 3, (const double *const[]){w->w_f, w->w_i, w->w_g_in}, w->ws);
-        enter(pool, call);
-        pool_each(pool, mix_task, call, blocks);
-        pool_each(pool, mixed_task, call, 3 * n);
+        enter(pool, &loop, call);
+        pool_each(pool, &loop, mix_task, call, blocks);
+        pool_each(pool, &loop, mixed_task, call, 3 * n);
         set_norm(call, NULL, 1, (const double *const[]){NULL}, &w->ws[O]);
-        pool_each(pool, enter_codes_task, call, n);
-        pool_each(pool, o_task, call, blocks);
+        pool_each(pool, &loop, enter_codes_task, call, n);
+        pool_each(pool, &loop, o_task, call, blocks);
         set_norm(call, w->mlp_outer, 1, &w->w_gate, &w->ws[GATE]);
-        enter(pool, call);
-        pool_each(pool, gate_task, call, inner_blocks);
-        pool_each(pool, gated_task, call, 2 * n);
+        enter(pool, &loop, call);
+        pool_each(pool, &loop, gate_task, call, inner_blocks);
+        pool_each(pool, &loop, gated_task, call, 2 * n);
         call->ws[0] = w->ws[DOWN];
-        pool_each(pool, gated_codes_task, call, n);
-        pool_each(pool, down_task, call, blocks);
+        pool_each(pool, &loop, gated_codes_task, call, n);
+        pool_each(pool, &loop, down_task, call, blocks);
     }
     if (!call->heads)
         return;
-    if (thread == 0)
-        gather_heads(call);
-    pool_meet(pool);
+    pool_each(pool, &loop, gather_task, call, 1);
     call->columns = call->heads;
     set_norm(call, m->final_outer, 1, &m->w_head, &m->ws_head);
-    enter(pool, call);
-    pool_each(pool, head_task, call, (m->vocabulary + ROWS - 1) / ROWS);
+    enter(pool, &loop, call);
+    pool_each(pool, &loop, head_task, call, (m->vocabulary + ROWS - 1) / ROWS);
     if (thread == 0)
         for (int k = 0; k < call->heads; k++)
             call->head_scale[k] = call->scale[3 * k];
@@ -356,7 +357,9 @@ int sterna_threads(const struct pool *pool) { return pool->threads; }
 
 void sterna_pool_free(struct pool *pool) { pool_free(pool); }
 
-void sterna_run(struct call *call) { pool_run(call->model->pool, call_run, call); }
+void sterna_run(struct call *call) { pool_run(call->model->pool, call_run, call, sizeof *call); }
+
+_Static_assert(sizeof(struct call) <= CONTEXT_BYTES && sizeof(struct draw) <= CONTEXT_BYTES, "no room for a call");
 
 void sterna_pack(uint8_t *out, const int8_t *trits, int rows, int columns) { matrix_pack(out, trits, rows, columns); }
 

@@ -1,8 +1,9 @@
 /* Threads that stay, and loops over tasks that all of them share.
 
    One thread calls `pool_run`; the others wake, and every one runs the same function. In it, `pool_each` hands out
-   the tasks of a loop, one after the other to whoever is free, so that a thread whose processor is taken away for a
-   while holds up one task and not its share; behind it all tasks are done. */
+   the tasks of a loop, one after the other to whoever is free, and returns when all of them are done. Nobody waits for
+   a thread that has no task: one whose processor is taken away between two tasks, or that wakes late, finds the loops
+   behind which the others are already over, and skips them. */
 #ifndef POOL_H
 #define POOL_H
 
@@ -13,26 +14,27 @@
 
 #include "fp24.h"
 
-enum { SPINS = 2000, YIELDS = 2000, IDLE_SPINS = 20000 };
+enum { SPINS = 2000, YIELDS = 2000, IDLE_SPINS = 20000, CONTEXT_BYTES = 512, TASK_BITS = 24 };
 
 struct pool;
-typedef void (*pool_function)(struct pool *, int thread, void *context);
+typedef void (*pool_function)(struct pool *, int thread, int64_t loop, void *context);
 typedef void (*pool_task)(void *context, int task);
 
+/* A loop has a number, one more than that of the loop before it, in whatever call. */
 struct pool {
     int threads;
     pthread_t *others;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     pool_function function;
-    void *context;
-    long calls; /* of pool_run; -1: the end */
+    char context[CONTEXT_BYTES]; /* a copy: who comes late must not look at what the caller has taken back */
+    int64_t first;               /* loop of the call */
+    int64_t calls;               /* of pool_run; odd while the members above change; -1: the end */
     char apart0[64];
-    int next; /* task of the loop under way */
+    int64_t ticket; /* loop under way, and its next task in the low bits */
     char apart1[64];
-    int arrived;
+    int64_t done; /* tasks of it that are done */
     char apart2[64];
-    long phase; /* loops that are over */
 };
 
 struct pool_start {
@@ -48,10 +50,9 @@ INLINE void pool_pause(void) {
 #endif
 }
 
-/* Waits until *number is no longer `old`: spinning, then giving the processor to others, then asleep. */
-static long pool_await(const long *number, long old) {
-    long now;
-    for (long round = 0; (now = __atomic_load_n(number, __ATOMIC_ACQUIRE)) == old; round++) {
+/* Waits until a loop is over: spinning, then giving the processor to others, then asleep. */
+static void pool_await(const struct pool *pool, int64_t loop) {
+    for (int round = 0; __atomic_load_n(&pool->ticket, __ATOMIC_ACQUIRE) >> TASK_BITS == loop; round++) {
         if (round < SPINS)
             pool_pause();
         else if (round < SPINS + YIELDS)
@@ -59,41 +60,47 @@ static long pool_await(const long *number, long old) {
         else
             nanosleep(&(struct timespec){0, 50000}, NULL);
     }
-    return now;
 }
 
-/* All threads meet; the last one begins the next loop. */
-static void pool_meet(struct pool *pool) {
-    if (pool->threads == 1) {
-        pool->next = 0;
+/* Tasks 0 to count - 1 of loop *loop, of which every thread has the same number; it is one more afterwards. No
+   tasks are no loop. */
+static void pool_each(struct pool *pool, int64_t *loop, pool_task task, void *context, int count) {
+    if (count < 1)
         return;
+    int64_t own = (*loop)++, ticket = __atomic_load_n(&pool->ticket, __ATOMIC_ACQUIRE);
+    while (ticket >> TASK_BITS == own && (ticket & ((1 << TASK_BITS) - 1)) < count) {
+        if (!__atomic_compare_exchange_n(&pool->ticket, &ticket, ticket + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        task(context, (int)(ticket & ((1 << TASK_BITS) - 1)));
+        if (__atomic_add_fetch(&pool->done, 1, __ATOMIC_ACQ_REL) == count) {
+            __atomic_store_n(&pool->done, 0, __ATOMIC_RELAXED);
+            __atomic_store_n(&pool->ticket, (own + 1) << TASK_BITS, __ATOMIC_RELEASE);
+        }
+        ticket = __atomic_load_n(&pool->ticket, __ATOMIC_ACQUIRE);
     }
-    long phase = __atomic_load_n(&pool->phase, __ATOMIC_RELAXED);
-    if (__atomic_add_fetch(&pool->arrived, 1, __ATOMIC_ACQ_REL) == pool->threads) {
-        __atomic_store_n(&pool->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&pool->next, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&pool->phase, phase + 1, __ATOMIC_RELEASE);
-    } else {
-        pool_await(&pool->phase, phase);
-    }
+    pool_await(pool, own);
 }
 
-static void pool_each(struct pool *pool, pool_task task, void *context, int count) {
-    for (;;) {
-        int one = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
-        if (one >= count)
-            break;
-        task(context, one);
-    }
-    pool_meet(pool);
+/* Runs the call that is under way, unless it changes while its context is copied. */
+static int64_t pool_join(struct pool *pool, int thread) {
+    char context[CONTEXT_BYTES] __attribute__((aligned(16)));
+    int64_t calls = __atomic_load_n(&pool->calls, __ATOMIC_ACQUIRE), first = pool->first;
+    pool_function function = pool->function;
+    if (calls < 0 || calls & 1)
+        return calls;
+    memcpy(context, pool->context, sizeof context);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&pool->calls, __ATOMIC_RELAXED) == calls)
+        function(pool, thread, first, context);
+    return calls;
 }
 
 static void *pool_thread(void *start) {
     struct pool *pool = ((struct pool_start *)start)->pool;
     int thread = ((struct pool_start *)start)->thread;
-    long seen = 0;
+    int64_t seen = 0;
     free(start);
-    for (;;) {
+    while (seen >= 0) {
         for (int round = 0; round < IDLE_SPINS && __atomic_load_n(&pool->calls, __ATOMIC_ACQUIRE) == seen; round++)
             pool_pause();
         if (__atomic_load_n(&pool->calls, __ATOMIC_ACQUIRE) == seen) {
@@ -102,28 +109,31 @@ static void *pool_thread(void *start) {
                 pthread_cond_wait(&pool->wake, &pool->mutex);
             pthread_mutex_unlock(&pool->mutex);
         }
-        seen = __atomic_load_n(&pool->calls, __ATOMIC_ACQUIRE);
-        if (seen < 0)
-            return NULL;
-        pool->function(pool, thread, pool->context);
-        pool_meet(pool);
+        seen = pool_join(pool, thread);
     }
+    return NULL;
 }
 
-static void pool_signal(struct pool *pool, long calls) {
+/* Says that the call has changed, or is the last. */
+static void pool_signal(struct pool *pool, int64_t calls) {
     pthread_mutex_lock(&pool->mutex);
     __atomic_store_n(&pool->calls, calls, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void pool_run(struct pool *pool, pool_function function, void *context) {
-    pool->function = function;
-    pool->context = context;
-    if (pool->threads > 1)
+/* Runs `function` on all threads, each with its own copy of the `bytes` of `context`; the caller's is the original. */
+static void pool_run(struct pool *pool, pool_function function, void *context, int bytes) {
+    int64_t first = pool->ticket >> TASK_BITS;
+    if (pool->threads > 1) {
+        __atomic_store_n(&pool->calls, pool->calls + 1, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+        pool->function = function;
+        pool->first = first;
+        memcpy(pool->context, context, bytes);
         pool_signal(pool, pool->calls + 1);
-    function(pool, 0, context);
-    pool_meet(pool);
+    }
+    function(pool, 0, first, context);
 }
 
 static void pool_free(struct pool *pool) {

@@ -122,7 +122,8 @@ static void draw_task(void *context, int task) {
     d->best_row[task] = first + at;
 }
 
-static void draw_column(const struct draw *d, int column) {
+static void draw_column_task(void *context, int column) {
+    const struct draw *d = context;
     int chunks = (d->vocabulary + CHUNK - 1) / CHUNK, most = d->top < CHUNK ? d->top : CHUNK;
     if (!d->top) {
         const double *best = d->best + (int64_t)column * chunks;
@@ -140,12 +141,11 @@ static void draw_column(const struct draw *d, int column) {
     d->list_count[column] = count;
 }
 
-static void draw_run(struct pool *pool, int thread, void *context) {
+static void draw_run(struct pool *pool, int thread, int64_t loop, void *context) {
     const struct draw *d = context;
-    pool_each(pool, draw_task, context, d->columns * ((d->vocabulary + CHUNK - 1) / CHUNK));
-    if (thread == 0)
-        for (int column = 0; column < d->columns; column++)
-            draw_column(d, column);
+    (void)thread;
+    pool_each(pool, &loop, draw_task, context, d->columns * ((d->vocabulary + CHUNK - 1) / CHUNK));
+    pool_each(pool, &loop, draw_column_task, context, d->columns);
 }
 
 /* e^x for -700 <= x <= 0, but for the last bit or two; 0 below. */
@@ -183,14 +183,14 @@ static void likelihood_task(void *context, int column) {
     d->likelihood[column] = (logit - top) - log(total);
 }
 
-static void likelihood_run(struct pool *pool, int thread, void *context) {
+static void likelihood_run(struct pool *pool, int thread, int64_t loop, void *context) {
     const struct draw *d = context;
     (void)thread;
-    pool_each(pool, likelihood_task, context, d->columns);
+    pool_each(pool, &loop, likelihood_task, context, d->columns);
 }
 
-void sterna_draw(struct draw *draw) { pool_run(draw->pool, draw_run, draw); }
+void sterna_draw(struct draw *draw) { pool_run(draw->pool, draw_run, draw, sizeof *draw); }
 
-void sterna_likelihood(struct draw *draw) { pool_run(draw->pool, likelihood_run, draw); }
+void sterna_likelihood(struct draw *draw) { pool_run(draw->pool, likelihood_run, draw, sizeof *draw); }
 
 #endif
