@@ -11,18 +11,18 @@ import typer
 from rich.table import Table
 
 from sterna.firmware.layout import LayoutError, memory_map
-from sterna.host.commands.options import Baud, ModelOption, check_output
+from sterna.host.commands.options import Baud, ModelOption, SelfTest, check_output
 from sterna.host.console import moving, printable, reporting, table_console, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model, check_size
+from sterna.host.runtime.known import check_answer, known_answer, self_test
 from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.golden.files import writing
-from sterna.sim.golden.model import GoldenModel
 
 
 def holding(geometry):
@@ -73,7 +73,7 @@ def convert(
         tell(f"no preset's memory holds this model: tiled for {config.name}, it runs on models in software alone")
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     with _written(output) as file, moving() as progress:
-        size = model.write(file, config, output.stem, engine=GoldenModel if answer else None, fits=fits,
+        size = model.write(file, config, output.stem, answer=known_answer if answer else None, fits=fits,
                            progress=partial(progress, f"packing {folder.name} for {config.name}"))
     if model.kept:
         tell("matrices that are ternary already, kept as they are: "
@@ -170,6 +170,7 @@ def upload(
     device: Annotated[str, typer.Option("--device", help="Serial port or URL.", show_default=False)],
     baud: Baud = 1_000_000,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the memory with the image afterwards.")] = False,
+    test: SelfTest = False,
 ):
     """Put a model into the memory of a device.
 
@@ -178,12 +179,17 @@ def upload(
     """
     if not is_hardware(device) or is_simulated(device):
         raise UsageError(f"--device {device} keeps no model between commands: give a serial port or URL")
+    loaded = Model(model)
+    if test:
+        check_answer(loaded)
     with reporting() as progress:
-        runtime = open_runtime(device, Model(model), tell=tell, baud=baud, progress=progress)
+        runtime = open_runtime(device, loaded, tell=tell, baud=baud, progress=progress)
     with runtime:
         tell(runtime.uploaded.line())
         if verify:
             with reporting() as progress:
                 runtime.verify(progress)
             tell("verified: every block is as in the image")
+        if test:
+            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
         tell(runtime.label)

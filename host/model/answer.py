@@ -8,7 +8,7 @@ from sterna.sim.golden.strictjson import short
 
 MOST_PROMPT, MOST_RUNS, MOST_TOKENS = 64, 16, 256
 MOST_LIST = 255  # top_k of a run: as many as the register of a device can say
-PROMPT_TOKENS, MADE_TOKENS = 4, 6  # of an answer that is made here: few, as the largest models take seconds for each
+PROMPT_TOKENS, MADE_TOKENS = 4, 8  # of an answer that is made here: few, as the largest models take seconds for each
 SETTINGS = ({"seed": 0, "temperature": 0.0, "top_k": 0, "top_p": 1.0},
             {"seed": 12345, "temperature": 0.8, "top_k": 0, "top_p": 1.0},
             {"seed": 99, "temperature": 1.2, "top_k": 8, "top_p": 0.9})

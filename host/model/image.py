@@ -4,7 +4,6 @@ docs/image-format.md is the normative description; sizes and addresses are those
 """
 
 import lzma
-import mmap
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from sterna.host.model.header import (  # noqa: F401
     check_statistics,
     parse_header,
 )
+from sterna.host.model.mapping import Mapping
 from sterna.host.model.unpacking import unpacked
 from sterna.host.model.writing import (  # noqa: F401 (what makes images is asked for here)
     HEAD,
@@ -61,7 +61,8 @@ class Image:
     """
 
     def __init__(self, data):
-        self._map = data if isinstance(data, mmap.mmap) else None
+        self._mapping = data if isinstance(data, Mapping) else None
+        data = data.data if self._mapping else data
         self.data = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         raw = bytes(self.data[:HEAD.size])
         if raw[:8] != MAGIC[:len(raw[:8])] or not raw:
@@ -111,11 +112,9 @@ class Image:
 
     def _read(self, name, begin, end):
         """Gives back the pages of a mapped file that hold bytes of a section: they come again if they are read."""
-        if self._map is not None and hasattr(self._map, "madvise"):
+        if self._mapping:
             at = self.sections[name]["offset"]
-            first = -(-(at + begin) // mmap.PAGESIZE) * mmap.PAGESIZE
-            if at + end > first:
-                self._map.madvise(mmap.MADV_DONTNEED, first, at + end - first)
+            self._mapping.release(at + begin, at + end)
 
     def _check_padding(self, header_end):
         """ImageError unless all that is no header, number or trit is zero, and the end is right."""
@@ -133,7 +132,7 @@ class Image:
             if Path(path).stat().st_size == 0:
                 raise ImageError("not a Sterna image: the file is empty")
             with open(path, "rb") as file:
-                return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                return cls(Mapping(file))
         except OSError as error:
             raise ImageError(f"{path}: {error.strerror}") from None
         except ValueError as error:  # an ImageError, or nothing that can be mapped

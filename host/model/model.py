@@ -1,7 +1,6 @@
 """A model as the commands take it with -m: an image file or a checkpoint folder."""
 
 import io
-import mmap
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 from sterna.firmware.layout import LayoutError, layout, memory_map, tiling_of
 from sterna.host.errors import HostError
 from sterna.host.model.image import MOST_ENDS, Image, ImageError, placed, write_image
+from sterna.host.model.mapping import Mapping
+from sterna.host.model.sentencepiece_file import tokenizer_json_of
 from sterna.host.model.source import Source
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
@@ -75,9 +76,23 @@ class Model:
             self.geometry, self._tensors = load_checkpoint(self.path)
             self.end, self.ends = self._ends_of_folder()
         else:
+            self._check_kind()
             self.image = Image.load(self.path)
             self.name, self.geometry = self.image.name, self.image.geometry
             self.end, self.ends = self.image.eos, self.image.ends
+
+    def _check_kind(self):
+        """ModelError for a file of weights that is no image."""
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(4)
+        except OSError:  # said by whoever reads it
+            return
+        if start == b"GGUF":
+            raise ModelError(f"{self.path} is a GGUF file, whose weights cannot be packed: give the folder of the "
+                             "checkpoint in safetensors that it was made from")
+        if self.path.suffix == ".safetensors":
+            raise ModelError(f"{self.path} holds weights alone: give its folder, with config.json and tokenizer.json")
 
     def _ends_of_folder(self):
         """(``end``, ``ends``) of a folder: generation_config.json goes before config.json.
@@ -120,6 +135,11 @@ class Model:
         """Bytes of the image, or of the folder's weight files (int)."""
         return len(self.image.data) if self.image else self._tensors.size_bytes
 
+    @property
+    def answer(self):
+        """The known answer (Answer), None for a folder, and for an image that has none."""
+        return self.image and self.image.answer
+
     @cached_property
     def packed(self):
         """The PackedModel."""
@@ -140,15 +160,31 @@ class Model:
                 return self.image.tokenizer_json
             except ImageError as error:
                 raise ImageError(f"{self.path}: {error}") from None
-        path = self.path / "tokenizer.json"
-        if not path.exists():
-            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
-                             "transformers writes one with "
+        path, pieces = self.path / "tokenizer.json", self.path / "tokenizer.model"
+        if not path.exists() and not pieces.exists():
+            raise ModelError(f"{self.path} holds no tokenizer.json and no tokenizer.model: copy that of the model into "
+                             "the folder; transformers writes one with "
                              "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
+        if not path.exists():
+            return self._from_sentencepiece(pieces)
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def _from_sentencepiece(self, path):
+        """Text of the tokenizer.json (str) of a tokenizer.model."""
+        settings, raw = self.path / "tokenizer_config.json", {}
+        try:
+            if settings.exists():
+                raw = strictjson.read(settings, CONFIG_BYTES)
+        except (OSError, strictjson.JsonError) as error:
+            raise ModelError(f"cannot read {settings}: {getattr(error, 'strerror', None) or error}") from None
+        start = raw.get("add_bos_token", True) if isinstance(raw, dict) else True
+        try:
+            return tokenizer_json_of(read_bytes(path, TOKENIZER_BYTES), start is not False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
     @cached_property
     def vocabulary(self):
@@ -166,7 +202,7 @@ class Model:
                              f"{self.geometry.vocab_size} tokens: they do not belong together")
         return vocabulary
 
-    def write(self, file, config, name=None, *, engine=None, fits=True, progress=lambda done, total: None):
+    def write(self, file, config, name=None, *, answer=None, fits=True, progress=lambda done, total: None):
         """Write the image of this model for a configuration, see ``write_image``; returns its bytes (int).
 
         Tensors are read one after the other, each once; what goes along from image to image is kept.
@@ -176,8 +212,8 @@ class Model:
         file : binary file
         config : Config or DeviceInfo
         name : str, optional
-        engine : callable(PackedModel), optional
-            Makes what the known answer is made with, if there is none yet; without it there will be none.
+        answer : callable(PackedModel, int), optional
+            Makes the known answer, if there is none yet, of the model and its end; without it there will be none.
         fits : bool
             Refuse what the memory of the configuration does not hold.
         progress : callable(done, total)
@@ -195,19 +231,18 @@ class Model:
             shape = layout(config, self.geometry)
             total = shape.stream_bytes
             return write_image(file, self.packed, *about, source=self.image.source, fits=fits,
-                               answer=self.image.answer or engine,
+                               answer=self.answer or answer,
                                written=lambda part, number: more(shape.part_bytes(part)))
         total = self._tensors.size_bytes
         source = Source({path.name: read_bytes(path, limit) for path, limit in self._other_files()}, more)
         packed = pack(self.geometry, self._tensors.watched(source.watch), lambda name: self._kept.setdefault(name))
-        return write_image(file, packed, *about, source=source.to_json, answer=engine, fits=fits)
+        return write_image(file, packed, *about, source=source.to_json, answer=answer, fits=fits)
 
     def _other_files(self):
         """(path, most bytes) of what a folder's model is made of besides tensors."""
-        limits = {"config.json": CONFIG_BYTES, "generation_config.json": CONFIG_BYTES,
-                  "tokenizer.json": TOKENIZER_BYTES}
-        found = [(self.path / name, limit) for name, limit in limits.items() if (self.path / name).exists()]
-        return found
+        text = "tokenizer.json" if (self.path / "tokenizer.json").exists() else "tokenizer.model"
+        limits = {"config.json": CONFIG_BYTES, "generation_config.json": CONFIG_BYTES, text: TOKENIZER_BYTES}
+        return [(self.path / name, limit) for name, limit in limits.items() if (self.path / name).exists()]
 
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
@@ -247,4 +282,4 @@ class Model:
         with tempfile.TemporaryFile() as file:
             self.write(file, config)
             file.flush()
-            return Image(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return Image(Mapping(file))

@@ -8,7 +8,6 @@ left free, and filled at the end.
 import io
 import json
 import lzma
-import mmap
 import shutil
 import struct
 import tempfile
@@ -20,8 +19,9 @@ import numpy as np
 from crc32c import crc32c
 
 from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
-from sterna.host.model.answer import make_answer, widest
+from sterna.host.model.answer import widest
 from sterna.host.model.header import MATRICES, ImageError
+from sterna.host.model.mapping import Mapping
 from sterna.host.model.unpacking import unpacked
 from sterna.sim.golden import fp24
 from sterna.sim.golden.trits import pack_matrix
@@ -121,15 +121,12 @@ class _Sections:
         sizes = []
         with self.section("stream") as write, ThreadPoolExecutor(1) as pool:
             layer = _Ahead(packed, pool)
-            try:
-                for part, number in self._shape.order():
-                    before = self.entries[-1]["bytes"]
-                    at_end = part in ("end", "head")
-                    self._part(write, packed if at_end else layer(part, number), part, "" if at_end else f"{number}.")
-                    sizes.append({"part": part, "layer": number, "bytes": self.entries[-1]["bytes"] - before})
-                    self._written(part, number)
-            finally:
-                pool.shutdown(cancel_futures=True)
+            for part, number in self._shape.order():
+                before = self.entries[-1]["bytes"]
+                at_end = part in ("end", "head")
+                self._part(write, packed if at_end else layer(part, number), part, "" if at_end else f"{number}.")
+                sizes.append({"part": part, "layer": number, "bytes": self.entries[-1]["bytes"] - before})
+                self._written(part, number)
         self.entries[-1]["layers"] = sizes
 
     def _part(self, write, source, part, prefix):
@@ -165,12 +162,21 @@ def _room(shape, fixed, has_answer):
     return len(_text(fixed, sections, extra))
 
 
-def _mapped(file, entry):
-    """uint8 array of a section that has been written."""
+def _readable(file, shape, entries):
+    """The PackedModel in the sections that have been written."""
     if isinstance(file, io.BytesIO):
-        return np.frombuffer(file.getvalue(), np.uint8)[entry["offset"]:][:entry["bytes"]]
-    whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    return whole[entry["offset"]:entry["offset"] + entry["bytes"]]
+        whole, release = np.frombuffer(file.getvalue(), np.uint8), None
+    else:
+        file.flush()
+        mapping = Mapping(file)
+        whole, release = mapping.data, mapping.release
+    at = {entry["name"]: entry["offset"] for entry in entries}
+
+    def read(name, begin, end):
+        if release:
+            release(at[name] + begin, at[name] + end)
+
+    return unpacked(shape, *(whole[entry["offset"]:][:entry["bytes"]] for entry in entries[:2]), read)
 
 
 def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, source=None, answer=None,
@@ -192,9 +198,8 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
         Those that end a text that the model makes; without it ``eos``.
     source : callable() -> dict, optional
         Gives the header's ``source``, asked behind the last part.
-    answer : Answer or callable(PackedModel), optional
-        The known answer; or what makes a model with the methods of GoldenModel, by which it is
-        made out of the image itself.
+    answer : Answer or callable(PackedModel, int), optional
+        The known answer; or what makes it of a model, the one in the image itself, and of ``eos``.
     fits : bool
         Refuse what the memory of the configuration does not hold.
     written : callable(part, layer)
@@ -232,9 +237,7 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
     with sections.section("tokenizer") as write:
         write(lzma.compress(tokenizer_json.encode()))
     if callable(answer):
-        file.flush()
-        views = [_mapped(file, entry) for entry in sections.entries[:2]]
-        answer = make_answer(answer(unpacked(shape, *views)), geometry.vocab_size, eos)
+        answer = answer(_readable(file, shape, sections.entries), eos)
     extra = {"statistics": sections.statistics, "source": source() if callable(source) else source,
              "answer": answer.to_json() if answer else None}
     text = _text(fixed, sections.entries, extra).ljust(base - HEAD.size)

@@ -11,6 +11,17 @@ from sterna.sim.golden.strictjson import short
 from sterna.sim.golden.ternary import float32_of
 
 CONFIG_BYTES, INDEX_BYTES = 1 << 20, 1 << 26  # the largest config.json and index that are read
+ATTENTION = ("a model with attention layers, which this hardware has not: it runs MatMul-free models of model_type "
+             "hgrn_bit alone")
+_HEADS = ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads")  # in the configurations of those
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "wqkv")
+# What of config.json changes the arithmetic: its key, what it is where it is left out, what it may be.
+_VALUES = (
+    ("model_type", None, ("hgrn_bit",)), ("num_heads", 1, (1,)), ("expand_ratio", 1, (1, 1.0)),
+    ("use_short_conv", False, (False,)), ("use_lower_bound", True, (True,)),
+    ("hidden_act", "swish", ("swish", "silu")), ("tie_word_embeddings", False, (False,)),
+    ("attn_mode", "fused_recurrent", ("fused_recurrent", "fused_chunk", "chunk")), ("quantization_config", None, (None,)),
+)
 
 
 def read_json(folder):
@@ -31,11 +42,12 @@ def read_json(folder):
 def read_config(folder):
     """The Geometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
     raw, path = read_json(folder), Path(folder) / "config.json"
-    for key, default, allowed in (
-            ("model_type", None, ("hgrn_bit",)), ("num_heads", 1, (1,)), ("expand_ratio", 1, (1,)),
-            ("use_short_conv", False, (False,)), ("use_lower_bound", True, (True,)),
-            ("hidden_act", "swish", ("swish", "silu")), ("tie_word_embeddings", False, (False,))):
-        if raw.get(key, default) not in allowed:
+    kind = raw.get("model_type")
+    if kind != "hgrn_bit" and any(key in raw for key in _HEADS):
+        raise PackError(f"{path}: model_type is {short(kind)}: {ATTENTION}")
+    for key, default, allowed in _VALUES:
+        value = raw.get(key, default)
+        if not any(value is one or type(value) is type(one) and value == one for one in allowed):
             raise PackError(f"{path}: {key} is {short(raw.get(key))}: only {' or '.join(map(repr, allowed))} is "
                             "supported")
     try:
@@ -100,10 +112,24 @@ class Tensors:
             raise PackError(f"{index}: no weight_map: download the folder again")
         if any(not isinstance(n, str) or not n.isprintable() or not n or Path(n).name != n for n in names.values()):
             raise PackError(f"{index}: names a file outside the folder")
-        return [self.folder / name for name in sorted(set(names.values()))]
+        files = [self.folder / name for name in sorted(set(names.values()))]
+        for path in files:
+            if not path.exists():
+                raise PackError(f"{path} is not there, which {index.name} names: {self._loading()}download it")
+        return files
+
+    def _loading(self):
+        """Words about downloads into the folder that have not ended (str)."""
+        left = sorted(path.name for path in self.folder.rglob("*.incomplete"))
+        return f"{left[0]} has not been loaded to its end: " if left else ""
 
     def _without_weights(self):
         """What is wrong with a folder that has no safetensors."""
+        if loading := self._loading():
+            return f"{self.folder} holds no model.safetensors yet: {loading}go on with the download"
+        if found := sorted(self.folder.glob("*.gguf")):
+            return (f"{self.folder} holds {short(found[0].name)} and no model.safetensors: a GGUF file has no weights "
+                    "that can be packed: use the checkpoint in safetensors that it was made from")
         for pattern in ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
             if other := sorted(self.folder.glob(pattern)):
                 return (f"{self.folder} holds {short(other[0].name)} and no model.safetensors: load it with "
@@ -113,6 +139,9 @@ class Tensors:
 
     def check(self, geometry):
         """PackError unless names and shapes are exactly those of the geometry."""
+        for name in self._entries:
+            if any(part in _PROJECTIONS for part in name.split(".")):
+                raise PackError(f"{self.folder}: tensor {short(name)} belongs to {ATTENTION}")
         wanted = set()
         # One after the other: a config.json may ask for more layers than there is memory for their names.
         for name, shape in geometry.tensors():

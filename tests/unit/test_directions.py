@@ -34,8 +34,7 @@ ROOMS = {
     "host": ("host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models", "sim.board", "sim.cpu",
              "sim.perf", "hw", *DEVICE),
     "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.cpu", "sim.machine",
-                     "sim.perf", "hw.flow",
-                     "hw.boards", "hw.memory.chips", "hw", *DEVICE),
+                     "sim.perf", "hw.flow", "hw.boards", "hw.memory.chips", "hw", *DEVICE),
 }
 
 
