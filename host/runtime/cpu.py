@@ -36,7 +36,7 @@ class CpuRuntime(Runtime):
         super().__init__(model)
         large = model.geometry.ternary_weights >= LARGE  # smaller ones are there before a bar is
         self._cpu = CpuModel(model.packed, threads, progress=partial(progress if large else untold, "loading"))
-        count = self._cpu.threads
+        self.threads = count = self._cpu.threads
         self.label = f"cpu: {model.name}, {count} thread{'s' * (count > 1)}, {self._cpu.path}"
         self.statistics.weight_bytes, self.statistics.slots = self._cpu.weight_bytes, SLOTS
         self._state = self._cpu.start(1)
