@@ -15,6 +15,7 @@ from sterna.host.commands.doctor import doctor
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, flash, inspect, upload
+from sterna.host.commands.plan import plan
 from sterna.host.commands.simulate import simulate
 from sterna.host.commands.train import train
 from sterna.host.console import printable, show
@@ -77,7 +78,8 @@ def _with_verbose(command):
 
 
 for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"),
-                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (convert, "convert"),
+                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (plan, "plan"),
+                        (convert, "convert"),
                         (flash, "flash"), (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 

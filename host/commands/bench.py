@@ -13,6 +13,7 @@ from sterna.host.commands.options import (
     Latency,
     Refresh,
     RefreshEvery,
+    SelfTest,
     Threads,
     check_output,
     check_temperature,
@@ -22,6 +23,7 @@ from sterna.host.commands.options import (
 from sterna.host.console import progress_bar, reporting, tell
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
+from sterna.host.runtime.known import check_answer, self_test
 from sterna.host.runtime.open import (
     DEFAULT_DEVICE,
     EXACT,
@@ -128,6 +130,7 @@ def bench(
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    test_first: SelfTest = False,
 ):
     """Measure the speed of prompts (pp) and of generation (tg).
 
@@ -174,6 +177,9 @@ def bench(
     timing = simulation((boards or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
     style, path = style_of(output)
     models = [Model(p) for p in paths(model)]
+    for loaded in models:
+        if test_first:
+            check_answer(loaded)
     sampling = Sampling(temperature, seed)
     with Report(style, path, any(map(is_hardware, devices)), "cpu" in devices) as report:
         for loaded in models:
@@ -185,6 +191,8 @@ def bench(
                     runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,
                                            **options)
                 with runtime:
+                    if test_first:
+                        self_test(runtime)
                     common = measure.setting(runtime, name, options.get("timing", {}))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from sterna.host.commands.options import (
     Preload,
     Refresh,
     RefreshEvery,
+    SelfTest,
     Threads,
     Waves,
     WavesFrom,
@@ -34,9 +34,11 @@ from sterna.host.commands.options import (
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import reporting, show, tell
 from sterna.host.errors import INTERRUPTED, UsageError
+from sterna.host.interrupts import handled_by
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.engine import Engine, Request, room_for
+from sterna.host.runtime.known import check_answer, self_test
 from sterna.host.runtime.open import DEFAULT_DEVICE, device_lines, open_runtime, simulated_config
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
@@ -74,11 +76,8 @@ def cancel_on_interrupt():
             raise KeyboardInterrupt
         came.append(True)
 
-    before = signal.signal(signal.SIGINT, handler)
-    try:
+    with handled_by(handler):
         yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def run(engine, request, exact):
@@ -145,6 +144,7 @@ def generate(
                                        show_default=False)] = None,
     load: Annotated[Path, typer.Option("--load-state", help="Go on with a saved text; -p adds to it.",
                                        show_default=False)] = None,
+    test: SelfTest = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No statistics.")] = False,
     json_statistics: Annotated[bool, typer.Option("--json", help="Statistics as one line of JSON.")] = False,
 ):
@@ -178,6 +178,8 @@ def generate(
     if len(prompts) > 1 and (save or load):
         raise UsageError(f"--{'save' if save else 'load'}-state is for one text: give one prompt, not {len(prompts)}")
     loaded = Model(model)
+    if test:
+        check_answer(loaded)
     state = load_state(load, loaded.packed) if load else None
     sampling = Sampling(temperature, secrets.randbelow(SEEDS) if seed == -1 else seed, top_k, top_p)
     requests, longest = [], 0
@@ -201,6 +203,8 @@ def generate(
         runtime = open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, threads=threads,
                                progress=progress, **options)
     with runtime:
+        if test:
+            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
         engine = Engine(runtime)
         runtime.draft = draft
         if state:

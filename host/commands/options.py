@@ -17,6 +17,8 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu, golden, sim, s
                                            "`sterna devices`.")]
 Threads = Annotated[int, typer.Option("-t", "--threads", help="cpu: threads that compute. Default: "
                                       "$STERNA_THREADS, or all processors that it may use.", show_default=False)]
+SelfTest = Annotated[bool, typer.Option("--self-test", help="First run the image's known answer on the device, and "
+                                        "stop if a token differs.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
 Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "
                                        "the upload. Default: only with --waves.", show_default=False)]

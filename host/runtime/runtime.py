@@ -157,6 +157,8 @@ class Runtime:
     def generate_all(self, sequences, cancelled=lambda: False):
         """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.
 
+        All are checked before the first one begins.
+
         Parameters
         ----------
         sequences : list of Sequence
@@ -168,6 +170,9 @@ class Runtime:
         (sequence, token) : (Sequence, int or None)
             None when a sequence has ended.
         """
+        for sequence in sequences:
+            self.check(sequence.ids)
+            self.check_text(len(sequence.ids) + sequence.n, sequence.stop)
         try:
             for sequence in sequences:
                 self.clear()

@@ -18,6 +18,7 @@ ROOMS = {
     "hw.config": ("hw.protocol", "hw.memory.chips", "sim.golden.errors"),
     "firmware": ("hw.protocol", "hw.config", "sim.golden"),
     "sim.machine": ("firmware", "hw.protocol", "hw.config", "sim.golden"),
+    "sim.perf": ("firmware", "hw.protocol", "hw.config", "hw.memory.chips", "hw.vector.stages", "sim.golden"),
     "hw": ("hw.protocol", "hw.config", "hw.memory.chips", "firmware.isa", *ARITHMETIC),
     "hw.boards": ("hw.memory.chips", "sim.golden.errors", *GATEWARE),
     "hw.flow": ("hw.boards", "sim.golden.errors", "sim.golden.extras", "sim.golden.files", *GATEWARE),
@@ -30,9 +31,10 @@ ROOMS = {
     "host.device": DEVICE[1:],
     "host.model": ("host.errors", "firmware", "hw.config", "hw.protocol", "sim.golden"),
     "host.runtime": ("host.model", "hw.boards", "sim.board", "sim.cpu", *DEVICE),
-    "host": ("host.runtime", "host.model", "hw.boards", "models", "sim.board", "sim.cpu", "hw", *DEVICE),
-    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.cpu", "sim.machine", "hw.flow",
-                     "hw.boards", "hw.memory.chips", "hw", *DEVICE),
+    "host": ("host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models", "sim.board", "sim.cpu",
+             "sim.perf", "hw", *DEVICE),
+    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.cpu", "sim.machine",
+                     "sim.perf", "hw.flow", "hw.boards", "hw.memory.chips", "hw", *DEVICE),
 }
 
 

@@ -1,0 +1,89 @@
+"""sterna plan: which board for which model."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sterna.host.console import printable, show, table_console, working
+from sterna.host.plan import rows as planned
+from sterna.host.plan.advice import buy
+from sterna.host.plan.model import NAMES, geometry_of
+
+HEAD = ("board or preset", "slots", "tokens/s,\none stream", "tokens/s,\nall slots", "tokens/s,\nprompt", "share",
+        "image", "load", "clock", "fits")
+
+
+def duration(seconds):
+    """A time for people (str); "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def speed(value, would):
+    """Tokens per second (str), in brackets where it ``would`` be so; "" for None."""
+    return "" if value is None else f"({planned.speed(value)})" if would else planned.speed(value)
+
+
+def cells(row):
+    """The cells of a Row, in the order of HEAD (list of str)."""
+    would = not row.fits
+    share = "" if row.share is None else f"{row.share:.1%}"
+    return [row.name, str(row.slots), speed(row.stream_tokens_per_second, would), speed(row.tokens_per_second, would),
+            speed(row.prompt_tokens_per_second, would), share, planned.megabytes(row.image_bytes),
+            duration(row.load_seconds),
+            f"{row.clock_hz / 1e6:.3g} MHz {row.clock}", "yes" if row.fits else "no"]
+
+
+def report(name, geometry, found):
+    """What --json prints (dict)."""
+    return {"model": name, "geometry": dict(vars(geometry)), "ternary_weights": geometry.ternary_weights,
+            "rows": [asdict(row) for row in found], "buy": buy(geometry, found)}
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="Image, checkpoint folder (config.json alone will do), one of "
+                                         f"{', '.join(NAMES)}, or hidden,intermediate,layers,vocabulary.",
+                                         show_default=False)],
+    configs: Annotated[list[str], typer.Option("--config", help="Only this board or preset, or one with other "
+                                               "parameters as lanes40,batch=4; may be repeated.",
+                                               show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Show for every board and preset whether a model fits and how fast it would be.
+
+    Speeds come from the cycle model, at the clock that the board's bitstream meets in nextpnr's
+    model, or that a preset assumes. Nothing is simulated and no weights are needed. Tokens are
+    sampled; of several slots each has a text of its own. In brackets: with the memories that the
+    model wants.
+
+    Example: sterna plan 1.3b
+    """
+    name, geometry = geometry_of(model)
+    with working() as step:
+        found = planned.rows(geometry, configs, lambda row: step(f"planning {name} for {row}"))
+    if as_json:
+        show(json.dumps(report(name, geometry, found), indent=2) + "\n")
+        return
+    console = table_console()
+    console.print(f"{printable(name)}: hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}, "
+                  f"{geometry.num_hidden_layers} layers, {geometry.vocab_size:,} tokens, "
+                  f"{geometry.ternary_weights:,} ternary weights")
+    table = Table(*HEAD)
+    table.columns[0].no_wrap = True
+    for row in found:
+        table.add_row(*cells(row))
+    console.print(table)
+    for row in found:
+        if not row.fits and row.slots == 1:
+            console.print(f"{row.name}: " + "; ".join(row.reasons))
+        elif row.joules_per_token:
+            low, likely, high = (f"{1e3 * joules:.2g}" for joules in row.joules_per_token)
+            console.print(f"{row.name}: {likely} mJ per token ({low} to {high}), projected from the mean power of "
+                          "docs/energy.md")
+    console.print(printable(buy(geometry, found)))

@@ -1,0 +1,1 @@
+"""Which board for which model: what fits, and how fast it would be."""

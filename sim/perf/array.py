@@ -1,0 +1,200 @@
+"""When the rows of products come: the ternary array, tile row by tile row, and its row queue."""
+
+from math import ceil, gcd
+
+QUEUE_CYCLES = 2  # of a word of rows through the row queue's memory
+
+
+def tree_cycles(columns, slow):
+    """Cycles of a chunk through the adder tree and the accumulator (int)."""
+    if slow:
+        return 1
+    levels = (columns - 1).bit_length()
+    return 2 + sum(level % 2 == 1 or level == levels - 1 for level in range(levels))
+
+
+def meeting_cycles(config):
+    """Cycles from a chunk's entry to where trits and codes meet (int)."""
+    if config.slow:
+        return 1
+    return 3 if config.weight_code == "trit5" else 2
+
+
+class Product:
+    """A product that was queued.
+
+    Attributes
+    ----------
+    accepted : int
+        Cycle in which the array took the command.
+    front : int or None
+        Cycle from which on the stream is for this product; None: behind the product before.
+    first : int
+        Number of its first word.
+    rows, chunks : int
+    done : int or None
+        Cycle in which its last tile was taken.
+    """
+
+    def __init__(self, accepted, front, first, rows, chunks):
+        self.accepted, self.front, self.first = accepted, front, first
+        self.rows, self.chunks = rows, chunks
+        self.loads = self.done = None
+
+
+class Array:
+    """The queued products in order, a row of tiles at a time, as their rows are asked for.
+
+    Parameters
+    ----------
+    config : Config
+    fetch : ReadAhead or DirectReads
+    pops : list of int
+        Cycles in which beats left the row queue, which the vector engine appends to.
+
+    Attributes
+    ----------
+    beats : list of int
+        Cycles from which on beats of rows can be taken.
+    busy, stall_stream, stall_rows : float
+        Cycles with a product; of these, waiting for tiles, and for room in the row queue.
+    """
+
+    def __init__(self, config, fetch, pops):
+        self._fetch, self._pops = fetch, pops
+        self._rows, self._lanes = config.rows, config.lanes
+        self._group = gcd(config.rows, config.lanes)
+        self._per_tile, self._per_word = config.rows // self._group, config.lanes // self._group
+        self._tile, self._port = config.tile_bytes, config.port_bytes
+        self._gear = int(self._tile != self._port)
+        self._slow = config.slow
+        self._depth = config.row_words
+        self._most = max(self._begun(*divmod(k, self._per_tile + 1)) for k in
+                         range(self._per_word * (self._per_tile + 1)))
+        self._piece = max(1, config.fifo_words // 4 * self._port // self._tile)  # tiles that are looked at at a time
+        self._latency = (meeting_cycles(config) + tree_cycles(config.columns, config.slow)
+                         + (self._per_tile > 1) + (self._per_word > 1) + QUEUE_CYCLES)
+        self.beats = []
+        self.products = []
+        self._next = 0  # product under way
+        self._row = 0  # tile rows of it
+        self._last = -1  # entry of the last chunk so far
+        self._groups = self._words = 0  # groups of the word that was begun; words begun in all
+        self.busy = self.stall_stream = self.stall_rows = 0.0
+
+    def _begun(self, phase, groups):
+        return -(-(phase + groups) // self._per_word) - (phase != 0)
+
+    def product(self, *values):
+        """Queues a Product of the values."""
+        self.products.append(Product(*values))
+
+    def free(self):
+        """The first cycle in which a further product would be taken."""
+        if not self.products:
+            return 0
+        last = self.products[-1]
+        if len(self.products) == 1:
+            return last.accepted + 2
+        return max(last.accepted + 1, self.finish(-2)) + 1
+
+    def finish(self, number=-1):
+        """Cycle in which the last tile of a product is taken."""
+        product = self.products[number]
+        while product.done is None:
+            self._step()
+        return product.done
+
+    def beat(self, number):
+        """Cycle from which on a beat of rows can be taken."""
+        while len(self.beats) <= number:
+            self._step()
+        return self.beats[number]
+
+    def run_until(self, time):
+        """Goes on as far as the array is at a time, if no room in the row queue holds it up that long."""
+        while self._next < len(self.products) and self._last < time:
+            if self._short() is None:
+                return
+            self._step()
+
+    def _short(self):
+        """Beats that must have left before the next row of tiles may begin; None if they have not yet."""
+        product = self.products[self._next]
+        left = product.rows - self._row * self._rows
+        groups = self._per_tile if left > self._rows else -(-left // self._group)
+        need = self._most if self._slow else self._begun(self._groups, groups)
+        pops = self._words + need - self._depth
+        return pops if pops <= len(self._pops) else None
+
+    def _step(self):
+        """The next row of tiles."""
+        product = self.products[self._next]
+        pops = self._short()
+        if pops is None:
+            raise RuntimeError("the array waits for rows that nobody takes")
+        begin, enter = self._enter(product)
+        self.stall_stream += enter - begin
+        if pops > 0 and (popped := self._pops[pops - 1] + 1 + self._slow) > enter:
+            self.stall_rows += popped - enter
+            enter = popped
+        end = self._take(product, enter)
+        last = max(end, self._last + self._per_tile) if self._row else end
+        self.stall_rows += last - end
+        left = product.rows - self._row * self._rows
+        ends = left <= self._rows
+        groups = -(-left // self._group) if ends else self._per_tile
+        self._last, self._row = last, self._row + 1
+        self._beats(last, groups, ends, self._begun(self._groups, groups))
+        if ends:
+            product.done = last
+            self.busy += last - product.loads
+            self._next, self._row = self._next + 1, 0
+
+    def _enter(self, product):
+        """Cycles in which a row of tiles could begin, with its first tile there at once, and as the stream is."""
+        if self._row:
+            return self._last + 1, self._last + 1
+        before = self.products[self._next - 1] if self._next else None
+        waits = before is not None and before.done > product.accepted
+        product.loads = before.done if waits else product.accepted + 1
+        front = before.done + 1 if product.front is None else product.front
+        return product.loads + 1, max(product.loads + 1, front + self._gear)
+
+    def _take(self, product, enter):
+        """Takes the tiles of a row, the first one in the cycle ``enter``; the cycle of the last one.
+
+        It goes in pieces, as the FIFO does not hold all that a row may have. The array is faster than the stream, or
+        as fast: so it is held up by the last word of a piece or, where the words are there, by the first one.
+        """
+        tile, port, fetch = self._tile, self._port, self._fetch
+        base = self._row * product.chunks  # tiles before
+        words = -(-base * tile // port)  # that these have taken
+        at, begin = 0, enter
+        while at < product.chunks:
+            size = min(self._piece, product.chunks - at)
+            at += size
+            upto = -(-(base + at) * tile // port)
+            end = due = begin + size - 1
+            if upto > words:
+                last = fetch.available(product.first + upto - 1) + self._gear
+                first = fetch.available(product.first + words) + self._gear
+                end = ceil(max(end, last, first + size - 1))
+                end += fetch.stolen(begin, end)
+                begin = max(begin, end - size + 1)
+                fetch.taken.add(upto - words, begin - self._gear, (end - begin + 1) / (upto - words))
+                self.stall_stream += end - due
+            words, begin = upto, end + 1
+        return end
+
+    def _beats(self, last, groups, ends, begun):
+        """Notes the beats that a row of tiles completes."""
+        self._words += begun
+        time = last + self._latency
+        phase = self._groups
+        for k in range(groups):
+            phase += 1
+            if phase == self._per_word or (ends and k == groups - 1):
+                self.beats.append(time + k)
+                phase = 0
+        self._groups = 0 if ends else phase

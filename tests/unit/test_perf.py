@@ -1,0 +1,107 @@
+"""The cycle model by itself: against cycles that the pages quote, its short cuts, and the gateware's numbers."""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sterna.firmware.program import ProgramError
+from sterna.hw.array.activations import ActivationBuffers
+from sterna.hw.array.decoder import TritDecoder
+from sterna.hw.array.tree import RowAccumulator
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS
+from sterna.hw.memory import arbiter, port
+from sterna.hw.memory import sdram as controller
+from sterna.hw.stream import SKID_DEPTH
+from sterna.hw.vector.sampler import PRELUDE_CYCLES
+from sterna.sim.golden.packed import Geometry
+from sterna.sim.perf import array, fetch, memory, predict, vector
+from sterna.sim.perf.predict import Conversions
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+STORY, LARGE = Geometry(240, 800, 4, 1024), Geometry(1024, 2816, 4, 4096)
+SIMULATED = {"lanes10": STORY, "lanes40": STORY, "sim": STORY, "lanes160": LARGE, "lanes320": LARGE}
+ON_BOARDS = {("ulx3s-85f", "story"): STORY, ("ulx3s-85f", "stories37m"): Geometry(600, 1600, 8, 4096),
+             ("icebreaker", "tiny"): Geometry(80, 160, 4, 512)}
+QUICK = ("sim", "icebreaker-tiny")
+
+
+def quoted():
+    """{name: (configuration, Geometry, cycles per token)} that docs/results.md has from the RTL."""
+    text, out = (DOCS / "results.md").read_text(), {}
+    for name, geometry in SIMULATED.items():
+        found = re.search(rf"^\| {name} \| ([\d,]+) \| [\d.]+% \| [\d.]+% \|", text, re.MULTILINE)
+        out[name] = name, geometry, found[1]
+    for (board, model), geometry in ON_BOARDS.items():
+        found = re.search(rf"^\| {board} \| {model} \| [^|]+\| ([\d,]+) \|", text, re.MULTILINE)
+        out[f"{board}-{model}"] = board, geometry, found[1]
+    return {name: (*values, int(cycles.replace(",", ""))) for name, (*values, cycles) in out.items()}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.rest] * (name not in QUICK)) for name in quoted()])
+def test_cycles_that_the_pages_quote(name):
+    board, geometry, cycles = quoted()[name]
+    assert predict.predict(preset(board), geometry).cycles_per_token == pytest.approx(cycles, rel=0.01)
+
+
+def test_numbers_are_those_of_the_gateware():
+    for slow in (False, True):
+        for columns in (5, 10, 15, 20, 40):
+            row = RowAccumulator(columns=columns, pipelined=not slow)
+            assert array.tree_cycles(columns, slow) == row.latency
+    other = replace(PRESETS["lanes10"], weight_code="bit2", rows=2, columns=10, port_bytes=4)
+    for config in (*PRESETS.values(), other):
+        decoder = TritDecoder(trits=config.rows * config.columns, code=config.weight_code, pipelined=not config.slow)
+        buffers = ActivationBuffers(columns=config.columns, lanes=config.lanes, words=config.activation_words,
+                                    registered=not config.slow)
+        assert array.meeting_cycles(config) == max(decoder.latency, buffers.latency)
+    assert (fetch.BURST_WORDS, fetch.OUTSTANDING, fetch.SKID_WORDS) == (port.MAX_BURST_WORDS, arbiter.OUTSTANDING,
+                                                                        SKID_DEPTH)
+    assert (memory.SdramMemory.REFRESH_GROUP, vector.PRELUDE) == (controller.REFRESH_GROUP, PRELUDE_CYCLES)
+
+
+@pytest.mark.parametrize("name", ["lanes160", pytest.param("ulx3s-85f", marks=pytest.mark.rest)])
+def test_layers_that_are_left_out_count(name, monkeypatch):
+    config, geometry = preset(name), Geometry(100, 160, 7, 150)
+    whole = predict.predict(config, geometry)
+    monkeypatch.setattr(predict, "LARGE", 0)
+    few = predict.predict(config, geometry)
+    assert few != whole
+    for field in ("cycles_per_run", "words", "stall_idle"):
+        assert getattr(few, field) == pytest.approx(getattr(whole, field), rel=0.005)
+
+
+def test_what_ought_to_slow_down_does():
+    config, geometry = PRESETS["lanes40"], Geometry(64, 96, 2, 200)
+    sampled = predict.predict(config, geometry)
+    assert predict.predict(config, geometry, sampled=False).cycles_per_run < sampled.cycles_per_run
+    assert predict.predict(config, geometry, top_k=40).cycles_per_run > sampled.cycles_per_run
+    assert predict.predict(config, geometry, prompt=True).words < sampled.words
+    slots = predict.predict(replace(config, batch=4), geometry)
+    assert slots.cycles_per_run > sampled.cycles_per_run and slots.tokens_per_second > 3 * sampled.tokens_per_second
+    assert slots.stream_tokens_per_second == pytest.approx(slots.tokens_per_second / 4)
+    wide = Geometry(240, 600, 1, 300)  # whose words set the pace where the memory is slow
+    slow = predict.predict(config, wide, sampled=False, timing=memory.Timing(20, 780, 400))
+    assert slow.cycles_per_run == pytest.approx(slow.words + slow.refresh, rel=0.03)
+    half = predict.predict(config, wide, sampled=False, timing=memory.Timing(20, 780, 0, 128))
+    assert half.cycles_per_run == pytest.approx(2 * half.words, rel=0.03)
+
+
+def test_sections_longer_than_the_fifo():
+    """Rows of tiles and vectors of more words than the FIFO has: nothing waits for ever."""
+    config = replace(PRESETS["lanes40"], fifo_words=16)
+    assert math.isfinite(predict.predict(config, Geometry(300, 500, 1, 50)).cycles_per_run)
+
+
+def test_a_model_that_the_build_has_no_room_for_is_refused():
+    with pytest.raises(ProgramError, match="vector memory: bank 0 needs 5920 words and has 4096"):
+        predict.predict(PRESETS["lanes10"], Geometry(1024, 2816, 2, 100))
+
+
+def test_serial_conversions_of_larger_numbers_are_shorter():
+    conversions = Conversions(80)
+    assert conversions.rows(80, 0) > conversions.rows(160, 0) > conversions.rows(640, 0) > 0
+    assert conversions.rows(80, 3) > conversions.rows(80, 0) and conversions.codes > conversions.rows(80, 0)
