@@ -4,7 +4,7 @@ import sys
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sterna.sim.golden.progress import working  # noqa: F401 (the gateware's own commands show it too)
 
@@ -28,18 +28,23 @@ def show(text):
     sys.stdout.flush()
 
 
-def progress_bar():
-    """A rich Progress on standard error; shows nothing unless that is a terminal."""
+def progress_bar(*columns):
+    """A rich Progress on standard error, with more columns; shows nothing unless that is a terminal."""
     console = Console(stderr=True)
     return Progress(TextColumn("{task.description}", markup=False), BarColumn(),
-                    TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), console=console,
+                    TextColumn("{task.percentage:>3.0f} %"), *columns, TimeRemainingColumn(), console=console,
                     transient=True, disable=not console.is_terminal)
 
 
+def moving():
+    """As ``reporting``, of bytes, which the bar says."""
+    return reporting(DownloadColumn())
+
+
 @contextmanager
-def reporting():
+def reporting(*columns):
     """Gives a function (what, done, total) that draws a bar for each ``what``; nothing before it is first called."""
-    bars, tasks = progress_bar(), {}
+    bars, tasks = progress_bar(*columns), {}
 
     def progress(what, done, total):
         if what not in tasks:

@@ -13,14 +13,26 @@ from sterna.host.commands.options import (
     Latency,
     Refresh,
     RefreshEvery,
+    SelfTest,
+    Threads,
     check_output,
     check_temperature,
+    check_threads,
     simulation,
 )
 from sterna.host.console import progress_bar, reporting, tell
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
-from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime, simulated_config
+from sterna.host.runtime.known import check_answer, self_test
+from sterna.host.runtime.open import (
+    DEFAULT_DEVICE,
+    EXACT,
+    check_model,
+    is_hardware,
+    is_simulated,
+    open_runtime,
+    simulated_config,
+)
 from sterna.host.runtime.sampling import Demands, Sampling
 
 MOST_TOKENS, MOST_REPETITIONS = 1_000_000, 10_000
@@ -95,8 +107,9 @@ def run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report
 def bench(
     model: Annotated[list[str], typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder; several "
                                              "with commas.", show_default=False)],
-    device: Annotated[list[str], typer.Option("--device", help="golden, sim, sim:PRESET, or a serial port or URL, "
-                                              "see `sterna devices`; several with commas.")] = ["sim"],  # noqa: B006
+    device: Annotated[list[str], typer.Option("--device", help="cpu, golden, sim, sim:PRESET, or a serial port or "
+                                              "URL, see `sterna devices`; several with commas.")
+                      ] = [DEFAULT_DEVICE],  # noqa: B006
     prompt: Annotated[str, typer.Option("-p", "--n-prompt", help="Tokens of a prompt to read; several with commas; "
                                         "0: none.")] = "32",
     generate: Annotated[str, typer.Option("-n", "--n-gen", help="Tokens to make; several with commas; 0: "
@@ -112,10 +125,12 @@ def bench(
                                                "token.")] = 0.0,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the prompts' random tokens and of the "
                                       "sampling.")] = 1,
+    threads: Threads = None,
     baud: Baud = 1_000_000,
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    test_first: SelfTest = False,
 ):
     """Measure the speed of prompts (pp) and of generation (tg).
 
@@ -124,7 +139,8 @@ def bench(
     speed of all four together. All start from an empty state. Wall tokens/s are by the clock of this machine, so of a
     simulated board they tell how fast the simulation runs. A device with counters adds cycles per token, the speed at
     its clock (projected if the cycles are simulated, device time if not), the share of the memory's bandwidth put to
-    use, and where the array waited.
+    use, and where the array waited. Of cpu it is shown how many bytes of weights the tokens use per second, and what
+    that is of what this machine reads when it does nothing else.
 
     Rows appear as they are measured; what was measured before an error or Ctrl-C is kept. CSV and JSON hold every
     setting, JSON every repetition too.
@@ -147,28 +163,37 @@ def bench(
     if not 0 <= seed < 1 << 32:
         raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
     devices = names(device)
+    check_threads(threads, "cpu" if "cpu" in devices else devices[0])
     # A prompt has one token more than is read, and what is made follows one token.
     demands = Demands(slots=max(test.parallel for test in tests),
                       tokens=1 + max(test.n_prompt + test.n_gen for test in tests))
     for name in devices:
         config = simulated_config(name)  # unknown presets are refused here
-        if config or name == "golden":
+        if config:
             demands.check(config)
+        elif name in EXACT:
+            check_model(name, demands)
     boards = [name for name in devices if is_simulated(name)]
     timing = simulation((boards or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
     style, path = style_of(output)
     models = [Model(p) for p in paths(model)]
+    for loaded in models:
+        if test_first:
+            check_answer(loaded)
     sampling = Sampling(temperature, seed)
-    with Report(style, path, any(map(is_hardware, devices))) as report:
+    with Report(style, path, any(map(is_hardware, devices)), "cpu" in devices) as report:
         for loaded in models:
             for name in devices:
                 config = simulated_config(name)
-                options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else {}
+                options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else \
+                    {"threads": threads} if name == "cpu" else {}
                 with reporting() as progress:
                     runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,
                                            **options)
                 with runtime:
-                    common = measure.setting(runtime, name, options.get("timing", {}))
+                    if test_first:
+                        self_test(runtime)
+                    common = measure.setting(runtime, name, options.get("timing", {}), measure.stream_of(runtime))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)
     if path:

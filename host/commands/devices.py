@@ -10,7 +10,8 @@ from sterna.hw.protocol import VERSIONS
 def devices():
     """List what --device takes on this machine.
 
-    The golden model, the simulated board with each preset and board, and the serial ports that are plugged in.
+    This machine's processor, the golden model, the simulated board with each preset and board, and the serial ports
+    that are plugged in.
     """
     show("".join(line + "\n" for line in device_lines()))
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,8 @@ from sterna.host.doctor.check import verdict
 from sterna.host.doctor.examine import examine, guarded
 from sterna.host.doctor.memory import extent
 from sterna.host.errors import UsageError
+from sterna.host.model.model import Model
+from sterna.host.runtime.known import check_answer
 from sterna.host.runtime.open import is_hardware, simulated_config
 
 DEFAULT_BAUD = 1_000_000
@@ -49,7 +52,7 @@ def check_arguments(device, rates, memory):
     return config
 
 
-def all_checks(device, config, rates, memory, halt):
+def all_checks(device, config, rates, memory, halt, model=None):
     """Generator of the Checks."""
     with ExitStack() as stack:
         url = device
@@ -59,7 +62,7 @@ def all_checks(device, config, rates, memory, halt):
                 url = stack.enter_context(SimulatedBoard(config, on_compile=step)).url
         rate = rates[0] if rates else DEFAULT_BAUD
         checks = examine(lambda: open_transport(url, rate), simulated=bool(config), wanted=config, where=memory,
-                         halt=halt, tell=tell)
+                         halt=halt, model=model, tell=tell)
         yield from stack.enter_context(closing(checks))
     if config:
         from sterna.host.doctor.simline import line_checks
@@ -77,6 +80,8 @@ def doctor(
                                         "line), full (all of it, twice), BEGIN:END in bytes, or none.")] = "quick",
     halt: Annotated[bool, typer.Option("--halt", help="End what the device runs; without it a busy one is left "
                                        "alone.")] = False,
+    model: Annotated[Path, typer.Option("-m", "--model", help="An image whose known answer is run too.",
+                                        show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Check a board: link, build, memory, tokens, clock.
@@ -95,10 +100,13 @@ def doctor(
     """
     rates = bauds(baud)
     config = check_arguments(device, rates, memory)
+    loaded = model and Model(model)
+    if loaded:
+        check_answer(loaded, "--model")
     if memory != "none" and not config:
         tell(f"what is in the model memory of {device} will be lost (--memory none keeps it)")
     checks = []
-    for check in all_checks(device, config, rates, memory, halt):
+    for check in all_checks(device, config, rates, memory, halt, loaded):
         checks.append(check)
         if not as_json:
             show(printable(check.line()) + "\n")

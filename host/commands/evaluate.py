@@ -9,15 +9,18 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, simulation
+from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, Threads, check_threads, simulation
 from sterna.host.console import progress_bar, reporting, table_console, tell
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextError
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.open import is_hardware, open_runtime
+from sterna.host.runtime.open import DEFAULT_DEVICE, is_hardware, open_runtime
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.models.data import read_stories
+from sterna.sim.cpu.build import CompilerError
+from sterna.sim.cpu.evaluate import evaluate as evaluate_stream
+from sterna.sim.cpu.model import CpuModel
 from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories
@@ -42,11 +45,26 @@ def load_stories(path, vocabulary, limit):
     return ids, sum(len(story.encode()) for story in stories)
 
 
-def scorer(device, model):
-    """Function of a list of stories -> (nats, tokens), for the models in this process."""
-    if device == "golden":
-        golden = GoldenModel(model.packed)
-        return lambda stories: evaluate_stories(golden, stories, BATCH)
+def exact_model(packed):
+    """The CpuModel of a PackedModel, or the GoldenModel, which is the same but slow, where there is no compiler."""
+    try:
+        return CpuModel(packed)
+    except CompilerError as error:
+        tell(f"computing with the golden model, slowly: {error}")
+        return GoldenModel(packed)
+
+
+def scorer(device, model, threads=None):
+    """Function of a list of stories -> (nats, tokens), for the models in this process.
+
+    ``device`` is one of them, or "exact": the hardware's arithmetic by whatever is there.
+    """
+    if device in ("cpu", "golden", "exact"):
+        exact = CpuModel(model.packed, threads) if device == "cpu" else \
+            GoldenModel(model.packed) if device == "golden" else exact_model(model.packed)
+        if isinstance(exact, CpuModel):
+            return lambda stories: evaluate_stream(exact, stories)
+        return lambda stories: evaluate_stories(exact, stories, BATCH)
     if model.image:
         raise UsageError(f"--device {device} computes with the float weights, an image holds the ternary ones: give "
                          "the checkpoint folder")
@@ -107,11 +125,12 @@ def evaluate(
                                                 "read too.", show_default=False)],
     model: Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                         show_default=False)],
-    device: Annotated[str, typer.Option("--device", help="golden, float, torch, or a device of `sterna "
-                                        "devices`.")] = "golden",
+    device: Annotated[str, typer.Option("--device", help="cpu, golden, float, torch, or a device of "
+                                        "`sterna devices`.")] = DEFAULT_DEVICE,
     stories: Limit = 0,
     check: Annotated[int, typer.Option("--check", help="Tokens to compare between a device and the golden "
                                        "model.")] = 32,
+    threads: Threads = None,
     baud: Baud = 1_000_000,
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
@@ -121,7 +140,8 @@ def evaluate(
     """Print bits per byte and perplexity of text files.
 
     Every story starts from an empty state; its end mark is predicted too, and the bytes are those of its text.
-    golden is the arithmetic of the hardware, float the NumPy float64 model and torch the PyTorch model.
+    cpu and golden are the arithmetic of the hardware, bit for bit, float is the NumPy float64 model and torch the
+    PyTorch model.
 
     A device gives tokens, not probabilities, so its figures are those of the golden model, which it equals bit for
     bit; that is checked on the device itself, with its best next token at --check positions of the first story.
@@ -130,12 +150,13 @@ def evaluate(
         raise UsageError(f"--stories {stories}: use 0 (all) or more")
     if check < 1:
         raise UsageError(f"--check {check}: use at least 1")
+    check_threads(threads, device)
     options = simulation(device, None, None, latency, refresh_every, refresh)
     loaded = Model(model)
     hardware = is_hardware(device)
     files = [(path, *load_stories(path, loaded.vocabulary, stories)) for path in texts]
     checked = check_device(device, loaded, files[0][1][0], check, baud, options) if hardware else None
-    score = scorer("golden" if hardware else device, loaded)
+    score = scorer("exact" if hardware else device, loaded, threads)
     results = []
     with progress_bar() as bars:
         for path, ids, size in files:
@@ -192,7 +213,8 @@ def gate(
     ids, _ = load_stories(text, model.vocabulary, stories)
     with progress_bar() as bars:
         task = bars.add_task("comparing", total=None)
-        found = compare_levels(folder, ids, BATCH, lambda done, total: bars.update(task, completed=done, total=total))
+        found = compare_levels(folder, ids, BATCH, lambda done, total: bars.update(task, completed=done, total=total),
+                               exact_model)
     if as_json:
         print(json.dumps(found, indent=2))
     else:

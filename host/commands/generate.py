@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,22 +19,27 @@ from sterna.host.commands.options import (
     Preload,
     Refresh,
     RefreshEvery,
+    SelfTest,
+    Threads,
     Waves,
     WavesFrom,
     WavesGb,
     WavesTokens,
     check_output,
     check_temperature,
+    check_threads,
     simulation,
     use_build,
 )
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import reporting, show, tell
 from sterna.host.errors import INTERRUPTED, UsageError
+from sterna.host.interrupts import handled_by
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.engine import Engine, Request, room_for
-from sterna.host.runtime.open import device_lines, open_runtime, simulated_config
+from sterna.host.runtime.known import check_answer, self_test
+from sterna.host.runtime.open import DEFAULT_DEVICE, device_lines, open_runtime, simulated_config
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.waves import Recording
@@ -72,11 +76,8 @@ def cancel_on_interrupt():
             raise KeyboardInterrupt
         came.append(True)
 
-    before = signal.signal(signal.SIGINT, handler)
-    try:
+    with handled_by(handler):
         yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def run(engine, request, exact):
@@ -112,10 +113,10 @@ def generate(
                                       "printed.")] = -1,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", help="0 takes the best token.")] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help="Sample among the best so many tokens; 0: among all. At most "
-                                       "what the build's list holds (its top_k; golden: 64).")] = 0,
+                                       "what the build's list holds (its top_k; cpu, golden: 64).")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample among the fewest best tokens of the list that have "
                                          "this share of the list's probability; 1.0: off. The list is that of "
-                                         "--top-k, without it the longest of the build (golden: 64 tokens).")] = 1.0,
+                                         "--top-k, without it the longest of the build (cpu, golden: 64).")] = 1.0,
     penalty: Annotated[float, typer.Option("--repeat-penalty", help="Only 1.0 (off): no device has it.")] = 1.0,
     draft: Annotated[int, typer.Option("--draft", "--draft-max", help="Propose so many tokens behind each one, from "
                                        "what followed the last tokens before; the text stays the same. At most the "
@@ -126,8 +127,9 @@ def generate(
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind the end of a text.")] = False,
     display_prompt: Annotated[bool, typer.Option("--display-prompt/--no-display-prompt",
                                                  help="Whether the prompt is printed first.")] = True,
-    device: DeviceOption = "sim",
+    device: DeviceOption = DEFAULT_DEVICE,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Print what --device takes here.")] = False,
+    threads: Threads = None,
     baud: Baud = 1_000_000,
     preload: Preload = None,
     waves: Waves = None,
@@ -142,6 +144,7 @@ def generate(
                                        show_default=False)] = None,
     load: Annotated[Path, typer.Option("--load-state", help="Go on with a saved text; -p adds to it.",
                                        show_default=False)] = None,
+    test: SelfTest = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No statistics.")] = False,
     json_statistics: Annotated[bool, typer.Option("--json", help="Statistics as one line of JSON.")] = False,
 ):
@@ -149,14 +152,14 @@ def generate(
 
     The text goes to standard output, progress and statistics to standard error. Any device gives the same text
     for the same model, prompt, sampling and seed. Several texts come in the order of their prompts, with a blank line
-    between, and each is the one that its prompt gives alone: all take the same --seed. A device with slots makes them
-    side by side, others, and --draft, one after the other.
+    between, and each is the one that its prompt gives alone: all take the same --seed. The cpu, and a device with
+    slots, makes them side by side, others, and --draft, one after the other.
 
     Examples:
 
     sterna generate -m story.sterna -p "Once upon a time" --temp 0
 
-    sterna generate -m story.sterna -p "One day" --device golden -s 7 -n 100
+    sterna generate -m story.sterna -p "One day" --device sim -s 7 -n 100
 
     sterna generate -m story.sterna -f prompt.txt --device /dev/ttyUSB0
 
@@ -166,6 +169,7 @@ def generate(
         show("".join(line + "\n" for line in device_lines()))
         return
     check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, context)
+    check_threads(threads, device)
     if model is None:
         raise UsageError("no model: give one with -m")
     prompts = read_prompts(prompt, file, prompts)
@@ -174,6 +178,8 @@ def generate(
     if len(prompts) > 1 and (save or load):
         raise UsageError(f"--{'save' if save else 'load'}-state is for one text: give one prompt, not {len(prompts)}")
     loaded = Model(model)
+    if test:
+        check_answer(loaded)
     state = load_state(load, loaded.packed) if load else None
     sampling = Sampling(temperature, secrets.randbelow(SEEDS) if seed == -1 else seed, top_k, top_p)
     requests, longest = [], 0
@@ -194,8 +200,11 @@ def generate(
     use_build(build)
     demands = Demands(sampling, draft, tokens=longest)
     with reporting() as progress:
-        runtime = open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, progress=progress, **options)
+        runtime = open_runtime(device, loaded, tell=tell, baud=baud, demands=demands, threads=threads,
+                               progress=progress, **options)
     with runtime:
+        if test:
+            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
         engine = Engine(runtime)
         runtime.draft = draft
         if state:

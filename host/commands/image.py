@@ -2,59 +2,98 @@
 
 import json
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from sterna.host.commands.options import Baud, ModelOption
-from sterna.host.console import printable, reporting, table_console, tell, working
+from sterna.firmware.layout import LayoutError, memory_map
+from sterna.host.commands.options import Baud, ModelOption, SelfTest, check_output
+from sterna.host.console import moving, printable, reporting, table_console, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model, check_size
-from sterna.host.runtime.open import is_simulated, open_runtime
+from sterna.host.runtime.known import check_answer, known_answer, self_test
+from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
-from sterna.sim.golden.files import write_file
+from sterna.sim.golden.files import writing
+
+
+def holding(geometry):
+    """The Config that an image is tiled for where none is named: "sim", or a larger one that holds the model.
+
+    The largest, where none does: such an image is for models in this process alone.
+    """
+    presets = [PRESETS["sim"], *sorted(PRESETS.values(), key=lambda config: config.memory_bytes)]
+    presets = [config for config in presets if config.memory_bytes >= presets[0].memory_bytes]
+    return next((config for config in presets if holds(config, geometry)), presets[-1])
+
+
+def holds(config, geometry):
+    """Whether the memory of a configuration holds a model."""
+    try:
+        memory_map(config, geometry)
+    except LayoutError:
+        return False
+    return True
 
 
 def convert(
-    folder: Annotated[Path, typer.Argument(help="Checkpoint folder: config.json, safetensors, tokenizer.json; or an "
-                                           "image of another tiling.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder: config.json, safetensors (one file or shards), "
+                                           "tokenizer.json or tokenizer.model; or an image of another tiling.",
+                                           show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .sterna file to write.", show_default=False)],
-    name: Annotated[str, typer.Option("--preset", help="Configuration to tile for; see `sterna devices`.")] = "sim",
+    name: Annotated[str, typer.Option("--preset", help="Configuration to tile for, see `sterna devices`. Default: "
+                                      "sim, or a larger one that holds the model.", show_default=False)] = "",
+    answer: Annotated[bool, typer.Option("--answer/--no-answer", help="Whether the image gets a known answer: a "
+                                         "prompt and what follows it, by which devices are checked.")] = True,
 ):
     """Pack a checkpoint folder into an image.
 
     Ternarises the weights, folds the norms and tiles everything for one configuration. A matrix
-    that holds only -w, 0 and w is kept as it is. Needs no torch. An image runs on other
-    configurations too: it is tiled anew in memory there.
+    that holds only -w, 0 and w is kept as it is. Needs no torch. Weights are read one tensor after
+    the other, so no model is too large for the memory. An image runs on other configurations too:
+    it is tiled anew there.
 
     Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
     """
-    config = preset(name)
     started = time.monotonic()
-    check_size(folder, config)
+    if name:
+        check_size(folder, preset(name))
     model = Model(folder)
+    config = preset(name) if name else holding(model.geometry)
+    fits = holds(config, model.geometry)
+    if not fits:
+        tell(f"no preset's memory holds this model: tiled for {config.name}, it runs on models in software alone")
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
-    with working() as step:
-        step(f"packing {folder} for {name}")
-        data = model.build(config, output.stem)
-    _write(output, data)
+    with _written(output) as file, moving() as progress:
+        size = model.write(file, config, output.stem, answer=known_answer if answer else None, fits=fits,
+                           progress=partial(progress, f"packing {folder.name} for {config.name}"))
     if model.kept:
         tell("matrices that are ternary already, kept as they are: "
              f"{len(model.kept)} of {model.geometry.matrices}")
-    tell(f"{output}: {len(data):,} bytes for {name}, in {time.monotonic() - started:.1f} s")
+    tell(f"{output}: {size:,} bytes for {config.name}, in {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def _written(output):
+    """``writing``, with HostError for what cannot be written."""
+    try:
+        with writing(output) as file:
+            yield file
+    except OSError as error:
+        raise HostError(f"cannot write {output}: {error.strerror}") from None
 
 
 def _write(output, data):
-    try:
-        write_file(output, data)
-    except OSError as error:
-        raise HostError(f"cannot write {output}: {error.strerror}") from None
+    with _written(output) as file:
+        file.write(data)
 
 
 def check_flash(name):
@@ -81,6 +120,7 @@ def flash(
     """
     config = preset(name)
     check_flash(name)
+    check_output("-o", output)
     data = flash_image(Model(model).image_for(config, tell), config)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")
@@ -130,20 +170,26 @@ def upload(
     device: Annotated[str, typer.Option("--device", help="Serial port or URL.", show_default=False)],
     baud: Baud = 1_000_000,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the memory with the image afterwards.")] = False,
+    test: SelfTest = False,
 ):
     """Put a model into the memory of a device.
 
     Loads the image and its program, so that the device stands ready. Only what differs from the memory's contents is
     sent, so the same command goes on where an upload was cut off. `sterna generate` does all this by itself.
     """
-    if device == "golden" or is_simulated(device):
+    if not is_hardware(device) or is_simulated(device):
         raise UsageError(f"--device {device} keeps no model between commands: give a serial port or URL")
+    loaded = Model(model)
+    if test:
+        check_answer(loaded)
     with reporting() as progress:
-        runtime = open_runtime(device, Model(model), tell=tell, baud=baud, progress=progress)
+        runtime = open_runtime(device, loaded, tell=tell, baud=baud, progress=progress)
     with runtime:
         tell(runtime.uploaded.line())
         if verify:
             with reporting() as progress:
                 runtime.verify(progress)
             tell("verified: every block is as in the image")
+        if test:
+            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
         tell(runtime.label)

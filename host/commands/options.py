@@ -8,12 +8,17 @@ import typer
 
 from sterna.host.errors import HostError, UsageError
 from sterna.host.runtime.open import is_simulated
+from sterna.sim.cpu.model import MOST_THREADS
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
                                            show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="golden, sim, sim:PRESET, sim:BOARD, a preset with other "
-                                           "parameters as sim:lanes40,batch=4, or a serial port or URL; see "
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, golden, sim, sim:PRESET, sim:BOARD, a preset with "
+                                           "other parameters as sim:lanes40,batch=4, or a serial port or URL; see "
                                            "`sterna devices`.")]
+Threads = Annotated[int, typer.Option("-t", "--threads", help="cpu: threads that compute. Default: "
+                                      "$STERNA_THREADS, or all processors that it may use.", show_default=False)]
+SelfTest = Annotated[bool, typer.Option("--self-test", help="First run the image's known answer on the device, and "
+                                        "stop if a token differs.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
 Preload = Annotated[bool, typer.Option("--preload/--no-preload", help="sim: start with the model in memory, without "
                                        "the upload. Default: only with --waves.", show_default=False)]
@@ -41,6 +46,16 @@ def check_temperature(temperature):
         raise UsageError(f"--temp {temperature:g}: use 0 (greedy) to 1000")
     if 0 < temperature < 1e-3:
         raise UsageError(f"--temp {temperature:g}: use 0 (greedy) or at least 0.001")
+
+
+def check_threads(threads, device):
+    """UsageError for a number of threads that cannot be, or with a device that takes none; None is fine."""
+    if threads is None:
+        return
+    if device != "cpu":
+        raise UsageError(f"--threads {threads}: only --device cpu computes with threads: leave it out")
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads {threads}: use 1 to {MOST_THREADS}")
 
 
 def check_output(option, path):

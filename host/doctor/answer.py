@@ -12,6 +12,7 @@ from sterna.host.doctor.check import judged, skipped
 from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
+from sterna.host.runtime.known import answers, difference
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.hw import protocol
@@ -63,15 +64,21 @@ def samplings(rows):
     return found | {"top-k/p": Sampling(1.2, 99, min(8, rows), 0.9)} if rows else found
 
 
-def _compare(name, wanted, got):
+def _compare(name, wanted, got, whose="the golden model's"):
     """The Check of two lists of tokens."""
-    for k, (one, other) in enumerate(zip(wanted, got, strict=False)):
-        if one != other:
-            return judged(name, False, f"token {k + 1} of {len(wanted)} is {other}, the golden model's is {one}",
-                          wanted=wanted, got=got)
     if len(wanted) != len(got):
         return judged(name, False, f"{len(got)} tokens instead of {len(wanted)}", wanted=wanted, got=got)
-    return judged(name, True, f"{len(got)} tokens as the golden model's", tokens=got)
+    if found := difference(wanted, got):
+        k, one, other = found
+        return judged(name, False, f"token {k + 1} of {len(wanted)} is {other}, {whose} is {one}",
+                      wanted=wanted, got=got)
+    return judged(name, True, f"{len(got)} tokens as {whose}", tokens=got)
+
+
+def known_checks(runtime):
+    """Generator of the Checks of the known answer of a runtime's image."""
+    for name, wanted, got in answers(runtime, runtime.model.answer):
+        yield _compare(f"answer, {name}", wanted, got, "the image's known answer")
 
 
 def answer_checks(runtime):

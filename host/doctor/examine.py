@@ -9,7 +9,7 @@ from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import OK, judged, skipped
 from sterna.host.errors import HostError
 
-SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")
+SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")  # and "answer" of a model
 
 
 def guarded(name, checks):
@@ -20,7 +20,7 @@ def guarded(name, checks):
         yield judged(name, False, str(error))
 
 
-def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=print):
+def examine(connect, *, simulated, wanted=None, where="quick", halt=False, model=None, tell=print):
     """Generator of all Checks of a device.
 
     Parameters
@@ -34,6 +34,8 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
         As ``--memory``.
     halt : bool
         End what the device runs.
+    model : Model, optional
+        Its known answer is run too.
     tell : callable(str)
         Takes lines of information.
     """
@@ -66,7 +68,7 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
             yield from identity.skip_all(SECTIONS[3:], "the device is not at rest")
             return
         try:
-            yield from _at_work(device, simulated, wanted, where, tell)
+            yield from _at_work(device, simulated, wanted, where, model, tell)
         finally:
             # Whatever happened, Ctrl-C included: nothing runs any more.
             with suppress(HostError):
@@ -74,7 +76,7 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, tell=
                     device.halt(slot)
 
 
-def _at_work(device, simulated, wanted, where, tell):
+def _at_work(device, simulated, wanted, where, model, tell):
     """The Checks that want the device for themselves, section by section as long as it answers."""
     known = wanted or next((identity.NAMES[name] for name in identity.named(device.info.build)), None)
     keep = where == "none"
@@ -90,11 +92,19 @@ def _at_work(device, simulated, wanted, where, tell):
             yield from memory.memory_checks(device, memory.extent(where, device.info.memory_bytes))
 
     sections = {"link": link, "memory": contents, "tokens": lambda: _answers(device, simulated, known, keep, tell)}
+    if model:
+        sections["known answer"] = lambda: _known(device, model, simulated, keep, tell)
     for number, (name, checks) in enumerate(sections.items()):
         if number and not identity.answers(device):
-            yield from identity.skip_all(SECTIONS[3 + number:], "the device does not answer any more")
+            left = SECTIONS[3 + number:] if name in SECTIONS else [name]
+            yield from identity.skip_all(left, "the device does not answer any more")
             return
         yield from guarded(name, checks())
+
+
+def _known(device, model, simulated, keep, tell):
+    with answer.kept(device, model, keep):
+        yield from answer.known_checks(answer.open_model(model, device, simulated, tell))
 
 
 def _answers(device, simulated, known, keep, tell):

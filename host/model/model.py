@@ -1,17 +1,24 @@
 """A model as the commands take it with -m: an image file or a checkpoint folder."""
 
+import io
+import tempfile
 from functools import cached_property
 from pathlib import Path
 
-from sterna.firmware.layout import LayoutError, memory_map, tiling_of
+from sterna.firmware.layout import LayoutError, layout, memory_map, tiling_of
 from sterna.host.errors import HostError
-from sterna.host.model.image import MOST_ENDS, Image, ImageError, build_image
+from sterna.host.model.image import MOST_ENDS, Image, ImageError, placed, write_image
+from sterna.host.model.mapping import Mapping
+from sterna.host.model.sentencepiece_file import tokenizer_json_of
+from sterna.host.model.source import Source
 from sterna.host.model.text import TextError, Vocabulary
 from sterna.sim.golden import strictjson
-from sterna.sim.golden.packed import CONFIG_BYTES, load_checkpoint, pack, read_config, read_json
+from sterna.sim.golden.checkpoint import CONFIG_BYTES, load_checkpoint, read_config, read_json
+from sterna.sim.golden.packed import pack
 from sterna.sim.golden.strictjson import read_bytes, short
 
 TOKENIZER_BYTES = 1 << 26  # the largest tokenizer.json that is read
+MEMORY_BYTES = 1 << 28  # of an image that is tiled anew in memory
 
 
 class ModelError(HostError):
@@ -53,9 +60,6 @@ class Model:
         start mark.
     ends : tuple of int
         Tokens that end a text that the model makes.
-    kept : list of str
-        Names of the matrices of a folder that were ternary already, once ``packed`` has been
-        asked for.
 
     Raises
     ------
@@ -64,7 +68,7 @@ class Model:
     """
 
     def __init__(self, path):
-        self.path, self.kept, self._tiled = Path(path), [], None
+        self.path, self._kept, self._tiled = Path(path), {}, None
         if not self.path.exists():
             raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
         if self.path.is_dir():
@@ -72,9 +76,23 @@ class Model:
             self.geometry, self._tensors = load_checkpoint(self.path)
             self.end, self.ends = self._ends_of_folder()
         else:
+            self._check_kind()
             self.image = Image.load(self.path)
             self.name, self.geometry = self.image.name, self.image.geometry
             self.end, self.ends = self.image.eos, self.image.ends
+
+    def _check_kind(self):
+        """ModelError for a file of weights that is no image."""
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(4)
+        except OSError:  # said by whoever reads it
+            return
+        if start == b"GGUF":
+            raise ModelError(f"{self.path} is a GGUF file, whose weights cannot be packed: give the folder of the "
+                             "checkpoint in safetensors that it was made from")
+        if self.path.suffix == ".safetensors":
+            raise ModelError(f"{self.path} holds weights alone: give its folder, with config.json and tokenizer.json")
 
     def _ends_of_folder(self):
         """(``end``, ``ends``) of a folder: generation_config.json goes before config.json.
@@ -117,12 +135,22 @@ class Model:
         """Bytes of the image, or of the folder's weight files (int)."""
         return len(self.image.data) if self.image else self._tensors.size_bytes
 
+    @property
+    def answer(self):
+        """The known answer (Answer), None for a folder, and for an image that has none."""
+        return self.image and self.image.answer
+
     @cached_property
     def packed(self):
         """The PackedModel."""
         if self.image:
             return self.image.unpack()
-        return pack(self.geometry, self._tensors, self.kept.append)
+        return pack(self.geometry, self._tensors, lambda name: self._kept.setdefault(name))
+
+    @property
+    def kept(self):
+        """Names of the matrices of a folder that were ternary already, as far as they have been made (list)."""
+        return list(self._kept)
 
     @cached_property
     def tokenizer_json(self):
@@ -132,15 +160,31 @@ class Model:
                 return self.image.tokenizer_json
             except ImageError as error:
                 raise ImageError(f"{self.path}: {error}") from None
-        path = self.path / "tokenizer.json"
-        if not path.exists():
-            raise ModelError(f"{self.path} holds no tokenizer.json: copy that of the model into the folder; "
-                             "transformers writes one with "
+        path, pieces = self.path / "tokenizer.json", self.path / "tokenizer.model"
+        if not path.exists() and not pieces.exists():
+            raise ModelError(f"{self.path} holds no tokenizer.json and no tokenizer.model: copy that of the model into "
+                             "the folder; transformers writes one with "
                              "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
+        if not path.exists():
+            return self._from_sentencepiece(pieces)
         try:
             return read_bytes(path, TOKENIZER_BYTES).decode()
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def _from_sentencepiece(self, path):
+        """Text of the tokenizer.json (str) of a tokenizer.model."""
+        settings, raw = self.path / "tokenizer_config.json", {}
+        try:
+            if settings.exists():
+                raw = strictjson.read(settings, CONFIG_BYTES)
+        except (OSError, strictjson.JsonError) as error:
+            raise ModelError(f"cannot read {settings}: {getattr(error, 'strerror', None) or error}") from None
+        start = raw.get("add_bos_token", True) if isinstance(raw, dict) else True
+        try:
+            return tokenizer_json_of(read_bytes(path, TOKENIZER_BYTES), start is not False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
     @cached_property
     def vocabulary(self):
@@ -158,13 +202,57 @@ class Model:
                              f"{self.geometry.vocab_size} tokens: they do not belong together")
         return vocabulary
 
+    def write(self, file, config, name=None, *, answer=None, fits=True, progress=lambda done, total: None):
+        """Write the image of this model for a configuration, see ``write_image``; returns its bytes (int).
+
+        Tensors are read one after the other, each once; what goes along from image to image is kept.
+
+        Parameters
+        ----------
+        file : binary file
+        config : Config or DeviceInfo
+        name : str, optional
+        answer : callable(PackedModel, int), optional
+            Makes the known answer, if there is none yet, of the model and its end; without it there will be none.
+        fits : bool
+            Refuse what the memory of the configuration does not hold.
+        progress : callable(done, total)
+            Told about bytes that have been read of the checkpoint, or written of the stream.
+        """
+        total, done = 0, 0
+
+        def more(size):
+            nonlocal done
+            done += size
+            progress(min(done, total), total)
+
+        about = (config, self.tokenizer_json, name or self.name, self.end, self.ends)
+        if self.image:
+            shape = layout(config, self.geometry)
+            total = shape.stream_bytes
+            return write_image(file, self.packed, *about, source=self.image.source, fits=fits,
+                               answer=self.answer or answer,
+                               written=lambda part, number: more(shape.part_bytes(part)))
+        total = self._tensors.size_bytes
+        source = Source({path.name: read_bytes(path, limit) for path, limit in self._other_files()}, more)
+        packed = pack(self.geometry, self._tensors.watched(source.watch), lambda name: self._kept.setdefault(name))
+        return write_image(file, packed, *about, source=source.to_json, answer=answer, fits=fits)
+
+    def _other_files(self):
+        """(path, most bytes) of what a folder's model is made of besides tensors."""
+        text = "tokenizer.json" if (self.path / "tokenizer.json").exists() else "tokenizer.model"
+        limits = {"config.json": CONFIG_BYTES, "generation_config.json": CONFIG_BYTES, text: TOKENIZER_BYTES}
+        return [(self.path / name, limit) for name, limit in limits.items() if (self.path / name).exists()]
+
     def build(self, config, name=None):
         """Bytes of the image of this model for a configuration; ImageError if it does not fit the memory."""
-        memory_map(config, self.geometry)  # refused before the conversion
-        return build_image(self.packed, config, self.tokenizer_json, name or self.name, self.end, self.ends)
+        file = io.BytesIO()
+        self.write(file, config, name)
+        return file.getvalue()
 
     def image_for(self, config, tell):
-        """The Image for a device: the file's own, or one tiled anew in memory; the last of these is kept.
+        """The Image for a device: the file's own, or one tiled anew, a large one in a temporary file; the last of
+        these is kept.
 
         Parameters
         ----------
@@ -181,9 +269,17 @@ class Model:
             if image and image.tiling == tiling_of(config):
                 image.check(config)
                 return image
+        size = placed(config, self.geometry).end  # refused before the conversion
         if self.image:
             shape = self.image.tiling
             tell(f"the image is tiled for {shape['rows']} x {shape['columns']} with {shape['lanes']} lanes, the "
                  f"device is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in memory")
-        self._tiled = Image(self.build(config))  # a board asks for it before it starts and again when it answers
+        # A board asks for it before it starts and again when it answers.
+        self._tiled = Image(self.build(config)) if size <= MEMORY_BYTES else self._tiled_in_a_file(config)
         return self._tiled
+
+    def _tiled_in_a_file(self, config):
+        with tempfile.TemporaryFile() as file:
+            self.write(file, config)
+            file.flush()
+            return Image(Mapping(file))

@@ -1,4 +1,4 @@
-"""What --device can name, and its runtime: the golden model, simulated boards, and devices behind a port."""
+"""What --device can name, and its runtime: models in this process, simulated boards, and devices behind a port."""
 
 import difflib
 import tempfile
@@ -12,14 +12,17 @@ from sterna.host.device.driver import SIMULATION_STALL_S, Device
 from sterna.host.device.transport import open_transport
 from sterna.host.errors import UsageError
 from sterna.host.runtime.device import DeviceRuntime
+from sterna.host.runtime.cpu import SLOTS as CPU_SLOTS
+from sterna.host.runtime.cpu import CpuRuntime
 from sterna.host.runtime.runtime import untold
 from sterna.host.runtime.sampling import Demands
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
 from sterna.sim.golden.progress import working
 
-DEFAULT_SIMULATION = "sim"
-MODELS = ("golden", "float", "torch")  # what computes in this process
+DEFAULT_DEVICE, DEFAULT_SIMULATION = "cpu", "sim"
+MODELS = ("cpu", "golden", "float", "torch")  # what computes in this process
+EXACT = ("cpu", "golden")  # those of them that compute what the hardware does
 ALIKE = 0.7  # as difflib measures it
 
 
@@ -83,7 +86,8 @@ def open_simulation(config, model, tell, demands, *, waves=None, preload=False, 
 
 def device_lines():
     """One line (str) per device, its name first."""
-    lines = ["golden              the golden model in NumPy: bit exact, no cycles"]
+    lines = ["cpu                 this machine's processor, the default: bit exact, fast, no cycles",
+             "golden              the golden model in NumPy: bit exact, no cycles"]
     for config in [*PRESETS.values(), *(board.config for board in BOARDS.values())]:
         name = "sim" if config.name == DEFAULT_SIMULATION else f"sim:{config.name}"
         lines.append(f"{name:<19} simulated board: {config.rows} x {config.columns} trits a cycle, "
@@ -140,14 +144,22 @@ def is_hardware(device):
     return device not in MODELS
 
 
+def check_model(device, demands):
+    """UsageError if a model in this process, ``device`` of ``EXACT``, lacks something that is demanded."""
+    if device == "cpu":
+        demands.check_cpu(CPU_SLOTS)
+    else:
+        demands.check(None)
+
+
 def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None,
-                 demands=Demands(), progress=untold):  # noqa: B008 (frozen)
+                 demands=Demands(), threads=None, progress=untold):  # noqa: B008 (frozen)
     """The Runtime of a --device value, with the model loaded.
 
     Parameters
     ----------
     device : str
-        golden, sim, sim:PRESET, sim:PRESET,PARAMETER=NUMBER, or a serial port or URL.
+        cpu, golden, sim, sim:PRESET, sim:PRESET,PARAMETER=NUMBER, or a serial port or URL.
     model : Model
     tell : callable(str)
         Takes lines of information.
@@ -161,20 +173,26 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Memory timing of a simulation, as ``SimulatedBoard`` takes it.
     demands : Demands
         What the build must have; looked at before anything is compiled or sent.
+    threads : int or None
+        Of cpu; None: all that this process may use, or $STERNA_THREADS.
     progress : callable(what, done, total)
-        Told about an upload, in bytes.
+        Told about an upload, in bytes, or about what is loaded.
 
     Raises
     ------
     HostError
         Nothing there, another version, a demand is not met, or the model does not fit.
+    ToolError
+        There is no compiler, of cpu or of a simulation.
     """
-    if device == "golden":
-        demands.check(None)
+    if device in EXACT:
+        check_model(device, demands)
+        if device == "cpu":
+            return CpuRuntime(model, threads, progress)
         from sterna.host.runtime.golden import GoldenRuntime
         return GoldenRuntime(model)
     if device in MODELS:
-        raise UsageError(f"--device {device}: only sterna eval has it: use golden, or a device of `sterna devices`")
+        raise UsageError(f"--device {device}: only sterna eval has it: use cpu, or a device of `sterna devices`")
     if not device:
         raise UsageError("--device is empty: see `sterna devices` for what it takes")
     if baud <= 0:

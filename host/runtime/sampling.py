@@ -105,6 +105,15 @@ class Demands:
         if build:
             check_length(build, self.tokens)
 
+    def check_cpu(self, slots):
+        """UsageError if the kernels of a CPU, which make texts in so many ``slots``, lack something."""
+        self.sampling.within(MOST_ROWS)
+        if self.draft:
+            raise UsageError(f"--draft {self.draft}: the cpu takes no proposals: use 0, or a device with slots, in "
+                             "simulation for instance --device sim:sim,batch=4")
+        if self.slots > slots:
+            raise UsageError(f"--batch {self.slots}: the cpu makes {slots} texts side by side: use 1 to {slots}")
+
 
 def check_length(build, tokens):
     """UsageError if a text of so many tokens is too long for the registers of a build (Config or DeviceInfo)."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,12 @@ class State:
 def model_hash(packed):
     """Hex SHA-256 of everything that a PackedModel computes with; the same for every tiling of it."""
     digest = hashlib.sha256(json.dumps(asdict(packed.geometry), sort_keys=True).encode())
-    for part in (packed, *packed.layers):
+    parts = chain([packed], packed.layers)  # one layer after the other: those of a large model are not kept
+    for part in parts:
         for field in fields(part):
             if field.name not in ("geometry", "layers"):
-                digest.update(field.name.encode() + np.ascontiguousarray(getattr(part, field.name)).tobytes())
+                digest.update(field.name.encode())
+                digest.update(np.ascontiguousarray(getattr(part, field.name)))
     return digest.hexdigest()
 
 

@@ -121,6 +121,12 @@ class Statistics:
     geometry : Geometry or None
     simulated : bool
         The cycles come from a simulation: speeds at the clock are projections.
+    weight_bytes : int
+        What one reading of all weights takes from this machine's memory; 0: not known.
+    passes : int
+        Such readings over the tokens made.
+    slots : int
+        Texts that are made side by side at most, where there is no ``config`` to say so.
     """
 
     prompt_tokens: int = 0
@@ -133,6 +139,14 @@ class Statistics:
     config: object = None
     geometry: object = None
     simulated: bool = False
+    weight_bytes: int = 0
+    passes: int = 0
+    slots: int = 0
+
+    @property
+    def weight_bytes_per_second(self):
+        """Bytes of weights read per second of wall time while tokens were made (float), None if not known."""
+        return self.weight_bytes * self.passes / self.seconds if self.passes and self.seconds > 0 else None
 
     @property
     def usage(self):
@@ -169,6 +183,9 @@ class Statistics:
             out |= {"cycles_per_token": self.cycles_per_token, "tokens_per_run": self.usage.tokens_per_run,
                     "share": self.share, "stalls": self.stalls(),
                     "clock_hz": self.config.clock_hz, "simulated": self.simulated, "counters": dict(self.counters)}
+        if self.weight_bytes_per_second is not None:
+            out |= {"weight_bytes": self.weight_bytes, "passes": self.passes,
+                    "weight_bytes_per_second": self.weight_bytes_per_second}
         if self.prompt_usage.cycles_per_token is not None:
             out |= {"prompt_cycles_per_token": self.prompt_usage.cycles_per_token,
                     "prompt_tokens_per_run": self.prompt_usage.tokens_per_run}
@@ -183,8 +200,12 @@ class Statistics:
         out = [f"prompt:     {speed(self.prompt_tokens, self.prompt_seconds)} (wall clock)",
                f"generation: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.together:
-            out = [f"together:   {self.together} texts in {self.config.batch} slots, {self.prompt_tokens} tokens "
-                   f"read; made: {speed(self.tokens, self.seconds)} (wall clock)"]
+            slots = self.config.batch if self.config else self.slots
+            out = [f"together:   {self.together} texts in {slots} slots, {self.prompt_tokens} tokens read; "
+                   f" made: {speed(self.tokens, self.seconds)} (wall clock)"]
+        if self.weight_bytes_per_second is not None:
+            out.append(f"weights:    {self.weight_bytes / 1e6:.1f} MB read {self.passes} times, "
+                       f"{self.weight_bytes_per_second / 1e9:.2f} GB/s")
         if self.cycles_per_token is not None:
             mhz = f"{self.config.clock_hz / 1e6:g} MHz"
             label = f"projected at {mhz} from simulated cycles" if self.simulated else f"device time at {mhz}"

@@ -1,13 +1,10 @@
 """Compiles the simulated board once per configuration and source text, without make and without elaborating again."""
 
-import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
 from sterna.sim.board.sdram import sdram_numbers
-from sterna.sim.board.toolchain import ToolError
+from sterna.sim.golden.compiler import ToolError, locked, must_run
 from sterna.sim.golden.files import write_file
 
 HERE = Path(__file__).resolve().parent
@@ -24,19 +21,11 @@ HERE = Path(__file__).resolve().parent
 PACKAGES = ("sterna.hw", "sterna.firmware", "sterna.sim.golden", "sterna.sim.board")
 SUFFIXES = (".py", ".cpp", ".hpp", ".h", ".v")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+HEADERS = ("memory", "string", "verilated.h", "verilated_dpi.h", "verilated_vpi.h", "verilated_syms.h")
 # Of each format of waveforms: BOARD_WAVES, and the files of Verilator that write it.
 TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
 FAST, SLOW = ("-O3",), ("-O0",)  # code that runs every cycle; code that runs once
-
-
-@contextmanager
-def locked(path):
-    """Holds an exclusive lock on the file `path`; other processes wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(*parts):
@@ -72,13 +61,6 @@ def key(config, device=ACCELERATOR, device_sources=(), waves=None, baud=None, fl
     if netlist:
         netlist += toolchain.yosys_version()
     return _digest(config.digest, device, waves, baud, flash, netlist, *_tools(), *sorted(files))
-
-
-def must_run(command, what, **options):
-    """Runs a command; ToolError with the end of what it said unless it succeeds."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
-    if done.returncode:
-        raise ToolError(f"{what} failed ({done.returncode}): {(done.stderr or done.stdout)[-2000:]}")
 
 
 def tool_flags(include):
@@ -125,22 +107,57 @@ def trace_flags(waves):
             f"-DVM_TRACE_FST={int(waves == 'fst')}"]
 
 
-def runtime_objects(waves=None):
-    """Object files of Verilator's run time, the same for all designs: compiled once."""
-    names = RUNTIME + TRACERS[waves][1]
+def runtime_objects(waves=None, names=None, level=("-O1",)):
+    """Object files of Verilator's run time, the same for all designs: compiled once.
+
+    Parameters
+    ----------
+    waves : str or None
+        Format of the waveforms that it writes, as ``board_program`` takes it.
+    names : tuple of str or None
+        Files of Verilator; None: those that every design needs.
+    level : tuple of str
+        Options of the compiler.
+    """
+    names = names or RUNTIME + TRACERS[waves][1]
     flags = [*tool_flags(HERE), *trace_flags(waves)]
+    include = toolchain.verilator_root() / "include"
+    folder = _made_once(f"runtime-{_digest(*_tools(), *flags, *level, *names)}", lambda work: _compile(
+        [(include / name, level) for name in names], work, flags))
+    return sorted(folder.glob("*.o"))
+
+
+def headers(waves=None):
+    """Options of a compilation without optimisation that reads Verilator's headers as compiled before (list of str).
+
+    For the price of one small design the headers, most of its compilation, are read once. Of the compilers only GCC
+    does so without more ado; for another one the list is empty.
+    """
+    if "clang" in toolchain.compiler_version().lower():
+        return []
+    flags = [*tool_flags(HERE), *trace_flags(waves), *SLOW]
+
+    def make(work):
+        path = work / "headers.h"
+        path.write_text("".join(f"#include <{name}>\n" for name in HEADERS))
+        must_run([*toolchain.compiler(), *flags, "-x", "c++-header", path, "-o", f"{path}.gch"],
+                 "compiling Verilator's headers")
+    return ["-include", str(_made_once(f"headers-{_digest(*_tools(), *flags, *HEADERS)}", make) / "headers.h")]
+
+
+def _made_once(name, make):
+    """Folder `name` of the compiled simulators, filled by ``make(folder)`` if it is not there."""
     builds = toolchain.simulator_folder()
-    folder = builds / f"runtime-{_digest(*_tools(), *flags, *names)}"
-    with locked(builds / "locks" / folder.name):
+    folder = builds / name
+    with locked(builds / "locks" / name):
         if not folder.exists():
-            work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=builds))
             try:
-                include = toolchain.verilator_root() / "include"
-                _compile([(include / name, ("-O1",)) for name in names], work, flags)
+                make(work)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    return sorted(folder.glob("*.o"))
+    return folder
 
 
 def board_program(config, device=ACCELERATOR, device_sources=(), waves=None, on_compile=None, baud=None,

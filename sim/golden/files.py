@@ -79,8 +79,8 @@ class _Replacing:
         self._part = os.path.join(folder, f".{name[:PART_NAME]}.{secrets.token_hex(4)}.part")
         # Until it has the mode of the old file, nobody may read more of it than of that one.
         mode = stat.S_IMODE(old.st_mode) & 0o777 if old else 0o666
-        handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        self.file = os.fdopen(handle, "wb")
+        handle = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        self.file = os.fdopen(handle, "w+b")
         if old:
             self._copy_rights(old)
 
@@ -132,7 +132,7 @@ def writing(path):
     Yields
     ------
     binary file object
-        One of a regular file can seek.
+        One of a regular file can seek and be read.
 
     Raises
     ------

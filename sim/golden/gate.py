@@ -131,8 +131,10 @@ def missed(figures):
     return [name for name, keeps in kept.items() if not keeps]  # NaN keeps none
 
 
-def gate(folder, stories, batch=64, progress=lambda done, total: None):
+def gate(folder, stories, batch=64, progress=lambda done, total: None, exact=GoldenModel):
     """The gate of L1 against L0, with float32 against float64 as the noise floor.
+
+    ``exact`` makes the model of L1 of a PackedModel; any that has the methods of `GoldenModel`.
 
     A text is too small to judge a limit by if float32 misses it there too, or if a single token decides: fewer clear
     tokens than make the share of one of them smaller than the limit allows.
@@ -150,7 +152,7 @@ def gate(folder, stories, batch=64, progress=lambda done, total: None):
     """
     geometry, tensors = load_checkpoint(folder)
     source = (geometry, tensors)
-    out = compare(Reference(source), {"l1": GoldenModel(pack(*source)), "float32": Reference(source, np.float32)},
+    out = compare(Reference(source), {"l1": exact(pack(*source)), "float32": Reference(source, np.float32)},
                   stories, batch, progress)
     out["missed"] = missed(out["l1"])
     unfit = set(missed(out["float32"]))
@@ -161,7 +163,7 @@ def gate(folder, stories, batch=64, progress=lambda done, total: None):
     return out
 
 
-def _cosine(a, b):
+def cosines(a, b):
     """Cosines [B] of rows; two zero rows agree, a zero and another row do not."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     size = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
@@ -207,8 +209,8 @@ def layerwise(geometry, tensors, ids, inputs=None):
             after = exact.layer(number, x, state[number])
             for name, model in models.items():
                 theirs = model.layer(number, x.astype(model.start(0).dtype), states[name][number])
-                found[number][name].append(_cosine(after, theirs))
-                found[number][name + "added_"].append(_cosine(after - x, theirs - x))
+                found[number][name].append(cosines(after, theirs))
+                found[number][name + "added_"].append(cosines(after - x, theirs - x))
             x = after
     return [{f"{name}{kind}": float(value) for name, all_ in layer.items()
              for kind, value in (("mean", np.mean(all_)), ("worst", np.min(all_)))} for layer in found]

@@ -4,18 +4,22 @@ Every operation is a float64 operation on fp24 values followed by a rounding in 
 through the float32 BLAS, which is exact below 2^24.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from sterna.sim.golden import rng, tables, toplist
 from sterna.sim.golden.fp24 import LN2, PARTIAL_SUMS, mac, mul, round24, round24_into
-from sterna.sim.golden.packed import PackError
+from sterna.sim.golden.geometry import PackError
 
 _FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
 _HALF, _THREE_HALVES, _TWO = 0.5, 1.5, 2.0
 _127, _LARGE = 127.0, round24(1.27e7)
 _EXACT = 1 << 24  # float32 holds every integer below this
+HELD_WEIGHTS = 1 << 27  # of a model whose operands, 4 bytes each, are held
+BLOCK_WEIGHTS = 1 << 22  # of an operand that is made for a moment
+MATRICES = ("f", "i", "g", "o", "gate", "down")
 
 
 def _mul(a, b):
@@ -27,6 +31,11 @@ def _mac(a, b, c):
     out = _mul(a, b)
     out += c
     return round24_into(out)
+
+
+def _advanced(k, c, h):
+    """The state behind a token: mac(k, c - h, h)."""
+    return _mac(k, round24_into(c - h), h)
 
 
 def sumsq(v):
@@ -86,23 +95,42 @@ class Rows(NamedTuple):
 
 
 class _Matrix:
-    """Trits as a float32 operand of the BLAS."""
+    """Trits as a float32 operand of the BLAS; of a large model, made anew a block of rows at a time."""
 
-    def __init__(self, trits, ws):
+    def __init__(self, trits, ws, held=True):
         if trits.shape[1] * 127 >= _EXACT:
             raise PackError(f"a matrix has {trits.shape[1]} columns: at most {_EXACT // 127} keep the sums exact")
-        self.operand = np.ascontiguousarray(trits.T, np.float32)
+        self.operand = np.ascontiguousarray(trits.T, np.float32) if held else None
+        self._trits = None if held else trits
         self.ws = ws
         self._rounds = trits.shape[1] * 127 >= 1 << 16  # smaller sums are fp24 numbers already
 
     def rows(self, code):
         """FROMINT of the accumulators, float64 [B, rows]."""
-        acc = (code @ self.operand).astype(np.float64)
+        acc = (self._in_blocks(code) if self.operand is None else code @ self.operand).astype(np.float64)
         return round24_into(acc) if self._rounds else acc
+
+    def _in_blocks(self, code):
+        out = np.empty((len(code), len(self._trits)), np.float32)
+        step = max(1, BLOCK_WEIGHTS // self._trits.shape[1])
+        for at in range(0, len(self._trits), step):
+            out[:, at:at + step] = code @ self._trits[at:at + step].astype(np.float32).T
+        return out
+
+
+class _Layer:
+    """The matrices (dict) and the vectors of a layer."""
+
+    def __init__(self, packed, held):
+        self.matrices = {p: _Matrix(getattr(packed, p), getattr(packed, "ws_" + p), held) for p in MATRICES}
+        self.vectors = replace(packed, **dict.fromkeys(MATRICES))
 
 
 class GoldenModel:
     """The accelerator's arithmetic, independent of tiling.
+
+    Of a model of more than ``HELD_WEIGHTS`` trits no float32 operand is held: every step takes each
+    layer from ``packed`` and makes its operands anew, which is slow and needs the memory of one layer.
 
     Parameters
     ----------
@@ -114,9 +142,18 @@ class GoldenModel:
         self._outer_eps = round24(self.geometry.rms_norm_eps)
         self._per_hidden = round24(1 / self.geometry.hidden_size)
         self._per_inner = round24(1 / self.geometry.intermediate_size)
-        self._layers = [{p: _Matrix(getattr(layer, p), getattr(layer, "ws_" + p))
-                         for p in ("f", "i", "g", "o", "gate", "down")} for layer in packed.layers]
-        self._head = _Matrix(packed.head, packed.ws_head)
+        self._held = self.geometry.ternary_weights <= HELD_WEIGHTS
+        self._layers = [_Layer(layer, True) for layer in packed.layers] if self._held else None
+        self._codes, self._scales = packed.embedding_codes, packed.embedding_scale
+        self._final = packed.final_outer, packed.w_head
+        self._made_head = _Matrix(packed.head, packed.ws_head) if self._held else None
+
+    def _layer(self, number):
+        return self._layers[number] if self._held else _Layer(self.packed.layers[number], False)
+
+    @property
+    def _head(self):
+        return self._made_head or _Matrix(self.packed.head, self.packed.ws_head, False)
 
     def start(self, batch):
         """State [L, B, H] (float64, fp24 values) of sequences at their start position."""
@@ -125,7 +162,7 @@ class GoldenModel:
     def embed(self, ids):
         """x [B, H] of token ids [B]."""
         ids = np.asarray(ids)
-        return _mul(self.packed.embedding_codes[ids], self.packed.embedding_scale[ids][:, None])
+        return _mul(self._codes[ids], self._scales[ids][:, None])
 
     def _two_norms(self, s1, s2):
         e1 = mac(s1, self._per_hidden, self._outer_eps)
@@ -141,14 +178,47 @@ class GoldenModel:
 
     def layer(self, number, x, h):
         """One layer: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
-        w, m = self.packed.layers[number], self._layers[number]
+        layer = self._layer(number)
+        k, c, t = self._gates(layer, x)
+        h[:] = _advanced(k, c, h)
+        return self._behind(layer, x, h, t)
+
+    def layer_over(self, number, x, h):
+        """One layer over T tokens of one sequence: what ``layer`` gives for them in turn, products for all at once.
+
+        Parameters
+        ----------
+        number : int
+        x : array [T, H]
+        h : array [H]
+            The state, advanced in place.
+
+        Returns
+        -------
+        x, states : arrays [T, H]
+            The layer's outputs, and the state behind every token.
+        """
+        layer = self._layer(number)
+        k, c, t = self._gates(layer, x)
+        states = np.empty_like(c)
+        for token, state in enumerate(states):
+            h[:] = _advanced(k[token], c[token], h)
+            state[:] = h
+        return self._behind(layer, x, states, t), states
+
+    def _gates(self, layer, x):
+        """Of x [B, H] what of the old state stays away, what comes, and the output gate; all [B, H]."""
+        w, m = layer.vectors, layer.matrices
         entered, scale = self._enter(x, w.attn_outer, (w.w_f, w.w_i, w.w_g_in), (m["f"], m["i"], m["g"]))
         t = _mul(m["f"].rows(entered[0]), -scale[0])
         k = _mul(tables.sigmoid(t), w.keep)
         t = _mul(m["i"].rows(entered[1]), scale[1])
-        h[:] = _mac(k, _mac(t, tables.sigmoid(t), -h), h)
+        return k, _mul(t, tables.sigmoid(t)), _mul(m["g"].rows(entered[2]), scale[2])
+
+    def _behind(self, layer, x, h, t):
+        """The layer's output of its input x, new state h and output gate t; all [B, H]."""
+        w, m = layer.vectors, layer.matrices
         a = _mul(h, tables.sigmoid(h))
-        t = _mul(m["g"].rows(entered[2]), scale[2])
         v = _mul(_mul(t, a), w.g_norm)
         u = _mul(v, w.o_in)
         scale, qm = matrix_scalars(np.abs(u).max(-1), self._two_norms(sumsq(t), sumsq(v)), m["o"].ws)
@@ -164,8 +234,9 @@ class GoldenModel:
 
     def head(self, x):
         """Rows of the last layer's output x [B, H]."""
-        (code,), (scale,) = self._enter(x, self.packed.final_outer, (self.packed.w_head,), (self._head,))
-        return Rows(self._head.rows(code), scale[:, 0])
+        (outer, folded), matrix = self._final, self._head
+        (code,), (scale,) = self._enter(x, outer, (folded,), (matrix,))
+        return Rows(matrix.rows(code), scale[:, 0])
 
     def step(self, ids, state):
         """Read one token per sequence: ids [B], state [L, B, H] advanced in place -> Rows."""

@@ -86,6 +86,11 @@ def digest():
     return hashlib.sha256(table_words().astype("<u8").tobytes() + complements().astype("<u2").tobytes()).hexdigest()
 
 
+def entries():
+    """Slopes and intercepts (c1, c0) of the ROM, float64 [512], in its order; both are read-only."""
+    return _entries()[:2]
+
+
 @functools.cache
 def sigmoid_entries():
     """(c1, c0) of SIGMOID, float64 [514]: entry 257 (a >= 0) + min(256, floor(16 |a|)); entry 256 is |a| >= 16."""

@@ -60,6 +60,16 @@ def _check_cover(spans, begin, size):
                               "damaged: download it again")
 
 
+def _check_length(entries, room):
+    """TensorFileError if tensors end beyond the ``room`` behind the header: the file has not come to its end."""
+    ends = [entry["data_offsets"][-1] for entry in entries if isinstance(entry, dict)
+            and isinstance(entry.get("data_offsets"), list) and entry["data_offsets"]]
+    longest = max((end for end in ends if _natural(end) and end < 1 << 48), default=0)
+    if longest > room:
+        raise TensorFileError(f"damaged or not loaded to its end: {longest - room:,} bytes are missing behind "
+                              f"{room:,} of its tensors: download it again")
+
+
 def scan(path, kinds):
     """The tensors of a file.
 
@@ -97,6 +107,7 @@ def scan(path, kinds):
         raise damaged
     metadata = header.pop("__metadata__", {})
     entries, room = {}, size - 8 - length
+    _check_length(header.values(), room)
     for name, entry in header.items():
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
             raise damaged

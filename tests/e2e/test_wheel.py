@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
-SUFFIXES = (".py", ".cpp", ".hpp", ".h", ".v", ".toml")
+SUFFIXES = (".py", ".c", ".cpp", ".hpp", ".h", ".v", ".toml")
 # Without the module `site` the checkout, which is installed for editing, cannot stand in for a file that is missing.
 SCRIPT = """
 import sys
@@ -79,15 +79,16 @@ def test_wheel_holds_every_source(wheel):
 
 @pytest.mark.rtl
 @pytest.mark.rest
-def test_installed_board_is_built_in_the_cache_of_its_user(installed, tmp_path):
+@pytest.mark.parametrize("device, built", [("sim:up5k", "sim/board-*/board"), ("cpu", "cpu/*.so")])
+def test_what_is_installed_is_built_in_the_cache_of_its_user(installed, tmp_path, device, built):
     before = contents(installed)
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("STERNA_BUILD", None)
     paths = ":".join(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
     done = subprocess.run([sys.executable, "-S", "-c", SCRIPT, str(installed), paths, "generate", "-m",
-                           str(ROOT / "models" / "tiny" / "tiny.sterna"), "--device", "sim:up5k", "-p", "Once upon",
+                           str(ROOT / "models" / "tiny" / "tiny.sterna"), "--device", device, "-p", "Once upon",
                            "-n", "4", "--temp", "0"], cwd=installed, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Once upon a time, there\n"
     assert contents(installed) == before
-    assert list((tmp_path / "cache" / "sterna" / "sim").glob("board-*/board"))
+    assert list((tmp_path / "cache" / "sterna").glob(built))

@@ -34,6 +34,11 @@ def test_flash_refuses_what_has_none(sterna, folder, tmp_path, name):
     assert not (tmp_path / "f").exists()
 
 
+def test_flash_checks_its_output_first(sterna, tmp_path):
+    err = refused(sterna, 1, "flash", "-m", tmp_path / "no-model", "-o", tmp_path / "nowhere" / "f")
+    assert f"-o {tmp_path}/nowhere/f: cannot be written there" in err
+
+
 @pytest.mark.parametrize("name", ["up5k", "icebreaker", "icebreaker,program_words=300"])
 def test_flash_takes_boards_that_have_one(sterna, folder, tmp_path, name):
     assert sterna("flash", "-m", folder, "-o", tmp_path / "f", "--preset", name)[0] == 0
@@ -72,7 +77,7 @@ def test_a_model_that_is_too_large_is_refused_from_its_config_alone(sterna, tmp_
     err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna", "--preset", "lanes40")
     assert "memory: the model needs " in err and "(of the presets, lanes160, lanes320 can hold it)" in err
     (tmp_path / "config.json").write_text(json.dumps(GIANT | {"num_hidden_layers": 320}))
-    err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna")
+    err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna", "--preset", "sim")
     assert "use a larger memory or a smaller model (no preset can hold it)" in err
 
 

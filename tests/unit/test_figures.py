@@ -159,6 +159,9 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
     assert files and not missing
 
 
+OWN = {"boards.py", "plan.py", "depth.py"}  # modules whose steps name them among their inputs
+
+
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
     """A result is not that of older sources: of Python, C++ or Verilog, of its own function, or of other tools."""
     options = argparse.Namespace(model=Path("m"), checkpoint=Path("c"), text=Path("t"), stories=0)
@@ -168,8 +171,14 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
         read = figures.BOARD
         if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units")):
             read = figures.GATEWARE
+        elif name.startswith("versus"):
+            read = figures.CPU
+        elif name.startswith("plan"):
+            read = figures.MODELLED
+        elif name.startswith("depth"):
+            read = figures.DEEP
         assert step.sources == read, name
-        assert step.code or {"boards.py", "slots.py", "energy.py"} <= {Path(file).name for file in step.inputs}, name
+        assert step.code or OWN & {Path(file).name for file in step.inputs}, name
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     for file in ("sim/board/primitives/cells.v", "sim/board/board.cpp", "firmware/isa.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -229,9 +238,12 @@ def test_the_documentation_names_only_figures_that_exist():
     steps = {*figures.steps(options), "demo"}
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
-              "table.energy", "table.toggles", "table.energy.others",
+              "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
+              "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth", "table.depth.causes",
+              "table.depth.text",
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
-              *(f"how.{path}" for path in pages.WAYS), *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
+              *(f"how.{path}" for path in (*pages.WAYS, "versus")),
+              *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
     used = [match[2] for text in texts for match in pages.MARK.finditer(text)]
     assert used

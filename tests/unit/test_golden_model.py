@@ -267,3 +267,23 @@ def test_layerwise_sees_a_wrong_layer(rng, monkeypatch):
     tensors, ids = random_tensors(rng, geometry), rng.integers(0, 17, (4, 3))
     monkeypatch.setattr(tables, "sigmoid", lambda a: np.full(np.shape(a), 0.5))
     assert min(layer["added_mean"] for layer in layerwise(geometry, tensors, ids)) < 0.99
+
+
+def test_a_model_too_large_to_hold_computes_the_same(rng, monkeypatch):
+    geometry = Geometry(20, 24, 2, 17)
+    tensors = random_tensors(rng, geometry)
+    held = GoldenModel(pack(geometry, tensors))
+    made = []
+    monkeypatch.setattr("sterna.sim.golden.model.HELD_WEIGHTS", 0)
+    monkeypatch.setattr("sterna.sim.golden.model.BLOCK_WEIGHTS", 50)
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
+    packed = pack(geometry, tensors, made.append)
+    monkeypatch.setattr(packed.layers, "_make", lambda number, make=packed.layers._make: made.append(number) or
+                        make(number))
+    golden = GoldenModel(packed)
+    assert not made
+    states = [model.start(3) for model in (held, golden)]
+    for ids in ([1, 2, 16], [0, 3, 9]):
+        np.testing.assert_array_equal(held.logits(ids, states[0]), golden.logits(ids, states[1]))
+    np.testing.assert_array_equal(*states)
+    assert made == [0, 1, 0, 1]  # a layer at a time, and none kept

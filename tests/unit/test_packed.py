@@ -1,6 +1,7 @@
 """Checkpoint folders to packed models: types, trits, shards, and every refusal."""
 
 import json
+import math
 import struct
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from sterna.sim.golden import packed
 from sterna.sim.golden.fp24 import round24
 from sterna.sim.golden.packed import Geometry, PackError, pack_checkpoint, ternarise
+from sterna.sim.golden.ternary import NotFiniteError, float32_of
 
 
 def same(a, b):
@@ -96,6 +98,38 @@ def test_what_is_ternary_already(weight, kept):
     trits, mean = ternarise(weight)
     if kept:
         np.testing.assert_array_equal((trits * mean).astype(np.float32), weight)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, "bfloat16"])
+def test_the_mean_is_that_of_the_exact_sum_in_any_order(rng, kind, monkeypatch):
+    weight = (rng.standard_normal(4000) * 10.0 ** rng.integers(-12, 5, 4000)).clip(-6e4, 6e4).astype(np.float32)
+    weight = (weight.view(np.uint32) >> 16).astype(np.uint16) if kind == "bfloat16" else weight.astype(kind)
+    values = float32_of(weight)
+    wanted = math.fsum(np.abs(values).astype(float)) / 4000
+    trits = np.clip(np.rint(values * (np.float32(1) / np.float32(wanted))), -1, 1)
+    for block in (1 << 20, 7):  # sums of sums, in pieces of any length
+        monkeypatch.setattr("sterna.sim.golden.ternary.BLOCK", block)
+        for order in (slice(None), slice(None, None, -1)):
+            found, s = ternarise(weight[order])
+            assert s == wanted
+            np.testing.assert_array_equal(found, trits[order])
+    with pytest.raises(NotFiniteError):
+        ternarise(np.append(weight, weight.dtype.type(0x7F80 if kind == "bfloat16" else np.inf)))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_a_large_model_is_made_on_demand_and_read_once(write_checkpoint, monkeypatch, kind):
+    folder, _ = write_checkpoint(kind=kind)
+    whole = pack_checkpoint(folder)
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
+    monkeypatch.setattr("sterna.sim.golden.packed.EMBEDDING_ROWS", 7)
+    geometry, tensors = packed.load_checkpoint(folder)
+    read = []
+    demand = packed.pack(geometry, tensors.watched(lambda name, entry, data: read.append(name)))
+    assert isinstance(demand, packed.OnDemand) and len(read) < 5
+    assert demand.ws_head == whole.ws_head and len(demand.embedding_scale) == 31
+    assert same(whole, packed.eager(demand))
+    assert sorted(read) == sorted(geometry.shapes())
 
 
 def test_zero_embedding_row(write_checkpoint):
@@ -190,7 +224,7 @@ def with_data(file, change, shift=0, behind=None):
      "tensor 'model.norm.weight' at byte [0-9]+ shares bytes with tensor"),
     # Bytes put in or taken out while the header stays as it was: every tensor behind them would be another one.
     (lambda d, at: bytes(8) + d, 0, None, "8 bytes behind tensor"),
-    (lambda d, at: d[4:], 0, None, "damaged or not a safetensors file")],
+    (lambda d, at: d[4:], 0, None, "damaged or not loaded to its end: 4 bytes are missing")],
     ids=["behind", "in front", "between", "overlap", "put in", "taken out"])
 def test_tensors_cover_the_file_exactly(write_checkpoint, change, shift, behind, message):
     folder, _ = write_checkpoint()

@@ -97,7 +97,8 @@ def test_help_can_be_read_in_80_columns(program, name, monkeypatch, capsys):
     ("--n-predict", "predict"), ("--predict", "predict"), ("-n", "predict"), ("--ctx-size", "context"),
     ("-c", "context"), ("--file", "file"), ("-f", "file"), ("--prompt", "prompt"), ("-p", "prompt"),
     ("--model", "model"), ("-m", "model"), ("--top-k", "top_k"), ("--top-p", "top_p"), ("--temp", "temperature"),
-    ("--temperature", "temperature"), ("-s", "seed"), ("--seed", "seed"), ("--ignore-eos", "ignore_eos"),
+    ("--temperature", "temperature"), ("-t", "threads"), ("--threads", "threads"),
+    ("-s", "seed"), ("--seed", "seed"), ("--ignore-eos", "ignore_eos"),
     ("--no-display-prompt", "display_prompt"), ("-r", "stop"), ("--reverse-prompt", "stop"), ("--draft-max", "draft"),
     ("--repeat-penalty", "penalty"), ("--device", "device"), ("--list-devices", "list_devices")])
 def test_options_have_the_names_of_llama_cpp(name, wanted):
@@ -136,7 +137,7 @@ def test_every_extra_of_a_hint_exists():
 
 
 @pytest.mark.parametrize("device, wanted", [
-    ("lanes40", "sim:lanes40"), ("Golden", "golden"), ("gloden", "golden"), ("SIM", "sim"),
+    ("lanes40", "sim:lanes40"), ("Golden", "golden"), ("gloden", "golden"), ("SIM", "sim"), ("CPU", "cpu"),
     ("ulx3s-85f", "sim:ulx3s-85f"),
     ("Lanes40,batch=4", "sim:lanes40,batch=4"), ("sim-lanes10", "sim:lanes10"), ("icebraker", "sim:icebreaker")])
 @pytest.mark.parametrize("command", [("generate", "-p", "x"), ("bench",), ("upload",), ("doctor",)],
@@ -166,7 +167,7 @@ def test_sockets_without_host_or_port(url):
 
 def test_boards_are_among_the_devices(sterna):
     names = [line.split()[0] for line in sterna("devices")[1].splitlines()]
-    assert {"sim:ulx3s-85f", "sim:icebreaker", "sim:lanes40", "golden"} <= set(names)
+    assert {"sim:ulx3s-85f", "sim:icebreaker", "sim:lanes40", "golden", "cpu"} <= set(names)
     assert "only sterna eval has it" in sterna("generate", "-m", ROOT / "models" / "tiny" / "tiny.sterna", "-p", "x",
                                                "--device", "torch")[2]
 

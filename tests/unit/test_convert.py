@@ -1,0 +1,229 @@
+"""sterna convert: in pieces as at once, what an image says about its model, and nothing half-written."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import struct
+import threading
+
+import numpy as np
+import pytest
+from crc32c import crc32c
+from hostile import Memory
+from safetensors.numpy import load_file, save_file
+from small_model import GEOMETRY, byte_tokenizer, write_folder
+from sterna.host.model import writing
+from sterna.host.model.answer import make_answer
+from sterna.host.model.image import Image, ImageError, build_image
+from sterna.host.model.model import Model
+from sterna.host.runtime.known import known_answer
+from sterna.hw.boards import preset
+from sterna.sim.golden.fp24 import round24
+from sterna.sim.golden.model import GoldenModel
+from sterna.sim.golden.packed import Geometry, pack, random_model, random_tensors
+from sterna.sim.golden.ternary import ternarise
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("convert") / "model")
+
+
+@pytest.fixture
+def by_layers(monkeypatch):
+    """Takes every model as a large one."""
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
+    monkeypatch.setattr("sterna.sim.golden.packed.EMBEDDING_ROWS", 100)
+    monkeypatch.setattr("sterna.host.model.writing.ROWS", 100)
+    monkeypatch.setattr("sterna.host.model.image.PIECE_BYTES", 1000)
+
+
+def written(model, name="sim", **more):
+    file = io.BytesIO()
+    assert model.write(file, preset(name), "m", **more) == len(file.getvalue())
+    return file.getvalue()
+
+
+def with_header(data, change):
+    """An image whose header was changed by ``change(header)``."""
+    length = struct.unpack_from("<I", data, 16)[0]
+    header = json.loads(data[24:24 + length])
+    change(header)
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length
+    return data[:16] + struct.pack("<2I", length, crc32c(text)) + text + data[24 + length:]
+
+
+def test_a_layer_at_a_time_gives_the_same_image(folder, by_layers, monkeypatch, tmp_path):
+    done = []
+    data = written(Model(folder), answer=known_answer, progress=lambda *at: done.append(at))
+    path = tmp_path / "m.sterna"
+    path.write_bytes(data)
+    again = written(Model(path))  # of an image, with its answer
+    monkeypatch.undo()
+    assert written(Model(folder), answer=known_answer) == data == again
+    total = (folder / "model.safetensors").stat().st_size
+    assert done[-1][1] == total and total - done[-1][0] < 8000 and done == sorted(done)  # all but the header
+
+
+def test_a_deep_model_takes_the_memory_of_few_layers(by_layers, tmp_path, monkeypatch):
+    monkeypatch.setattr("lzma.compress", bytes)  # takes 97 MB for any text
+    geometry = Geometry(128, 128, 40, 64)  # of 4.6 million trits
+    tensors = random_tensors(np.random.default_rng(1), geometry)
+    with open(tmp_path / "m.sterna", "w+b") as file, Memory() as memory:
+        writing.write_image(file, pack(geometry, tensors), preset("sim"), "{}", "m", 0)
+    assert memory.peak_bytes < 2_000_000
+    with Memory() as memory:
+        packed = Image.load(tmp_path / "m.sterna").unpack()
+        sums = [int(layer.down.sum()) for layer in packed.layers]
+    assert memory.peak_bytes < 1_000_000
+    assert sums[-1] == ternarise(tensors["model.layers.39.mlp.down_proj.weight"])[0].sum()
+
+
+def test_what_an_image_says_about_its_model(folder, sterna, tmp_path):
+    paths = [tmp_path / f"{name}.sterna" for name in ("sim", "lanes40", "up5k")]
+    assert sterna("convert", folder, "-o", paths[0])[0] == 0
+    for before, path in zip(paths, paths[1:], strict=False):
+        assert sterna("convert", before, "-o", path, "--preset", path.stem)[0] == 0
+    first, *others = images = [Image.load(path) for path in paths]
+    assert {image.tiling["rows"] for image in images} == {8, 3, 2}
+    for image in others:
+        assert (image.answer, image.source, image.statistics) == (first.answer, first.source, first.statistics)
+    packed = first.unpack()
+    golden = GoldenModel(packed)
+    assert len({run.tokens for run in first.answer.runs}) == 3
+    for run in first.answer.runs:
+        assert list(run.tokens) == golden.generate(first.answer.prompt, len(run.tokens), run.seed, run.temperature,
+                                                   top_k=run.top_k, top_p=run.top_p)
+    assert first.answer == make_answer(golden, GEOMETRY.vocab_size, 0)
+    trits, s = ternarise(load_file(folder / "model.safetensors")["model.layers.1.mlp.gate_proj.weight"])
+    assert first.statistics["1.gate"] == [*(int((trits == k).sum()) for k in (-1, 0, 1)), round24(s / 127)]
+    assert len(first.statistics) == 13
+
+
+def source_of(folder):
+    """The hash as the page says it, from the folder."""
+    lines = []
+    for name in ("config.json", "tokenizer.json"):
+        lines.append(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()} {name}\n")
+    for path in folder.glob("*.safetensors"):
+        for name, value in load_file(path).items():
+            shape = "x".join(map(str, value.shape))
+            lines.append(f"{hashlib.sha256(value.tobytes()).hexdigest()} {name} F32 {shape}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def test_the_source_is_that_of_the_checkpoint(write_checkpoint, rng):
+    geometry = Geometry(40, 24, 2, 264)
+    tensors, found = random_tensors(rng, geometry), []
+    for shards in (1, 3):
+        place, _ = write_checkpoint(geometry, tensors, shards=shards, eos_token_id=0)
+        (place / "tokenizer.json").write_text(byte_tokenizer())
+        image = Image(written(Model(place)))
+        assert image.source["sha256"] == source_of(place) and image.source["weights"] == "F32"
+        found.append(image.source)
+    assert found[0] == found[1]
+    (place / "tokenizer.json").write_text(byte_tokenizer() + "\n")
+    assert Image(written(Model(place))).source["sha256"] != found[0]["sha256"]
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda h: h["answer"]["prompt"].__setitem__(1, 264), "the known answer is none: its prompt is .* below 264"),
+    (lambda h: h["answer"].pop("prompt"), "the known answer is none: it is"),
+    (lambda h: h["answer"].update(runs=[]), "its runs are"),
+    (lambda h: h["answer"]["runs"][0]["tokens"].clear(), "its tokens is"),
+    (lambda h: h["answer"]["runs"][1].update(temperature=-1), "its temperature is -1: no sampling"),
+    (lambda h: h["answer"]["runs"][1].update(top_p=0.5), "its top_p is 0.5"),
+    (lambda h: h["answer"]["runs"][1].pop("seed"), "a run is"),
+    (lambda h: h["source"].update(sha256="A" * 64), "source is"),
+    (lambda h: h["source"].pop("weights"), "source is"),
+    (lambda h: h["statistics"]["0.f"].__setitem__(0, 0), "statistics of 0.f is .* 1600 together"),
+    (lambda h: h["statistics"].pop("head"), "statistics is .* must have 13 matrices"),
+])
+def test_what_says_nothing_true_is_refused(folder, change, message):
+    data = written(Model(folder), answer=known_answer)
+    assert Image(with_header(data, lambda header: None)).answer
+    with pytest.raises(ImageError, match=f"damaged section header: .*{message}"):
+        Image(with_header(data, change))
+
+
+def test_images_of_before_have_no_answer(folder, sterna, tmp_path):
+    path = tmp_path / "old.sterna"
+    path.write_bytes(with_header(written(Model(folder)), lambda header: [header.pop(key) for key in (
+        "statistics", "source")]))
+    model = Model(path)
+    assert (model.answer, model.image.source, model.image.statistics) == (None, None, None)
+    assert sterna("generate", "-m", path, "-p", "a", "-n", 2, "--device", "golden")[0] == 0
+    code, _, err = sterna("generate", "-m", path, "-p", "a", "-n", 2, "--device", "golden", "--self-test")
+    assert code == 2 and f"{path} is an image without a known answer: make one that has it" in err
+    code, _, err = sterna("generate", "-m", folder, "-p", "a", "-n", 2, "--device", "golden", "--self-test")
+    assert code == 2 and f"{folder} is no image: make one" in err
+    assert sterna("convert", path, "-o", tmp_path / "new.sterna")[0] == 0
+    assert Image.load(tmp_path / "new.sterna").answer == Image(written(Model(folder), answer=known_answer)).answer
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_nothing_is_left_of_what_fails_on_the_way(write_checkpoint, rng, sterna, tmp_path, by_layers, monkeypatch):
+    geometry = Geometry(40, 24, 2, 264)
+    tensors = random_tensors(rng, geometry)
+    tensors["model.layers.1.mlp.down_proj.weight"][39, 23] = np.nan
+    place, _ = write_checkpoint(geometry, tensors, kind="BF16", eos_token_id=0)
+    (place / "tokenizer.json").write_text(byte_tokenizer())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "m.sterna").write_text("what was there")
+    code, _, err = sterna("convert", place, "-o", out / "m.sterna")
+    assert code == 1 and f"{place / 'model.safetensors'}: tensor 'model.layers.1.mlp.down_proj.weight' holds" in err
+    tensors["model.layers.1.mlp.down_proj.weight"][39, 23] = 0
+    save_file(tensors, place / "model.safetensors")
+
+    def fails(error):
+        def write(self, data, before=writing._Sections._write):
+            if len(self.statistics) > 8:
+                raise error
+            before(self, data)
+        monkeypatch.setattr(writing._Sections, "_write", write)
+        return sterna("convert", place, "-o", out / "m.sterna")
+
+    code, _, err = fails(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert code == 1 and f"cannot write {out / 'm.sterna'}: No space left on device" in err
+    assert fails(KeyboardInterrupt())[0] == 130
+    assert names(out) == ["m.sterna"] and (out / "m.sterna").read_text() == "what was there"
+    assert threading.active_count() == 1
+
+
+def test_what_cannot_seek_gets_the_whole_image(folder, sterna, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    assert sterna("convert", folder, "-o", tmp_path / "pipe")[0] == 0
+    reader.join()
+    assert Image(got[0]).answer and len(Image(got[0]).data) == len(got[0])
+
+
+def test_a_tiling_is_chosen_that_holds_the_model(folder, sterna, tmp_path, monkeypatch):
+    monkeypatch.setattr("sterna.host.commands.image.PRESETS", {
+        name: preset(f"{name},memory_bytes={size}") for name, size in (("sim", 4096), ("lanes40", 1 << 20))})
+    assert "for lanes40,memory" in sterna("convert", folder, "-o", tmp_path / "m.sterna")[2]
+    assert Image.load(tmp_path / "m.sterna").tiling["rows"] == 3
+    monkeypatch.setattr("sterna.host.commands.image.PRESETS", {"sim": preset("sim,memory_bytes=4096")})
+    assert "no preset's memory holds this model" in sterna("convert", folder, "-o", tmp_path / "m.sterna")[2]
+    assert sterna("generate", "-m", tmp_path / "m.sterna", "-p", "a", "-n", 1, "--device", "golden")[0] == 0
+
+
+def test_a_large_image_is_tiled_anew_in_a_file(folder, monkeypatch):
+    in_memory = Model(folder).image_for(preset("lanes40"), print)
+    monkeypatch.setattr("sterna.host.model.model.MEMORY_BYTES", 0)
+    in_a_file = Model(folder).image_for(preset("lanes40"), print)
+    assert in_a_file._mapping and np.array_equal(in_a_file.data, in_memory.data)
+
+
+def test_build_image_is_the_file_in_memory():
+    packed = random_model(np.random.default_rng(2), Geometry(20, 30, 1, 9))
+    assert Image(build_image(packed, preset("sim"), "{}", "x", 3, answer=known_answer)).answer.prompt == (3, 2, 5, 8)

@@ -1,0 +1,390 @@
+"""The kernels of --device cpu, function by function and layer by layer, beside the golden model: bit for bit."""
+
+import ctypes
+from ctypes import POINTER, c_int8, c_int32
+
+import numpy as np
+import pytest
+from sterna.sim.cpu import build, structures
+from sterna.sim.cpu.evaluate import evaluate
+from sterna.sim.cpu.model import BLOCK, CpuModel, ThreadsError, usable_threads
+from sterna.sim.cpu.structures import pointer, table_structure
+from sterna.sim.cpu.weights import PADDING
+from sterna.sim.golden import gate, model as golden_model, tables
+from sterna.sim.golden.fp24 import MAX, MIN, add, mac, mul, round24
+from sterna.sim.golden.gate import adversarial
+from sterna.sim.golden.model import GoldenModel, Rows
+from sterna.sim.golden.packed import Geometry, PackError, pack, random_model, random_tensors
+
+PATHS = tuple(build.PATHS)
+TABLES = table_structure()
+same = np.testing.assert_array_equal
+
+
+def numbers(rng, count=4096):
+    """float64 [count]: every size that sums and products of fp24 numbers have, ties, zeros, the ends of the range."""
+    out = rng.choice([-1.0, 1.0], count) * np.ldexp(rng.uniform(1, 2, count), rng.integers(-260, 260, count))
+    near = np.ldexp(rng.uniform(1, 2, count), rng.integers(-20, 20, count))
+    out = np.where(rng.random(count) < 0.5, out, near * rng.choice([-1.0, 1.0], count))
+    ties = np.ldexp(2 * rng.integers(1 << 15, 1 << 16, count) + 1.0, rng.integers(-160, 130, count) - 16)
+    out = np.where(rng.random(count) < 0.2, ties, out)
+    edges = [0.0, -0.0, MIN, -MIN, MIN * (1 - 2.0**-16), MIN * (1 - 2.0**-18), MIN / 2, MAX, -MAX,
+             MAX * (1 + 2.0**-17), MAX * (1 + 2.0**-16), MAX * 2, 1e300, -1e300, 2.0**-1000, 16.0, -16.0, 15.9999,
+             1.0, -1.0]
+    out[:len(edges)] = edges
+    return out
+
+
+def attempt(path, what, a, b=None, c=None, extra=0):
+    """What function ``what`` of try.h gives on arrays of whole blocks."""
+    given = [np.zeros(len(a)) if v is None else np.ascontiguousarray(v, np.float64) for v in (a, b, c)]
+    out = np.zeros(len(a) + extra)
+    assert not len(a) % PADDING
+    library = structures.declare(build.kernels(path))
+    library.sterna_try(what, ctypes.byref(TABLES), *map(pointer, given), pointer(out), len(a))
+    return out
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_functions_equal_those_of_the_golden_model(rng, path):
+    x = numbers(rng)
+    same(attempt(path, 0, x), round24(x))
+    same(attempt(path, 7, x), round24(x))
+    assert not np.signbit(attempt(path, 0, x)[round24(x) == 0]).any()
+    a, b, c = (round24(numbers(rng)) for _ in range(3))
+    c[:512] = -mul(a, b)[:512]  # sums that cancel
+    c[512:1024] = -mul(a, b)[512:1024] * (1 + 2.0**-15)
+    c = round24(c)
+    same(attempt(path, 1, a, b), mul(a, b))
+    same(attempt(path, 2, a, b, c), mac(a, b, c))
+    same(attempt(path, 3, a), tables.sigmoid(a))
+    segments = round24(np.arange(-2048, 2048) / 128)  # every entry of the table, and its edges
+    same(attempt(path, 3, segments), tables.sigmoid(segments))
+    size = np.abs(a)
+    same(attempt(path, 4, size), add(tables.exponent(size), tables.log2(size)))
+    same(attempt(path, 8, size), tables.recip(size))
+    same(attempt(path, 9, size), tables.rsqrt(size))
+    same(attempt(path, 10, size), golden_model.rsq(size))
+    half = round24(rng.uniform(0, 0.5, 4096))
+    half[:3] = 0, 0.5, MIN
+    same(attempt(path, 5, half), tables.log1m(half))
+    low = np.concatenate([rng.uniform(-750, 0, 4000), [0, -0.0, -1e300, -np.inf], np.zeros(92)])
+    np.testing.assert_allclose(attempt(path, 6, low), np.where(low < -700, 0, np.exp(low)), rtol=1e-15)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("scale", [0, 2.0**62, 2.0**-64, MAX, 1])
+def test_reductions_and_codes_equal_those_of_the_golden_model(rng, path, scale):
+    for count in (PADDING, 5 * PADDING, 17 * PADDING):
+        v, w = (round24(rng.standard_normal(count) * scale) for _ in range(2))
+        w[::2] = round24(rng.standard_normal(w[::2].shape))
+        v[-5:] = 0
+        assert attempt(path, 11, v)[0] == golden_model.sumsq(v)
+        assert attempt(path, 12, v, w)[0] == golden_model.sumsq(mul(v, w))
+        assert attempt(path, 13, v)[0] == np.abs(v).max()
+        same(attempt(path, 14, v, w, extra=1), [*mul(v, w), np.abs(mul(v, w)).max()])
+        for qm in (0.0, round24(127 / (np.abs(v).max() or 1)), 1.0, MAX):
+            wanted = golden_model.codes(v[None], np.array([qm]))[0]
+            same(attempt(path, 15, v, np.full(count, qm), extra=1), [*wanted, wanted.sum()])
+    halves = np.resize([0.5, -0.5, 1.5, 126.5, 130, -300, 0, 0.49998474121, 1e30, -1e30, -2.5], PADDING)
+    same(attempt(path, 15, halves, np.ones(PADDING), extra=1)[:-1],
+         golden_model.codes(halves[None], np.ones(1))[0])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_products_are_exact(rng, path):
+    library = structures.declare(build.kernels(path))
+    for rows, columns in ((1, 1), (31, 64), (70, 700), (40, 132_104)):
+        trits = rng.integers(-1, 2, (rows, columns), np.int8)
+        codes = np.zeros((15, -(-columns // PADDING) * PADDING), np.int8)
+        codes[:, :columns] = rng.integers(-127, 128, (15, columns))
+        trits[0], codes[0, :columns] = 1, 127  # the largest sum of all
+        codes[1, :columns] = -127
+        matrix = np.zeros(library.sterna_matrix_bytes(rows, columns), np.uint8)
+        library.sterna_pack(matrix.ctypes.data, pointer(trits, POINTER(c_int8)), rows, columns)
+        wanted = codes[:, :columns].astype(np.float64) @ trits.T.astype(np.float64)
+        wanted = np.pad(wanted, ((0, 0), (0, 64)))
+        for count in (*range(1, 16),) if columns < 1000 else (1, 2, 13):
+            for block in range(-(-rows // 32)):
+                sums = np.zeros((count, 32), np.int32)
+                library.sterna_try_rows(pointer(sums, POINTER(c_int32)), matrix.ctypes.data, block,
+                                        pointer(codes, POINTER(c_int8)), codes.shape[1], count)
+                found = sums - codes[:count].sum(1, dtype=np.int32)[:, None]
+                same(found, wanted[:count, 32 * block:32 * block + 32])
+
+
+def extreme(rng, kind, geometry):
+    """Packed models whose numbers saturate, flush or fall below the floors."""
+    tensors = random_tensors(rng, geometry)
+    if kind == "floor":
+        for value in tensors.values():
+            if value.ndim == 1:
+                value *= 1e-6
+    elif kind == "zero":
+        tensors["model.embeddings.weight"][:] = 0
+    elif kind != "plain":
+        tensors = adversarial(tensors, rng, kind)
+    if kind == "huge":
+        tensors["model.embeddings.weight"] *= 2.0**60
+        for value in tensors.values():
+            if value.ndim == 1:
+                value *= 2.0**15
+    if kind == "tiny":
+        tensors["model.embeddings.weight"] *= 2.0**-50
+    return pack(geometry, tensors)
+
+
+@pytest.mark.parametrize("kind", ["plain", "outliers", "memory", "tiny", "huge", "floor", "zero"])
+def test_every_layer_equals_the_golden_model(rng, kind):
+    packed = extreme(rng, kind, Geometry(72, 530, 2, 33))
+    golden, found = GoldenModel(packed), CpuModel(packed, 2)
+    x = golden.embed([3, 4, 32])
+    same(found.embed([3, 4, 32]), x)
+    state, other = golden.start(3), found.start(3)
+    for _ in range(4):
+        for number in range(2):
+            before = x
+            x = golden.layer(number, before, state[number])
+            same(found.layer(number, before, other[number]), x)
+            same(other[number], state[number])
+    head, theirs = golden.step([1, 2, 3], state), found.step([1, 2, 3], other)
+    same(theirs.rows, head.rows)
+    same(theirs.scale, head.scale)
+    same(other, state)
+    assert not np.signbit(other[other == 0]).any()
+    found.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_odd_geometries_batches_blocks_and_threads(rng, path):
+    for threads in (1, 2, 3):
+        geometry = Geometry(*(int(n) for n in rng.integers(1, (200, 300, 4, 150))))
+        packed = random_model(rng, geometry)
+        golden, found = GoldenModel(packed), CpuModel(packed, threads, path)
+        print(geometry, threads, found.path)
+        batch = int(rng.integers(1, 20))
+        ids = rng.integers(0, geometry.vocab_size, (4, batch))
+        state, other, blocks = golden.start(batch), found.start(batch), found.start(batch)
+        wanted = [golden.step(row, state) for row in ids]
+        for row, head in zip(ids, wanted, strict=True):
+            step = found.step(row, other)
+            same(step.rows, head.rows)
+            same(step.scale, head.scale)
+        same(other, state)
+        # The same tokens in any order that keeps that of every sequence.
+        slots = rng.permutation(np.repeat(np.arange(batch), 4))
+        tokens, heads = np.zeros(len(slots), np.int64), np.zeros(batch, np.int64)
+        for slot in range(batch):
+            at = np.flatnonzero(slots == slot)
+            tokens[at], heads[slot] = ids[:, slot], at[-1]
+        last = found.columns(tokens, slots, blocks, np.sort(heads))
+        same(last.rows, wanted[-1].rows[np.argsort(heads)])
+        same(last.scale, wanted[-1].scale[np.argsort(heads)])
+        same(blocks, state)
+        found.close()
+
+
+def test_long_prompts_equal_single_tokens(rng):
+    packed = random_model(rng, Geometry(20, 12, 1, 33))
+    golden, found = GoldenModel(packed), CpuModel(packed, 2)
+    ids = rng.integers(0, 33, 2 * BLOCK + 7)
+    state, other = golden.start(3), found.start(3)
+    wanted = np.array([golden.logits([token], state[:, 1:2])[0] for token in ids])
+    same(found.block_logits(ids, other, slot=1), wanted)
+    same(other, state)
+    again = found.start(1)
+    found.read(ids, again)
+    same(again[:, 0], state[:, 1])
+    assert state.any()
+    found.close()
+
+
+def test_states_of_any_layout(rng):
+    packed = random_model(rng, Geometry(40, 24, 2, 33))
+    golden, found = GoldenModel(packed), CpuModel(packed, 1)
+    state = golden.start(2)
+    golden.step([1, 2], state)
+    for other in (np.zeros((2, 5, 40))[:, 1:3], np.zeros((2, 40, 2)).transpose(0, 2, 1), np.zeros((4, 2, 40))[::2]):
+        found.step([1, 2], other)
+        same(other, state)
+    found.close()
+
+
+def test_it_is_safe_to_ask_for_what_is_not_there(rng):
+    found = CpuModel(random_model(rng, Geometry(40, 24, 2, 33)), 1)
+    state = found.start(2)
+    for ids in ([33, 0], [0, -1]):
+        with pytest.raises(IndexError, match="token"):
+            found.step(ids, state)
+    with pytest.raises(IndexError, match="slot 2 is not among 2"):
+        found.columns([1], [2], state, [0])
+    with pytest.raises(IndexError, match="target 33 is not among 33"):
+        found.likelihood(found.step([1, 2], state), [0, 33])
+    assert found.columns([], [], state, []).rows.shape == (0, 33)
+    found.close()
+    found.close()
+    with pytest.raises(ValueError, match="closed"):
+        found.step([1, 2], state)
+
+
+SAMPLINGS = ({}, {"temperature": 0.7}, {"temperature": 1.3, "top_k": 1}, {"temperature": 1.3, "top_k": 40},
+             {"temperature": 0.9, "top_k": 64, "top_p": 0.8}, {"temperature": 2.0, "top_k": 5000, "top_p": 0.99})
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_samplers_equal_the_golden_models(rng, path):
+    packed = random_model(rng, Geometry(8, 8, 1, 3000))
+    found = CpuModel(packed, 2, path)
+    for round_ in range(6):
+        rows = np.rint(rng.standard_normal((5, 3000)) * (300 if round_ else 3))  # with ties, and with many
+        rows[0, 7] = rows[0, 1500] = rows[0, 2999] = rows[0].max() + 1
+        rows[1] = 5
+        head = Rows(rows, round24(rng.uniform(0.001, 0.1, 5)))
+        seeds, positions = rng.integers(0, 1 << 32, 5), rng.integers(0, 1 << 20, 5)
+        for options in SAMPLINGS:
+            wanted = GoldenModel.sample(head, seeds, positions, **options)
+            same(found.sample(head, seeds, positions, **options), wanted, err_msg=str(options))
+    same(found.sample(head, 3, 4, 0.5), GoldenModel.sample(head, 3, 4, 0.5))
+    for options, message in (({"top_k": -1}, "top-k -1"), ({"temperature": 1, "top_p": 0.5}, "give top-k as well"),
+                             ({"temperature": 1, "top_k": 3, "top_p": 2}, "top-p 2")):
+        with pytest.raises(ValueError, match=message):
+            found.sample(head, **options)
+    found.close()
+
+
+def test_likelihoods_of_stories(rng):
+    packed = random_model(rng, Geometry(20, 12, 1, 1100))
+    found = CpuModel(packed, 2)
+    stories = [np.array([0, *rng.integers(1, 1100, n), 0]) for n in (3, 90, 1, 5, 2 * BLOCK - 1, 7, 40)]
+    wanted, count = gate.evaluate(GoldenModel(packed), stories)
+    nats, tokens = evaluate(found, stories)
+    assert tokens == count and abs(nats - wanted) < 1e-12 * wanted
+    assert evaluate(found, []) == (0.0, 0)
+    with pytest.raises(ValueError, match="fewer than two tokens"):
+        evaluate(found, [np.array([0])])
+    # The gate's own walk, whose states are parts of larger ones.
+    assert gate.evaluate(found, stories[:4], batch=3) == gate.evaluate(GoldenModel(packed), stories[:4], batch=3)
+    found.close()
+
+
+def test_generate_equals_the_golden_models(rng):
+    packed = random_model(rng, Geometry(20, 24, 2, 17))
+    golden, found = GoldenModel(packed), CpuModel(packed, 2)
+    for options in ({}, {"seed": 4, "temperature": 1.0}, {"seed": 5, "temperature": 0.8, "top_k": 5, "top_p": 0.9}):
+        wanted = golden.generate([0, 3, 5], 12, **options)
+        assert found.generate([0, 3, 5], 12, **options) == wanted
+        state = found.start(1)
+        first = found.generate([0, 3, 5], 5, start_state=state, **options)
+        assert first + found.generate(first[-1:], 7, start_state=state, start_position=7, **options) == wanted
+        assert found.generate([0, 3, 5], 12, stop=wanted[4], **options) == wanted[:wanted.index(wanted[4]) + 1]
+    theirs, state = golden.start(1), found.start(1)
+    assert found.generate([0, 3], 0, start_state=state) == golden.generate([0, 3], 0, start_state=theirs) == []
+    same(state, theirs)
+    with pytest.raises(ValueError, match="prompt is empty"):
+        found.generate([], 1)
+    found.close()
+
+
+# ---- Building and limits ----
+
+
+def test_layers_are_taken_in_order_and_once(rng):
+    packed = random_model(rng, Geometry(20, 24, 3, 17))
+    taken = []
+
+    class Once:
+        def __iter__(self):
+            for number, layer in enumerate(packed.layers):
+                taken.append(number)
+                yield layer
+
+    lazy = type(packed)(**{name: getattr(packed, name) for name in packed.__dataclass_fields__} | {"layers": Once()})
+    told = []
+    found = CpuModel(lazy, 1, progress=lambda done, total: told.append((done, total)))
+    assert taken == [0, 1, 2] and told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert found.generate([0], 9) == GoldenModel(packed).generate([0], 9)
+    size = 3 * (4 * 64 * 64 + 3 * 64 * 64) // 4 + 64 * 64 // 4
+    assert found.weight_bytes == size + 3 * 8 * 10 * 64 + 16 * 64 + 20
+    found.close()
+
+
+def test_columns_that_golden_refuses():
+    geometry = Geometry(8, 132_105, 1, 4)
+    with pytest.raises(PackError, match="132105 columns: at most 132104 keep the sums exact"):
+        CpuModel(type("Packed", (), {"geometry": geometry})(), 1)
+
+
+def test_threads(monkeypatch):
+    monkeypatch.setenv("STERNA_THREADS", "3")
+    assert usable_threads() == 3
+    for value in ("0", "x", "-1", "257"):
+        monkeypatch.setenv("STERNA_THREADS", value)
+        with pytest.raises(ThreadsError, match=f"STERNA_THREADS={value}: use 1 to 256"):
+            usable_threads()
+    monkeypatch.delenv("STERNA_THREADS")
+    assert usable_threads() >= 1
+    for threads in (0, 257):
+        with pytest.raises(ThreadsError, match=f"{threads} threads"):
+            CpuModel(None, threads)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A folder of builds that is empty, and nothing loaded yet."""
+    monkeypatch.setenv("STERNA_BUILD", str(tmp_path))
+    for cached in (build.kernels, build.compiler, build.compiler_version):
+        cached.cache_clear()
+    yield tmp_path / "cpu"
+    for cached in (build.kernels, build.compiler, build.compiler_version):
+        cached.cache_clear()
+
+
+def test_no_compiler_names_the_ways_out(monkeypatch, fresh):
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(build.CompilerError, match=r"no compiler: install g\+\+ .* pip install .*golden$"):
+        build.kernels()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.compiler.cache_clear()
+    with pytest.raises(build.CompilerError, match="no-such-compiler.* or use --device golden"):
+        build.kernels()
+
+
+def test_what_is_compiled_is_kept_for_this_machine_alone(monkeypatch, fresh):
+    def libraries():
+        return sorted(path.name for path in fresh.glob("*.so"))
+
+    (fresh / "source").mkdir(parents=True)
+    (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 1; }")  # quick
+    monkeypatch.setattr(build, "KERNELS", fresh / "source")
+    assert build.kernels("plain").sterna_threads
+    (library,) = fresh.glob("*.so")
+    before, whole = libraries(), library.read_bytes()
+    compiled = []
+    compile_ = build._compile
+    monkeypatch.setattr(build, "_compile", lambda *a: compiled.append(a) or compile_(*a))
+    build.kernels.cache_clear()
+    build.kernels("plain")
+    assert not compiled
+    for damaged in (whole[:1000], whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], b""):
+        other = library.with_suffix(".tmp")  # the one that is loaded stays as it is
+        other.write_bytes(damaged)
+        other.replace(library)
+        build.kernels.cache_clear()
+        build.kernels("plain")
+        assert library.read_bytes() == whole and compiled.pop() and not compiled
+    monkeypatch.setattr(build, "machine", lambda: "another one")
+    build.kernels.cache_clear()
+    build.kernels("plain")
+    assert compiled and len(libraries()) == 2 and set(before) < set(libraries())
+    (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 2; }")
+    build.kernels.cache_clear()
+    assert build.kernels("plain").sterna_threads() == 2 and len(libraries()) == 3
+
+
+def test_what_does_not_compile_is_one_line(monkeypatch, fresh):
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DFP24_H"))
+    with pytest.raises(build.CompilerError, match="^compiling the kernels of --device cpu failed .*CXX") as caught:
+        build.kernels("plain")
+    assert "\n" not in str(caught.value) and not list(fresh.glob("*.so"))

@@ -1,0 +1,122 @@
+"""Checkpoints that sterna convert refuses: one line with the name and the reason, and nothing left behind."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from small_model import write_folder
+
+LLAMA = {"model_type": "llama", "hidden_size": 40, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 264,
+         "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6}
+REASON = "a model with attention layers, which this hardware has not: it runs MatMul-free models of model_type hgrn_bit"
+
+
+@pytest.fixture
+def refused(sterna, tmp_path):
+    """Makes a folder, changes it, converts it; gives the error."""
+    def convert(change, given=""):
+        folder = write_folder(tmp_path / "model")
+        change(folder)
+        (tmp_path / "out").mkdir()
+        code, out, err = sterna("convert", folder / given, "-o", tmp_path / "out" / "m.sterna")
+        assert code == 1 and not out and err.startswith("error: ") and err.count("\n") == 1
+        assert not list((tmp_path / "out").iterdir())
+        return err
+    return convert
+
+
+def config(**changes):
+    def change(folder):
+        raw = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(raw | changes))
+    return change
+
+
+def tensors(make):
+    def change(folder):
+        held = load_file(folder / "model.safetensors")
+        save_file(make(held) or held, folder / "model.safetensors")
+    return change
+
+
+def sharded(folder):
+    """Two shards in place of one file; gives the second."""
+    held = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index, paths = {}, [folder / f"model-0000{k + 1}-of-00002.safetensors" for k in (0, 1)]
+    for k, path in enumerate(paths):
+        part = {name: held[name] for name in sorted(held)[k::2]}
+        save_file(part, path)
+        index |= dict.fromkeys(part, path.name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return paths[1]
+
+
+NAME = "model.layers.1.attn.g_proj.weight"
+
+
+@pytest.mark.parametrize("change, message", [
+    (tensors(lambda t: {k: v for k, v in t.items() if k != NAME}), f"tensor '{NAME}' is missing"),
+    (tensors(lambda t: t.update({"lm_head.bias": np.zeros(264, np.float32)})), "tensor 'lm_head.bias' is not part"),
+    (tensors(lambda t: t.update({NAME: t[NAME][:39].copy()})), f"tensor '{NAME}' has shape [39, 40]"),
+    (tensors(lambda t: t[NAME].__setitem__((3, 4), np.nan)), f"tensor '{NAME}' holds infinities or NaN"),
+    (tensors(lambda t: t["lm_head.weight"].__setitem__((263, 39), -np.inf)), "tensor 'lm_head.weight' holds infini"),
+    (tensors(lambda t: t["model.embeddings.weight"].__setitem__((0, 0), np.nan)), "'model.embeddings.weight' holds"),
+    (tensors(lambda t: t["lm_head.norm.weight"].__setitem__(0, np.nan)), "tensor 'lm_head.norm.weight' holds infini"),
+    (config(attn_mode="softmax"), "attn_mode is 'softmax': only 'fused_recurrent' or"),
+    (config(quantization_config={"quant_method": "bitnet"}), "quantization_config is {'quant_method': 'bitnet'}: only"),
+    (config(use_short_conv=True), "use_short_conv is True: only False"),
+    (config(model_type="mamba"), "model_type is 'mamba': only 'hgrn_bit' is supported"),
+    (config(**LLAMA), f"model_type is 'llama': {REASON}"),
+    (config(**LLAMA | {"model_type": "bitnet"}), f"model_type is 'bitnet': {REASON}"),
+    (config(**LLAMA | {"model_type": "qwen3"}), f"model_type is 'qwen3': {REASON}"),  # as Bonsai is
+    (tensors(lambda t: t.update({"model.layers.0.self_attn.q_proj.weight": np.zeros((40, 40), np.float32)})),
+     f"tensor 'model.layers.0.self_attn.q_proj.weight' belongs to {REASON}"),
+    (config(vocab_size=200), "has shape [264, 40]: config.json asks for [200, 40]"),
+    (lambda folder: (folder / "tokenizer.json").unlink(), "holds no tokenizer.json and no tokenizer.model"),
+], ids=range(17))
+def test_what_is_no_model_of_this_hardware(refused, change, message):
+    assert message in refused(change)
+
+
+def longer_tokenizer(folder):
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    raw["model"]["vocab"]["more"] = 264
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+
+
+def cut(path, size=100):
+    path.write_bytes(path.read_bytes()[:-size])
+
+
+def loading(folder):
+    """What a download leaves that has not ended."""
+    path = sharded(folder)
+    path.rename(path.with_name(path.name + ".incomplete"))
+
+
+def only_loading(folder):
+    (folder / ".cache").mkdir()
+    (folder / "model.safetensors").rename(folder / ".cache" / "abc.incomplete")
+
+
+def only_gguf(folder):
+    (folder / "model.safetensors").rename(folder / "q2.gguf")
+
+
+@pytest.mark.parametrize("change, given, message", [
+    (longer_tokenizer, "", "the tokenizer has a token 264 and the model 264 tokens: they do not belong together"),
+    (lambda folder: cut(folder / "model.safetensors"), "", "model.safetensors: damaged or not loaded to its end: 100 "
+                                                           "bytes are missing"),
+    (lambda folder: cut(sharded(folder)), "", "model-00002-of-00002.safetensors: damaged or not loaded to its end"),
+    (lambda folder: sharded(folder).unlink(), "", "model-00002-of-00002.safetensors is not there, which "
+                                                  "model.safetensors.index.json names: download it"),
+    (loading, "", "names: model-00002-of-00002.safetensors.incomplete has not been loaded to its end: download it"),
+    (only_loading, "", "holds no model.safetensors yet: abc.incomplete has not been loaded to its end: go on"),
+    (only_gguf, "", "holds 'q2.gguf' and no model.safetensors: a GGUF file has no weights that can be packed"),
+    (lambda folder: (folder / "m.gguf").write_bytes(b"GGUF" + bytes(60)), "m.gguf", "m.gguf is a GGUF file, whose"),
+    (lambda folder: None, "model.safetensors", "model.safetensors holds weights alone: give its folder"),
+], ids=range(9))
+def test_folders_that_are_not_whole(refused, change, given, message):
+    assert message in refused(change, given)
