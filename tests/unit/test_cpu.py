@@ -240,6 +240,7 @@ def test_samplers_equal_the_golden_models(rng, path):
         rows = np.rint(rng.standard_normal((5, 3000)) * (300 if round_ else 3))  # with ties, and with many
         rows[0, 7] = rows[0, 1500] = rows[0, 2999] = rows[0].max() + 1
         rows[1] = 5
+        rows[2] = 60_000 + rng.integers(0, 50, 3000)  # near one another
         head = Rows(rows, round24(rng.uniform(0.001, 0.1, 5)))
         seeds, positions = rng.integers(0, 1 << 32, 5), rng.integers(0, 1 << 20, 5)
         for options in SAMPLINGS:
