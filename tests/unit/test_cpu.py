@@ -264,6 +264,10 @@ def test_likelihoods_of_stories(rng):
     assert evaluate(found, []) == (0.0, 0)
     with pytest.raises(ValueError, match="fewer than two tokens"):
         evaluate(found, [np.array([0])])
+    # Logits far from one another, the largest in the first rows.
+    head, targets = Rows(np.arange(2200.0)[::-1].reshape(2, 1100) * 20, np.array([1.0, 0.5])), np.array([30, 1099])
+    logs = gate.log_softmax(mul(head.rows, head.scale[:, None]))
+    np.testing.assert_allclose(found.likelihood(head, targets), logs[[0, 1], targets], rtol=1e-14)
     # The gate's own walk, whose states are parts of larger ones.
     assert gate.evaluate(found, stories[:4], batch=3) == gate.evaluate(GoldenModel(packed), stories[:4], batch=3)
     found.close()
