@@ -240,6 +240,7 @@ def test_samplers_equal_the_golden_models(rng, path):
         rows = np.rint(rng.standard_normal((5, 3000)) * (300 if round_ else 3))  # with ties, and with many
         rows[0, 7] = rows[0, 1500] = rows[0, 2999] = rows[0].max() + 1
         rows[1] = 5
+        rows[2] = 60_000 + rng.integers(0, 50, 3000)  # near one another
         head = Rows(rows, round24(rng.uniform(0.001, 0.1, 5)))
         seeds, positions = rng.integers(0, 1 << 32, 5), rng.integers(0, 1 << 20, 5)
         for options in SAMPLINGS:
@@ -263,6 +264,10 @@ def test_likelihoods_of_stories(rng):
     assert evaluate(found, []) == (0.0, 0)
     with pytest.raises(ValueError, match="fewer than two tokens"):
         evaluate(found, [np.array([0])])
+    # Logits far from one another, the largest in the first rows.
+    head, targets = Rows(np.arange(2200.0)[::-1].reshape(2, 1100) * 20, np.array([1.0, 0.5])), np.array([30, 1099])
+    logs = gate.log_softmax(mul(head.rows, head.scale[:, None]))
+    np.testing.assert_allclose(found.likelihood(head, targets), logs[[0, 1], targets], rtol=1e-14)
     # The gate's own walk, whose states are parts of larger ones.
     assert gate.evaluate(found, stories[:4], batch=3) == gate.evaluate(GoldenModel(packed), stories[:4], batch=3)
     found.close()
