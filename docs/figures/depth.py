@@ -20,7 +20,7 @@ TOKENS = 256
 CAUSES_SIZE = "370m"
 CAUSES = {"embedding": "int8 embedding alone: L0 with L1's embedding",
           "arithmetic": "fp24 alone: L1 with L0's embedding", "l1": "both: L1", "float32": "float32"}
-TEXT_SIZE, PROMPTS, PROMPT_TOKENS, MADE, LONG = "2.7b", 4, 8, 64, 256
+TEXT_SIZE, PROMPTS, PROMPT_TOKENS, MADE, LONG = "2.7b", 4, 8, 32, 256
 LIMIT = 5e-4  # of the mean of 1 - cosine
 REPETITION = ("distinct", "longest_run", "commonest.share", "returning.share")
 
@@ -80,40 +80,35 @@ def texts(size, folder, text, made_tokens=MADE, long=LONG):
     Returns
     -------
     dict
-        Per level means over the prompts of ``depth.repetition``, the largest state of any layer; of L1 the same of
-        long texts; and how L0 follows the first text of L1.
+        Per level ("l0", "l1" and, of the longer texts of L1, "long") means over the prompts of ``depth.repetition``,
+        but the largest of the longest runs; the largest state and output of any layer; "same.tokens", the fewest
+        tokens of a prompt that both levels begin with.
     """
     with made(size, folder) as checkpoint:
         prompts = np.stack([ids[:PROMPT_TOKENS] for ids in tokens_of(checkpoint, text, PROMPTS)], 1)
         source = load_checkpoint(checkpoint)
         cpu = CpuModel(pack(*source))
-        print("  texts of L1", flush=True)
-        spoken, largest = depth.greedy(cpu, prompts, long)
-        first = np.concatenate([prompts[:, 0], spoken[:made_tokens, 0]])
-        outputs = depth.largest_outputs(cpu, first)
-        found = cpu.block_logits(first, cpu.start(1))
+        spoken = depth.greedy(cpu, prompts, long)
         cpu.close()
-        print("  L0 behind them", flush=True)
-        model = Reference(source, kept=False)
-        exact, exact_largest, exact_outputs = depth.follow(model, model.embedding[first])
-        out = {f"follow.l1.{key}": value for key, value in depth.agreement(exact, found).items()}
-        del exact, found, model
-        out |= {"l1.largest_h": largest.max(), "l1.largest_h.layer": int(largest.argmax()),
-                "l1.largest_x": outputs.max(), "follow.largest_h": exact_largest.max(),
-                "follow.largest_x": exact_outputs.max()}
-        print("  texts of L0", flush=True)
-        said, largest = depth.greedy(Reference(source), prompts, made_tokens)
-    out |= {"l0.largest_h": largest.max()}
-    for name, tokens in (("l1", spoken[:made_tokens]), ("l0", said), ("long", spoken)):
+        said = depth.greedy(Reference(source), prompts, made_tokens)
+    return text_figures(spoken, said) | {
+        "how": f"computed: a made-up {size} model (models/synthetic, seed 0), greedy, behind the first "
+               f"{PROMPT_TOKENS} tokens of {prompts.shape[1]} stories of {text.name}; L1 by the kernels of sim/cpu, "
+               "L0 in float64"}
+
+
+def text_figures(spoken, said):
+    """Figures of what ``depth.greedy`` gave for L1 and, of fewer tokens, for L0."""
+    count = len(said[0])
+    out = {"made": count, "long": len(spoken[0]), "prompts": said[0].shape[1],
+           "same.tokens": int(np.cumprod(said[0] == spoken[0][:count], 0).sum(0).min())}
+    for name, (tokens, *largest) in (("l1", (spoken[0][:count],)), ("l0", said), ("long", spoken)):
         rows = [depth.repetition(column) for column in tokens.T]
         out |= {f"{name}.{key}": float(np.mean([row[key] for row in rows])) for key in REPETITION}
         out[f"{name}.longest_run"] = max(row["longest_run"] for row in rows)
-    out["same.tokens"] = int(np.cumprod(said == spoken[:made_tokens], 0).sum(0).min())
-    out = {key: value if isinstance(value, int) else float(value) for key, value in out.items()}
-    return out | {"made": made_tokens, "long": long, "prompts": prompts.shape[1],
-                  "how": f"computed: a made-up {size} model (models/synthetic, seed 0), greedy, behind the first "
-                         f"{PROMPT_TOKENS} tokens of {prompts.shape[1]} stories of {text.name}; L1 by the kernels of "
-                         "sim/cpu, L0 in float64"}
+        out |= {f"{name}.{key}": float(value.max())
+                for key, value in zip(("largest_h", "largest_x"), largest, strict=False)}
+    return out
 
 
 def causes(size, folder, text, tokens=TOKENS):
@@ -182,5 +177,6 @@ def text_table(f):
     for key, label in words.items():
         style = "{:.1%}" if key.endswith("share") else "{:.0f}" if key == "longest_run" else "{:.1f}"
         rows.append([label, *(style.format(f[f"{name}.{key}"]) for name in names)])
-    rows.append(["largest state of any layer", f"{f['l0.largest_h']:.2f}", "", f"{f['l1.largest_h']:.2f}"])
+    for key, label in (("largest_h", "largest state of any layer"), ("largest_x", "largest output of any layer")):
+        rows.append([label, f"{f[f'l0.{key}']:.2f}", "", f"{f[f'long.{key}']:.2f}"])
     return table(["greedy text", *names.values()], rows)

@@ -118,6 +118,11 @@ class CpuModel:
         """One layer: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
         return self._run(None, np.arange(len(x)), h[None], number, number + 1, x)[0]
 
+    def head(self, x):
+        """Rows of the last layer's output x [B, H], up to BLOCK of them."""
+        last = self.geometry.num_hidden_layers
+        return self._run(None, np.zeros(len(x)), None, last, last, x, np.arange(len(x)))[1]
+
     def step(self, ids, state):
         """Read one token per sequence: ids [B], state [L, B, H] advanced in place -> Rows."""
         return self.columns(ids, np.arange(len(ids)), state, np.arange(len(ids)))

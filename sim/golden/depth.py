@@ -54,7 +54,7 @@ def layers_over(geometry, tensors, ids, count=None, progress=lambda done, total:
     source = (geometry, tensors)
     exact = Reference(source, kept=False)
     models = {"l1": GoldenModel(pack(*source)), "float32": Reference(source, np.float32, kept=False)}
-    x, out = exact.embedding[np.asarray(ids)], []
+    x, out = exact.embed(ids), []
     close = cosines(x, models["l1"].embed(ids))
     embedded = {"embedding.mean": float(close.mean()), "embedding.worst": float(close.min())}
     count = min(count or geometry.num_hidden_layers, geometry.num_hidden_layers)
@@ -94,6 +94,11 @@ def repetition(tokens):
             "returning.share": 1 - len(set(grams)) / len(grams) if grams else 0.0}
 
 
+def _logits(head):
+    """Logits [B, V] of what a model's ``head`` gives."""
+    return round24(head.rows * head.scale[:, None]) if isinstance(head, Rows) else head
+
+
 def greedy(model, prompts, count, progress=lambda done, total: None):
     """Greedy texts of a model behind prompts, all in one batch.
 
@@ -109,32 +114,23 @@ def greedy(model, prompts, count, progress=lambda done, total: None):
     Returns
     -------
     tokens : int array [count, B]
-    largest : float64 array [L]
-        The largest magnitude that each layer's state ever had.
+    largest_h, largest_x : float64 arrays [L]
+        The largest magnitudes that each layer's state and output ever had.
     """
     prompts = np.asarray(prompts)
     state, made = model.start(prompts.shape[1]), []
-    largest = np.zeros(len(state))
+    largest_h, largest_x = np.zeros(len(state)), np.zeros(len(state))
     total = len(prompts) + count - 1
     for at in range(total):
-        logits = model.logits(prompts[at] if at < len(prompts) else made[-1], state)
-        largest = np.maximum(largest, np.abs(state).max((1, 2)))
-        if at + 1 >= len(prompts):
-            made.append(np.argmax(logits, -1))
-        progress(at + 1, total)
-    return np.array(made), largest
-
-
-def largest_outputs(model, ids):
-    """The largest magnitude of each layer's output (float64 [L]) over a text [T], of GoldenModel or CpuModel."""
-    state = model.start(1)
-    largest = np.zeros(len(state))
-    for token in ids:
-        x = model.embed([token])
+        x = model.embed(prompts[at] if at < len(prompts) else made[-1])
         for number, h in enumerate(state):
             x = model.layer(number, x, h)
-            largest[number] = max(largest[number], np.abs(x).max())
-    return largest
+            largest_h[number] = max(largest_h[number], np.abs(h).max())
+            largest_x[number] = max(largest_x[number], np.abs(x).max())
+        if at + 1 >= len(prompts):
+            made.append(np.argmax(_logits(model.head(x)), -1))
+        progress(at + 1, total)
+    return np.array(made), largest_h, largest_x
 
 
 def follow(model, x, progress=lambda done, total: None):
@@ -158,8 +154,7 @@ def follow(model, x, progress=lambda done, total: None):
         largest_h.append(np.abs(states).max())
         largest_x.append(np.abs(x).max())
         progress(number + 1, count)
-    head = model.head(x)
-    logits = round24(head.rows * head.scale[:, None]) if isinstance(head, Rows) else head
+    logits = _logits(model.head(x))
     return logits, np.array(largest_h, np.float64), np.array(largest_x, np.float64)
 
 
@@ -175,7 +170,7 @@ def causes(geometry, tensors, ids):
     source = (geometry, tensors)
     exact, single = (Reference(source, dtype, kept=False) for dtype in (np.float64, np.float32))
     golden = GoldenModel(pack(*source))
-    x, coded = exact.embedding[np.asarray(ids)], golden.embed(ids)
+    x, coded = exact.embed(ids), golden.embed(ids)
     wanted, _, _ = follow(exact, x)
     cases = {"embedding": (exact, coded), "arithmetic": (golden, round24(x)), "l1": (golden, coded),
              "float32": (single, x.astype(np.float32))}

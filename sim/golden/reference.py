@@ -108,6 +108,10 @@ class Reference:
         """State [L, B, H] of sequences that have not begun."""
         return np.zeros((self.geometry.num_hidden_layers, batch, self.geometry.hidden_size), self.dtype)
 
+    def embed(self, ids):
+        """x [B, H] of token ids [B]."""
+        return self.embedding[np.asarray(ids)]
+
     def layer(self, number, x, h):
         """One block: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
         part = self._layer(number)

@@ -7,6 +7,7 @@ import pytest
 
 from docs.figures import depth as pages_depth
 from docs.figures import figures
+from sterna.sim.cpu.model import CpuModel
 from sterna.sim.golden import depth, model, reference, tables
 from sterna.sim.golden.gate import layerwise
 from sterna.sim.golden.model import GoldenModel
@@ -95,20 +96,24 @@ def test_repetition(tokens, distinct, run, commonest, returning):
         {"distinct": distinct, "longest_run": run, "commonest.share": commonest, "returning.share": returning})
 
 
-def test_greedy(tensors):
+@pytest.mark.parametrize("kind", [GoldenModel, CpuModel, "l0"])
+def test_greedy(tensors, kind):
     packed = eager(pack(GEOMETRY, tensors))
+    one = Reference((GEOMETRY, tensors)) if kind == "l0" else kind(packed)
     prompts, told = IDS[:6].reshape(3, 2), []
-    tokens, largest = depth.greedy(GoldenModel(packed), prompts, 5, lambda done, total: told.append((done, total)))
-    assert tokens.shape == (5, 2) and largest.shape == (3,) and told == [(k, 7) for k in range(1, 8)]
+    tokens, *largest = depth.greedy(one, prompts, 5, lambda done, total: told.append((done, total)))
+    assert tokens.shape == (5, 2) and told == [(k, 7) for k in range(1, 8)]
+    sizes = np.zeros((2, 3))
     for column in range(2):
-        assert GoldenModel(packed).generate(prompts[:, column], 5) == tokens[:, column].tolist()
-    kept = []
-    one = GoldenModel(packed)
-    state = one.start(1)
-    for token in [*prompts[:, 0], *tokens[:-1, 0]]:
-        one.step([token], state)
-        kept.append(np.abs(state).max((1, 2)))
-    assert (largest >= np.max(kept, 0)).all() and (largest < 10).all()
+        state, text = one.start(1), [*prompts[:, column], *tokens[:-1, column]]
+        wanted = [int(np.argmax(one.logits([token], state)[0])) for token in text]
+        assert wanted[2:] == tokens[:, column].tolist()
+        if kind != CpuModel:  # whose vectors are those of GoldenModel
+            _, *seen = depth.follow(one, one.embed(text))
+            sizes = np.maximum(sizes, seen)
+    golden = GoldenModel(packed) if kind == CpuModel else one
+    for found, want in zip(largest, depth.greedy(golden, prompts, 5)[1:] if kind == CpuModel else sizes, strict=True):
+        np.testing.assert_allclose(found, want)
 
 
 def test_follow(tensors):
@@ -122,9 +127,8 @@ def test_follow(tensors):
     np.testing.assert_allclose(logits, wanted, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(largest_h, np.max(sizes, 0))
     golden = GoldenModel(pack(GEOMETRY, tensors))
-    np.testing.assert_allclose(largest_x, depth.largest_outputs(golden, IDS), rtol=0.1)
     logits, _, outputs = depth.follow(golden, golden.embed(IDS))
-    assert np.array_equal(outputs, depth.largest_outputs(golden, IDS))
+    np.testing.assert_allclose(outputs, largest_x, rtol=0.1)
     state = golden.start(1)
     assert all(np.array_equal(golden.logits([token], state)[0], row) for token, row in zip(IDS, logits, strict=True))
 
@@ -166,9 +170,9 @@ def test_figures_of_a_small_model(tmp_path):
     said = values["depth.text"]
     assert (said["made"], said["long"], said["prompts"]) == (12, 24, 4)
     assert all(1 <= said[f"{name}.distinct"] <= 24 for name in ("l0", "l1", "long"))
-    assert said["l1.largest_h"] == pytest.approx(said["l0.largest_h"], rel=0.5)
-    assert said["l1.largest_x"] == pytest.approx(said["follow.largest_x"], rel=0.5)
-    assert said["follow.l1.top1_clear"] > 0.3 and not any(tmp_path.iterdir())
+    for key in ("largest_h", "largest_x"):
+        assert 1 / 4 < said[f"long.{key}"] / said[f"l0.{key}"] < 4  # of other texts
+    assert not any(tmp_path.iterdir())
     shown = pages_depth.tables(values)
     assert shown["table.depth"].count("\n") == 3 and "| 1.3B | 0" in shown["table.depth"]
     assert "OVER THE LIMIT" not in shown["table.depth"]
