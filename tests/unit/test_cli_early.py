@@ -105,7 +105,7 @@ def test_a_folder_with_other_weights_gets_a_way_out(sterna, folder, tmp_path, na
 def test_a_folder_without_a_tokenizer_gets_a_way_out(sterna, folder, tmp_path):
     (folder / "tokenizer.json").unlink()
     err = refused(sterna, 1, "convert", folder, "-o", tmp_path / "m")
-    assert f"{folder} holds no tokenizer.json: copy that of the model into the folder" in err
+    assert f"{folder} holds no tokenizer.json and no tokenizer.model: copy that of the model into the folder" in err
 
 
 def test_hidden_ratio_null_means_four(tmp_path):
