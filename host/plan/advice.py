@@ -35,6 +35,6 @@ def buy(geometry, rows):
     if timing:
         best = max(timing, key=lambda row: row.tokens_per_second)
         memory = best.widened.get("memory_bytes", best.memory_bytes)
-        text += (f"; a board with the port and clock of the timing model {best.name} and {megabytes(memory)} would make "
-                 f"{speed(best.tokens_per_second)} tokens/s")
+        text += (f"; a board with the port and clock of the timing model {best.name} and {megabytes(memory)} would "
+                 f"make {speed(best.tokens_per_second)} tokens/s")
     return text + "."

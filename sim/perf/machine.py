@@ -83,8 +83,7 @@ class Machine:
     def __init__(self, config, program, timing, kind, serial, token_bits, keys=None):
         self._config, self._program, self._kind = config, program, kind
         self._token_bits = token_bits
-        self._external = config.memory == "external"
-        if self._external:
+        if config.memory == "external":
             self.memory = SdramMemory(config) if config.sdram else PortMemory(timing)
             self._fetch = ReadAhead(config, self.memory)
         else:

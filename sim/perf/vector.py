@@ -31,8 +31,8 @@ class VectorEngine:
         First cycle in which nothing is under way.
     stored : int
         First cycle in which no word waits for the memory.
-    begun : int
-        First cycle of the last operation's issue, in which its command is taken.
+    first_write, last_write : int
+        Cycles in which the last operation's first and last beats are written.
     """
 
     def __init__(self, config, array, fetch, pops, serial):
@@ -47,7 +47,7 @@ class VectorEngine:
         self._behind = 2 if self._stages.registered else 1
         self._piece = config.fifo_words // 4
         self._period = 2 * config.lanes // max(1, config.lanes // 2)  # cycles of a beat of random numbers
-        self._free = self.drained = self.begun = self.stored = 0
+        self._free = self.drained = self.stored = 0
         self._reads = -1  # cycle in which the sampler reads a scalar register
         self._key = 0
         self.product = 0, 0  # columns and number of the product whose rows are taken
@@ -57,7 +57,6 @@ class VectorEngine:
         begin = max(time, self._free, self.drained)
         self._key = begin + KEY_CYCLES
         self._free = begin + 1 + self._stages.registered
-        self.begun = begin
         return begin
 
     @property
@@ -106,7 +105,6 @@ class VectorEngine:
         else:
             first, last = fresh, fresh + beats - 1 + self._gap(f) * ((beats - 1) // self._sums)
         self._leave(first, last, beats, f["peak"] or f["d_kind"] == isa.D_SAMPLE)
-        self.begun = fresh
         return fresh, done
 
     def _leave(self, first, last, beats, peak):

@@ -1,7 +1,5 @@
 """The cycle model against the simulated board: fresh geometries, every preset and kind of memory, within 1 %."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from conftest import seed
@@ -83,4 +81,3 @@ def test_counters_name_the_same_causes(tmp_path):
     for name, value in (("cycles", found.cycles_per_run), ("port_busy", found.words), ("refresh", found.refresh),
                         ("stall_idle", found.stall_idle)):
         assert value == pytest.approx(counters[name] / runs, rel=0.02), name
-    assert dataclasses.is_dataclass(found)

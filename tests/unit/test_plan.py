@@ -13,6 +13,7 @@ from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES, geometry_of
 from sterna.host.plan.rows import POWER, load_seconds, needs, reasons, row, rows, widened
 from sterna.hw.boards import BOARDS, preset
+from sterna.models.synthetic.checkpoint import SIZES
 from sterna.sim.golden.packed import Geometry
 
 TINY, WIDE = Geometry(40, 48, 2, 264), NAMES["370m"]
@@ -31,6 +32,7 @@ def folder(tmp_path_factory):
 
 
 def test_published_geometries_have_their_weights():
+    assert SIZES.items() <= NAMES.items()
     assert [NAMES[name].ternary_weights for name in ("370m", "1.3b", "2.7b")] == [341049344, 1298661376, 2619473920]
 
 
