@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
 
-from docs.figures import boards, causes, figures, pages
+from docs.figures import boards, causes, figures, pages, perf, plan
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -249,3 +249,26 @@ def test_the_documentation_names_only_figures_that_exist():
     assert used
     for name in used:
         assert name in tables or any(f"{name}.".startswith(f"{step}.") for step in steps), name
+
+
+def test_tables_of_the_cycle_model():
+    found = {"perf.lanes40b2": {"greedy.known": [0.001, -0.0031], "prompt.known": [0.002],
+                                "greedy.assumed": [0.001], "prompt.assumed": [0.009, -0.012], "how": "so"}}
+    assert perf.tables(found)["table.perf"].splitlines()[2] == \
+        "| lanes40,batch=2 | -0.31% |  |  | +0.20% | -1.20% |"
+    assert perf.tables({}) == {} and len(perf.geometries("up5k")) == 3
+
+
+def test_table_and_picture_of_the_published_models(tmp_path):
+    row = {"image_bytes": 104 * 10**6, "stream_tokens_per_second": 8.74, "tokens_per_second": 8.74, "fits": True,
+           "prompt_tokens_per_second": 9.6, "share": 0.979, "clock_hz": 80 * 10**6, "clock": "projected"}
+    slots = row | {"tokens_per_second": 68.6, "prompt_tokens_per_second": 77.1}
+    found = {"plan.370m": {"lanes40": row, f"lanes40,batch={plan.SLOTS}": slots, "buy": "buy nothing"},
+             "plan.13b": {"lanes320": row | {"fits": False}, f"lanes320,batch={plan.SLOTS}": slots, "buy": "none"}}
+    tables = plan.tables(found)
+    lines = tables["table.plan"].splitlines()
+    assert lines[2] == "| 370M | lanes40 | 104 MB | 8.74 | 68.6 | 9.6 | 77.1 | 97.9% | 80 MHz projected |"
+    assert "| lanes320 with more memory | 104 MB | (8.74) | (68.6) |" in lines[3]
+    assert tables["table.buy"].splitlines() == ["- **370M**: buy nothing", "- **13B (assumed geometry)**: none"]
+    assert set(plan.draw(found, tmp_path)) == {plan.PICTURE} and (tmp_path / "plan.svg").exists()
+    assert plan.draw({}, tmp_path) == {} and plan.tables({}) == {}
