@@ -1,9 +1,9 @@
 /* Threads that stay, and loops over tasks that all of them share.
 
    One thread calls `pool_run`; the others wake, and every one runs the same function. In it, `pool_each` hands out
-   the tasks of a loop, one after the other to whoever is free, and returns when all of them are done. Nobody waits for
-   a thread that has no task: one whose processor is taken away between two tasks, or that wakes late, finds the loops
-   behind which the others are already over, and skips them. */
+   the tasks of a loop, one after the other to whoever is free, and returns when all of them are done. Nobody waits
+   for a thread that has no task: one whose processor is taken away between two tasks, or that wakes late, finds the
+   loops behind which the others are already over, and skips them. */
 #ifndef POOL_H
 #define POOL_H
 
@@ -124,7 +124,7 @@ static void pool_signal(struct pool *pool, int64_t calls) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Runs `function` on all threads, each with its own copy of the `bytes` of `context`; the caller's is the original. */
+/* Runs `function` on all threads, each with its own copy of the `bytes` of `context`; the caller has the original. */
 static void pool_run(struct pool *pool, pool_function function, void *context, int bytes) {
     int64_t first = pool->ticket >> TASK_BITS;
     if (pool->threads > 1 && pool->process == getpid()) {
