@@ -49,7 +49,7 @@ def _show_version(value: bool):
 @app.callback()
 def program(number: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version,
                                                  help="Print the versions of program and formats.")] = False):
-    """Run MatMul-free ternary language models on FPGAs, on a simulated board, or in the golden model."""
+    """Run MatMul-free ternary language models on FPGAs, simulated boards, or this machine's processor."""
 
 
 def _remember_verbose(value: bool):

@@ -1,6 +1,8 @@
 """The kernels of --device cpu, function by function and layer by layer, beside the golden model: bit for bit."""
 
 import ctypes
+import subprocess
+import sys
 from ctypes import POINTER, c_int8, c_int32
 
 import numpy as np
@@ -289,6 +291,23 @@ def test_generate_equals_the_golden_models(rng):
     with pytest.raises(ValueError, match="prompt is empty"):
         found.generate([], 1)
     found.close()
+
+
+def test_a_process_that_forks_goes_on_alone():
+    """Its copy of the model has no other threads; it computes and ends."""
+    script = (
+        "import os, numpy as np\n"
+        "from sterna.sim.cpu.model import CpuModel\n"
+        "from sterna.sim.golden.packed import Geometry, random_model\n"
+        "found = CpuModel(random_model(np.random.default_rng(1), Geometry(20, 24, 2, 17)), 3)\n"
+        "wanted = found.generate([0], 9)\n"
+        "child = os.fork()\n"
+        "assert found.generate([0], 9) == wanted\n"
+        "if child:\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n")
+    build.kernels()  # which says so when it compiles
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ---- Building and limits ----

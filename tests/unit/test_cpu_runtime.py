@@ -16,7 +16,8 @@ from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.runtime import RunError, Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.sim.cpu import build
-from sterna.sim.cpu.model import BLOCK
+from sterna.sim.cpu.model import BLOCK, CpuModel
+from sterna.sim.golden import gate as levels
 
 SAMPLING = Sampling(0.8, 12345)
 SAMPLINGS = (Sampling(), SAMPLING, Sampling(1.1, 5, 7), Sampling(1.1, 6, 0, 0.9), Sampling(0.8, 9))
@@ -157,6 +158,11 @@ def test_evaluation_equals_golden(sterna, folder, tmp_path):
     for row in found[:2]:
         assert row["bits_per_byte"] == pytest.approx(found[2]["bits_per_byte"], rel=1e-12)
         assert row["tokens"] == found[2]["tokens"]
+
+
+def test_the_gate_finds_the_same(folder):
+    stories = [np.array([0, *range(5, 5 + n), 0]) for n in (3, 9, 6)]
+    assert levels.gate(folder, stories, 2, exact=CpuModel) == levels.gate(folder, stories, 2)
 
 
 def test_without_a_compiler(sterna, folder, tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 /* Threads that stay, and loops over tasks that all of them share.
 
    One thread calls `pool_run`; the others wake, and every one runs the same function. In it, `pool_each` hands out
-   the tasks of a loop, one after the other to whoever is free, and returns when all of them are done. Nobody waits for
-   a thread that has no task: one whose processor is taken away between two tasks, or that wakes late, finds the loops
-   behind which the others are already over, and skips them. */
+   the tasks of a loop, one after the other to whoever is free, and returns when all of them are done. Nobody waits
+   for a thread that has no task: one whose processor is taken away between two tasks, or that wakes late, finds the
+   loops behind which the others are already over, and skips them. */
 #ifndef POOL_H
 #define POOL_H
 
@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fp24.h"
 
@@ -23,6 +24,7 @@ typedef void (*pool_task)(void *context, int task);
 /* A loop has a number, one more than that of the loop before it, in whatever call. */
 struct pool {
     int threads;
+    pid_t process; /* whose threads they are: a process that forks from it has none */
     pthread_t *others;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -122,10 +124,10 @@ static void pool_signal(struct pool *pool, int64_t calls) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Runs `function` on all threads, each with its own copy of the `bytes` of `context`; the caller's is the original. */
+/* Runs `function` on all threads, each with its own copy of the `bytes` of `context`; the caller has the original. */
 static void pool_run(struct pool *pool, pool_function function, void *context, int bytes) {
     int64_t first = pool->ticket >> TASK_BITS;
-    if (pool->threads > 1) {
+    if (pool->threads > 1 && pool->process == getpid()) {
         __atomic_store_n(&pool->calls, pool->calls + 1, __ATOMIC_RELAXED);
         __atomic_thread_fence(__ATOMIC_RELEASE);
         pool->function = function;
@@ -137,6 +139,8 @@ static void pool_run(struct pool *pool, pool_function function, void *context, i
 }
 
 static void pool_free(struct pool *pool) {
+    if (pool->process != getpid())
+        return;
     if (pool->threads > 1)
         pool_signal(pool, -1);
     for (int k = 0; k + 1 < pool->threads; k++)
@@ -168,6 +172,7 @@ static struct pool *pool_new(int threads) {
         }
     }
     pool->threads = made;
+    pool->process = getpid();
     return pool;
 }
 
