@@ -20,7 +20,8 @@ TOKENS = 256
 CAUSES_SIZE = "370m"
 CAUSES = {"embedding": "int8 embedding alone: L0 with L1's embedding",
           "arithmetic": "fp24 alone: L1 with L0's embedding", "l1": "both: L1", "float32": "float32"}
-TEXT_SIZE, PROMPTS, PROMPT_TOKENS, MADE, LONG = "2.7b", 4, 8, 32, 256
+TEXTS = ("370m", "2.7b")
+PROMPTS, PROMPT_TOKENS, MADE, LONG = 4, 8, 32, 256
 LIMIT = 5e-4  # of the mean of 1 - cosine
 REPETITION = ("distinct", "longest_run", "commonest.share", "returning.share")
 
@@ -98,11 +99,13 @@ def texts(size, folder, text, made_tokens=MADE, long=LONG):
 
 
 def text_figures(spoken, said):
-    """Figures of what ``depth.greedy`` gave for L1 and, of fewer tokens, for L0."""
-    count = len(said[0])
-    out = {"made": count, "long": len(spoken[0]), "prompts": said[0].shape[1],
-           "same.tokens": int(np.cumprod(said[0] == spoken[0][:count], 0).sum(0).min())}
-    for name, (tokens, *largest) in (("l1", (spoken[0][:count],)), ("l0", said), ("long", spoken)):
+    """Figures of what ``depth.greedy`` gave for L1 and, of fewer tokens, for L0; ``said`` may be None."""
+    count = len(said[0]) if said else MADE
+    texts = {"l1": (spoken[0][:count],), "long": spoken} | ({"l0": said} if said else {})
+    out = {"made": count, "long": len(spoken[0]), "prompts": spoken[0].shape[1]}
+    if said:
+        out["same.tokens"] = int(np.cumprod(said[0] == spoken[0][:count], 0).sum(0).min())
+    for name, (tokens, *largest) in texts.items():
         rows = [depth.repetition(column) for column in tokens.T]
         out |= {f"{name}.{key}": float(np.mean([row[key] for row in rows])) for key in REPETITION}
         out[f"{name}.longest_run"] = max(row["longest_run"] for row in rows)
@@ -124,8 +127,8 @@ def steps(folder, text):
     """{name: callable} of the steps."""
     out = {f"depth.{size}": lambda size=size, count=count: layers(size, folder, text, count)
            for size, count in LAYERS.items()}
-    return out | {"depth.causes": lambda: causes(CAUSES_SIZE, folder, text),
-                  "depth.text": lambda: texts(TEXT_SIZE, folder, text)}
+    out["depth.causes"] = lambda: causes(CAUSES_SIZE, folder, text)
+    return out | {f"depth.text.{size}": lambda size=size: texts(size, folder, text) for size in TEXTS}
 
 
 def tables(values):
@@ -149,8 +152,9 @@ def tables(values):
                 for cause, label in CAUSES.items()]
         out["table.depth.causes"] = table(["against L0, end to end", "KL, nats per token",
                                            "same best token, where it is clear"], rows)
-    if "depth.text" in values:
-        out["table.depth.text"] = text_table(values["depth.text"])
+    for size in TEXTS:
+        if f"depth.text.{size}" in values:
+            out[f"table.depth.text.{size}"] = text_table(size, values[f"depth.text.{size}"])
     return out
 
 
@@ -167,8 +171,8 @@ def row(size, f, number):
             *(f"{f[f'{at}l0.largest_{name}']:.2f}, {f[f'{at}l1.largest_{name}']:.2f}" for name in "hx")]
 
 
-def text_table(f):
-    """The table of greedy texts."""
+def text_table(size, f):
+    """The table of greedy texts of a size."""
     names = {"l0": f"L0, {f['made']} tokens", "l1": f"L1, {f['made']} tokens", "long": f"L1, {f['long']} tokens"}
     words = {"distinct": "different tokens", "longest_run": "longest run of one token",
              "commonest.share": "share of the commonest token",
@@ -176,7 +180,7 @@ def text_table(f):
     rows = []
     for key, label in words.items():
         style = "{:.1%}" if key.endswith("share") else "{:.0f}" if key == "longest_run" else "{:.1f}"
-        rows.append([label, *(style.format(f[f"{name}.{key}"]) for name in names)])
+        rows.append([label, *(style.format(f[at]) if (at := f"{name}.{key}") in f else "not run" for name in names)])
     for key, label in (("largest_h", "largest state of any layer"), ("largest_x", "largest output of any layer")):
-        rows.append([label, f"{f[f'l0.{key}']:.2f}", "", f"{f[f'long.{key}']:.2f}"])
-    return table(["greedy text", *names.values()], rows)
+        rows.append([label, *(f"{f[at]:.2f}" if (at := f"{name}.{key}") in f else "" for name in names)])
+    return table([f"greedy text, {size.upper()}", *names.values()], rows)

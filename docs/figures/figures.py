@@ -74,7 +74,8 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
-           "table.depth.causes": ("depth.causes",), "table.depth.text": ("depth.text",),
+           "table.depth.causes": ("depth.causes",),
+           **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 

@@ -46,10 +46,10 @@ def layers_over(geometry, tensors, ids, count=None, progress=lambda done, total:
     -------
     list of dict
         Per layer, of "l1" and "float32" each: ``NAME.mean`` and ``NAME.worst``, over the tokens, of the cosine
-        between what the layer adds to its input and what float64 adds; ``NAME.state``, the largest relative distance of a
-        token's state; ``l1.largest_h``, ``l0.largest_h``, ``l1.largest_x``, ``l0.largest_x``: the largest magnitudes
-        in state and output. The first also has ``embedding.mean`` and ``embedding.worst``, cosines between the
-        embeddings of L1 and those of float64.
+        between what the layer adds to its input and what float64 adds; ``NAME.state``, the largest relative distance
+        of a token's state; ``l1.largest_h``, ``l0.largest_h``, ``l1.largest_x``, ``l0.largest_x``: the largest
+        magnitudes in state and output. The first also has ``embedding.mean`` and ``embedding.worst``, cosines between
+        the embeddings of L1 and those of float64.
     """
     source = (geometry, tensors)
     exact = Reference(source, kept=False)

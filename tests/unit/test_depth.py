@@ -166,8 +166,8 @@ def test_figures_of_a_small_model(tmp_path):
         assert 0 < found[f"{number}.l1.mean"] < pages_depth.LIMIT
         assert found[f"{number}.float32.mean"] < found[f"{number}.l1.mean"] < found[f"{number}.l1.worst"]
     values = {"depth.1.3b": found, "depth.causes": pages_depth.causes(size, tmp_path, text, 20),
-              "depth.text": pages_depth.texts(size, tmp_path, text, 12, 24)}
-    said = values["depth.text"]
+              "depth.text.2.7b": pages_depth.texts(size, tmp_path, text, 12, 24)}
+    said = values["depth.text.2.7b"]
     assert (said["made"], said["long"], said["prompts"]) == (12, 24, 4)
     assert all(1 <= said[f"{name}.distinct"] <= 24 for name in ("l0", "l1", "long"))
     for key in ("largest_h", "largest_x"):
@@ -179,5 +179,8 @@ def test_figures_of_a_small_model(tmp_path):
     worse = values | {"depth.370m": found | {"1.l1.mean": 1.1 * pages_depth.LIMIT}}
     assert pages_depth.tables(worse)["table.depth"].count("OVER THE LIMIT") == 1
     assert shown["table.depth.causes"].count("\n") == 5
-    assert "| longest run of one token |" in shown["table.depth.text"]
+    assert "| longest run of one token |" in shown["table.depth.text.2.7b"]
+    assert "not run" not in shown["table.depth.text.2.7b"]
+    partial = {key: value for key, value in said.items() if not key.startswith("l0.")}
+    assert "not run" in pages_depth.tables({"depth.text.2.7b": partial})["table.depth.text.2.7b"]
     assert json.loads(json.dumps(values)) == values

@@ -240,7 +240,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
               "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth",
-              "table.depth.causes", "table.depth.text",
+              "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
               *(f"how.{path}" for path in (*pages.WAYS, "versus")),
               *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
