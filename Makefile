@@ -6,18 +6,19 @@ PRESET ?= lanes40
 UNIT ?= all
 BOARD ?= ulx3s-85f
 FAMILY ?= ecp5
+SIZE ?= 370m
 export STERNA_SEED ?= 1
 
 BIN := .venv/bin
 WHEELS := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
-.PHONY: help install demo test test-all synth bitstream program results figures clean
+.PHONY: help install demo test test-all full-size synth bitstream program results figures clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | \
 	 column -t -s '|' 2>/dev/null || \
-	 grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST)
+	 grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -81,8 +82,15 @@ program: .venv/.installed-boards  ## load it into the board (ARGS=--flash to sta
 results: .venv/.installed-boards .venv/.installed-test  ## place every board with 5 seeds, and its simulated speeds (hours)
 	@$(BIN)/python -m docs.figures --only boards $(ARGS)
 
-figures: .venv/.installed-boards .venv/.installed-test  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
+.venv/.installed-versus: pyproject.toml | .venv/.installed
+	@echo "installing llama.cpp into .venv" >&2
+	@$(WHEELS) -e '.[versus]' && touch $@
+
+figures: .venv/.installed-boards .venv/.installed-test .venv/.installed-versus  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
 	@$(BIN)/python -m docs.figures $(ARGS)
+
+full-size: .venv/.installed-boards .venv/.installed-test  ## make, convert and run a model of SIZE (370m, 1.3b, 2.7b) on the CPU
+	@$(BIN)/python -m docs.figures --force --only fullsize.$(SIZE)
 
 clean:  ## remove .venv and everything that was built
 	@rm -rf .venv build *.egg-info

@@ -4,18 +4,34 @@ import signal
 from contextlib import contextmanager
 
 
+@contextmanager
+def handled_by(handler):
+    """A block whose Ctrl-C goes to `handler`, as ``signal.signal`` takes it, unless it is ignored: whoever started
+    the process in the background wants that.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Interrupts:
     """Context manager in which Ctrl-C raises KeyboardInterrupt, at the end of a ``held`` block if there is one."""
 
     def __init__(self):
-        self._holding, self._waiting, self._before = 0, False, None
+        self._holding, self._waiting, self._handled = 0, False, handled_by(self._arrived)
 
     def __enter__(self):
-        self._before = signal.signal(signal.SIGINT, self._arrived)
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self._before)
+        self._handled.__exit__(None, None, None)
 
     def _arrived(self, *_):
         if not self._holding:
@@ -40,8 +56,5 @@ def ended_by_interrupt():
     """A block whose Ctrl-C ends the process at once, by the signal; for long calls into libraries that Python cannot
     interrupt, where nothing is written or to be saved.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
+    with handled_by(signal.SIG_DFL):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)

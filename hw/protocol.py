@@ -16,7 +16,6 @@ WEIGHT_CODES, MEMORIES = ("trit5", "bit2"), ("external", "onchip")
 
 # Regions of the address space, told apart by the four upper bits; everything below PROGRAM is model
 # memory.
-MEMORY = 0x00000000
 PROGRAM = 0x80000000
 REGISTERS = 0x90000000
 SCALARS = 0xA0000000
@@ -59,7 +58,6 @@ NEVER = 0xFFFFFFFF  # `start` and `stop` registers: no position, no token
 REGISTER_BITS = range(16, 33)  # of positions and tokens, of any build
 CONTROL_RUN = 1
 CONTROL_RESET = 2
-STATUS_RUNNING = 1
 FLAG_SAMPLE = 1
 FLAG_CHAINED = 2
 FAULTS = {1: "instruction"}
@@ -103,7 +101,6 @@ MAX_FRAME_BYTES = 240
 MAX_DATA_BYTES = 224
 OVERHEAD_BYTES = 11  # header and checksum
 HASH_UNIT_BYTES = 64  # bytes that a HASH covers for each one of its length
-MAX_HASH_BYTES = HASH_UNIT_BYTES * MAX_DATA_BYTES
 DELIMITER = b"\0"
 
 # The flash of a board that starts by itself holds, from this offset on, the magic, a length, and

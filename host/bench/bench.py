@@ -15,8 +15,10 @@ import numpy as np
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.statistics import STALLS
 from sterna.hw.config import PRESETS
+from sterna.sim.cpu.stream import best_rate
 
-WARM_UP_TOKENS = 2
+WARM_UP_TOKENS, STREAM_SECONDS = 2, 0.4
+MOST_STREAM_BYTES = 1 << 29  # so that a large model needs little more memory than its own
 KINDS = {  # what computes: what the wall clock is of, what the cycles are, what the speed at the clock is
     "cpu": ("this machine's processor", None, None),
     "golden": ("the golden model on this machine", None, None),
@@ -110,6 +112,28 @@ def _build_of(config):
     return names.get(config.build), f"{config.build:08x}"
 
 
+def used_bytes(geometry, weight_bytes, head=True):
+    """Bytes (float) of the weights that a token uses on a CPU; one inside a prompt needs no head.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    weight_bytes : int
+        What one reading of all weights takes.
+    head : bool
+    """
+    return weight_bytes * (1 - (not head) * geometry.vocab_size * geometry.hidden_size / geometry.ternary_weights)
+
+
+def stream_of(runtime):
+    """What this machine reads with the threads of a runtime, from as much memory as its weights take or from
+    MOST_STREAM_BYTES: the fields of a row about it (dict), None where the weights are not in this machine's memory.
+    """
+    size_bytes = min(runtime.statistics.weight_bytes, MOST_STREAM_BYTES) or None
+    rate = best_rate(size_bytes, runtime.threads, STREAM_SECONDS) if size_bytes else None
+    return {"stream_bytes": size_bytes, "stream_bytes_per_second": rate}
+
+
 def setting(runtime, device, timing):
     """The fields of a row that one runtime's tests have in common (dict).
 
@@ -126,13 +150,17 @@ def setting(runtime, device, timing):
         "cpu" if runtime.statistics.weight_bytes else "golden"
     preset, build = _build_of(config)
     code = config.weight_code if config else model.image.tiling["weight_code"] if model.image else None
+    size_bytes = runtime.statistics.weight_bytes
+    used = {name: round(used_bytes(model.geometry, size_bytes, head)) if size_bytes else None
+            for name, head in (("token_bytes", True), ("prompt_token_bytes", False))}
     params = sum(math.prod(shape) for shape in model.geometry.shapes().values())
     return {"model_filename": str(model.path), "model_type": model.name, "model_size": runtime.model_bytes,
             "model_n_params": params, "weight_code": code, "device": device, "kind": kind, "preset": preset,
             "build": build, "clock_hz": config.clock_hz if config else None,
             "latency_cycles": timing.get("latency_cycles"),
             "refresh_interval_cycles": timing.get("refresh_interval_cycles"),
-            "refresh_cycles": timing.get("refresh_cycles")}
+            "refresh_cycles": timing.get("refresh_cycles"),
+            "threads": runtime.threads, **used, **stream_of(runtime)}
 
 
 def row(common, test, samples, sampling, seed, wanted):
@@ -146,6 +174,8 @@ def row(common, test, samples, sampling, seed, wanted):
     (avg_ts, stddev_ts), (avg_ns, stddev_ns) = _spread(rates), _spread(times)
     cycles, cycles_deviation = _spread(s.usage.cycles_per_token for s in samples)
     stalls = [s.usage.stalls() for s in samples]
+    used = common["prompt_token_bytes" if test.n_prompt else "token_bytes"]
+    effective, stream = avg_ts * used if used else None, common["stream_bytes_per_second"]
     out = common | {
         "test": test.name, "n_prompt": test.n_prompt, "n_gen": test.n_gen, "pl": test.parallel,
         "temperature": sampling.temperature, "seed": seed, "repetitions": len(samples), "repetitions_wanted": wanted,
@@ -156,6 +186,7 @@ def row(common, test, samples, sampling, seed, wanted):
         "cycles_are": cycles_are if cycles else None,
         "tokens_per_run": _spread(s.usage.tokens_per_run for s in samples)[0],
         "clock_ts": common["clock_hz"] / cycles if cycles else None, "clock_ts_is": clock_is if cycles else None,
-        "memory_share": _spread(s.usage.share for s in samples)[0]}
+        "memory_share": _spread(s.usage.share for s in samples)[0],
+        "effective_bytes_per_second": effective, "stream_share": effective / stream if effective and stream else None}
     out |= {f"stall_{name}": _spread(s.get(name) for s in stalls)[0] for name in STALLS.values()}
     return out | {"samples_ns": times, "samples_ts": rates}

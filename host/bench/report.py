@@ -53,6 +53,10 @@ def _stalls(row):
     return " ".join(f"{v:.1%}" for v in values) if None not in values else NONE
 
 
+def _giga(value):
+    return f"{value / 1e9:.2f}" if value is not None else NONE
+
+
 class Markdown:
     """A table with a line per row, and below it what its figures are."""
 
@@ -65,8 +69,12 @@ class Markdown:
                 ("memory", 6, lambda r: f"{r['memory_share']:.1%}" if r["memory_share"] is not None else NONE),
                 (f"stalls: {', '.join(STALLS.values())}", 34, _stalls))
 
-    def __init__(self, counted):
-        self._columns = self._PLAIN + (self._COUNTED if counted else ())
+    _STREAMED = (("weights, GB/s", 13, lambda r: _giga(r["effective_bytes_per_second"])),
+                 ("of the stream", 13,
+                  lambda r: f"{r['stream_share']:.1%}" if r["stream_share"] is not None else NONE))
+
+    def __init__(self, counted, streamed):
+        self._columns = self._PLAIN + (self._STREAMED if streamed else ()) + (self._COUNTED if counted else ())
         self._rows = []
 
     @staticmethod
@@ -97,6 +105,12 @@ class Markdown:
         if any(r["cycles_per_token"] for r in self._rows):
             lines.append("projected: the assumed clock over simulated cycles; memory: useful bytes of what the "
                          "memory could deliver; stalls: of the cycles")
+        lines += [f"weights: tokens/s times the {r['token_bytes'] / 1e6:.1f} MB that a token uses"
+                  f" ({r['prompt_token_bytes'] / 1e6:.1f} MB inside a prompt); the tokens of a prompt and texts side "
+                  f"by side share a reading; stream: {_giga(r['stream_bytes_per_second'])} GB/s, "
+                  f"{r['stream_bytes'] / 1e6:.1f} MB read over and over with {r['threads']} "
+                  f"thread{'s' * (r['threads'] > 1)} and nothing else done"
+                  for r in {r["model_filename"]: r for r in self._rows if r["token_bytes"]}.values()]
         timings = {tuple(r[k] for k in ("latency_cycles", "refresh_interval_cycles", "refresh_cycles"))
                    for r in self._rows if r["kind"] == "simulated" and r["latency_cycles"] is not None}
         lines += [f"simulated memory: latency {latency} cycles, refresh {refresh} of every {interval} cycles"
@@ -109,7 +123,7 @@ class Markdown:
 class Csv:
     """One line per row under a line of names; samples of single repetitions are left out."""
 
-    def __init__(self, counted):
+    def __init__(self, counted, streamed):
         self._text = io.StringIO()
         self._writer = None
 
@@ -137,7 +151,7 @@ class Csv:
 class Json:
     """A list with an object per row."""
 
-    def __init__(self, counted):
+    def __init__(self, counted, streamed):
         self._separator = ""
 
     def start(self):
@@ -170,10 +184,12 @@ class Report:
         output.
     counted : bool
         Some device may have counters.
+    streamed : bool
+        Some device reads its weights from the memory of this machine.
     """
 
-    def __init__(self, style, path, counted):
-        self._format, self._path, self._text = FORMATS[style](counted), path, ""
+    def __init__(self, style, path, counted, streamed=False):
+        self._format, self._path, self._text = FORMATS[style](counted, streamed), path, ""
         self._once = path is not None and path.exists() and not path.is_file()
 
     def add(self, row):

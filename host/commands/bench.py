@@ -14,8 +14,10 @@ from sterna.host.commands.options import (
     Refresh,
     RefreshEvery,
     SelfTest,
+    Threads,
     check_output,
     check_temperature,
+    check_threads,
     simulation,
 )
 from sterna.host.console import progress_bar, reporting, tell
@@ -123,6 +125,7 @@ def bench(
                                                "token.")] = 0.0,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the prompts' random tokens and of the "
                                       "sampling.")] = 1,
+    threads: Threads = None,
     baud: Baud = 1_000_000,
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
@@ -136,7 +139,8 @@ def bench(
     speed of all four together. All start from an empty state. Wall tokens/s are by the clock of this machine, so of a
     simulated board they tell how fast the simulation runs. A device with counters adds cycles per token, the speed at
     its clock (projected if the cycles are simulated, device time if not), the share of the memory's bandwidth put to
-    use, and where the array waited.
+    use, and where the array waited. Of cpu it is shown how many bytes of weights the tokens use per second, and what
+    that is of what this machine reads when it does nothing else.
 
     Rows appear as they are measured; what was measured before an error or Ctrl-C is kept. CSV and JSON hold every
     setting, JSON every repetition too.
@@ -159,6 +163,7 @@ def bench(
     if not 0 <= seed < 1 << 32:
         raise UsageError(f"--seed {seed}: use 0 to {(1 << 32) - 1}")
     devices = names(device)
+    check_threads(threads, "cpu" if "cpu" in devices else devices[0])
     # A prompt has one token more than is read, and what is made follows one token.
     demands = Demands(slots=max(test.parallel for test in tests),
                       tokens=1 + max(test.n_prompt + test.n_gen for test in tests))
@@ -176,11 +181,12 @@ def bench(
         if test_first:
             check_answer(loaded)
     sampling = Sampling(temperature, seed)
-    with Report(style, path, any(map(is_hardware, devices))) as report:
+    with Report(style, path, any(map(is_hardware, devices)), "cpu" in devices) as report:
         for loaded in models:
             for name in devices:
                 config = simulated_config(name)
-                options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else {}
+                options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else \
+                    {"threads": threads} if name == "cpu" else {}
                 with reporting() as progress:
                     runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,
                                            **options)

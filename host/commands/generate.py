@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from sterna.host.commands.options import (
 from sterna.host.commands.prompts import read_prompts, run_several
 from sterna.host.console import reporting, show, tell
 from sterna.host.errors import INTERRUPTED, UsageError
+from sterna.host.interrupts import handled_by
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.engine import Engine, Request, room_for
@@ -76,11 +76,8 @@ def cancel_on_interrupt():
             raise KeyboardInterrupt
         came.append(True)
 
-    before = signal.signal(signal.SIGINT, handler)
-    try:
+    with handled_by(handler):
         yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def run(engine, request, exact):

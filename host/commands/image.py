@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from sterna.firmware.layout import LayoutError, memory_map
-from sterna.host.commands.options import Baud, ModelOption, SelfTest
+from sterna.host.commands.options import Baud, ModelOption, SelfTest, check_output
 from sterna.host.console import moving, reporting, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
@@ -116,6 +117,7 @@ def flash(
     """
     config = preset(name)
     check_flash(name)
+    check_output("-o", output)
     data = flash_image(Model(model).image_for(config, tell), config)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")

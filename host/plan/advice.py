@@ -2,7 +2,6 @@
 
 from sterna.host.plan.rows import megabytes, speed
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.config import PRESETS
 
 ENOUGH = 10  # tokens per second that a board should make, where none fits
 
@@ -31,9 +30,11 @@ def buy(geometry, rows):
     if boards:
         most = max(row.memory_bytes for row in boards)
         text += f" (the largest of them has {megabytes(most)})"
-    timing = [row for row in rows if row.kind == "preset" and row.fits and row.slots == 1 and row.name in PRESETS]
+    timing = [row for row in rows if row.kind == "preset" and row.slots == 1 and row.tokens_per_second]
+    timing = [row for row in timing if row.fits] or timing
     if timing:
         best = max(timing, key=lambda row: row.tokens_per_second)
-        text += (f"; a board with the memory and clock of the timing model {best.name} "
-                 f"({megabytes(best.memory_bytes)}) would make {speed(best.tokens_per_second)} tokens/s")
+        memory = best.widened.get("memory_bytes", best.memory_bytes)
+        text += (f"; a board with the port and clock of the timing model {best.name} and {megabytes(memory)} would make "
+                 f"{speed(best.tokens_per_second)} tokens/s")
     return text + "."

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 
 from sterna.firmware.layout import layout, memory_map
-from sterna.firmware.program import ProgramError, build_program
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS, ConfigError, delivered_bytes, most_tokens
+from sterna.hw.config import PRESETS, delivered_bytes, most_tokens
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
-from sterna.sim.perf.predict import predict
+from sterna.sim.golden.errors import SternaError
+from sterna.sim.perf.predict import predict, program_of
 
 SLOTS = 8  # of the presets' second rows
 # No place and route of their own: one has one more address bit, the other the die of the ulx3s-25f.
@@ -89,8 +89,8 @@ def reasons(config, geometry):
     if geometry.vocab_size > most_tokens(config):
         found.append(f"vocabulary: {geometry.vocab_size:,} tokens, counts {most_tokens(config):,}")
     try:
-        build_program(config, geometry, memory_map(config, geometry, check=False))
-    except ProgramError as error:
+        program_of(config, geometry)
+    except SternaError as error:  # or a number that no instruction has room for
         found.append(str(error).partition(": use ")[0])
     return found
 
@@ -118,8 +118,8 @@ def widened(config, geometry):
 
 def _placed(config, geometry):
     try:
-        build_program(config, geometry, memory_map(config, geometry, check=False))
-    except ProgramError:
+        program_of(config, geometry)
+    except SternaError:
         return False
     return True
 
@@ -149,20 +149,18 @@ def row(name, geometry, known=None):
     clock = "as placed" if name in ALIKE else "placed" if board else "projected"
     out = Row(name, "board" if board else "preset", clock, config.clock_hz, config.batch, not why, tuple(why), {},
               config.memory_bytes, size, board and load_seconds(size, board.baud))
+    if why and config.name.partition(",")[0] not in WIDENED:
+        return out
     if why:
-        if config.name.partition(",")[0] not in WIDENED:
-            return out
-        more = widened(config, geometry)
-        if needs(config, geometry) > config.memory_bytes:
-            out = replace(out, widened=more | {"memory_bytes": needs(config, geometry)})
-        else:
-            out = replace(out, widened=more)
         try:
+            more = widened(config, geometry)
             config = replace(config, **more)
             speeds = _speeds(config, geometry, known)
-        except (ConfigError, ProgramError):
+        except SternaError:  # nor would a wider one do
             return out
-        return replace(out, **speeds)
+        size = needs(config, geometry)
+        more |= {"memory_bytes": size} if size > config.memory_bytes else {}
+        return replace(out, widened=more, **speeds)
     out = replace(out, **_speeds(config, geometry, known))
     if board:
         power = POWER["ecp5" if config.sdram else "ice40"]

@@ -2,14 +2,16 @@
 
 import time
 from collections import deque
+from functools import partial
 
 import numpy as np
 
 from sterna.host.device.run import stop_tokens
-from sterna.host.runtime.runtime import Runtime, untold
+from sterna.host.runtime.runtime import RunError, Runtime, untold
 from sterna.sim.cpu.model import BLOCK, CpuModel
 
 SLOTS = 32  # texts side by side
+LARGE = 50_000_000  # weights that take long enough to be told about
 PIECE = 32  # tokens of a prompt that a text reads at a time while others are made
 
 
@@ -32,8 +34,9 @@ class CpuRuntime(Runtime):
 
     def __init__(self, model, threads=None, progress=untold):
         super().__init__(model)
-        self._cpu = CpuModel(model.packed, threads, progress=lambda done, total: progress("loading", done, total))
-        count = self._cpu.threads
+        large = model.geometry.ternary_weights >= LARGE  # smaller ones are there before a bar is
+        self._cpu = CpuModel(model.packed, threads, progress=partial(progress if large else untold, "loading"))
+        self.threads = count = self._cpu.threads
         self.label = f"cpu: {model.name}, {count} thread{'s' * (count > 1)}, {self._cpu.path}"
         self.statistics.weight_bytes, self.statistics.slots = self._cpu.weight_bytes, SLOTS
         self._state = self._cpu.start(1)
@@ -83,6 +86,8 @@ class CpuRuntime(Runtime):
         settled = {sequence: sequence.sampling.within(self.rows) for sequence in sequences}
         for sequence in sequences:
             self.check(sequence.ids)
+            if sequence.n and not sequence.ids:
+                raise RunError("there is no text to go on with: give a prompt")
         self.clear()
         figures, started = self.statistics, time.monotonic()
         figures.together += len(sequences)

@@ -63,13 +63,15 @@ class Runtime:
         Most tokens of the list behind top-k and top-p.
     draft : int
         Tokens to propose behind each one; only devices with slots take any.
+    threads : int or None
+        Threads of this machine that compute, where it is known.
 
     Subclasses give four methods: ``_read(tokens, cancelled)`` reads tokens and yields how many it has read so far,
     ``_make(token, n, sampling, stop, cancelled)`` reads one token and yields up to n new ones, ``_values()`` and
     ``_set_values(values)`` get and set the recurrent state, fp24 values [L, H].
     """
 
-    label, rows, draft = "", MOST_ROWS, 0
+    label, rows, draft, threads = "", MOST_ROWS, 0, None
 
     def __init__(self, model):
         self.model, self.tokens = model, []
@@ -155,6 +157,8 @@ class Runtime:
     def generate_all(self, sequences, cancelled=lambda: False):
         """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.
 
+        All are checked before the first one begins.
+
         Parameters
         ----------
         sequences : list of Sequence
@@ -166,6 +170,9 @@ class Runtime:
         (sequence, token) : (Sequence, int or None)
             None when a sequence has ended.
         """
+        for sequence in sequences:
+            self.check(sequence.ids)
+            self.check_text(len(sequence.ids) + sequence.n, sequence.stop)
         try:
             for sequence in sequences:
                 self.clear()

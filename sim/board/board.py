@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,8 @@ class SimulatedBoard:
     Raises
     ------
     BoardError
-        On entering, if the board does not start; on leaving without another error, if it had stopped by itself.
+        If it is to write what it cannot; on entering, if the board does not start; on leaving without another
+        error, if it had stopped by itself.
     sterna.sim.board.toolchain.ToolError
         On entering, if a tool is missing or the compilation fails.
     """
@@ -137,6 +139,10 @@ class SimulatedBoard:
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+        if waves is not None and toggles is not None:  # before anything is compiled
+            raise BoardError("--toggles: leave --waves out")
+        if netlist and trace is not None:
+            raise BoardError("--trace: a netlist has no trace")
         if waves is not None:
             self._arguments += ["--waves-limit", int(waves_limit), *["--waves-off"] * (not record)]
         for path, offset, size, address in preload or ():
@@ -185,9 +191,15 @@ class SimulatedBoard:
         return self._process is not None and self._process.poll() is None
 
     def record(self, on):
-        """Lets the waveforms pause or go on, from the next byte on that the board is sent."""
-        self._process.stdin.write(f"waves {'on' if on else 'off'}\n")
-        self._process.stdin.flush()
+        """Lets the waveforms pause or go on, from the next byte on that the board is sent; BoardError, as of `stop`,
+        if it has ended.
+        """
+        try:
+            self._process.stdin.write(f"waves {'on' if on else 'off'}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:  # it has died
+            self.stop()
+            raise BoardError("the simulated board has ended") from None
 
     def complaint(self):
         """What the running board has said about itself, nothing as a rule (str)."""
@@ -204,7 +216,8 @@ class SimulatedBoard:
         if self._process is None:
             return
         process, self._process, self.url = self._process, None, None
-        process.stdin.close()  # the board ends when its standard input does
+        with suppress(BrokenPipeError):  # it may have ended with something left to read
+            process.stdin.close()  # the board ends when its standard input does
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:

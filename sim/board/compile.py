@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGES = ("sterna.hw", "sterna.firmware", "sterna.sim.golden", "sterna.sim.board")
 SUFFIXES = (".py", ".cpp", ".hpp", ".h", ".v")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+HEADERS = ("memory", "string", "verilated.h", "verilated_dpi.h", "verilated_vpi.h", "verilated_syms.h")
 # Of each format of waveforms: BOARD_WAVES, and the files of Verilator that write it.
 TRACERS = {None: (0, ()), "vcd": (1, ("verilated_vcd_c.cpp",)), "fst": (2, ("verilated_fst_c.cpp",))}
 ACCELERATOR = "sterna.hw.accelerator:Accelerator"
@@ -106,22 +107,57 @@ def trace_flags(waves):
             f"-DVM_TRACE_FST={int(waves == 'fst')}"]
 
 
-def runtime_objects(waves=None):
-    """Object files of Verilator's run time, the same for all designs: compiled once."""
-    names = RUNTIME + TRACERS[waves][1]
+def runtime_objects(waves=None, names=None, level=("-O1",)):
+    """Object files of Verilator's run time, the same for all designs: compiled once.
+
+    Parameters
+    ----------
+    waves : str or None
+        Format of the waveforms that it writes, as ``board_program`` takes it.
+    names : tuple of str or None
+        Files of Verilator; None: those that every design needs.
+    level : tuple of str
+        Options of the compiler.
+    """
+    names = names or RUNTIME + TRACERS[waves][1]
     flags = [*tool_flags(HERE), *trace_flags(waves)]
+    include = toolchain.verilator_root() / "include"
+    folder = _made_once(f"runtime-{_digest(*_tools(), *flags, *level, *names)}", lambda work: _compile(
+        [(include / name, level) for name in names], work, flags))
+    return sorted(folder.glob("*.o"))
+
+
+def headers(waves=None):
+    """Options of a compilation without optimisation that reads Verilator's headers as compiled before (list of str).
+
+    For the price of one small design the headers, most of its compilation, are read once. Of the compilers only GCC
+    does so without more ado; for another one the list is empty.
+    """
+    if "clang" in toolchain.compiler_version().lower():
+        return []
+    flags = [*tool_flags(HERE), *trace_flags(waves), *SLOW]
+
+    def make(work):
+        path = work / "headers.h"
+        path.write_text("".join(f"#include <{name}>\n" for name in HEADERS))
+        must_run([*toolchain.compiler(), *flags, "-x", "c++-header", path, "-o", f"{path}.gch"],
+                 "compiling Verilator's headers")
+    return ["-include", str(_made_once(f"headers-{_digest(*_tools(), *flags, *HEADERS)}", make) / "headers.h")]
+
+
+def _made_once(name, make):
+    """Folder `name` of the compiled simulators, filled by ``make(folder)`` if it is not there."""
     builds = toolchain.simulator_folder()
-    folder = builds / f"runtime-{_digest(*_tools(), *flags, *names)}"
-    with locked(builds / "locks" / folder.name):
+    folder = builds / name
+    with locked(builds / "locks" / name):
         if not folder.exists():
-            work = Path(tempfile.mkdtemp(prefix="work-", dir=folder.parent))
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=builds))
             try:
-                include = toolchain.verilator_root() / "include"
-                _compile([(include / name, ("-O1",)) for name in names], work, flags)
+                make(work)
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    return sorted(folder.glob("*.o"))
+    return folder
 
 
 def board_program(config, device=ACCELERATOR, device_sources=(), waves=None, on_compile=None, baud=None,

@@ -9,9 +9,6 @@ from pathlib import Path
 from sterna.sim.golden.compiler import ToolError, builds_folder, compiler, compiler_version
 from sterna.sim.golden.extras import install_hint
 
-# The wheel's makefiles ask for a precompiled header that larger models cannot use.
-MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_GCH_IF_CLANG="
-
 
 def simulator_folder():
     """Folder of compiled simulators, made if it is not there: sim in ``build_folder()`` (pathlib.Path).

@@ -11,6 +11,7 @@ from pathlib import Path
 from sterna.sim.golden.compiler import ToolError, builds_folder, compiler, compiler_version, locked, must_run
 from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.files import write_files
+from sterna.sim.golden.progress import working
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
 # Nothing here lets the compiler change a result: no fused multiplications and additions, no other order of sums. That
@@ -21,7 +22,7 @@ LIBRARIES = ("-lpthread", "-lm")
 # Of each way to compute: what compiles it. The first is for this machine; the others are for tests of what other
 # machines would run.
 PATHS = {"native": (("-march=native",), ("-mcpu=native",), ()),
-         "avx2": (("-march=x86-64-v3",),),
+         "avx2": (("-march=x86-64-v3",), ("-march=x86_64_v3",)),
          "plain": (("-DSTERNA_PLAIN",),)}
 
 
@@ -68,7 +69,8 @@ def _whole(library, total):
 
 
 def _compile(path, library, total):
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, working() as step:
+        step("compiling the kernels of --device cpu (once on this machine)")
         out = Path(folder) / "kernels.so"
         ways = PATHS[path]
         for flags in ways:

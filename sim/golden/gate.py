@@ -163,7 +163,7 @@ def gate(folder, stories, batch=64, progress=lambda done, total: None, exact=Gol
     return out
 
 
-def _cosine(a, b):
+def cosines(a, b):
     """Cosines [B] of rows; two zero rows agree, a zero and another row do not."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     size = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
@@ -209,8 +209,8 @@ def layerwise(geometry, tensors, ids, inputs=None):
             after = exact.layer(number, x, state[number])
             for name, model in models.items():
                 theirs = model.layer(number, x.astype(model.start(0).dtype), states[name][number])
-                found[number][name].append(_cosine(after, theirs))
-                found[number][name + "added_"].append(_cosine(after - x, theirs - x))
+                found[number][name].append(cosines(after, theirs))
+                found[number][name + "added_"].append(cosines(after - x, theirs - x))
             x = after
     return [{f"{name}{kind}": float(value) for name, all_ in layer.items()
              for kind, value in (("mean", np.mean(all_)), ("worst", np.min(all_)))} for layer in found]

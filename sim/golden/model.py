@@ -33,6 +33,11 @@ def _mac(a, b, c):
     return round24_into(out)
 
 
+def _advanced(k, c, h):
+    """The state behind a token: mac(k, c - h, h)."""
+    return _mac(k, round24_into(c - h), h)
+
+
 def sumsq(v):
     """SUMSQ over the last dimension of fp24 values [..., N]: 64 partial sums, then their tree."""
     squares = _mul(v, v)
@@ -174,14 +179,46 @@ class GoldenModel:
     def layer(self, number, x, h):
         """One layer: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
         layer = self._layer(number)
+        k, c, t = self._gates(layer, x)
+        h[:] = _advanced(k, c, h)
+        return self._behind(layer, x, h, t)
+
+    def layer_over(self, number, x, h):
+        """One layer over T tokens of one sequence: what ``layer`` gives for them in turn, products for all at once.
+
+        Parameters
+        ----------
+        number : int
+        x : array [T, H]
+        h : array [H]
+            The state, advanced in place.
+
+        Returns
+        -------
+        x, states : arrays [T, H]
+            The layer's outputs, and the state behind every token.
+        """
+        layer = self._layer(number)
+        k, c, t = self._gates(layer, x)
+        states = np.empty_like(c)
+        for token, state in enumerate(states):
+            h[:] = _advanced(k[token], c[token], h)
+            state[:] = h
+        return self._behind(layer, x, states, t), states
+
+    def _gates(self, layer, x):
+        """Of x [B, H] what of the old state stays away, what comes, and the output gate; all [B, H]."""
         w, m = layer.vectors, layer.matrices
         entered, scale = self._enter(x, w.attn_outer, (w.w_f, w.w_i, w.w_g_in), (m["f"], m["i"], m["g"]))
         t = _mul(m["f"].rows(entered[0]), -scale[0])
         k = _mul(tables.sigmoid(t), w.keep)
         t = _mul(m["i"].rows(entered[1]), scale[1])
-        h[:] = _mac(k, _mac(t, tables.sigmoid(t), -h), h)
+        return k, _mul(t, tables.sigmoid(t)), _mul(m["g"].rows(entered[2]), scale[2])
+
+    def _behind(self, layer, x, h, t):
+        """The layer's output of its input x, new state h and output gate t; all [B, H]."""
+        w, m = layer.vectors, layer.matrices
         a = _mul(h, tables.sigmoid(h))
-        t = _mul(m["g"].rows(entered[2]), scale[2])
         v = _mul(_mul(t, a), w.g_norm)
         u = _mul(v, w.o_in)
         scale, qm = matrix_scalars(np.abs(u).max(-1), self._two_norms(sumsq(t), sumsq(v)), m["o"].ws)

@@ -62,3 +62,23 @@ def _shown():
         yield show
     finally:
         bars.stop()
+
+
+@contextmanager
+def moving(what, total_bytes):
+    """Gives a function to be told how many more bytes have been read or written.
+
+    A terminal shows a bar with the bytes and the time left, which goes when the block is left. Elsewhere ``what`` is
+    one line.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(what, file=sys.stderr, flush=True)
+        yield lambda count: None
+        return
+    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(),
+                  TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(what, total=total_bytes)
+        yield lambda count: bars.advance(task, count)

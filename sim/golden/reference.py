@@ -4,6 +4,8 @@ import numpy as np
 
 from sterna.sim.golden.packed import load_checkpoint, lower_bounds, ternarise
 
+HELD_WEIGHTS = 1 << 27  # of a model whose operands, 4 bytes each, are held
+BLOCK_WEIGHTS = 1 << 22  # of an operand that is made for a moment
 INNER_EPS = 1e-6  # of the norm inside every BitLinear, whatever rms_norm_eps is
 PEAK_FLOOR = 1e-5  # of max|y| in the quantiser; that of mean|W| is in packed.ternarise
 
@@ -32,18 +34,31 @@ def sigmoid(x):
 
 
 class _BitLinear:
-    """norm -> int8 -> ternary product; x [B, in] -> [B, out]."""
+    """norm -> int8 -> ternary product; x [B, in] -> [B, out].
 
-    def __init__(self, tensors, name, dtype):
+    Codes and trits are small integers: their product in float32 is exact. Unless its operand is ``held``, it is made
+    anew of trits of one byte, some rows at a time.
+    """
+
+    def __init__(self, tensors, name, dtype, held):
         trits, mean = ternarise(tensors[name + ".weight"])
-        # Codes and trits are small integers: the float32 product is exact.
-        self.trits = np.ascontiguousarray(trits.T, np.float32)
+        self.trits = None if held else trits
+        self.operand = np.ascontiguousarray(trits.T, np.float32) if held else None
         self.mean = dtype(mean)
         self.norm = tensors[name + ".norm.weight"].astype(dtype)
 
     def __call__(self, x):
         codes, step = quantise(rms_norm(x, self.norm, INNER_EPS))
-        return (codes.astype(np.float32) @ self.trits).astype(x.dtype) * (step * self.mean)
+        codes = codes.astype(np.float32)
+        rows = self._in_blocks(codes) if self.operand is None else codes @ self.operand
+        return rows.astype(x.dtype) * (step * self.mean)
+
+    def _in_blocks(self, codes):
+        out = np.empty((len(codes), len(self.trits)), np.float32)
+        step = max(1, BLOCK_WEIGHTS // self.trits.shape[1])
+        for at in range(0, len(self.trits), step):
+            out[:, at:at + step] = codes @ self.trits[at:at + step].astype(np.float32).T
+        return out
 
 
 class Reference:
@@ -55,6 +70,9 @@ class Reference:
         A checkpoint folder, or a geometry with float32 tensors under the names of ``Geometry.shapes()``.
     dtype : numpy type
         np.float64, or np.float32 to measure the noise floor of float arithmetic.
+    kept : bool
+        False: a layer is made of the tensors whenever it is asked for, and not kept, so that a
+        model takes the memory of one layer.
 
     Raises
     ------
@@ -62,21 +80,29 @@ class Reference:
         The folder is not a checkpoint that Sterna runs.
     """
 
-    def __init__(self, source, dtype=np.float64):
+    def __init__(self, source, dtype=np.float64, kept=True):
         self.geometry, tensors = source if isinstance(source, tuple) else load_checkpoint(source)
+        self._tensors = tensors
         self.dtype = dtype
         self._eps = self.geometry.rms_norm_eps
         self.embedding = tensors["model.embeddings.weight"].astype(dtype)
         self._lower = lower_bounds(tensors["model.lower_bounds"]).astype(dtype)
-        self._layers = []
-        for number in range(self.geometry.num_hidden_layers):
-            at = f"model.layers.{number}."
-            parts = {p: _BitLinear(tensors, f"{at}attn.{p}_proj", dtype) for p in "ifgo"}
-            parts |= {p: _BitLinear(tensors, f"{at}mlp.{p}_proj", dtype) for p in ("gate", "down")}
-            parts |= {n: tensors[f"{at}{n}.weight"].astype(dtype) for n in ("attn_norm", "mlp_norm", "attn.g_norm")}
-            self._layers.append(parts)
+        self._held = self.geometry.ternary_weights <= HELD_WEIGHTS
+        self._layers = [self._make(k) for k in range(self.geometry.num_hidden_layers)] if kept else None
+        if kept:
+            self._tensors = None
         self._norm = tensors["model.norm.weight"].astype(dtype)
-        self._head = _BitLinear(tensors, "lm_head", dtype)
+        self._head = _BitLinear(tensors, "lm_head", dtype, self._held)
+
+    def _make(self, number):
+        """The parts (dict) of a layer."""
+        tensors, dtype, at = self._tensors, self.dtype, f"model.layers.{number}."
+        names = {p: f"{at}attn.{p}_proj" for p in "ifgo"} | {p: f"{at}mlp.{p}_proj" for p in ("gate", "down")}
+        parts = {p: _BitLinear(tensors, name, dtype, self._held) for p, name in names.items()}
+        return parts | {n: tensors[f"{at}{n}.weight"].astype(dtype) for n in ("attn_norm", "mlp_norm", "attn.g_norm")}
+
+    def _layer(self, number):
+        return self._layers[number] if self._tensors is None else self._make(number)
 
     def start(self, batch):
         """State [L, B, H] of sequences that have not begun."""
@@ -84,13 +110,37 @@ class Reference:
 
     def layer(self, number, x, h):
         """One block: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
-        part, lower = self._layers[number], self._lower[number]
+        part = self._layer(number)
+        complement, value, gate = self._gates(part, self._lower[number], x)
+        h += complement * (value - h)
+        return self._behind(part, x, h, gate)
+
+    def layer_over(self, number, x, h):
+        """One block over T tokens of one sequence: x [T, H], the state h [H] advanced in place.
+
+        Returns
+        -------
+        x, states : arrays [T, H]
+            The block's outputs, and the state behind every token.
+        """
+        part = self._layer(number)
+        complement, value, gate = self._gates(part, self._lower[number], x)
+        states = np.empty_like(value)
+        for token, state in enumerate(states):
+            h += complement[token] * (value[token] - h)
+            state[:] = h
+        return self._behind(part, x, states, gate), states
+
+    def _gates(self, part, lower, x):
+        """Of x [B, H] what of the old state stays away, what comes, and the output gate; all [B, H]."""
         y = rms_norm(x, part["attn_norm"], self._eps)
         # 1 - f by the sigmoid's other tail: as accurate for f near 1 as anywhere.
         complement = (1 - lower) * sigmoid(-part["f"](y))
         value = part["i"](y)
-        h += complement * (value * sigmoid(value) - h)
-        gate = rms_norm(part["g"](y), part["attn.g_norm"], self._eps)
+        return complement, value * sigmoid(value), rms_norm(part["g"](y), part["attn.g_norm"], self._eps)
+
+    def _behind(self, part, x, h, gate):
+        """The block's output of its input x, new state h and output gate; all [B, H]."""
         x = x + part["o"](gate * (h * sigmoid(h)))
         gate, value = np.split(part["gate"](rms_norm(x, part["mlp_norm"], self._eps)), 2, -1)
         return x + part["down"](gate * sigmoid(gate) * value)

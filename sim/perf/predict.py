@@ -1,6 +1,7 @@
 """Cycles per token of a model on a configuration, in milliseconds to seconds: no gateware is simulated."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import erf, log, sqrt
 
 from sterna.firmware import isa
@@ -10,7 +11,7 @@ from sterna.sim.perf.machine import Kind, Machine
 from sterna.sim.perf.memory import TIMING, Timing
 
 FEW_LAYERS = 3  # of a large model; the others take as long as the one in the middle
-LARGE = 150_000  # rows of tiles, bursts and beats of all layers, from which on a model is large
+LARGE = 60_000  # events of all layers, from which on a model is large
 WARM = 1  # runs of the program until it goes on evenly
 RUNS, FEW_RUNS = 4, 1  # runs whose mean is taken, of a large model too
 
@@ -104,11 +105,21 @@ class Conversions:
 
 
 def _events(config, geometry):
-    """Rows of tiles, bursts and beats of a layer, roughly (int)."""
+    """Instructions, rows of tiles, bursts and beats of a layer, roughly (int)."""
     h, i = geometry.hidden_size, geometry.intermediate_size
     rows = 5 * h + 2 * i
     words = (4 * h * h + 3 * h * i) / 5 / config.port_bytes
-    return int(rows / config.rows + 2 * rows / config.lanes + words / 32)
+    return int(400 + rows / config.rows + 2 * rows / config.lanes + words / 32)
+
+
+@lru_cache(maxsize=8)
+def program_of(config, geometry):
+    """The token program, decoded, of a model whose memory is as large as it has to be (list of (opcode, fields)).
+
+    ProgramError: its vectors, codes or program do not fit the configuration.
+    """
+    where = memory_map(config, geometry, check=False)
+    return [isa.decode(word) for word in build_program(config, geometry, where).words]
 
 
 def _measure(config, geometry, timing, kind, conversions, keys, count):
@@ -116,10 +127,8 @@ def _measure(config, geometry, timing, kind, conversions, keys, count):
     layers, runs = geometry.num_hidden_layers, count or RUNS
     if layers > FEW_LAYERS and _events(config, geometry) * layers > LARGE:
         geometry, runs = replace(geometry, num_hidden_layers=FEW_LAYERS), count or FEW_RUNS
-    where = memory_map(config, geometry, check=False)
-    program = [isa.decode(word) for word in build_program(config, geometry, where).words]
     bits = max(0, (geometry.vocab_size - 1).bit_length() - 1)
-    machine = Machine(config, program, timing, kind, conversions, bits, keys)
+    machine = Machine(config, program_of(config, geometry), timing, kind, conversions, bits, keys)
     more = layers - geometry.num_hidden_layers
     for _ in range(WARM):
         machine.run()

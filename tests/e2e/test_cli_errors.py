@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import pty
 import signal
@@ -11,6 +12,7 @@ import time
 
 import pytest
 from small_model import DEVICE, GoldenDevice, served, write_folder
+from sterna.host import cli
 from sterna.host.model.model import Model
 
 COMMAND = [sys.executable, "-c", "import sys; from sterna.host.cli import main; sys.exit(main())"]
@@ -29,9 +31,24 @@ def image(folder):
     return path
 
 
-def sterna(*arguments, **options):
+def process_of(*arguments, cwd="."):
     """The finished process of a command line."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, timeout=TIMEOUT_S, **options)
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, timeout=TIMEOUT_S, cwd=cwd)
+
+
+def here(*arguments, cwd="."):
+    """The same in this process, which starts at once."""
+    arguments = list(map(str, arguments))
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.buffer.getvalue(), err.buffer.getvalue())
+
+
+@pytest.fixture(params=[here, pytest.param(process_of, marks=pytest.mark.rest)], ids=["here", "process"])
+def sterna(request):
+    """Runs a command line to its end."""
+    return request.param
 
 
 def check(process, message, code=1):
@@ -68,7 +85,7 @@ def check(process, message, code=1):
     (("--file", "prompt.txt"), "both -p and -f"),
     (("--no-such-flag",), "No such option"),
 ])
-def test_wrong_flags(folder, flags, message):
+def test_wrong_flags(sterna, folder, flags, message):
     code = 1 if "empty stop" in message else 2
     check(sterna("generate", "-m", folder, "-p", "x", *flags), message, code)
 
@@ -93,18 +110,18 @@ def test_wrong_flags(folder, flags, message):
     (("gate", "nowhere", "--text", "t"), "nowhere is no checkpoint folder", 2),
     (("frobnicate",), "No such command", 2),
 ])
-def test_wrong_arguments(folder, tmp_path, arguments, message, code):
+def test_wrong_arguments(sterna, folder, tmp_path, arguments, message, code):
     check(sterna(*(folder if a == "MODEL" else a for a in arguments), cwd=tmp_path), message, code)
 
 
 def test_traceback_only_under_v(folder):
-    process = sterna("generate", "-m", folder, "-p", "", "-v")
+    process = process_of("generate", "-m", folder, "-p", "", "-v")
     assert b"Traceback" in process.stderr
     assert process.stderr.splitlines()[-1].startswith(b"error: the prompt is empty")
     assert process.returncode == 1
 
 
-def test_text_that_is_no_text(folder, tmp_path):
+def test_text_that_is_no_text(sterna, folder, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     check(sterna("generate", "-m", folder, "-f", tmp_path / "latin.txt", "--device", "golden"),
           "is not UTF-8 (byte 3)")
@@ -122,14 +139,14 @@ def test_text_that_is_no_text(folder, tmp_path):
     (lambda data: data[:40] + b"\0" + data[41:], "damaged section header"),
     (lambda data: data[:9000] + bytes([data[9000] ^ 1]) + data[9001:], "damaged section"),
 ])
-def test_damaged_images(image, tmp_path, damage, message):
+def test_damaged_images(sterna, image, tmp_path, damage, message):
     bad = tmp_path / "bad.sterna"
     bad.write_bytes(damage(image.read_bytes()))
     check(sterna("generate", "-m", bad, "-p", "x", "--device", "golden"), message)
     check(sterna("inspect", bad), str(bad))
 
 
-def test_model_too_large_for_the_device(folder):
+def test_model_too_large_for_the_device(sterna, folder):
     with served(GoldenDevice(Model(folder).packed, dataclasses.replace(DEVICE, memory_bytes=8192))) as url:
         check(sterna("generate", "-m", folder, "-p", "x", "--device", url), "bytes and the device has 8192")
     with served(GoldenDevice(Model(folder).packed, dataclasses.replace(DEVICE, vector_words=64))) as url:
@@ -138,14 +155,14 @@ def test_model_too_large_for_the_device(folder):
 
 @pytest.mark.parametrize("byte, message", [(4, "protocol version 99"), (5, "isa version 99"),
                                            (6, "numerics version 99"), (0, "is no Sterna device")])
-def test_device_of_another_version(folder, byte, message):
+def test_device_of_another_version(sterna, folder, byte, message):
     device = GoldenDevice(Model(folder).packed)
     device.hello[byte] = 99
     with served(device) as url:
         check(sterna("generate", "-m", folder, "-p", "x", "--device", url), message)
 
 
-def test_port_that_is_busy(folder):
+def test_port_that_is_busy(sterna, folder):
     import serial
     main, other = pty.openpty()
     try:
@@ -164,7 +181,7 @@ def test_device_that_stops_answering_in_a_run(folder):
             self.silent = self.block[0x48] >= 6
 
     with served(Dying(Model(folder).packed)) as url:
-        process = sterna("generate", "-m", folder, "-p", "abc", "-n", 50, "--device", url, "-s", 1)
+        process = process_of("generate", "-m", folder, "-p", "abc", "-n", 50, "--device", url, "-s", 1)
     check(process, "no answer for 10 s")
     assert process.stdout.startswith(b"abc") and b"generation:" in process.stderr
 
@@ -186,11 +203,11 @@ def test_ctrl_c_stops_with_statistics_and_a_usable_device(folder, tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 130 and b"generation:" in err and b"Traceback" not in err and b"error" not in err
-        again = sterna("generate", *flags, "-n", 12, "--device", url)
-        rest = sterna("generate", *flags[:2], *flags[4:], "-n", 3, "--device", "golden", "--load-state",
-                      tmp_path / "state")
+        again = here("generate", *flags, "-n", 12, "--device", url)
+        rest = here("generate", *flags[:2], *flags[4:], "-n", 3, "--device", "golden", "--load-state",
+                    tmp_path / "state")
     assert again.returncode == rest.returncode == 0
-    assert again.stdout == sterna("generate", *flags, "-n", 12, "--device", "golden").stdout
+    assert again.stdout == here("generate", *flags, "-n", 12, "--device", "golden").stdout
 
 
 def test_output_pipe_closed(folder):

@@ -13,7 +13,6 @@ from small_model import DEVICE, GoldenDevice, byte_tokenizer, served, write_fold
 from sterna.host.model.model import Model
 
 LIMIT_MIB = 400  # a thread pool of BLAS and an xz encoder included
-BOMB = lzma.compress(bytes(1 << 28))
 
 
 def reseal(image, change, tail=None):
@@ -48,7 +47,7 @@ def corpus(tmp_path_factory):
         "eos": reseal(image, lambda h: h.update(eos=-1)), "name": reseal(image, lambda h: h.update(name=["x"])),
         "overlap": reseal(image, lambda h: h["sections"][1].update(offset=0)),
         "far": reseal(image, lambda h: h["sections"][1].update(offset=2**62)),
-        "bomb": reseal(image, lambda h: None, BOMB)}
+        "bomb": reseal(image, lambda h: None, lzma.compress(bytes(1 << 28), preset=0))}
     for name, data in images.items():
         (root / f"{name}.sterna").write_bytes(data)
     config = json.loads((root / "good" / "config.json").read_text())

@@ -37,6 +37,7 @@ def test_two_hundred_tokens(story, options, tmp_path):
     assert counters["port_busy"] / TOKENS >= story.sections["stream"]["bytes"] / CONFIG.port_bytes
 
 
+@pytest.mark.rest
 def test_every_vector_of_one_token(story, tmp_path):
     golden = Expected(CONFIG, story)
     wanted = golden.generate([START, 300], 1, temperature=0.8, seed=1)

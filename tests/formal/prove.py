@@ -44,6 +44,11 @@ class Unproven(AssertionError):
     """Induction does not close: the claims are not strong enough."""
 
 
+def further(*cases):
+    """Parameters of a test that are left to the rest (list): other sizes of what is proved already."""
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.rest) for case in cases]
+
+
 @contextmanager
 def disproved(match=None):
     """The check inside must break a claim; `match` is a pattern for its name. No induction is tried: that would take

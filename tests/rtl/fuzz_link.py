@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench import SEED, verilog
+from bench import SEED
+from builds import verilog
 from harness import compiled
 from sterna.hw.link import Link
 

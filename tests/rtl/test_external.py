@@ -10,7 +10,8 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from bench import SEED, verilog
+from bench import SEED
+from builds import verilog
 from harness import compiled
 from sterna.hw.boards import BOARDS
 from sterna.hw.memory import external

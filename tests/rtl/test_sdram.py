@@ -8,7 +8,8 @@ import pytest
 from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from bench import SEED, verilog
+from bench import SEED
+from builds import verilog
 from harness import compiled
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.pins import SdramPins, pad_registers

@@ -1,6 +1,7 @@
 """The stream driver and monitor themselves: they pass a good register and catch each way of breaking the rules."""
 
 import bench
+import builds
 import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
@@ -55,7 +56,7 @@ def test_broken_rule_is_caught(fault, complaint, simulator):
 def test_missing_simulator_is_an_error(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RuntimeError, match="iverilog on PATH"):
-        bench.build(Register(None), "stream_register", "icarus")
+        builds.build(Register(None), "stream_register", "icarus")
 
 
 def test_payloads_of_layouts():

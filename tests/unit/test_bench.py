@@ -223,3 +223,40 @@ def test_nothing_is_written_when_nothing_was_measured(sterna, model, tmp_path):
 def test_errors_are_one_line_before_anything_runs(sterna, model, flags, message):
     code, out, err = sterna("bench", "-m", model.path, "--device", "golden", *flags)
     assert code and out == "" and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_a_processor_s_rows_say_what_it_reads(sterna, model, monkeypatch):
+    monkeypatch.setattr(bench, "STREAM_SECONDS", 0)
+    weights = GEOMETRY.ternary_weights
+    assert bench.used_bytes(GEOMETRY, weights) == weights
+    assert bench.used_bytes(GEOMETRY, weights, head=False) == pytest.approx(weights - 264 * 40)
+    flags = ("bench", "-m", model.path, "--device", "cpu,golden", "-p", 8, "-n", 4, "-r", 2, "-t", 1)
+    code, out, err = sterna(*flags, "-o", "json")
+    rows = json.loads(out)
+    assert code == 0 and [(r["device"], r["kind"], r["test"], r["threads"]) for r in rows] == [
+        ("cpu", "cpu", "pp8", 1), ("cpu", "cpu", "tg4", 1), ("golden", "golden", "pp8", None),
+        ("golden", "golden", "tg4", None)]
+    for row in rows[:2]:
+        used = row["prompt_token_bytes" if row["n_prompt"] else "token_bytes"]
+        assert weights / 4 < row["prompt_token_bytes"] < row["token_bytes"]
+        assert row["effective_bytes_per_second"] == pytest.approx(row["avg_ts"] * used)
+        assert row["stream_share"] == row["effective_bytes_per_second"] / row["stream_bytes_per_second"]
+        assert row["stream_bytes"] == row["token_bytes"] < bench.MOST_STREAM_BYTES
+    keys = ("token_bytes", "stream_bytes", "effective_bytes_per_second", "stream_bytes_per_second", "stream_share")
+    assert all(row[key] is None for row in rows[2:] for key in keys)
+    code, out, err = sterna(*flags)
+    assert code == 0 and "| weights, GB/s | of the stream |" in out and "stream: " in out and "1 thread and" in out
+    assert re.search(r"\| cpu +\| tg4 +\| +[\d.]+ ± [\d.]+ \| +[\d.]+ \| +[\d.]+% \|\n", out)
+    assert re.search(r"\| golden +\| tg4 +\| +[\d.]+ ± [\d.]+ \| +- \| +- \|\n", out)
+    monkeypatch.setattr(bench, "MOST_STREAM_BYTES", 1 << 13)
+    row, = json.loads(sterna(*flags[:4], "cpu", "-p", 0, "-n", 2, "-r", 1, "-o", "json")[1])
+    assert row["stream_bytes"] == 1 << 13 < row["token_bytes"]
+    assert "stream" not in sterna("bench", "-m", model.path, "--device", "golden", "-p", 2, "-n", 2)[1]
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--device", "golden", "-t", "2"), "--threads 2: only --device cpu computes with threads"),
+    (("--device", "cpu", "-t", "0"), "--threads 0: use 1 to")])
+def test_threads_that_cannot_be(sterna, model, flags, message):
+    code, out, err = sterna("bench", "-m", model.path, *flags)
+    assert (code, out) == (2, "") and err.startswith(f"error: {message}") and err.count("\n") == 1

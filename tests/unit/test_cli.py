@@ -66,7 +66,8 @@ PROMPTS = ("One day", "x", "Once upon a time there was", "A cat", "zz", "The dog
 
 @pytest.mark.parametrize("flags", [("--no-display-prompt", "--stop", "e"), *(
     pytest.param(flags, marks=pytest.mark.rest) for flags in ((), ("-c", 14)))])
-@pytest.mark.parametrize("info", [None, DEVICE, SLOTS], ids=["golden", "device", "slots"])
+@pytest.mark.parametrize("info", [None, pytest.param(DEVICE, marks=pytest.mark.rest), SLOTS],
+                         ids=["golden", "device", "slots"])
 def test_several_prompts_give_the_texts_of_each(sterna, folder, tmp_path, flags, info):
     flags = ("generate", "-m", folder, "-n", 20, "-s", 5, "--temp", 0.7, *flags)
     prompts = PROMPTS if flags[-2] != "-c" else [p for p in PROMPTS if len(p) < 14]

@@ -34,6 +34,11 @@ def test_flash_refuses_what_has_none(sterna, folder, tmp_path, name):
     assert not (tmp_path / "f").exists()
 
 
+def test_flash_checks_its_output_first(sterna, tmp_path):
+    err = refused(sterna, 1, "flash", "-m", tmp_path / "no-model", "-o", tmp_path / "nowhere" / "f")
+    assert f"-o {tmp_path}/nowhere/f: cannot be written there" in err
+
+
 @pytest.mark.parametrize("name", ["up5k", "icebreaker", "icebreaker,program_words=300"])
 def test_flash_takes_boards_that_have_one(sterna, folder, tmp_path, name):
     assert sterna("flash", "-m", folder, "-o", tmp_path / "f", "--preset", name)[0] == 0

@@ -93,6 +93,8 @@ def test_texts_side_by_side_end_when_nobody_wants_them(model):
     made = list(runtime.generate_all(sequences, lambda: asked.append(1) or len(asked) > 20))
     assert sum(token is None for _, token in made) == 3 and len(made) < 30
     assert list(runtime.generate([0, 5], 4, SAMPLING)) == list(GoldenRuntime(model).generate([0, 5], 4, SAMPLING))
+    with pytest.raises(RunError, match="no text to go on with"):
+        list(runtime.generate_all([Sequence([0], 1, SAMPLING), Sequence([], 1, SAMPLING)]))
     with pytest.raises(RunError, match="token 264 is not among the model's 264"):
         list(runtime.generate_all([Sequence([0], 1, SAMPLING), Sequence([264], 1, SAMPLING)]))
     runtime.close()

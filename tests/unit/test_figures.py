@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
 
-from docs.figures import boards, causes, figures, pages
+from docs.figures import boards, causes, figures, pages, perf, plan
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -159,6 +159,9 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
     assert files and not missing
 
 
+OWN = {"boards.py", "plan.py", "depth.py"}  # modules whose steps name them among their inputs
+
+
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
     """A result is not that of older sources: of Python, C++ or Verilog, of its own function, or of other tools."""
     options = argparse.Namespace(model=Path("m"), checkpoint=Path("c"), text=Path("t"), stories=0)
@@ -168,8 +171,14 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
         read = figures.BOARD
         if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units")):
             read = figures.GATEWARE
+        elif name.startswith("versus"):
+            read = figures.CPU
+        elif name.startswith("plan"):
+            read = figures.MODELLED
+        elif name.startswith("depth"):
+            read = figures.DEEP
         assert step.sources == read, name
-        assert step.code or {"boards.py", "slots.py", "energy.py"} <= {Path(file).name for file in step.inputs}, name
+        assert step.code or OWN & {Path(file).name for file in step.inputs}, name
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     for file in ("sim/board/primitives/cells.v", "sim/board/board.cpp", "firmware/isa.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -229,11 +238,37 @@ def test_the_documentation_names_only_figures_that_exist():
     steps = {*figures.steps(options), "demo"}
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
-              "table.energy", "table.toggles", "table.energy.others",
+              "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
+              "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth", "table.depth.causes",
+              "table.depth.text",
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
-              *(f"how.{path}" for path in pages.WAYS), *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
+              *(f"how.{path}" for path in (*pages.WAYS, "versus")),
+              *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
     used = [match[2] for text in texts for match in pages.MARK.finditer(text)]
     assert used
     for name in used:
         assert name in tables or any(f"{name}.".startswith(f"{step}.") for step in steps), name
+
+
+def test_tables_of_the_cycle_model():
+    found = {"perf.lanes40b2": {"greedy.known": [0.001, -0.0031], "prompt.known": [0.002],
+                                "greedy.assumed": [0.001], "prompt.assumed": [0.009, -0.012], "how": "so"}}
+    assert perf.tables(found)["table.perf"].splitlines()[2] == \
+        "| lanes40,batch=2 | -0.31% |  |  | +0.20% | -1.20% |"
+    assert perf.tables({}) == {} and len(perf.geometries("up5k")) == 3
+
+
+def test_table_and_picture_of_the_published_models(tmp_path):
+    row = {"image_bytes": 104 * 10**6, "stream_tokens_per_second": 8.74, "tokens_per_second": 8.74, "fits": True,
+           "prompt_tokens_per_second": 9.6, "share": 0.979, "clock_hz": 80 * 10**6, "clock": "projected"}
+    slots = row | {"tokens_per_second": 68.6, "prompt_tokens_per_second": 77.1}
+    found = {"plan.370m": {"lanes40": row, f"lanes40,batch={plan.SLOTS}": slots, "buy": "buy nothing"},
+             "plan.13b": {"lanes320": row | {"fits": False}, f"lanes320,batch={plan.SLOTS}": slots, "buy": "none"}}
+    tables = plan.tables(found)
+    lines = tables["table.plan"].splitlines()
+    assert lines[2] == "| 370M | lanes40 | 104 MB | 8.74 | 68.6 | 9.6 | 77.1 | 97.9% | 80 MHz projected |"
+    assert "| lanes320 with more memory | 104 MB | (8.74) | (68.6) |" in lines[3]
+    assert tables["table.buy"].splitlines() == ["- **370M**: buy nothing", "- **13B (assumed geometry)**: none"]
+    assert set(plan.draw(found, tmp_path)) == {plan.PICTURE} and (tmp_path / "plan.svg").exists()
+    assert plan.draw({}, tmp_path) == {} and plan.tables({}) == {}

@@ -8,6 +8,7 @@ which codes, how many rows and words have been asked for, and which parts of the
 import itertools
 import os
 from collections import deque
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sterna.hw.config import PRESETS
 from sterna.sim.golden.packed import Geometry
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
+unpack = cache(isa.unpack)
 SIZES = {"up5k": (50, 70), "lanes10": (50, 70), "lanes40": (150, 300), "sim": (150, 300), "lanes160": (150, 300),
          "lanes320": (300, 600)}
 THERE, LATE = 2, 3  # a result is there for the second operation behind, that of peak or SAMPLE for the third
@@ -45,9 +47,12 @@ class Checker:
         self.fresh, self.sampling = True, False
         self.offered = 0        # keys of the list whose scores have not come
 
+    def hazard(self, text):
+        return Hazard(f"instruction {self.pc}: {text}")
+
     def need(self, condition, text):
         if not condition:
-            raise Hazard(f"instruction {self.pc}: {text}")
+            raise self.hazard(text)
 
     def meant(self, which):
         """The slots that a slot loop is for."""
@@ -175,7 +180,7 @@ class Checker:
 
     def words(self, code, beat, offset, one, kind_c=False):
         """The vector word that an operand's beat uses."""
-        address, plus, mod, _ = isa.unpack(code, one, kind_c)
+        address, plus, mod, _ = unpack(code, one, kind_c)
         if one:
             return address
         sums = isa.PARTIAL_SUMS // self.config.lanes
@@ -185,8 +190,8 @@ class Checker:
         """The operation uses `key` in `beat` (None: throughout): no result may be on its way there."""
         if key in self.under_way:
             operation, written, age = self.under_way[key]
-            self.need(self.operation - operation >= age or beat is not None and written == beat,
-                      f"{what} {key} is under way since operation {operation}, this is {self.operation}")
+            if self.operation - operation < age and (beat is None or written != beat):
+                raise self.hazard(f"{what} {key} is under way since operation {operation}, this is {self.operation}")
 
     def vop(self, f, vl, offset):
         lanes, one = self.config.lanes, bool(f["one"])
@@ -210,24 +215,26 @@ class Checker:
                 slots = {self.slot}
         prior = self.chained and self.begin is not None and self.begin["prior"]
         d, writes = f["d_kind"], {}
+        banks = [bank for bank in range(3) if f["d_banks"] >> bank & 1]
         for beat in range(beats):
             for kind, code, is_c in operands:
                 if kind < 3:
                     word = self.words(code, beat, offset, one, is_c)
-                    self.need(word < self.config.vector_words, f"word {word} of bank {kind}")
+                    if word >= self.config.vector_words:
+                        raise self.hazard(f"word {word} of bank {kind}")
                     for slot in slots:
                         self.touch((max(slot - 1, 0) if prior and is_c else slot, kind, word), beat, "reads")
-                    # A partial sum comes back after 64 / V beats: the engine waits for it.
-                    self.need(all(writes.get((slot, kind, word), (0, beat))[1] == beat for slot in slots)
-                              or isa.unpack(code, one, is_c)[2],
-                              f"reads word {word} of bank {kind}, which an earlier beat writes")
+                        # A partial sum comes back after 64 / V beats: the engine waits for it.
+                        earlier = writes.get((slot, kind, word))
+                        if earlier and earlier[1] != beat and not unpack(code, one, is_c)[2]:
+                            raise self.hazard(f"reads word {word} of bank {kind}, which an earlier beat writes")
             if d in (isa.D_VECTOR, isa.D_LIST):
                 word = self.words(f["d"], beat, offset, one)
-                self.need(word < self.config.vector_words, f"word {word}")
-                for slot, bank in itertools.product(slots, range(3)):
-                    if f["d_banks"] >> bank & 1:
-                        self.touch((slot, bank, word), beat, "writes")
-                        writes[slot, bank, word] = self.operation, beat, THERE
+                if word >= self.config.vector_words:
+                    raise self.hazard(f"word {word}")
+                for slot, bank in itertools.product(slots, banks):
+                    self.touch((slot, bank, word), beat, "writes")
+                    writes[slot, bank, word] = self.operation, beat, THERE
         for kind, code, _ in operands:
             if kind == isa.KIND_SCALAR and code > 1:
                 for slot in slots:
@@ -374,6 +381,14 @@ def test_missing_waits_are_caught(name, geometry):
     assert waits and unnoticed == []
 
 
+@cache
+def good_program(name):
+    """Words of the program for GEOMETRY, which keep the rules."""
+    words = build_program(preset(name), Geometry(*GEOMETRY)).words
+    run(preset(name), GEOMETRY, words)
+    return words
+
+
 def moves_result(f):
     """Moves the result of an operation that overwrites its operand to the words behind, if it is one."""
     for name in "abc":
@@ -416,9 +431,7 @@ def moves_result(f):
      and not f.update(d_kind=isa.D_NONE), "keys of the list"),
 ])
 def test_broken_programs_are_caught(name, change, message):
-    config = preset(name)
-    words = build_program(config, Geometry(*GEOMETRY)).words
-    run(config, GEOMETRY, words)
+    config, words = preset(name), good_program(name)
     with pytest.raises(AssertionError, match=message):
         run(config, GEOMETRY, changed(words, change))
 

@@ -153,7 +153,7 @@ def test_image_with_an_array_that_cannot_be(tmp_path, change):
 
 
 @pytest.mark.parametrize("data, message", [
-    (lzma.compress(bytes(1 << 27)), "more than [0-9,]+ bytes when unpacked"),
+    (lambda: lzma.compress(bytes(1 << 27), preset=0), "more than [0-9,]+ bytes when unpacked"),
     (lzma.compress(b"{}" * 99)[:-20], "it ends too early"), (b"", "it ends too early"),
     (b"\xfd7zXZ", "ends too early"),
     (b"junk" * 9, "download or pack the image again"), (lzma.compress(b"\xff{}"), "download or pack the image again"),
@@ -161,6 +161,8 @@ def test_image_with_an_array_that_cannot_be(tmp_path, change):
     (None, "download or pack the image again"),
 ], ids=["bomb", "cut", "empty", "start", "junk", "latin", "greedy"])
 def test_compressed_tokenizer(tmp_path, data, message):
+    if callable(data):  # made here, as it takes its time
+        data = data()
     if data is None:
         data = bytearray(lzma.compress(b"{}" * 99, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}]))
         at, size = 12, 4 * (data[12] + 1)

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from sterna.host.interrupts import Interrupts
+from sterna.host.commands.generate import cancel_on_interrupt
+from sterna.host.interrupts import Interrupts, ended_by_interrupt
 
 
 def test_interrupt_waits_for_the_end_of_what_is_held():
@@ -30,6 +31,20 @@ def test_failure_of_what_is_held_is_its_own():
     with Interrupts() as interrupts, pytest.raises(ValueError, match="own"), interrupts.held():
         signal.raise_signal(signal.SIGINT)
         raise ValueError("own")
+
+
+@pytest.mark.parametrize("block", [Interrupts, ended_by_interrupt, cancel_on_interrupt])
+def test_interrupt_that_is_ignored_stays_so(block):
+    """A shell starts `command &` of a script with SIGINT ignored; Ctrl-C is then meant for somebody else."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with block() as came:
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+            assert block is not cancel_on_interrupt or not came()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 BLOCKED = """

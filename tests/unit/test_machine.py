@@ -58,7 +58,9 @@ def begin(machine, prompt, temperature, seed, tokens):
 
 
 @pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.rest), 0.8])
-@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c)))
+@pytest.mark.parametrize("case", [
+    case if number in (1, 4, 5, 8, 9) else pytest.param(case, marks=pytest.mark.rest)
+    for number, case in enumerate(CASES)], ids=lambda c: "-".join(map(str, c)))
 def test_equals_golden(case, temperature):
     print("seed", SEED)
     config, packed = make(case)

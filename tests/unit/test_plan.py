@@ -109,8 +109,10 @@ def test_the_advice_names_boards_that_exist_or_what_is_needed(few):
     refused = [replace(one, fits=one.name == "lanes40", image_bytes=10**8) for one in few]
     none = buy(WIDE, refused)
     assert none.startswith("none of the boards here holds this model: it takes a memory of 100 MB, and 10 tokens/s")
-    assert "0.691 GB/s" in none and "timing model lanes40 (268 MB) would make" in none
+    assert "0.691 GB/s" in none and "timing model lanes40 and 268 MB would make" in none
     assert "would make" not in buy(WIDE, refused[:2])
+    wider = [*refused[:2], replace(few[2], fits=False, widened={"memory_bytes": 3 * 10**9})]
+    assert "timing model lanes40 and 3,000 MB would make" in buy(WIDE, wider)
 
 
 def test_energy_is_the_power_of_its_page_over_the_speed(few):
@@ -126,10 +128,10 @@ def test_energy_is_the_power_of_its_page_over_the_speed(few):
 
 
 def test_text_and_json_agree(sterna):
-    flags = ("plan", "40,48,2,264", "--config", "icepi-zero", "--config", "lanes40")
+    flags = ("plan", "40,48,2,264", "--config", "icepi-zero", "--config", "lanes40,batch=2")
     code, out, err = sterna(*flags, "--json")
     found = json.loads(out)
-    assert code == 0 and [one["name"] for one in found["rows"]] == ["icepi-zero", "lanes40"]
+    assert code == 0 and [one["name"] for one in found["rows"]] == ["icepi-zero", "lanes40,batch=2"]
     assert found["geometry"]["hidden_size"] == 40 and found["buy"].startswith("buy icepi-zero")
     code, text, err = sterna(*flags)
     assert code == 0 and "one stream" in text and "all slots" in text and found["buy"][:20] in text

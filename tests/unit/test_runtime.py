@@ -38,10 +38,11 @@ def on_slots(model, **options):
 
 
 MAKES, NAMES = (GoldenRuntime, on_device, on_slots), ("golden", "device", "slots")
+GREEDY = pytest.param(Sampling(), marks=pytest.mark.rest)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("length", [1, 2, 41])
+@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.rest), 41])
 @pytest.mark.parametrize("make", [on_device, on_slots], ids=["device", "slots"])
 @pytest.mark.parametrize("tokens_per_call", [pytest.param(1, marks=pytest.mark.rest), 50])
 def test_device_equals_golden(model, sampling, length, make, tokens_per_call):
@@ -116,7 +117,7 @@ def drafted(model, **options):
 
 
 @pytest.mark.parametrize("make", [*MAKES, drafted], ids=[*NAMES, "drafts"])
-@pytest.mark.parametrize("sampling", [Sampling(), SAMPLING], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLING], ids=["greedy", "sampled"])
 def test_any_of_several_stop_tokens_ends_a_text_as_a_single_one(model, make, sampling):
     prompt = [0, 40, 41, 42, 40, 41, 42, 40]  # so that there are drafts
     tokens = list(GoldenRuntime(model).generate(prompt, 14, sampling))
@@ -151,7 +152,9 @@ def test_any_of_several_stop_tokens_ends_texts_side_by_side(model, make):
     assert make is not on_slots or runtime.statistics.counters["tokens"] == sum(map(len, wanted))
 
 
-@pytest.mark.parametrize("sides", list(itertools.product(MAKES, repeat=2)))
+@pytest.mark.parametrize("sides", [
+    pytest.param(sides, marks=() if MAKES.index(sides[1]) == (MAKES.index(sides[0]) + 1) % 3 else pytest.mark.rest)
+    for sides in itertools.product(MAKES, repeat=2)])
 def test_saved_state_goes_on_anywhere(model, tmp_path, sides):
     whole = list(GoldenRuntime(model).generate(PROMPT, 10, SAMPLING))
     first, second = (make(model) for make in sides)
@@ -163,7 +166,7 @@ def test_saved_state_goes_on_anywhere(model, tmp_path, sides):
 
 @pytest.mark.parametrize("make", [on_device, on_slots], ids=["device", "slots"])
 @pytest.mark.parametrize("draft", [0, 3])
-@pytest.mark.parametrize("tokens_per_call", [1, 50])
+@pytest.mark.parametrize("tokens_per_call", [pytest.param(1, marks=pytest.mark.rest), 50])
 def test_closing_early_keeps_tokens_and_state_together(model, make, draft, tokens_per_call):
     runtime = make(model, tokens_per_call=tokens_per_call)
     runtime.draft = draft
@@ -223,7 +226,8 @@ def test_prompt_is_read_with_all_slots(model):
     assert figures.prompt_usage.share == pytest.approx(useful / (8 * 4 * (CYCLES_PER_TOKEN - REFRESH_PER_TOKEN)))
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), SAMPLING, Sampling(0.1, 3)], ids=["greedy", "sampled", "cold"])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLING, pytest.param(Sampling(0.1, 3), marks=pytest.mark.rest)],
+                         ids=["greedy", "sampled", "cold"])
 @pytest.mark.parametrize("draft", [pytest.param(1, marks=pytest.mark.rest), 3])
 def test_drafts_give_the_same_text(model, sampling, draft):
     wanted = list(GoldenRuntime(model).generate(PROMPT, 120, sampling))
@@ -275,6 +279,14 @@ def test_several_texts_are_those_of_each_alone(model, make, tokens_per_call):
                                              f"made: {made} tokens in ")
     again = list(runtime.generate(PROMPT, 9, SAMPLING))
     assert again == list(GoldenRuntime(model).generate(PROMPT, 9, SAMPLING))
+
+
+@pytest.mark.parametrize("make", MAKES, ids=NAMES)
+def test_all_texts_are_checked_before_the_first_begins(model, make):
+    sequences = [Sequence(ids, 3, SAMPLING) for ids in (PROMPT, [GEOMETRY.vocab_size])]
+    with pytest.raises(RunError, match=f"token {GEOMETRY.vocab_size} is not among"):
+        list(make(model).generate_all(sequences))
+    assert not sequences[0].tokens
 
 
 @pytest.mark.parametrize("make", MAKES, ids=NAMES)

@@ -28,7 +28,7 @@ CASES = [
     (8, 4, 40, 8, 32, 8, "trit5", 19, 77, 2, 41),
 ]
 ids = pytest.mark.parametrize("case", [
-    case if number % 2 else pytest.param(case, marks=pytest.mark.rest) for number, case in enumerate(CASES)],
+    case if number in (1, 5) else pytest.param(case, marks=pytest.mark.rest) for number, case in enumerate(CASES)],
     ids=lambda case: "-".join(map(str, case)))
 
 
@@ -157,7 +157,9 @@ def test_saved_states_move_between_slots():
 
 @pytest.mark.parametrize("length", [1, 4, 5, 9, *(
     pytest.param(length, marks=pytest.mark.rest) for length in (2, 3, 7, 8, 15, 16, 17))])
-@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[5]], ids=["2", "4", "8"])
+@pytest.mark.parametrize("case", [
+    pytest.param(CASES[1], marks=pytest.mark.rest), CASES[3], pytest.param(CASES[5], marks=pytest.mark.rest)],
+    ids=["2", "4", "8"])
 def test_chained_prompt_equals_token_by_token(case, length):
     """A prompt of any length, read B tokens at a time, leaves the state and the text of the golden model."""
     board = Board(case)

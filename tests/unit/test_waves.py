@@ -1,6 +1,7 @@
 """Waveforms: their size is told before the run, a limit ends it, and no upload is recorded."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,16 @@ def test_upload_is_left_out_of_waveforms(folder, tmp_path, monkeypatch, waves, p
         open_runtime("sim", Model(folder), tell=print, waves=Recording(tmp_path / "w.vcd") if waves else None,
                      preload=preload)
     assert seen == [wanted]
+
+
+def test_a_board_that_has_died_is_no_closed_output(monkeypatch, tmp_path):
+    program = tmp_path / "board"
+    program.write_text(f"#!{sys.executable}\nimport sys\nprint('listening 1', flush=True)\nsys.exit('it broke')\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(board, "board_program", lambda *_, **__: program)
+    simulated = board.SimulatedBoard(PRESETS["up5k"], seed=7)
+    simulated.start()
+    simulated.wait()
+    with pytest.raises(board.BoardError, match="it broke; initial bits: seed 7"):
+        simulated.record(True)
+    simulated.stop()  # has nothing left to say

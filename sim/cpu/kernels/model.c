@@ -10,6 +10,7 @@
 #include "matrix.h"
 #include "pool.h"
 #include "sampler.h"
+#include "stream.h"
 #include "try.h"
 
 enum { F, I, G, O, GATE, VALUE, DOWN, MATRICES };

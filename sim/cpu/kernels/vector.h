@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__i386__) && !defined(__SSE2_MATH__)
+#error "the x87 rounds doubles twice: compile with -mfpmath=sse"
+#endif
+
 #if defined(STERNA_PLAIN)
 enum { LANES = 2 };
 #define VECTOR_BYTES 16
