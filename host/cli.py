@@ -14,7 +14,8 @@ from sterna.host.commands.devices import devices, version, version_line
 from sterna.host.commands.doctor import doctor
 from sterna.host.commands.evaluate import evaluate, gate
 from sterna.host.commands.generate import generate
-from sterna.host.commands.image import convert, flash, inspect, upload
+from sterna.host.commands.image import convert, flash, upload
+from sterna.host.commands.inspect import inspect
 from sterna.host.commands.plan import plan
 from sterna.host.commands.simulate import simulate
 from sterna.host.commands.train import train

@@ -164,6 +164,8 @@ def row(size, f, number):
     at = f"{number}."
     notes = [word for word, key in (("worst mean", "worst.layer"), ("worst token", "worst.token.layer"))
              if f["layers"] > 1 and f[key] == number]
+    if f[f"{at}l1.mean"] > LIMIT:
+        notes.append("OVER THE LIMIT")
     return [size.upper(), f"{number}" + (f" ({', '.join(notes)})" if notes else ""),
             *(f"{f[f'{at}{key}']:.1e}" for key in ("l1.mean", "l1.worst", "float32.mean", "float32.worst", "l1.state",
                                                    "float32.state")),

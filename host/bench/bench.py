@@ -18,6 +18,7 @@ from sterna.hw.config import PRESETS
 from sterna.sim.cpu.stream import best_rate
 
 WARM_UP_TOKENS, STREAM_SECONDS = 2, 0.4
+MOST_STREAM_BYTES = 1 << 29  # so that a large model needs little more memory than its own
 KINDS = {  # what computes: what the wall clock is of, what the cycles are, what the speed at the clock is
     "cpu": ("this machine's processor", None, None),
     "golden": ("the golden model on this machine", None, None),
@@ -125,14 +126,15 @@ def used_bytes(geometry, weight_bytes, head=True):
 
 
 def stream_of(runtime):
-    """Bytes a second (float) that this machine reads with the threads of a runtime, and from as much memory as its
-    weights take; None where they are not in the memory of this machine.
+    """What this machine reads with the threads of a runtime, from as much memory as its weights take or from
+    MOST_STREAM_BYTES: the fields of a row about it (dict), None where the weights are not in this machine's memory.
     """
-    size_bytes = runtime.statistics.weight_bytes
-    return best_rate(size_bytes, runtime.threads, STREAM_SECONDS) if size_bytes else None
+    size_bytes = min(runtime.statistics.weight_bytes, MOST_STREAM_BYTES) or None
+    rate = best_rate(size_bytes, runtime.threads, STREAM_SECONDS) if size_bytes else None
+    return {"stream_bytes": size_bytes, "stream_bytes_per_second": rate}
 
 
-def setting(runtime, device, timing, stream=None):
+def setting(runtime, device, timing):
     """The fields of a row that one runtime's tests have in common (dict).
 
     Parameters
@@ -142,8 +144,6 @@ def setting(runtime, device, timing, stream=None):
         As --device names it.
     timing : dict
         The memory timing of a simulation; empty for anything else.
-    stream : float or None
-        As of ``stream_of``.
     """
     model, config = runtime.model, runtime.statistics.config
     kind = "simulated" if runtime.statistics.simulated else "hardware" if config else \
@@ -160,7 +160,7 @@ def setting(runtime, device, timing, stream=None):
             "latency_cycles": timing.get("latency_cycles"),
             "refresh_interval_cycles": timing.get("refresh_interval_cycles"),
             "refresh_cycles": timing.get("refresh_cycles"),
-            "threads": runtime.threads, **used, "stream_bytes_per_second": stream}
+            "threads": runtime.threads, **used, **stream_of(runtime)}
 
 
 def row(common, test, samples, sampling, seed, wanted):

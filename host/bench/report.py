@@ -107,8 +107,9 @@ class Markdown:
                          "memory could deliver; stalls: of the cycles")
         lines += [f"weights: tokens/s times the {r['token_bytes'] / 1e6:.1f} MB that a token uses"
                   f" ({r['prompt_token_bytes'] / 1e6:.1f} MB inside a prompt); the tokens of a prompt and texts side "
-                  f"by side share a reading; stream: {_giga(r['stream_bytes_per_second'])} GB/s, so much memory read "
-                  f"over and over with {r['threads']} thread{'s' * (r['threads'] > 1)} and nothing else done"
+                  f"by side share a reading; stream: {_giga(r['stream_bytes_per_second'])} GB/s, "
+                  f"{r['stream_bytes'] / 1e6:.1f} MB read over and over with {r['threads']} "
+                  f"thread{'s' * (r['threads'] > 1)} and nothing else done"
                   for r in {r["model_filename"]: r for r in self._rows if r["token_bytes"]}.values()]
         timings = {tuple(r[k] for k in ("latency_cycles", "refresh_interval_cycles", "refresh_cycles"))
                    for r in self._rows if r["kind"] == "simulated" and r["latency_cycles"] is not None}

@@ -193,7 +193,7 @@ def bench(
                 with runtime:
                     if test_first:
                         self_test(runtime)
-                    common = measure.setting(runtime, name, options.get("timing", {}), measure.stream_of(runtime))
+                    common = measure.setting(runtime, name, options.get("timing", {}))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)
     if path:

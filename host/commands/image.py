@@ -1,6 +1,5 @@
-"""sterna convert, inspect, upload and flash: image files."""
+"""sterna convert, upload and flash: image files."""
 
-import json
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -8,14 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from sterna.firmware.layout import LayoutError, memory_map
 from sterna.host.commands.options import Baud, ModelOption, SelfTest, check_output
-from sterna.host.console import moving, printable, reporting, table_console, tell
+from sterna.host.console import moving, reporting, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
-from sterna.host.model.image import Image
 from sterna.host.model.model import Model, check_size
 from sterna.host.runtime.known import check_answer, known_answer, self_test
 from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
@@ -124,44 +121,6 @@ def flash(
     data = flash_image(Model(model).image_for(config, tell), config)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")
-
-
-def describe(path):
-    """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
-    image = Image.load(path)
-    return {
-        "file": str(path), "bytes": len(image.data), "name": image.name,
-        "eos": image.eos, "ends": image.ends,
-        "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
-        "ternary_weights": image.geometry.ternary_weights,
-        "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
-                      "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
-    }
-
-
-def inspect(
-    path: Annotated[Path, typer.Argument(help="A .sterna file.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-):
-    """Check an image and show what is in it.
-
-    Verifies magic, versions, lengths and every checksum before it prints anything.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: pack it with sterna convert first")
-    found = describe(path)
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
-    console, ends = table_console(), ", ".join(map(str, found["ends"]))
-    console.print(f"{printable(found['file'])}: {printable(found['name'])}, {found['bytes']:,} bytes, "
-                  f"{found['ternary_weights']:,} ternary weights, end of text {ends}")
-    console.print("geometry: " + ", ".join(f"{k} {v}" for k, v in found["geometry"].items()))
-    console.print("tiling:   " + ", ".join(f"{k} {v}" for k, v in found["tiling"].items()))
-    table = Table("section", "offset", "bytes", "crc32c", "checksum")
-    for s in found["sections"]:
-        table.add_row(s["name"], f"{s['offset']:,}", f"{s['bytes']:,}", s["crc32c"], s["checksum"])
-    console.print(table)
 
 
 def upload(

@@ -162,8 +162,8 @@ class Model:
                 raise ImageError(f"{self.path}: {error}") from None
         path, pieces = self.path / "tokenizer.json", self.path / "tokenizer.model"
         if not path.exists() and not pieces.exists():
-            raise ModelError(f"{self.path} holds no tokenizer.json and no tokenizer.model: copy that of the model into "
-                             "the folder; transformers writes one with "
+            raise ModelError(f"{self.path} holds no tokenizer.json and no tokenizer.model: copy that of the model "
+                             "into the folder; transformers writes one with "
                              "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)")
         if not path.exists():
             return self._from_sentencepiece(pieces)

@@ -48,7 +48,8 @@ def _check(model):
              (normal.remove_extra_whitespaces, "it takes out spaces that stand side by side"),
              (not normal.escape_whitespaces, f"it does not write spaces as {SPACE}"),
              (trained.treat_whitespace_as_suffix, "it writes spaces behind words"),
-             (not kinds <= {NORMAL, UNKNOWN, CONTROL, BYTE}, "it has pieces that its user has defined, or unused ones")]
+             (not kinds <= {NORMAL, UNKNOWN, CONTROL, BYTE},
+              "it has pieces that its user has defined, or unused ones")]
     for bad, what in wrong:
         if bad:
             raise SentencePieceError(f"{what}: {_HINT}")
@@ -104,7 +105,8 @@ def tokenizer_json_of(data, add_start=True):
     if add_start and 0 <= start < len(names):
         mark = names[start]
         processor = {"type": "TemplateProcessing", "pair": [],
-                     "single": [{"SpecialToken": {"id": mark, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                     "single": [{"SpecialToken": {"id": mark, "type_id": 0}},
+                                {"Sequence": {"id": "A", "type_id": 0}}],
                      "special_tokens": {mark: {"id": mark, "ids": [start], "tokens": [mark]}}}
     return json.dumps({
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [],

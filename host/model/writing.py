@@ -24,7 +24,7 @@ from sterna.host.model.header import MATRICES, ImageError
 from sterna.host.model.mapping import Mapping
 from sterna.host.model.unpacking import unpacked
 from sterna.sim.golden import fp24
-from sterna.sim.golden.trits import pack_matrix
+from sterna.sim.golden.trits import counts, pack_matrix
 
 MAGIC = b"STERNA\r\n"
 IMAGE_VERSION = 1
@@ -135,9 +135,7 @@ class _Sections:
             if kind == "vector":
                 write(_vector(self._shape, value, size[0]))
                 continue
-            plus, some = int(np.count_nonzero(value > 0)), int(np.count_nonzero(value))
-            scale = float(getattr(source, "ws_" + name))
-            self.statistics[prefix + name] = [some - plus, value.size - some, plus, scale]
+            self.statistics[prefix + name] = [*counts(value), float(getattr(source, "ws_" + name))]
             for data in _matrix(self._shape, name, value, *size):
                 write(data)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from sterna.host.runtime.runtime import RunError, Runtime, untold
 from sterna.sim.cpu.model import BLOCK, CpuModel
 
 SLOTS = 32  # texts side by side
+LARGE = 50_000_000  # weights that take long enough to be told about
 PIECE = 32  # tokens of a prompt that a text reads at a time while others are made
 
 
@@ -32,7 +34,8 @@ class CpuRuntime(Runtime):
 
     def __init__(self, model, threads=None, progress=untold):
         super().__init__(model)
-        self._cpu = CpuModel(model.packed, threads, progress=lambda done, total: progress("loading", done, total))
+        large = model.geometry.ternary_weights >= LARGE  # smaller ones are there before a bar is
+        self._cpu = CpuModel(model.packed, threads, progress=partial(progress if large else untold, "loading"))
         self.threads = count = self._cpu.threads
         self.label = f"cpu: {model.name}, {count} thread{'s' * (count > 1)}, {self._cpu.path}"
         self.statistics.weight_bytes, self.statistics.slots = self._cpu.weight_bytes, SLOTS

@@ -13,7 +13,7 @@ from sterna.sim.cpu.structures import Call, Codes, Draw, declare, pointer
 from sterna.sim.cpu.weights import Weights
 from sterna.sim.golden import rng, toplist
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.golden.fp24 import LN2, round24
+from sterna.sim.golden.fp24 import LN2, round24, round24_into
 from sterna.sim.golden.model import Rows
 
 BLOCK = 96  # columns of a call: tokens that share one reading of the weights
@@ -184,55 +184,65 @@ class CpuModel:
         return call
 
     def _run(self, tokens, slots, state, first, last, x=None, heads=()):
-        """Layers ``first`` to ``last`` - 1 of up to BLOCK columns: (x [N, H], Rows of ``heads``)."""
-        geometry, columns = self.geometry, len(slots)
+        """Layers ``first`` to ``last`` - 1 of up to BLOCK columns.
+
+        Parameters
+        ----------
+        tokens : int array [N] or None
+            None: ``x`` is given instead, and ``state`` is that of the one layer.
+        slots : int array [N]
+        state : array [L, B, H] or None
+            None: no layer is run.
+        first, last : int
+        x : array [N, H], optional
+        heads : int array
+            Columns whose head is wanted.
+
+        Returns
+        -------
+        x, head : float64 array [N, H] or None, Rows
+            x only where there are no heads.
+        """
+        hidden, vocabulary = self.geometry.hidden_size, self.geometry.vocab_size
         slots, heads = np.ascontiguousarray(slots, np.int32), np.ascontiguousarray(heads, np.int32)
-        if state is None:
-            own = np.zeros((1, 1, geometry.hidden_size))
-        else:
+        columns = len(slots)
+        if columns > BLOCK:
+            raise ValueError(f"{columns} columns: at most {BLOCK}")
+        own = np.zeros((1, 1, hidden)) if state is None else state
+        if state is not None:
             if columns and not 0 <= slots.min() <= slots.max() < state.shape[1]:
                 raise IndexError(f"slot {slots.max()} is not among {state.shape[1]}")
             # The kernels take any distance between layers and slots, but not between elements.
-            fits = state.dtype == np.float64 and state.strides[2] == 8 and state.flags.writeable
-            own = state if fits else np.array(state, np.float64, order="C")
-        fields = {}
+            if not (state.dtype == np.float64 and state.strides[2] == 8 and state.flags.writeable):
+                own = np.array(state, np.float64, order="C")
+        fields = {"columns": columns, "first": first, "last": last, "embeds": tokens is not None, "heads": len(heads),
+                  "layer_stride": 0 if tokens is None else own.strides[0] // 8, "slot_stride": own.strides[1] // 8}
         if tokens is not None:
             tokens = np.ascontiguousarray(tokens, np.int64)
-            if columns and not 0 <= tokens.min() <= tokens.max() < geometry.vocab_size:
-                raise IndexError(f"token {tokens.max()} is not among {geometry.vocab_size}")
+            if columns and not 0 <= tokens.min() <= tokens.max() < vocabulary:
+                raise IndexError(f"token {tokens.max()} is not among {vocabulary}")
             fields["tokens"] = pointer(tokens, ctypes.POINTER(c_int64))
-        rows, scale = np.empty((len(heads), geometry.vocab_size)), np.empty(len(heads))
+        head = Rows(np.empty((len(heads), vocabulary)), np.empty(len(heads)))
         with self._lock:
             self._check_open()
-            if columns > BLOCK:
-                raise ValueError(f"{columns} columns: at most {BLOCK}")
             self._reserve(columns)
             wide = self._weights.structure.wide
             vectors = self.vectors["x"][:columns * wide].reshape(columns, wide)
             if x is not None:
-                vectors[:, :geometry.hidden_size] = x
-                vectors[:, geometry.hidden_size:] = 0
-            elif geometry.hidden_size < wide:
-                vectors[:, geometry.hidden_size:] = 0
+                vectors[:, :hidden], vectors[:, hidden:] = x, 0
             call = self._call(
-                columns=columns, first=0 if x is not None else first, last=last, embeds=tokens is not None,
-                slots=pointer(slots, ctypes.POINTER(c_int32)), state=pointer(own), layer_stride=own.strides[0] // 8,
-                slot_stride=own.strides[1] // 8, heads=len(heads),
-                head_columns=pointer(heads, ctypes.POINTER(c_int32)), rows=pointer(rows), head_scale=pointer(scale),
-                **fields)
-            if x is not None:  # one layer, whose state alone is given
-                call.first, call.state = first, pointer(own)
-                call.layer_stride = 0
+                slots=pointer(slots, ctypes.POINTER(c_int32)), state=pointer(own),
+                head_columns=pointer(heads, ctypes.POINTER(c_int32)), rows=pointer(head.rows),
+                head_scale=pointer(head.scale), **fields)
             if columns:
                 self._library.sterna_run(ctypes.byref(call))
-            out = None if heads.size else vectors[:, :geometry.hidden_size].copy()
-        if state is not None and own is not state:
+            x = None if len(heads) else vectors[:, :hidden].copy()
+        if own is not state and state is not None:
             state[:] = own
-        return out, Rows(rows, scale)
+        return x, head
 
     @staticmethod
     def _scaled(head):
-        from sterna.sim.golden.fp24 import round24_into
         return round24_into(head.rows * head.scale[:, None])
 
     def _draw(self, head, **fields):
@@ -296,9 +306,6 @@ class CpuModel:
         if not len(prompt_ids):
             raise ValueError("the prompt is empty: give at least the start token")
         state = self.start(1) if start_state is None else start_state
-        if not n:
-            self.read(prompt_ids[:-1], state)
-            return []
         self.read(prompt_ids[:-1], state)
         out, token = [], prompt_ids[-1]
         for position in range(start_position + len(prompt_ids) - 1, start_position + len(prompt_ids) + n - 1):

@@ -20,7 +20,8 @@ _VALUES = (
     ("model_type", None, ("hgrn_bit",)), ("num_heads", 1, (1,)), ("expand_ratio", 1, (1, 1.0)),
     ("use_short_conv", False, (False,)), ("use_lower_bound", True, (True,)),
     ("hidden_act", "swish", ("swish", "silu")), ("tie_word_embeddings", False, (False,)),
-    ("attn_mode", "fused_recurrent", ("fused_recurrent", "fused_chunk", "chunk")), ("quantization_config", None, (None,)),
+    ("attn_mode", "fused_recurrent", ("fused_recurrent", "fused_chunk", "chunk")),
+    ("quantization_config", None, (None,)),
 )
 
 
@@ -128,8 +129,8 @@ class Tensors:
         if loading := self._loading():
             return f"{self.folder} holds no model.safetensors yet: {loading}go on with the download"
         if found := sorted(self.folder.glob("*.gguf")):
-            return (f"{self.folder} holds {short(found[0].name)} and no model.safetensors: a GGUF file has no weights "
-                    "that can be packed: use the checkpoint in safetensors that it was made from")
+            return (f"{self.folder} holds {short(found[0].name)} and no model.safetensors: a GGUF file has no "
+                    "weights that can be packed: use the checkpoint in safetensors that it was made from")
         for pattern in ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
             if other := sorted(self.folder.glob(pattern)):
                 return (f"{self.folder} holds {short(other[0].name)} and no model.safetensors: load it with "

@@ -23,6 +23,12 @@ _TRIT5_BYTES[np.arange(-121, 122)] = -(-256 * np.arange(243) // 243)
 _PER_BYTE = {"trit5": 5, "bit2": 4}
 
 
+def counts(trits):
+    """Numbers of -1, 0 and +1 (ints) in an int8 array of trits."""
+    plus, some = int(np.count_nonzero(trits > 0)), int(np.count_nonzero(trits))
+    return some - plus, trits.size - some, plus
+
+
 def encode_trits(tiles, code):
     """Bytes of tiles: trits int8 [n, k] to uint8 [n, k / 5] (trit5, k a multiple of 5) or [n, ceil(k / 4)] (bit2)."""
     per_byte = _PER_BYTE[code]

@@ -241,12 +241,16 @@ def test_a_processor_s_rows_say_what_it_reads(sterna, model, monkeypatch):
         assert weights / 4 < row["prompt_token_bytes"] < row["token_bytes"]
         assert row["effective_bytes_per_second"] == pytest.approx(row["avg_ts"] * used)
         assert row["stream_share"] == row["effective_bytes_per_second"] / row["stream_bytes_per_second"]
-    keys = ("token_bytes", "effective_bytes_per_second", "stream_bytes_per_second", "stream_share")
+        assert row["stream_bytes"] == row["token_bytes"] < bench.MOST_STREAM_BYTES
+    keys = ("token_bytes", "stream_bytes", "effective_bytes_per_second", "stream_bytes_per_second", "stream_share")
     assert all(row[key] is None for row in rows[2:] for key in keys)
     code, out, err = sterna(*flags)
     assert code == 0 and "| weights, GB/s | of the stream |" in out and "stream: " in out and "1 thread and" in out
     assert re.search(r"\| cpu +\| tg4 +\| +[\d.]+ ± [\d.]+ \| +[\d.]+ \| +[\d.]+% \|\n", out)
     assert re.search(r"\| golden +\| tg4 +\| +[\d.]+ ± [\d.]+ \| +- \| +- \|\n", out)
+    monkeypatch.setattr(bench, "MOST_STREAM_BYTES", 1 << 13)
+    row, = json.loads(sterna(*flags[:4], "cpu", "-p", 0, "-n", 2, "-r", 1, "-o", "json")[1])
+    assert row["stream_bytes"] == 1 << 13 < row["token_bytes"]
     assert "stream" not in sterna("bench", "-m", model.path, "--device", "golden", "-p", 2, "-n", 2)[1]
 
 

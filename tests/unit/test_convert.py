@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,11 +20,15 @@ from sterna.host.model.answer import make_answer
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.known import known_answer
-from sterna.hw.boards import preset
+from sterna.hw.boards import BOARDS, preset
 from sterna.sim.golden.fp24 import round24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, pack, random_model, random_tensors
 from sterna.sim.golden.ternary import ternarise
+
+
+class Speed(NamedTuple):
+    stream_tokens_per_second: float
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,48 @@ def test_what_an_image_says_about_its_model(folder, sterna, tmp_path):
     trits, s = ternarise(load_file(folder / "model.safetensors")["model.layers.1.mlp.gate_proj.weight"])
     assert first.statistics["1.gate"] == [*(int((trits == k).sum()) for k in (-1, 0, 1)), round24(s / 127)]
     assert len(first.statistics) == 13
+
+
+def test_inspect_shows_what_an_image_says(folder, sterna, tmp_path, monkeypatch):
+    monkeypatch.setattr("sterna.host.commands.inspect.predict", lambda config, geometry: Speed(config.clock_hz / 1e5))
+    images = {"new": written(Model(folder), answer=known_answer)}
+    images["old"] = with_header(images["new"], lambda header: [header.pop(key) for key in (
+        "statistics", "source", "answer")])
+    found, texts = {}, {}
+    for name, data in images.items():
+        (tmp_path / name).write_bytes(data)
+        code, out, err = sterna("inspect", tmp_path / name, "--json")
+        assert code == 0 and err == "predicting speeds\n"
+        found[name], texts[name] = json.loads(out), sterna("inspect", tmp_path / name)[1]
+    new, old = found["new"], found["old"]
+    for key in ("trits", "scales", "matrices", "boards"):  # counted where the header does not say it
+        assert new[key] == old[key]
+    image = Image(images["new"])
+    assert (new["source"], new["answer"]) == (image.source, image.answer.to_json())
+    assert sum(new["trits"].values()) == GEOMETRY.ternary_weights
+    assert new["trits"]["-1"] == sum(entry[0] for entry in image.statistics.values())
+    scales = sorted(entry[3] for entry in image.statistics.values())
+    assert new["scales"] == {"min": scales[0], "median": scales[6], "max": scales[-1]}
+    boards = {board["name"]: board for board in new["boards"]}
+    assert set(boards) == set(BOARDS) and boards["ulx3s-85f"]["tokens_per_second"] == \
+        BOARDS["ulx3s-85f"].config.clock_hz / 1e5
+    assert all(board["fits"] for board in boards.values())
+    assert f"sha256 {image.source['sha256']}" in texts["new"]
+    assert "answer:   a prompt of 4 tokens, and 8 greedy, 8 sampled, 8 top-k/p" in texts["new"]
+    assert "answer:   no known answer: " in texts["old"] and "source:   not known" in texts["old"]
+    share = new["trits"]["0"] / GEOMETRY.ternary_weights
+    assert f"trits  0: {share:6.1%} #" in texts["new"] and f"median {scales[6]:.3g}," in texts["new"]
+
+
+def test_inspect_says_why_a_board_cannot(sterna, tmp_path):
+    packed = random_model(np.random.default_rng(2), Geometry(40, 48, 1, 3000))
+    (tmp_path / "m").write_bytes(build_image(packed, preset("sim"), byte_tokenizer(), "m", 0))
+    boards = {row["name"]: row for row in json.loads(sterna("inspect", tmp_path / "m", "--json")[1])["boards"]}
+    assert boards["icepi-zero"]["fits"] and boards["icepi-zero"]["tokens_per_second"] > 1000
+    assert not boards["icebreaker"]["fits"] and boards["icebreaker"]["tokens_per_second"] is None
+    assert boards["icebreaker"]["reasons"][0].startswith("memory: needs ")
+    text = " ".join(sterna("inspect", tmp_path / "m")[1].split())
+    assert "│ icebreaker │ no: memory: needs " in text
 
 
 def source_of(folder):

@@ -228,7 +228,8 @@ def test_it_is_safe_to_ask_for_what_is_not_there(rng):
 
 
 SAMPLINGS = ({}, {"temperature": 0.7}, {"temperature": 1.3, "top_k": 1}, {"temperature": 1.3, "top_k": 40},
-             {"temperature": 0.9, "top_k": 64, "top_p": 0.8}, {"temperature": 2.0, "top_k": 5000, "top_p": 0.99})
+             {"temperature": 0.9, "top_k": 64, "top_p": 0.8}, {"temperature": 2.0, "top_k": 5000, "top_p": 0.99},
+             {"temperature": 0.9, "top_k": 64, "top_p": 1e-5})  # the first alone: of equal ones the lowest row
 
 
 @pytest.mark.parametrize("path", PATHS)

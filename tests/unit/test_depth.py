@@ -171,6 +171,9 @@ def test_figures_of_a_small_model(tmp_path):
     assert said["follow.l1.top1_clear"] > 0.3 and not any(tmp_path.iterdir())
     shown = pages_depth.tables(values)
     assert shown["table.depth"].count("\n") == 3 and "| 1.3B | 0" in shown["table.depth"]
+    assert "OVER THE LIMIT" not in shown["table.depth"]
+    worse = values | {"depth.370m": found | {"1.l1.mean": 1.1 * pages_depth.LIMIT}}
+    assert pages_depth.tables(worse)["table.depth"].count("OVER THE LIMIT") == 1
     assert shown["table.depth.causes"].count("\n") == 5
     assert "| longest run of one token |" in shown["table.depth.text"]
     assert json.loads(json.dumps(values)) == values

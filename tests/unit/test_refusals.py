@@ -9,7 +9,7 @@ from small_model import write_folder
 
 LLAMA = {"model_type": "llama", "hidden_size": 40, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 264,
          "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6}
-REASON = "a model with attention layers, which this hardware has not: it runs MatMul-free models of model_type hgrn_bit"
+REASON = "a model with attention layers, which this hardware has not: it runs MatMul-free models of model_type hgrn"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ NAME = "model.layers.1.attn.g_proj.weight"
     (tensors(lambda t: t["model.embeddings.weight"].__setitem__((0, 0), np.nan)), "'model.embeddings.weight' holds"),
     (tensors(lambda t: t["lm_head.norm.weight"].__setitem__(0, np.nan)), "tensor 'lm_head.norm.weight' holds infini"),
     (config(attn_mode="softmax"), "attn_mode is 'softmax': only 'fused_recurrent' or"),
-    (config(quantization_config={"quant_method": "bitnet"}), "quantization_config is {'quant_method': 'bitnet'}: only"),
+    (config(quantization_config={"bits": 2}), "quantization_config is {'bits': 2}: only None is supported"),
     (config(use_short_conv=True), "use_short_conv is True: only False"),
     (config(model_type="mamba"), "model_type is 'mamba': only 'hgrn_bit' is supported"),
     (config(**LLAMA), f"model_type is 'llama': {REASON}"),

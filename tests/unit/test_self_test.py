@@ -1,6 +1,7 @@
 """Known answers on devices: run first where that is asked for, and a wrong token ends it with one line."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from small_model import DEVICE, SLOTS, GoldenDevice, served, write_folder
@@ -89,3 +90,10 @@ def test_the_doctor_runs_it_too(sterna, image, monkeypatch):
 def test_no_answer_to_run(sterna, image, tmp_path):
     code, _, err = sterna("doctor", "--device", "sim", "-m", image.parent / "model")
     assert code == 2 and "--model: " in err and "is no image: make one that has it with sterna convert" in err
+
+
+@pytest.mark.parametrize("name", ["tiny", "story", "stories37m"])
+def test_shipped_images_answer(sterna, name):
+    path = Path(__file__).resolve().parents[2] / "models" / name / f"{name}.sterna"
+    code, _, err = sterna("generate", "-m", path, "-p", "One", "-n", 1, "--device", "cpu", "--self-test", "-s", 1)
+    assert code == 0 and "self-test: 24 tokens as the image's known answer" in err

@@ -43,7 +43,8 @@ def texts():
         yield "".join(rng.choices("thecandosmu ", k=30))  # where merges stand in each other's way
 
 
-@pytest.mark.parametrize("options", [{}, {"add_dummy_prefix": False}, {"bos_id": -1}], ids=["as ever", "front", "start"])
+@pytest.mark.parametrize("options", [{}, {"add_dummy_prefix": False}, {"bos_id": -1}],
+                         ids=["as ever", "front", "start"])
 def test_ids_are_those_of_sentencepiece(model, options):
     data = trained(**options) if options else model
     wanted = sentencepiece.SentencePieceProcessor(model_proto=data)

@@ -1,0 +1,131 @@
+"""sterna inspect: what is in an image, and on which boards it runs."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sterna.host.console import printable, table_console, working
+from sterna.host.errors import UsageError
+from sterna.host.model.header import matrix_names
+from sterna.host.model.image import Image
+from sterna.host.plan import rows as planned
+from sterna.host.runtime.known import name_of
+from sterna.hw.boards import BOARDS
+from sterna.sim.golden.trits import counts
+from sterna.sim.perf.predict import predict
+
+
+def counted(image):
+    """{matrix: [-1, 0, +1, scale]} of an image: as its header says, or counted where that does not."""
+    if image.statistics:
+        return image.statistics
+    packed, out = image.unpack(), {}
+    for number, layer in enumerate(packed.layers):
+        for name in ("f", "i", "g", "o", "gate", "down"):
+            out[f"{number}.{name}"] = [*counts(getattr(layer, name)), getattr(layer, "ws_" + name)]
+    out["head"] = [*counts(packed.head), packed.ws_head]
+    return {name: out[name] for name, _ in matrix_names(image.geometry)}
+
+
+def boards(geometry, step=lambda name: None):
+    """A dict for each board: its ``name``, whether the model ``fits``, the ``reasons`` why not, and the speed.
+
+    ``tokens_per_second`` is that of one sequence by the cycle model, at the clock of the board's bitstream.
+    """
+    known, out = {}, []
+    for name, board in BOARDS.items():
+        step(f"predicting speeds: {name}")
+        config = board.config
+        why = planned.reasons(config, geometry)
+        if not why and config.digest not in known:
+            known[config.digest] = predict(config, geometry).stream_tokens_per_second
+        out.append({"name": name, "fits": not why, "reasons": why,
+                    "tokens_per_second": None if why else known[config.digest]})
+    return out
+
+
+def describe(path, step=lambda name: None):
+    """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
+    image = Image.load(path)
+    matrices = counted(image)
+    trits = [sum(entry[k] for entry in matrices.values()) for k in range(3)]
+    scales = [entry[3] for entry in matrices.values()]
+    return {
+        "file": str(path), "bytes": len(image.data), "name": image.name,
+        "eos": image.eos, "ends": image.ends,
+        "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
+        "ternary_weights": image.geometry.ternary_weights,
+        "source": image.source, "answer": image.answer and image.answer.to_json(),
+        "trits": dict(zip(("-1", "0", "+1"), trits, strict=True)),
+        "scales": {"min": min(scales), "median": statistics.median(scales), "max": max(scales)},
+        "matrices": matrices,
+        "sections": [{"name": s["name"], "offset": s["offset"], "bytes": s["bytes"],
+                      "crc32c": f"{s['crc32c']:08x}", "checksum": "ok"} for s in image.sections.values()],
+        "boards": boards(image.geometry, step),
+    }
+
+
+def _bar(share):
+    return "#" * round(40 * share)
+
+
+def _known(answer, runs):
+    """A line about the known answer of an image, which may be None."""
+    if answer is None:
+        return "no known answer: sterna convert, from image to image, adds one"
+    return f"a prompt of {len(answer['prompt'])} tokens, and " + ", ".join(
+        f"{len(run['tokens'])} {name}" for run, name in zip(answer["runs"], runs, strict=True))
+
+
+def _lines(found, image_answer):
+    """Lines in front of the tables."""
+    ends = ", ".join(map(str, found["ends"]))
+    yield (f"{printable(found['file'])}: {printable(found['name'])}, {found['bytes']:,} bytes, "
+           f"{found['ternary_weights']:,} ternary weights, end of text {ends}")
+    for name in ("geometry", "tiling"):
+        yield f"{name + ':':<9} " + ", ".join(f"{k} {v}" for k, v in found[name].items())
+    source = found["source"]
+    yield "source:   " + (f"{source['weights']}, packed by sterna {source['sterna']} with numerics "
+                          f"{source['numerics']}, sha256 {source['sha256']}" if source else "not known")
+    yield "answer:   " + _known(found["answer"], [name_of(run) for run in image_answer.runs] if image_answer else ())
+    total = sum(found["trits"].values())
+    for name, count in found["trits"].items():
+        yield f"trits {name:>2}: {count / total:6.1%} {_bar(count / total)}"
+    scales = found["scales"]
+    yield f"scales:   min {scales['min']:.3g}, median {scales['median']:.3g}, max {scales['max']:.3g}"
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A .sterna file.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the trits of every matrix.")] = False,
+):
+    """Check an image and show what is in it.
+
+    Verifies magic, versions, lengths and every checksum before it prints anything. Trits are those
+    of all matrices, scales one per matrix. Tokens per second on a board are of one sequence, by the
+    cycle model; sterna plan tells more.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: pack it with sterna convert first")
+    with working() as step:
+        found = describe(path, step)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console = table_console()
+    for line in _lines(found, Image.load(path).answer):
+        console.print(line, soft_wrap=True)
+    table = Table("section", "offset", "bytes", "crc32c", "checksum")
+    for s in found["sections"]:
+        table.add_row(s["name"], f"{s['offset']:,}", f"{s['bytes']:,}", s["crc32c"], s["checksum"])
+    console.print(table)
+    table = Table("board", "fits", "tokens/s")
+    for board in found["boards"]:
+        rate = board["tokens_per_second"]
+        table.add_row(board["name"], "yes" if board["fits"] else "no: " + "; ".join(board["reasons"]),
+                      "" if rate is None else planned.speed(rate))
+    console.print(table)
