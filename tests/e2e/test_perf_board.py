@@ -11,7 +11,7 @@ from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.perf.memory import Timing
 from sterna.sim.perf.predict import predict
 
-WORST = 0.01
+WORST, ASSUMED = 0.01, 0.03  # the second where several slots have lists, whose rows the model takes in random order
 # The boards of the first two are those of test_soc_geometries: memory behind the port, and an SDRAM with a clock of
 # its own. up5k has counters here, which its preset lacks.
 FIRST = ("lanes40", "ulx3s-85f")
@@ -42,7 +42,7 @@ def check(name, folder, kinds, timing=None):
         error = prediction.cycles_per_run / cycles - 1
         print(f"{name} {shape} {kind} {timing}: {cycles:.1f} measured, {prediction.cycles_per_run:.1f} predicted, "
               f"{error:+.2%}")
-        assert abs(error) < WORST, (name, shape, kind, timing)
+        assert abs(error) < (ASSUMED if kind == "listed" and config.batch > 1 else WORST), (name, shape, kind, timing)
 
 
 @pytest.mark.parametrize("name", FIRST)
