@@ -55,7 +55,7 @@ def plan(
                                                show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Show for every board and preset whether a model fits and how fast it would be.
+    """Show which boards hold a model, and how fast they would be.
 
     Speeds come from the cycle model, at the clock that the board's bitstream meets in nextpnr's
     model, or that a preset assumes. Nothing is simulated and no weights are needed. Tokens are
