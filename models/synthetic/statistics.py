@@ -1,7 +1,7 @@
 """What the tensors of a made-up checkpoint hold: numbers spread as those of trained models are.
 
-Modelled, and from where: the two trained checkpoints of this repository (``models/story``, 4 layers, and
-``models/tiny``) for all but the outliers.
+Modelled, and from where: the trained checkpoint of this repository (``models/story``, 4 layers) for all but the
+outliers.
 
 - Matrices: Student's t with 8 degrees of freedom (trained ones have kurtosis 3.3 to 5 and a third of zeros once
   ternarised), rows of uneven size, the head's the most (rare tokens have small rows, and more zeros). Sizes by the
