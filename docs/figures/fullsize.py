@@ -1,6 +1,6 @@
 """A model of full size from nothing to text, by the commands that users run: time and memory of each step.
 
-``make full-size SIZE=370m``: ``sterna.models.synthetic`` makes a checkpoint, ``sterna convert`` an image, ``sterna
+``make full-size SIZE=370m``, or ``python -m docs.figures.fullsize 370m``: ``sterna.models.synthetic`` makes a checkpoint, ``sterna convert`` an image, ``sterna
 generate`` text on the CPU; the first tokens and the state behind them must be those of the golden model.
 """
 
@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from docs.figures.pages import table
-from sterna.host.errors import HostError
+from sterna.host.cli import describe
+from sterna.host.errors import INTERRUPTED, HostError, UsageError
 from sterna.sim.golden import tensorfile
+from sterna.sim.golden.files import build_folder
 
 SIZES = ("370m", "1.3b", "2.7b")
 TOKENS, CHECKED = 64, 3  # made on the CPU; compared with golden
@@ -173,3 +175,26 @@ def tables(values):
     rows.append(["tokens/s on the CPU", *(f"{f['tokens_per_second']:.1f}" for f in found.values())])
     how = next(iter(found.values()))["how"]
     return {"table.fullsize": table(["step: seconds, peak memory", *found], rows) + f"\n\nOf each: {how}."}
+
+
+def main(arguments):
+    """Runs the command line, a size; returns the exit code."""
+    try:
+        if len(arguments) != 1 or arguments[0] not in SIZES:
+            raise UsageError(f"{' '.join(arguments) or 'no size'}: give one of {', '.join(SIZES)}")
+        size = arguments[0]
+        folder = build_folder() / "full-size" / size
+        found = full_size(size, folder)
+        print(f"{folder}: {found['tokens_per_second']:.1f} tokens/s on the CPU; the first {CHECKED} tokens and the "
+              "state behind them are those of the golden model")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        message, code = describe(error)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -43,3 +43,12 @@ def test_a_difference_is_told(made, tmp_path, part):
 def test_a_step_that_fails_is_told(tmp_path):
     with pytest.raises(fullsize.FullSizeError, match="make the checkpoint ended with [12]: .*no-size"):
         fullsize.full_size("no-size", tmp_path / "size")
+
+
+def test_the_command_takes_a_size(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("STERNA_BUILD", str(tmp_path))
+    monkeypatch.setattr(fullsize, "full_size", lambda size, folder: {"tokens_per_second": len(size) + 0.5})
+    assert fullsize.main(["1.3b"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/full-size/1.3b: 4.5 tokens/s on the CPU; the first 3 ")
+    assert fullsize.main(["3b"]) == 2
+    assert capsys.readouterr().err == "error: 3b: give one of 370m, 1.3b, 2.7b\n"
