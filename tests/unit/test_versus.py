@@ -68,6 +68,14 @@ def test_sizes_that_fill_no_blocks_are_refused(tmp_path, hidden, inner):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_large_head_is_made_too(monkeypatch):
+    wanted = random_packed(SMALL)
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)  # so that its model is made on demand
+    found = random_packed(SMALL)
+    assert np.array_equal(found.head, wanted.head) and found.geometry == SMALL
+
+
+
 def test_random_layers_are_made_when_asked_for():
     packed = random_packed(SMALL)
     assert isinstance(packed.layers, Layers) and len(list(packed.layers)) == SMALL.num_hidden_layers

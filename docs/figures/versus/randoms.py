@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.golden.packed import Geometry, eager, random_model
 
 SIZES = {"370m": Geometry(1024, 2816, 24, 32000, 1e-6), "1.3b": Geometry(2048, 5632, 24, 32000, 1e-6),
          "2.7b": Geometry(2560, 6912, 32, 32000, 1e-6)}
@@ -30,4 +30,5 @@ class Layers(Sequence):
 def random_packed(geometry, seed=1):
     """A PackedModel of a geometry."""
     ends = replace(geometry, num_hidden_layers=1, intermediate_size=1)
-    return replace(random_model(np.random.default_rng(seed), ends), geometry=geometry, layers=Layers(geometry, seed))
+    made = eager(random_model(np.random.default_rng(seed), ends))
+    return replace(made, geometry=geometry, layers=Layers(geometry, seed))
