@@ -58,9 +58,9 @@ def put(session, image):
     return sent
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("number", range(ROUNDS))
-@pytest.mark.parametrize("name", [
-    name if name == "all" else pytest.param(name, marks=pytest.mark.rest) for name in FAULTS])
+@pytest.mark.parametrize("name", FAULTS)
 def test_upload_and_generation_over_a_bad_link(name, number, rng, tmp_path):
     image = random_image(rng, CONFIG, (33, 50, 1, 41))
     count = 40

@@ -37,11 +37,13 @@ def test_link(slow, batch, credits, stall, simulator):
 
 
 @pytest.mark.rtl
-def test_fuzzed_frames():
+@pytest.mark.parametrize("frames", [3_000, pytest.param(12_000, marks=pytest.mark.rest)])
+def test_fuzzed_frames(frames):
     """Some of what `python tests/rtl/fuzz_link.py` does a million times."""
-    counts = fuzz(12_000, bench.SEED, credits=2)
+    counts = fuzz(frames, bench.SEED, credits=2)
     print(f"fuzzed link, seed {bench.SEED}: {counts}")
-    assert counts["frames"] >= 12_000 and min(counts[k] for k in ("bad", "lost", "refused", "executed")) > 100
+    assert counts["frames"] >= frames
+    assert min(counts[k] for k in ("bad", "lost", "refused", "executed")) > frames // 120
 
 
 def test_software_model_and_residue():
