@@ -88,7 +88,9 @@ class Model:
             self.end, self.ends = self.image.eos, self.image.ends
 
     def _check_kind(self):
-        """ModelError for a file of weights that is no image."""
+        """ModelError for a file of weights that is no image, and for a device or FIFO."""
+        if not self.path.is_file():
+            raise ModelError(f"{self.path} is no regular file: give a .sterna file or a checkpoint folder")
         try:
             with self.path.open("rb") as file:
                 start = file.read(4)

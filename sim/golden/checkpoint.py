@@ -148,7 +148,8 @@ class Tensors:
         names = raw.get("weight_map") if isinstance(raw, dict) else None
         if not isinstance(names, dict) or not names:
             raise PackError(f"{index}: no weight_map: download the folder again")
-        if any(not isinstance(n, str) or not n.isprintable() or not n or Path(n).name != n for n in names.values()):
+        if any(not isinstance(n, str) or not n.isprintable() or n in ("", "..") or Path(n).name != n
+               for n in names.values()):
             raise PackError(f"{index}: names a file outside the folder")
         files = [self.folder / name for name in sorted(set(names.values()))]
         for path in files:

@@ -190,6 +190,7 @@ def test_the_source_is_that_of_the_checkpoint(write_checkpoint, rng):
     (lambda h: h["source"].update(sha256="A" * 64), "source is"),
     (lambda h: h["source"].pop("weights"), "source is"),
     (lambda h: h["statistics"]["0.f"].__setitem__(0, 0), "statistics of 0.f is .* 1600 together"),
+    (lambda h: h["statistics"]["0.f"].__setitem__(3, 10**20 << 128), "statistics of 0.f is .* and a scale"),
     (lambda h: h["statistics"].pop("head"), "statistics is .* must have 13 matrices"),
 ])
 def test_what_says_nothing_true_is_refused(folder, change, message):

@@ -1,6 +1,8 @@
 """Checkpoints that sterna convert refuses: one line with the name and the reason, and nothing left behind."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,55 @@ def only_gguf(folder):
 ], ids=range(9))
 def test_folders_that_are_not_whole(refused, change, given, message):
     assert message in refused(change, given)
+
+
+@pytest.fixture
+def alarm():
+    """Ends a test that waits for ever."""
+    def ring(*arguments):
+        raise AssertionError("waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def fifo(name):
+    def change(folder):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    return change
+
+
+def fifo_shard(folder):
+    fifo(sharded(folder).name)(folder)
+
+
+def outside(folder):
+    sharded(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": ".."}}))
+
+
+@pytest.mark.parametrize("change, given, message", [
+    *((fifo(name), "", f"{name}: no regular file") for name in ("config.json", "model.safetensors",
+                                                                "generation_config.json")),
+    (fifo("tokenizer.json"), "", "tokenizer.json: no regular file"),
+    (fifo_shard, "", "model-00002-of-00002.safetensors: no regular file"),
+    (fifo("pipe"), "pipe", "pipe is no regular file: give a .sterna file or a checkpoint folder"),
+    (outside, "", "names a file outside the folder")], ids=range(7))
+def test_what_could_be_read_for_ever(refused, alarm, change, given, message):
+    assert message in refused(change, given)
+
+
+def test_a_header_that_would_take_much_memory(refused):
+    def change(folder):
+        data = (folder / "model.safetensors").read_bytes()
+        text = data[8:8 + int.from_bytes(data[:8], "little")].ljust((1 << 23) + 1)
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[-1:])
+
+    assert "its header has 8,388,609 bytes, and at most 8,388,608 are read" in refused(change)
 
 
 @pytest.mark.parametrize("key, value", [
