@@ -56,8 +56,8 @@ def convert(
 
     Ternarises the weights, folds the norms and tiles everything for one configuration. A matrix
     that holds only -w, 0 and w is kept as it is. Needs no torch. Weights are read one tensor after
-    the other, so no model is too large for the memory. An image runs on other configurations too:
-    it is tiled anew there.
+    the other, and packed two layers at a time; the known answer takes 2 bits of memory for each
+    weight. An image runs on other configurations too: it is tiled anew there.
 
     Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
     """
