@@ -89,7 +89,7 @@ def convert(
 
 
 def check_own(source, output):
-    """HostError if writing ``output`` would destroy a file of the checkpoint folder ``source``, other than an image."""
+    """HostError if ``output`` is a file of the checkpoint folder ``source``, other than an image."""
     if not source.is_dir() or not output.is_file():
         return
     try:
@@ -100,7 +100,8 @@ def check_own(source, output):
     except OSError:  # said by whoever reads or writes it
         return
     if own:
-        raise HostError(f"-o {output}: this is a file of the checkpoint in {source}, which would be lost: name another")
+        raise HostError(f"-o {output}: this is a file of the checkpoint in {source}, which would be lost: name "
+                        "another")
 
 
 @contextmanager

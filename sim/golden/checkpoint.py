@@ -32,8 +32,8 @@ _HARMLESS = frozenset("""
     fuse_cross_entropy fuse_linear_cross_entropy fuse_norm fuse_swiglu use_l2warp use_cache
     bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
     torch_dtype dtype torchscript use_bfloat16 tf_legacy_loss transformers_version auto_map name_or_path
-    tokenizer_class model_max_length gradient_checkpointing is_decoder chunk_size_feed_forward finetuning_task id2label
-    label2id num_labels prefix problem_type task_specific_params output_attentions output_hidden_states return_dict
+    tokenizer_class model_max_length gradient_checkpointing is_decoder chunk_size_feed_forward finetuning_task
+    id2label label2id num_labels prefix problem_type task_specific_params output_attentions output_hidden_states return_dict
     max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups diversity_penalty
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate
