@@ -33,7 +33,8 @@ _HARMLESS = frozenset("""
     bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
     torch_dtype dtype torchscript use_bfloat16 tf_legacy_loss transformers_version auto_map name_or_path
     tokenizer_class model_max_length gradient_checkpointing is_decoder chunk_size_feed_forward finetuning_task
-    id2label label2id num_labels prefix problem_type task_specific_params output_attentions output_hidden_states return_dict
+    id2label label2id num_labels
+    prefix problem_type task_specific_params output_attentions output_hidden_states return_dict
     max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups diversity_penalty
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate
@@ -70,9 +71,10 @@ def _check_keys(path, raw):
 
 def _epsilon(raw):
     """``rms_norm_eps``, which some call ``norm_eps``; PackError if they differ."""
-    epsilon = raw.get("rms_norm_eps", raw.get("norm_eps", 1e-6))
-    if raw.get("norm_eps", epsilon) != epsilon:
-        raise PackError(f"norm_eps is {short(raw['norm_eps'])} and rms_norm_eps {short(epsilon)}: must be the same")
+    other = raw.get("norm_eps")
+    epsilon = raw.get("rms_norm_eps", 1e-6 if other is None else other)
+    if other is not None and other != epsilon:
+        raise PackError(f"norm_eps is {short(other)} and rms_norm_eps {short(epsilon)}: must be the same")
     return epsilon
 
 
