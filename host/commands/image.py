@@ -13,8 +13,9 @@ from sterna.host.commands.options import Baud, ModelOption, SelfTest, check_outp
 from sterna.host.console import moving, reporting, tell
 from sterna.host.device.flash import flash_image
 from sterna.host.errors import HostError, UsageError
-from sterna.host.model.model import Model, check_size
-from sterna.host.runtime.known import check_answer, known_answer, self_test
+from sterna.host.model.image import MAGIC
+from sterna.host.model.model import Model, check_fits, check_size
+from sterna.host.runtime.known import answering, check_answer, self_test
 from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
 from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS
@@ -55,36 +56,63 @@ def convert(
 
     Ternarises the weights, folds the norms and tiles everything for one configuration. A matrix
     that holds only -w, 0 and w is kept as it is. Needs no torch. Weights are read one tensor after
-    the other, so no model is too large for the memory. An image runs on other configurations too:
-    it is tiled anew there.
+    the other, and packed two layers at a time; the known answer takes 2 bits of memory for each
+    weight. An image runs on other configurations too: it is tiled anew there.
 
     Example: sterna convert checkpoints/story -o story.sterna --preset lanes40
     """
     started = time.monotonic()
     if name:
         check_size(folder, preset(name))
+    check_own(folder, output)
     model = Model(folder)
     config = preset(name) if name else holding(model.geometry)
+    if name:  # an image's size is known only now
+        check_fits(folder, config, model.geometry)
     fits = holds(config, model.geometry)
     if not fits:
         tell(f"no preset's memory holds this model: tiled for {config.name}, it runs on models in software alone")
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
-    with _written(output) as file, moving() as progress:
-        size = model.write(file, config, output.stem, answer=known_answer if answer else None, fits=fits,
-                           progress=partial(progress, f"packing {folder.name} for {config.name}"))
+    with moving() as progress:
+        def loaded(done, total):  # the kernels take 2 bits for a weight
+            size = model.geometry.ternary_weights // 4
+            progress("known answer", done * size // total, size)
+
+        make = answering(tell, loaded) if answer and model.answer is None else None
+        with _written(output) as file:
+            size = model.write(file, config, output.stem, answer=make, fits=fits,
+                               progress=partial(progress, f"packing {folder.name} for {config.name}"))
     if model.kept:
         tell("matrices that are ternary already, kept as they are: "
              f"{len(model.kept)} of {model.geometry.matrices}")
     tell(f"{output}: {size:,} bytes for {config.name}, in {time.monotonic() - started:.1f} s")
 
 
+def check_own(source, output):
+    """HostError if ``output`` is a file of the checkpoint folder ``source``, other than an image."""
+    if not source.is_dir() or not output.is_file():
+        return
+    try:
+        with output.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return
+        own = any(path.exists() and path.samefile(output) for path in source.iterdir())
+    except OSError:  # said by whoever reads or writes it
+        return
+    if own:
+        raise HostError(f"-o {output}: this is a file of the checkpoint in {source}, which would be lost: name "
+                        "another")
+
+
 @contextmanager
 def _written(output):
-    """``writing``, with HostError for what cannot be written."""
+    """``writing``, with HostError for what cannot be written; other errors are not those of the output."""
     try:
         with writing(output) as file:
             yield file
     except OSError as error:
+        if error.filename != str(output):
+            raise
         raise HostError(f"cannot write {output}: {error.strerror}") from None
 
 
@@ -118,6 +146,7 @@ def flash(
     config = preset(name)
     check_flash(name)
     check_output("-o", output)
+    check_own(model, output)
     data = flash_image(Model(model).image_for(config, tell), config)
     _write(output, data)
     tell(f"{output}: {len(data):,} bytes for {name}; write them to 0x{FLASH_OFFSET:x} of the board's flash")

@@ -16,7 +16,8 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu, golden, sim, s
                                            "other parameters as sim:lanes40,batch=4, or a serial port or URL; see "
                                            "`sterna devices`.")]
 Threads = Annotated[int, typer.Option("-t", "--threads", help="cpu: threads that compute. Default: "
-                                      "$STERNA_THREADS, or all processors that it may use.", show_default=False)]
+                                      "$STERNA_THREADS, or as many as the processors that it may use, "
+                                      "within its container's share of their time.", show_default=False)]
 SelfTest = Annotated[bool, typer.Option("--self-test", help="First run the image's known answer on the device, and "
                                         "stop if a token differs.")]
 Baud = Annotated[int, typer.Option("--baud", help="Bits per second of a serial port.")]
@@ -35,8 +36,9 @@ Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memo
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
-Build = Annotated[Path, typer.Option("--build", help="sim: folder of the compiled simulations. Default: "
-                                     "$STERNA_BUILD, or build/ of the checkout.", show_default=False)]
+Build = Annotated[Path, typer.Option("--build", help="sim, cpu: folder of what is compiled. Default: "
+                                     "$STERNA_BUILD, or build/ of the checkout, or "
+                                     "~/.cache/sterna where Sterna was installed.", show_default=False)]
 TIMING = {"latency_cycles": 20, "refresh_interval_cycles": 780, "refresh_cycles": 0}  # of SimulatedBoard by default
 
 

@@ -15,6 +15,7 @@ MOST_ENDS = 256
 SECTIONS = ("embedding", "stream", "tokenizer")
 MATRICES = ("f", "i", "g", "o", "gate", "down")  # of a layer
 _HASH = re.compile("[0-9a-f]{64}")
+_SCALE = 1 << 128  # beyond all fp24 numbers
 _WORDS = 200  # characters of a text in ``source``
 
 
@@ -105,7 +106,7 @@ def check_statistics(raw, geometry):
     for name, trits in matrix_names(geometry):
         entry = raw.get(name)
         good = isinstance(entry, list) and len(entry) == 4 and all(_natural(n, trits + 1) for n in entry[:3]) \
-            and sum(entry[:3]) == trits and type(entry[3]) in (int, float) and entry[3] > 0
+            and sum(entry[:3]) == trits and type(entry[3]) in (int, float) and 0 < entry[3] < _SCALE
         if not good:
             raise HeaderError(f"statistics of {name} is {short(entry)}: must be three numbers of trits, {trits} "
                               "together, and a scale")

@@ -12,6 +12,7 @@ from sterna.host.model.mapping import Mapping
 from sterna.host.model.sentencepiece_file import tokenizer_json_of
 from sterna.host.model.source import Source
 from sterna.host.model.text import TextError, Vocabulary
+from sterna.host.model.writing import naming_temporary
 from sterna.sim.golden import strictjson
 from sterna.sim.golden.checkpoint import CONFIG_BYTES, load_checkpoint, read_config, read_json
 from sterna.sim.golden.packed import pack
@@ -36,10 +37,15 @@ def check_size(path, config):
         There is no config.json, or not that of a model.
     """
     if Path(path).is_dir():
-        try:
-            memory_map(config, read_config(path))
-        except LayoutError as error:
-            raise ModelError(f"{path}: {error}") from None
+        check_fits(path, config, read_config(path))
+
+
+def check_fits(path, config, geometry):
+    """ModelError, which names the model's ``path``, if a configuration has no memory for a Geometry."""
+    try:
+        memory_map(config, geometry)
+    except LayoutError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 class Model:
@@ -82,7 +88,9 @@ class Model:
             self.end, self.ends = self.image.eos, self.image.ends
 
     def _check_kind(self):
-        """ModelError for a file of weights that is no image."""
+        """ModelError for a file of weights that is no image, and for a device or FIFO."""
+        if not self.path.is_file():
+            raise ModelError(f"{self.path} is no regular file: give a .sterna file or a checkpoint folder")
         try:
             with self.path.open("rb") as file:
                 start = file.read(4)
@@ -273,13 +281,15 @@ class Model:
         if self.image:
             shape = self.image.tiling
             tell(f"the image is tiled for {shape['rows']} x {shape['columns']} with {shape['lanes']} lanes, the "
-                 f"device is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in memory")
+                 f"device is {config.rows} x {config.columns} with {config.lanes}: tiling it anew in "
+                 + ("memory" if size <= MEMORY_BYTES else "a temporary file"))
         # A board asks for it before it starts and again when it answers.
         self._tiled = Image(self.build(config)) if size <= MEMORY_BYTES else self._tiled_in_a_file(config)
         return self._tiled
 
     def _tiled_in_a_file(self, config):
         with tempfile.TemporaryFile() as file:
-            self.write(file, config)
-            file.flush()
+            with naming_temporary():
+                self.write(file, config)
+                file.flush()
             return Image(Mapping(file))

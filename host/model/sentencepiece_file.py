@@ -11,6 +11,7 @@ from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.strictjson import short
 
 SPACE = "\u2581"  # what the package writes for a space
+LONGEST = 256  # characters of a piece, whose merges take the square of them; the package makes 16
 BPE = 2  # of trainer_spec.model_type
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # of a piece
 _HINT = "load it with transformers and save it by save_pretrained(FOLDER), which writes tokenizer.json"
@@ -65,8 +66,7 @@ def _merges(pieces):
     """
     found = []
     for piece, (_, score) in pieces.items():
-        pairs = [(piece[:k], piece[k:]) for k in range(1, len(piece))]
-        pairs = [pair for pair in pairs if pair[0] in pieces and pair[1] in pieces]
+        pairs = [(piece[:k], piece[k:]) for k in range(1, len(piece)) if piece[:k] in pieces and piece[k:] in pieces]
         pairs.sort(key=lambda pair: (pieces[pair[0]][0], pieces[pair[1]][0]))
         found += [(score, len(left), len(right), left, right) for left, right in pairs]
     found.sort(key=lambda merge: merge[:3], reverse=True)
@@ -90,6 +90,10 @@ def tokenizer_json_of(data, add_start=True):
     model = _parsed(data)
     _check(model)
     names = [piece.piece for piece in model.pieces]
+    longest = max(names, key=len)
+    if len(longest) > LONGEST:
+        raise SentencePieceError(f"the piece {short(longest)} has {len(longest):,} characters: at most {LONGEST} are "
+                                 "read")
     if len(set(names)) != len(names):
         raise SentencePieceError("a piece stands twice in it: download it again")
     normal = {piece.piece: (k, piece.score) for k, piece in enumerate(model.pieces) if piece.type == NORMAL}

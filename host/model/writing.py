@@ -1,4 +1,4 @@
-"""Writes an image in order, a layer at a time: no more of a model than two layers is in memory.
+"""Writes an image in order, a layer at a time: of what is packed, no more than two layers are in memory.
 
 docs/image-format.md is the normative description. The header stands in front of the sections and
 holds what is known behind them only, checksums, numbers of trits and the known answer: its room is
@@ -145,8 +145,13 @@ def _text(fixed, sections, extra):
     return json.dumps({key: value for key, value in header.items() if value is not None}).encode()
 
 
-def _room(shape, fixed, has_answer):
-    """Bytes (int) that the header's text takes at most."""
+def _longer(one, other):
+    """Of two values the one that takes more room as JSON."""
+    return max(one, other, key=lambda value: len(json.dumps(value)))
+
+
+def _room(shape, fixed, source, answer):
+    """Bytes (int) that the header's text takes at most; an answer and a source that are not made yet are short."""
     geometry, far = shape.geometry, 1 << 62
     names = [f"{layer}.{name}" for layer in range(geometry.num_hidden_layers) for name in MATRICES]
     most = 2 * geometry.intermediate_size * max(geometry.hidden_size, geometry.vocab_size)
@@ -154,10 +159,23 @@ def _room(shape, fixed, has_answer):
                 for name in ("embedding", "stream", "tokenizer")]
     sections[1]["layers"] = [{"part": part, "layer": number, "bytes": shape.part_bytes(part)}
                              for part, number in shape.order()]
+    made = {"sha256": "0" * 64, "sterna": "0" * 32, "numerics": 1000, "weights": "BF16,F16,F32"}
+    known = widest(geometry.vocab_size).to_json()
     extra = {"statistics": {name: [most, most, most, _WIDEST] for name in [*names, "head"]},
-             "source": {"sha256": "0" * 64, "sterna": "0" * 32, "numerics": 1000, "weights": "BF16,F16,F32"},
-             "answer": widest(geometry.vocab_size).to_json() if has_answer else None}
+             "source": made if source is None or callable(source) else _longer(made, source),
+             "answer": None if answer is None else known if callable(answer) else _longer(known, answer.to_json())}
     return len(_text(fixed, sections, extra))
+
+
+@contextmanager
+def naming_temporary():
+    """Gives errors of writing a temporary file, which have no name, that of the folder it is in."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), tempfile.gettempdir()) from None
+        raise
 
 
 def _readable(file, shape, entries):
@@ -184,8 +202,7 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
     Parameters
     ----------
     file : binary file
-        Empty, open for reading too if it can seek. One that cannot seek is written through a
-        temporary file.
+        Empty. One that cannot seek, or cannot be read, is written through a temporary file.
     packed : PackedModel
         Its parts are taken once each and in order.
     config : Config, DeviceInfo or Board
@@ -194,10 +211,11 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
         Token that ended the texts of the training.
     ends : tuple of int, optional
         Those that end a text that the model makes; without it ``eos``.
-    source : callable() -> dict, optional
-        Gives the header's ``source``, asked behind the last part.
+    source : dict or callable() -> dict, optional
+        The header's ``source``; or what gives it, asked behind the last part.
     answer : Answer or callable(PackedModel, int), optional
         The known answer; or what makes it of a model, the one in the image itself, and of ``eos``.
+        It may give None: then the image has none.
     fits : bool
         Refuse what the memory of the configuration does not hold.
     written : callable(part, layer)
@@ -218,16 +236,17 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
     shape = layout(config, geometry)
     if fits:
         placed(config, geometry)
-    if not file.seekable():
+    if not (file.seekable() and file.readable()):
         with tempfile.TemporaryFile() as whole:
-            write_image(whole, packed, config, tokenizer_json, name, eos, ends, source=source, answer=answer,
-                        fits=fits, written=written)
-            whole.seek(0)
+            with naming_temporary():
+                size = write_image(whole, packed, config, tokenizer_json, name, eos, ends, source=source,
+                                   answer=answer, fits=fits, written=written)
+                whole.seek(0)
             shutil.copyfileobj(whole, file, 1 << 20)
-            return whole.tell()
+            return size
     fixed = {"geometry": asdict(geometry), "tiling": tiling_of(config), "name": name, "eos": eos,
              "ends": None if ends in (None, (eos,)) else list(ends)}
-    base = up(HEAD.size + _room(shape, fixed, answer is not None), ALIGN)
+    base = up(HEAD.size + _room(shape, fixed, source, answer), ALIGN)
     file.write(bytes(base))
     sections = _Sections(file, base, shape, written)
     sections.embedding(packed)

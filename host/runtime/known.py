@@ -3,7 +3,8 @@
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.answer import make_answer
 from sterna.host.runtime.sampling import Sampling
-from sterna.sim.cpu.model import CpuModel
+from sterna.sim.cpu.build import kernels
+from sterna.sim.cpu.model import CpuModel, usable_threads
 from sterna.sim.golden.compiler import ToolError
 from sterna.sim.golden.model import GoldenModel
 
@@ -12,25 +13,57 @@ class SelfTestError(HostError):
     """A device that does not give the known answer of an image."""
 
 
-def known_answer(packed, start):
-    """The Answer of a PackedModel: by the kernels of this machine's processor, where they can be compiled, or golden.
+def answering(tell=lambda line: None, progress=lambda done, total: None):
+    """What makes known answers here; settled before a model is packed, since that may take long.
 
-    Both give the same; the golden model takes minutes where the kernels take seconds.
+    The kernels of this machine's processor make them, where they can be compiled, or the golden model. Both give the
+    same; the golden model takes minutes where the kernels take seconds.
 
     Parameters
     ----------
-    packed : PackedModel
-    start : int
-        The token that begins a text.
+    tell : callable(str)
+        Takes a line about what is not as it should be.
+    progress : callable(done, total)
+        Told about the layers that the kernels have loaded.
+
+    Returns
+    -------
+    callable(PackedModel, int) -> Answer or None
+        Takes the token that begins a text too. None: there is not enough memory.
+
+    Raises
+    ------
+    ThreadsError
     """
+    threads, compiled = usable_threads(), True
     try:
-        model = CpuModel(packed)
-    except ToolError:
-        return make_answer(GoldenModel(packed), packed.geometry.vocab_size, start)
-    try:
-        return make_answer(model, packed.geometry.vocab_size, start)
-    finally:
-        model.close()
+        kernels()
+    except (ToolError, OSError):
+        compiled = False
+        tell("the kernels of --device cpu cannot be compiled here, so the golden model makes the known answer: that "
+             "takes minutes for a large model, --no-answer leaves it out")
+
+    def answer(packed, start):
+        progress(0, 1)
+        size = packed.geometry.vocab_size
+        try:
+            if not compiled:
+                return make_answer(GoldenModel(packed), size, start)
+            model = CpuModel(packed, threads, progress=progress)
+            try:
+                return make_answer(model, size, start)
+            finally:
+                model.close()
+        except MemoryError:
+            tell("the memory is too small to compute a known answer: the image has none")
+            return None
+
+    return answer
+
+
+def known_answer(packed, start):
+    """The Answer of a PackedModel and of the token that begins a text, see `answering`."""
+    return answering()(packed, start)
 
 
 def name_of(run):

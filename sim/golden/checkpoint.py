@@ -21,8 +21,27 @@ _VALUES = (
     ("use_short_conv", False, (False,)), ("use_lower_bound", True, (True,)),
     ("hidden_act", "swish", ("swish", "silu")), ("tie_word_embeddings", False, (False,)),
     ("attn_mode", "fused_recurrent", ("fused_recurrent", "fused_chunk", "chunk")),
-    ("quantization_config", None, (None,)),
+    ("quantization_config", None, (None,)), ("architectures", None, (None, ["HGRNBitForCausalLM"])),
+    *((key, True, (True,)) for key in ("elementwise_affine", "output_gate", "use_output_gate", "use_output_norm")),
 )
+# The other keys of published and of our own configurations, and those that transformers writes for every model: none
+# of them changes the arithmetic.
+_HARMLESS = frozenset("""
+    hidden_size intermediate_size num_hidden_layers vocab_size rms_norm_eps norm_eps hidden_ratio
+    conv_size share_conv_kernel max_position_embeddings initializer_range rescale_prenorm_residual
+    fuse_cross_entropy fuse_linear_cross_entropy fuse_norm fuse_swiglu use_l2warp use_cache
+    bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
+    torch_dtype dtype torchscript use_bfloat16 tf_legacy_loss transformers_version auto_map name_or_path
+    tokenizer_class model_max_length gradient_checkpointing is_decoder chunk_size_feed_forward finetuning_task
+    id2label label2id num_labels
+    prefix problem_type task_specific_params output_attentions output_hidden_states return_dict
+    max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups diversity_penalty
+    temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
+    encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate
+    forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
+    begin_suppress_tokens
+""".split())
+_OFF = (None, False, "", [], {})  # what a key may be that is not known: it says that there is no such thing
 
 
 def read_json(folder):
@@ -40,6 +59,25 @@ def read_json(folder):
     return raw
 
 
+def _check_keys(path, raw):
+    """PackError for a key that is not known, and may change what the model computes."""
+    known = _HARMLESS | {key for key, *_ in _VALUES}
+    for key, value in raw.items():
+        off = any(type(value) is type(one) and value == one for one in _OFF)
+        if not (key in known or off or key.startswith("_") or "dropout" in key or key.endswith("pdrop")):
+            raise PackError(f"{path}: {short(key)} is {short(value)}: this key is not known, and what it changes "
+                            "would be lost: remove it if it has no effect")
+
+
+def _epsilon(raw):
+    """``rms_norm_eps``, which some call ``norm_eps``; PackError if they differ."""
+    other = raw.get("norm_eps")
+    epsilon = raw.get("rms_norm_eps", 1e-6 if other is None else other)
+    if other is not None and other != epsilon:
+        raise PackError(f"norm_eps is {short(other)} and rms_norm_eps {short(epsilon)}: must be the same")
+    return epsilon
+
+
 def read_config(folder):
     """The Geometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
     raw, path = read_json(folder), Path(folder) / "config.json"
@@ -51,6 +89,7 @@ def read_config(folder):
         if not any(value is one or type(value) is type(one) and value == one for one in allowed):
             raise PackError(f"{path}: {key} is {short(raw.get(key))}: only {' or '.join(map(repr, allowed))} is "
                             "supported")
+    _check_keys(path, raw)
     try:
         if raw.get("intermediate_size") is None:
             ratio = raw.get("hidden_ratio")
@@ -60,7 +99,7 @@ def read_config(folder):
             hidden = Geometry(raw.get("hidden_size"), 1, 1, 1).hidden_size
             raw["intermediate_size"] = -(-int(hidden * float(ratio) * 2 / 3) // 256) * 256
         return Geometry(*(raw.get(name) for name in ("hidden_size", "intermediate_size", "num_hidden_layers",
-                                                     "vocab_size")), raw.get("rms_norm_eps", 1e-6))
+                                                     "vocab_size")), _epsilon(raw))
     except PackError as error:
         raise PackError(f"{path}: {error}") from None
 
@@ -111,7 +150,8 @@ class Tensors:
         names = raw.get("weight_map") if isinstance(raw, dict) else None
         if not isinstance(names, dict) or not names:
             raise PackError(f"{index}: no weight_map: download the folder again")
-        if any(not isinstance(n, str) or not n.isprintable() or not n or Path(n).name != n for n in names.values()):
+        if any(not isinstance(n, str) or not n.isprintable() or n in ("", "..") or Path(n).name != n
+               for n in names.values()):
             raise PackError(f"{index}: names a file outside the folder")
         files = [self.folder / name for name in sorted(set(names.values()))]
         for path in files:

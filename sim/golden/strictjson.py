@@ -4,6 +4,7 @@ import json
 import math
 import os
 import reprlib
+import stat
 
 from sterna.sim.golden.errors import SternaError
 
@@ -66,7 +67,12 @@ def parse(text):
 
 
 def read_bytes(path, limit_bytes):
-    """The bytes of a file; JsonError if there are more than ``limit_bytes``, OSError if it cannot be read."""
+    """The bytes of a file; JsonError for a device or FIFO, whose reading may never end, or if there are more than
+    ``limit_bytes``; OSError if it cannot be read.
+    """
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise JsonError("no regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size  # reading takes a buffer of what is asked for
         data = file.read(min(size, limit_bytes) + 1)

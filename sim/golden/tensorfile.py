@@ -1,6 +1,7 @@
 """Safetensors files: where the tensors are, with every field of the header checked before anything is read."""
 
 import math
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from sterna.sim.golden import strictjson
 from sterna.sim.golden.errors import SternaError
 
-HEADER_BYTES = 100_000_000  # at most; the limit of the format's own library
+HEADER_BYTES = 1 << 23  # at most; a tensor takes some 130 bytes, and as JSON many times its text's memory
 
 
 class TensorFileError(SternaError, ValueError):
@@ -93,12 +94,18 @@ def scan(path, kinds):
     OSError
     """
     damaged = TensorFileError("damaged or not a safetensors file: download it again")
-    size = path.stat().st_size
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # opening a FIFO may never end
+        raise TensorFileError("no regular file")
+    size = about.st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length > min(size - 8, HEADER_BYTES):
+        if length > size - 8:
             raise damaged
+        if length > HEADER_BYTES:
+            raise TensorFileError(f"its header has {length:,} bytes, and at most {HEADER_BYTES:,} are read: download "
+                                  "it again")
         try:
             header = strictjson.parse(file.read(length))
         except strictjson.JsonError:

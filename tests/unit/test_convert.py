@@ -6,7 +6,9 @@ import io
 import json
 import os
 import struct
+import tempfile
 import threading
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +18,12 @@ from hostile import Memory
 from safetensors.numpy import load_file, save_file
 from small_model import GEOMETRY, byte_tokenizer, write_folder
 from sterna.host.model import writing
-from sterna.host.model.answer import make_answer
+from sterna.host.model.answer import Answer, Run, make_answer
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.known import known_answer
 from sterna.hw.boards import BOARDS, preset
+from sterna.sim.golden.compiler import ToolError
 from sterna.sim.golden.fp24 import round24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, pack, random_model, random_tensors
@@ -187,6 +190,7 @@ def test_the_source_is_that_of_the_checkpoint(write_checkpoint, rng):
     (lambda h: h["source"].update(sha256="A" * 64), "source is"),
     (lambda h: h["source"].pop("weights"), "source is"),
     (lambda h: h["statistics"]["0.f"].__setitem__(0, 0), "statistics of 0.f is .* 1600 together"),
+    (lambda h: h["statistics"]["0.f"].__setitem__(3, 10**20 << 128), "statistics of 0.f is .* and a scale"),
     (lambda h: h["statistics"].pop("head"), "statistics is .* must have 13 matrices"),
 ])
 def test_what_says_nothing_true_is_refused(folder, change, message):
@@ -274,3 +278,112 @@ def test_a_large_image_is_tiled_anew_in_a_file(folder, monkeypatch):
 def test_build_image_is_the_file_in_memory():
     packed = random_model(np.random.default_rng(2), Geometry(20, 30, 1, 9))
     assert Image(build_image(packed, preset("sim"), "{}", "x", 3, answer=known_answer)).answer.prompt == (3, 2, 5, 8)
+
+
+def test_an_image_is_not_tiled_for_a_preset_that_cannot_hold_it(folder, sterna, tmp_path):
+    path = tmp_path / "m.sterna"
+    path.write_bytes(written(Model(folder)))
+    for source in (path, folder):
+        code, _, err = sterna("convert", source, "-o", tmp_path / "n.sterna", "--preset", "up5k,memory_bytes=8192")
+        assert code == 1 and err.startswith(f"error: {source}: memory: the model needs ")
+    assert names(tmp_path) == ["m.sterna"]
+
+
+@pytest.mark.parametrize("command", ["convert", "flash"])
+def test_a_checkpoint_is_not_written_over(sterna, tmp_path, command):
+    place = write_folder(tmp_path / "model")
+    model = ("-m", place) if command == "flash" else (place,)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        before = (place / name).read_bytes()
+        (tmp_path / name).symlink_to(place / name)
+        for output in (place / name, tmp_path / name):
+            code, _, err = sterna(command, *model, "-o", output)
+            assert code == 1 and f"-o {output}: this is a file of the checkpoint in {place}, which would be" in err
+        assert (place / name).read_bytes() == before
+    for _ in range(2):  # an image may lie there
+        assert sterna("convert", place, "-o", place / "m.sterna", "--no-answer")[0] == 0
+
+
+def test_only_errors_of_the_output_are_said_of_it(folder, sterna, tmp_path, monkeypatch):
+    def fails(*arguments, **more):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "elsewhere")
+
+    monkeypatch.setattr("sterna.host.model.model.write_image", fails)
+    code, _, err = sterna("convert", folder, "-o", tmp_path / "m.sterna", "--no-answer")
+    assert (code, err) == (1, "error: elsewhere: No such file or directory\n") and not names(tmp_path)
+
+
+def test_what_can_be_written_only_gets_the_whole_image(folder, sterna, tmp_path):
+    out = tmp_path / "out"
+    with out.open("wb") as file:  # as the shell's > FILE behind /dev/stdout
+        size = Model(folder).write(file, preset("sim"), "m")
+    assert size == out.stat().st_size and out.read_bytes() == written(Model(folder))
+    code, _, err = sterna("convert", folder, "-o", "/dev/null", "--no-answer")
+    assert code == 0 and f"/dev/null: {size:,} bytes" in err
+
+
+def test_a_full_temporary_folder_is_named(folder, monkeypatch):
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sterna.host.model.model.MEMORY_BYTES", 0)
+    monkeypatch.setattr(writing._Sections, "_write", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        Model(folder).image_for(preset("lanes40"), print)
+    assert error.value.filename == tempfile.gettempdir()
+    with open("/dev/null", "wb") as file, pytest.raises(OSError, match="No space left") as error:
+        Model(folder).write(file, preset("sim"))
+    assert error.value.filename == tempfile.gettempdir()
+
+
+def test_a_longer_answer_and_source_go_along(folder):
+    run = {"seed": (1 << 32) - 1, "temperature": 0.123456789, "top_k": 255, "top_p": 0.123456789}
+    answer = Answer((263,) * 64, tuple(Run(**run, tokens=(263,) * 256) for _ in range(16)))
+    source = {"sha256": "1" * 64, "sterna": "\u1234" * 200, "numerics": 65535, "weights": "\u1234" * 200}
+    packed = Model(folder).packed
+    image = Image(build_image(packed, preset("sim"), byte_tokenizer(), "m", 0, answer=answer, source=source))
+    assert (image.answer, image.source) == (answer, source)
+
+
+def test_how_the_answer_is_made_is_settled_before_a_byte_is_written(folder, sterna, tmp_path, monkeypatch):
+    def never(*arguments, **more):
+        raise AssertionError("written")
+
+    monkeypatch.setenv("STERNA_THREADS", "0")
+    monkeypatch.setattr("sterna.host.model.model.write_image", never)
+    code, _, err = sterna("convert", folder, "-o", tmp_path / "m.sterna")
+    assert code == 1 and err == "error: STERNA_THREADS=0: use 1 to 256\n" and not names(tmp_path)
+
+
+@pytest.mark.parametrize("error", [ToolError("none"), FileNotFoundError(2, "No such file", "kernels.so")])
+def test_without_kernels_the_golden_model_is_named(folder, sterna, tmp_path, monkeypatch, error):
+    def fails():
+        raise error
+
+    monkeypatch.setattr("sterna.host.runtime.known.kernels", fails)
+    code, _, err = sterna("convert", folder, "-o", tmp_path / "m.sterna")
+    assert code == 0 and "cannot be compiled here, so the golden model makes the known answer" in err
+    assert Image.load(tmp_path / "m.sterna").answer == Image(written(Model(folder), answer=known_answer)).answer
+
+
+def test_without_the_memory_there_is_no_answer(folder, sterna, tmp_path, monkeypatch):
+    def full(*arguments, **more):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("sterna.host.runtime.known.CpuModel", full)
+    code, _, err = sterna("convert", folder, "-o", tmp_path / "m.sterna")
+    assert code == 0 and "the memory is too small to compute a known answer: the image has none" in err
+    assert Image.load(tmp_path / "m.sterna").answer is None
+
+
+def test_the_answer_is_a_step_of_its_own(folder, sterna, tmp_path, monkeypatch):
+    said = []
+
+    @contextmanager
+    def moving():
+        yield lambda *at: said.append(at)
+
+    monkeypatch.setattr("sterna.host.commands.image.moving", moving)
+    assert sterna("convert", folder, "-o", tmp_path / "m.sterna")[0] == 0
+    steps = [at[1:] for at in said if at[0] == "known answer"]
+    assert steps[0][0] == 0 and steps[-1] == (GEOMETRY.ternary_weights // 4,) * 2

@@ -1,11 +1,19 @@
 """Checkpoints that sterna convert refuses: one line with the name and the reason, and nothing left behind."""
 
 import json
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from small_model import write_folder
+from sterna.models.synthetic import checkpoint as synthetic
+from sterna.sim.golden.checkpoint import read_config
+from sterna.sim.golden.geometry import Geometry, PackError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LLAMA = {"model_type": "llama", "hidden_size": 40, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 264,
          "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6}
@@ -120,3 +128,84 @@ def only_gguf(folder):
 ], ids=range(9))
 def test_folders_that_are_not_whole(refused, change, given, message):
     assert message in refused(change, given)
+
+
+@pytest.fixture
+def alarm():
+    """Ends a test that waits for ever."""
+    def ring(*arguments):
+        raise AssertionError("waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def fifo(name):
+    def change(folder):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    return change
+
+
+def fifo_shard(folder):
+    fifo(sharded(folder).name)(folder)
+
+
+def outside(folder):
+    sharded(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": ".."}}))
+
+
+@pytest.mark.parametrize("change, given, message", [
+    *((fifo(name), "", f"{name}: no regular file") for name in ("config.json", "model.safetensors",
+                                                                "generation_config.json")),
+    (fifo("tokenizer.json"), "", "tokenizer.json: no regular file"),
+    (fifo_shard, "", "model-00002-of-00002.safetensors: no regular file"),
+    (fifo("pipe"), "pipe", "pipe is no regular file: give a .sterna file or a checkpoint folder"),
+    (outside, "", "names a file outside the folder")], ids=range(7))
+def test_what_could_be_read_for_ever(refused, alarm, change, given, message):
+    assert message in refused(change, given)
+
+
+def test_a_header_that_would_take_much_memory(refused):
+    def change(folder):
+        data = (folder / "model.safetensors").read_bytes()
+        text = data[8:8 + int.from_bytes(data[:8], "little")].ljust((1 << 23) + 1)
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[-1:])
+
+    assert "its header has 8,388,609 bytes, and at most 8,388,608 are read" in refused(change)
+
+
+@pytest.mark.parametrize("key, value", [
+    ("output_gate", False), ("elementwise_affine", False), ("feature_map", "relu"), ("num_experts", 8),
+    ("sliding_window", 64), ("attention_bias", True), ("mlp_bias", True), ("rope_scaling", {"factor": 2.0}),
+    ("architectures", ["LlamaForCausalLM"]), ("num_attention_heads", 4), ("norm_eps", 1e-5)])
+def test_a_key_that_changes_the_computation(tmp_path, key, value):
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED | {key: value}))
+    with pytest.raises(PackError, match=key) as error:
+        read_config(tmp_path)
+    assert repr(value) in str(error.value) and "\n" not in str(error.value)
+    if key == "num_experts":
+        assert str(error.value).endswith("'num_experts' is 8: this key is not known, and what it changes would be "
+                                         "lost: remove it if it has no effect")
+
+
+PUBLISHED = json.loads((ROOT / "tests" / "data" / "reference_b" / "config.json").read_text())
+MORE = {"elementwise_affine": True, "fuse_norm": True, "norm_eps": 1e-6, "pad_token_id": None, "dtype": "bfloat16",
+        "_name_or_path": "x/y", "_attn_implementation_autoset": True, "temperature": 0.7, "rope_scaling": None,
+        "attention_bias": False, "pruned_heads": {}, "hidden_dropout": 0.1, "is_encoder_decoder": False,
+        "auto_map": {"AutoConfig": "configuration_hgrn_bit.HGRNBitConfig"}}
+
+
+@pytest.mark.parametrize("raw", [
+    PUBLISHED | MORE, synthetic.config(Geometry(40, 48, 2, 264)),
+    *(json.loads(path.read_text()) for path in sorted(ROOT.glob("models/*/checkpoint/config.json")))])
+def test_keys_that_published_models_have(tmp_path, raw):
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert read_config(tmp_path).hidden_size == raw["hidden_size"]
+    del raw["rms_norm_eps"]
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"norm_eps": 1e-5}))
+    assert read_config(tmp_path).rms_norm_eps == 1e-5

@@ -8,6 +8,7 @@ import sys
 import pytest
 import sentencepiece
 from faults import SEED
+from sentencepiece import sentencepiece_model_pb2
 from small_model import write_folder
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model
@@ -79,6 +80,15 @@ def test_what_would_give_other_ids_is_refused(options, message):
 def test_what_is_no_tokenizer(data):
     with pytest.raises(SentencePieceError, match="download it again"):
         tokenizer_json_of(data)
+
+
+def test_a_long_piece_is_refused(model):
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto.pieces[-1].piece = "a" * 256
+    assert json.loads(tokenizer_json_of(proto.SerializeToString()))["model"]["vocab"]["a" * 256] == 329
+    proto.pieces[-1].piece = "a" * 257
+    with pytest.raises(SentencePieceError, match="the piece 'aaa.* has 257 characters: at most 256 are read"):
+        tokenizer_json_of(proto.SerializeToString())
 
 
 def test_a_checkpoint_with_tokenizer_model(sterna, tmp_path, monkeypatch):
