@@ -204,7 +204,7 @@ def generate(
                                progress=progress, **options)
     with runtime:
         if test:
-            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
+            tell(self_test(runtime))
         engine = Engine(runtime)
         runtime.draft = draft
         if state:
