@@ -229,6 +229,7 @@ def generate(
             if json_statistics:
                 tell(json.dumps(runtime.statistics.to_json()))
             elif not quiet:
-                tell("\n".join(["", *runtime.statistics.lines()]))
+                for line in ["", *runtime.statistics.lines()]:
+                    tell(line)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -11,6 +11,7 @@ from crc32c import crc32c
 
 from sterna.firmware.layout import ALIGN, layout, up
 from sterna.host.model import padding
+from sterna.host.model.counting import counted
 from sterna.host.model.header import (  # noqa: F401
     HEADER_BYTES,
     MOST_ENDS,
@@ -197,6 +198,11 @@ class Image:
         """uint8 view of a section, up to the end of its last 32-bit word."""
         entry = self.sections[name]
         return self.data[entry["offset"]:entry["offset"] + up(entry["bytes"], LINK_BYTES)]
+
+    def count(self):
+        """{matrix: [-1, 0, +1, scale]}, counted in the stream."""
+        self.check_unchanged()
+        return counted(self.layout, self.section("stream"), self._read)
 
     def unpack(self):
         """The PackedModel that was packed, exactly; of a large one the parts are made when they are asked for."""
