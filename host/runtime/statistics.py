@@ -202,7 +202,7 @@ class Statistics:
         if self.together:
             slots = self.config.batch if self.config else self.slots
             out = [f"together:   {self.together} texts in {slots} slots, {self.prompt_tokens} tokens read; "
-                   f" made: {speed(self.tokens, self.seconds)} (wall clock)"]
+                   f"made: {speed(self.tokens, self.seconds)} (wall clock)"]
         if self.weight_bytes_per_second is not None:
             out.append(f"weights:    {self.weight_bytes / 1e6:.1f} MB read {self.passes} times, "
                        f"{self.weight_bytes_per_second / 1e9:.2f} GB/s")
