@@ -6,12 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sterna.sim.golden.progress import working  # noqa: F401 (the gateware's own commands show it too)
-
-
-def printable(text):
-    """A text with characters that would steer a terminal as escapes: names come out of files that others wrote."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+from sterna.sim.golden.progress import printable, working  # noqa: F401 (the gateware's own commands show it too)
 
 
 def tell(line):
@@ -49,7 +44,7 @@ def reporting(*columns):
     def progress(what, done, total):
         if what not in tasks:
             bars.start()
-            tasks[what] = bars.add_task(what)
+            tasks[what] = bars.add_task(printable(what))
         bars.update(tasks[what], completed=done, total=total)
 
     try:

@@ -192,7 +192,7 @@ def bench(
                                            **options)
                 with runtime:
                     if test_first:
-                        self_test(runtime)
+                        tell(self_test(runtime))
                     common = measure.setting(runtime, name, options.get("timing", {}))
                     for test in tests:
                         run_test(runtime, test, sampling, seed, repetitions, warm_up, common, report)

@@ -18,9 +18,9 @@ from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import DEFAULT_DEVICE, is_hardware, open_runtime
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.models.data import read_stories
-from sterna.sim.cpu.build import CompilerError
 from sterna.sim.cpu.evaluate import evaluate as evaluate_stream
 from sterna.sim.cpu.model import CpuModel
+from sterna.sim.golden.compiler import ToolError
 from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.gate import LIMITS
 from sterna.sim.golden.gate import evaluate as evaluate_stories
@@ -49,7 +49,7 @@ def exact_model(packed):
     """The CpuModel of a PackedModel, or the GoldenModel, which is the same but slow, where there is no compiler."""
     try:
         return CpuModel(packed)
-    except CompilerError as error:
+    except ToolError as error:
         tell(f"computing with the golden model, slowly: {error}")
         return GoldenModel(packed)
 

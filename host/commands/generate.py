@@ -204,7 +204,7 @@ def generate(
                                progress=progress, **options)
     with runtime:
         if test:
-            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
+            tell(self_test(runtime))
         engine = Engine(runtime)
         runtime.draft = draft
         if state:
@@ -229,6 +229,7 @@ def generate(
             if json_statistics:
                 tell(json.dumps(runtime.statistics.to_json()))
             elif not quiet:
-                tell("\n".join(["", *runtime.statistics.lines()]))
+                for line in ["", *runtime.statistics.lines()]:
+                    tell(line)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -179,5 +179,5 @@ def upload(
                 runtime.verify(progress)
             tell("verified: every block is as in the image")
         if test:
-            tell(f"self-test: {self_test(runtime)} tokens as the image's known answer")
+            tell(self_test(runtime))
         tell(runtime.label)

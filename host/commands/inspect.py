@@ -11,24 +11,21 @@ from rich.table import Table
 from sterna.host.console import printable, table_console, working
 from sterna.host.errors import UsageError
 from sterna.host.model.header import matrix_names
-from sterna.host.model.image import Image
+from sterna.host.model.image import Image, ImageError
 from sterna.host.plan import rows as planned
 from sterna.host.runtime.known import name_of
 from sterna.hw.boards import BOARDS
-from sterna.sim.golden.trits import counts
 from sterna.sim.perf.predict import predict
 
 
-def counted(image):
-    """{matrix: [-1, 0, +1, scale]} of an image: as its header says, or counted where that does not."""
-    if image.statistics:
-        return image.statistics
-    packed, out = image.unpack(), {}
-    for number, layer in enumerate(packed.layers):
-        for name in ("f", "i", "g", "o", "gate", "down"):
-            out[f"{number}.{name}"] = [*counts(getattr(layer, name)), getattr(layer, "ws_" + name)]
-    out["head"] = [*counts(packed.head), packed.ws_head]
-    return {name: out[name] for name, _ in matrix_names(image.geometry)}
+def matrices_of(image, path):
+    """{matrix: [-1, 0, +1, scale]} of an image, counted; ImageError if its header says something else."""
+    found = image.count()
+    for name, told in (image.statistics or {}).items():
+        if list(told) != found[name]:
+            raise ImageError(f"{path}: damaged section header: statistics of {name} is {told}, its stream has "
+                             f"{found[name]}: convert the checkpoint again")
+    return {name: found[name] for name, _ in matrix_names(image.geometry)}
 
 
 def boards(geometry, step=lambda name: None):
@@ -48,10 +45,9 @@ def boards(geometry, step=lambda name: None):
     return out
 
 
-def describe(path, step=lambda name: None):
-    """Everything that ``inspect`` shows, as a dictionary; raises ImageError for a damaged file."""
-    image = Image.load(path)
-    matrices = counted(image)
+def describe(image, path, step=lambda name: None):
+    """Everything that ``inspect`` shows of an Image, as a dictionary; raises ImageError for a damaged one."""
+    matrices = matrices_of(image, path)
     trits = [sum(entry[k] for entry in matrices.values()) for k in range(3)]
     scales = [entry[3] for entry in matrices.values()]
     return {
@@ -89,7 +85,7 @@ def _lines(found, image_answer):
     for name in ("geometry", "tiling"):
         yield f"{name + ':':<9} " + ", ".join(f"{k} {v}" for k, v in found[name].items())
     source = found["source"]
-    yield "source:   " + (f"{source['weights']}, packed by sterna {source['sterna']} with numerics "
+    yield "source:   " + printable(f"{source['weights']}, packed by sterna {source['sterna']} with numerics "
                           f"{source['numerics']}, sha256 {source['sha256']}" if source else "not known")
     yield "answer:   " + _known(found["answer"], [name_of(run) for run in image_answer.runs] if image_answer else ())
     total = sum(found["trits"].values())
@@ -112,12 +108,13 @@ def inspect(
     if path.is_dir():
         raise UsageError(f"{path} is a folder: pack it with sterna convert first")
     with working() as step:
-        found = describe(path, step)
+        image = Image.load(path)
+        found = describe(image, path, step)
     if as_json:
         print(json.dumps(found, indent=2))
         return
     console = table_console()
-    for line in _lines(found, Image.load(path).answer):
+    for line in _lines(found, image.answer):
         console.print(line, soft_wrap=True)
     table = Table("section", "offset", "bytes", "crc32c", "checksum")
     for s in found["sections"]:

@@ -66,7 +66,7 @@ def plan(
     """
     name, geometry = geometry_of(model)
     with working() as step:
-        found = planned.rows(geometry, configs, lambda row: step(f"planning {name} for {row}"))
+        found = planned.rows(geometry, configs, lambda row: step(f"planning {name}: {row}"))
     if as_json:
         show(json.dumps(report(name, geometry, found), indent=2) + "\n")
         return

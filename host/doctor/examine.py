@@ -2,21 +2,23 @@
 
 from contextlib import suppress
 
+from sterna.firmware.program import build_program
 from sterna.host.device.driver import Device
 from sterna.host.device.info import ProtocolError
 from sterna.host.device.transport import TransportError
 from sterna.host.doctor import answer, identity, line, memory
 from sterna.host.doctor.check import OK, judged, skipped
 from sterna.host.errors import HostError
+from sterna.sim.golden.errors import SternaError
 
 SECTIONS = ("versions", "build", "rest", "link", "memory", "tokens", "counters", "clock")  # and "answer" of a model
 
 
 def guarded(name, checks):
-    """The Checks of a generator; a HostError in it is one more, which failed."""
+    """The Checks of a generator; a SternaError in it is one more, which failed."""
     try:
         yield from checks
-    except HostError as error:
+    except SternaError as error:
         yield judged(name, False, str(error))
 
 
@@ -60,6 +62,9 @@ def examine(connect, *, simulated, wanted=None, where="quick", halt=False, model
         if device.simulated and not simulated:
             simulated = True
             yield judged("simulated", True, "a simulated board: its cycles take no time of a clock", simulated=True)
+        if model and (wrong := _no_room(model, device, tell)):
+            yield wrong
+            model = None
         yield from identity.identify(device, wanted)
         rest = judged("rest", False, "")
         for rest in guarded("rest", identity.at_rest(device, halt)):
@@ -100,6 +105,16 @@ def _at_work(device, simulated, wanted, where, model, tell):
             yield from identity.skip_all(left, "the device does not answer any more")
             return
         yield from guarded(name, checks())
+
+
+def _no_room(model, device, tell):
+    """The failed Check of a Model that the device does not hold, before anything takes minutes; None if it does."""
+    try:
+        model.image_for(device.info, tell)
+        build_program(device.info, model.geometry)
+    except SternaError as error:
+        return judged("known answer", False, str(error))
+    return None
 
 
 def _known(device, model, simulated, keep, tell):

@@ -11,6 +11,7 @@ from crc32c import crc32c
 
 from sterna.firmware.layout import ALIGN, layout, up
 from sterna.host.model import padding
+from sterna.host.model.counting import counted
 from sterna.host.model.header import (  # noqa: F401
     HEADER_BYTES,
     MOST_ENDS,
@@ -35,6 +36,7 @@ LINK_BYTES = 4  # words of the link: requests begin and end with one
 XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
 MOST_RATIO = 64  # tokenizers compress 3 to 10 times
 PIECE_BYTES = 1 << 24  # of a section, checked together
+CHANGED = "changed while it was read: start again once nothing writes it any more"
 
 
 class Image:
@@ -61,7 +63,7 @@ class Image:
     """
 
     def __init__(self, data):
-        self._mapping = data if isinstance(data, Mapping) else None
+        self._mapping, self._label = data if isinstance(data, Mapping) else None, ""
         data = data.data if self._mapping else data
         self.data = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         raw = bytes(self.data[:HEAD.size])
@@ -115,6 +117,16 @@ class Image:
         if self._mapping:
             at = self.sections[name]["offset"]
             self._mapping.release(at + begin, at + end)
+        self.check_unchanged()
+
+    def check_unchanged(self):
+        """ImageError if the file has been written since it was opened: nothing that was read of it is sure then.
+
+        Whoever reads ``data`` asks before, as pages behind the end of a file that was cut end the process, and
+        afterwards.
+        """
+        if self._mapping and self._mapping.changed:
+            raise ImageError(self._label + CHANGED)
 
     def _check_padding(self, header_end):
         """ImageError unless all that is no header, number or trit is zero, and the end is right."""
@@ -132,11 +144,13 @@ class Image:
             if Path(path).stat().st_size == 0:
                 raise ImageError("not a Sterna image: the file is empty")
             with open(path, "rb") as file:
-                return cls(Mapping(file))
+                image = cls(Mapping(file))
         except OSError as error:
             raise ImageError(f"{path}: {error.strerror}") from None
         except ValueError as error:  # an ImageError, or nothing that can be mapped
             raise ImageError(f"{path}: {error}") from None
+        image._label = f"{path}: "
+        return image
 
     def section(self, name):
         """uint8 view of a section's bytes."""
@@ -146,7 +160,12 @@ class Image:
     @property
     def tokenizer_json(self):
         """Text of tokenizer.json; ImageError if it is damaged, or far longer than its compressed form lets expect."""
-        data = self.section("tokenizer").tobytes()
+        try:
+            self.check_unchanged()
+            data = self.section("tokenizer").tobytes()
+            self.check_unchanged()
+        except ImageError:
+            raise ImageError(CHANGED) from None  # the reader names the file, as for all that is wrong here
         limit = (1 << 20) + MOST_RATIO * len(data)
         try:
             unpacker = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
@@ -159,7 +178,8 @@ class Image:
             raise ImageError("damaged section tokenizer: download or pack the image again") from None
 
     def check(self, config):
-        """MemoryMap on a device. ImageError: other tiling, or the memory is too small."""
+        """MemoryMap on a device. ImageError: other tiling, the memory is too small, or the file has changed."""
+        self.check_unchanged()
         for key, value in self.tiling.items():
             if getattr(config, key) != value:
                 raise ImageError(f"image for {key} {value} but the device has {getattr(config, key)}: "
@@ -179,6 +199,13 @@ class Image:
         entry = self.sections[name]
         return self.data[entry["offset"]:entry["offset"] + up(entry["bytes"], LINK_BYTES)]
 
+    def count(self):
+        """{matrix: [-1, 0, +1, scale]}, counted in the stream."""
+        self.check_unchanged()
+        return counted(self.layout, self.section("stream"), self._read)
+
     def unpack(self):
         """The PackedModel that was packed, exactly; of a large one the parts are made when they are asked for."""
-        return unpacked(self.layout, self.section("embedding"), self.section("stream"), self._read)
+        self.check_unchanged()
+        return unpacked(self.layout, self.section("embedding"), self.section("stream"), self._read,
+                        self.check_unchanged)

@@ -12,8 +12,8 @@ LAYER_PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
 class _Unpacker:
     """Makes the parts of a PackedModel out of the two sections, each when it is asked for."""
 
-    def __init__(self, shape, embedding, stream, read):
-        self._shape, self._geometry, self._read = shape, shape.geometry, read
+    def __init__(self, shape, embedding, stream, read, before):
+        self._shape, self._geometry, self._read, self._before = shape, shape.geometry, read, before
         self._embedding, self._stream = embedding, stream
         self._at, at = {}, 0
         for part, number in shape.order():
@@ -24,6 +24,7 @@ class _Unpacker:
         """Yields (attribute, value) of a part of the stream."""
         shape, begin = self._shape, self._at[part, number]
         at = begin
+        self._before()
         for kind, name, *size in shape.sections(part):
             if kind == "vector":
                 n = self._geometry.intermediate_size if name == "w_down" else size[0]
@@ -50,12 +51,15 @@ class _Unpacker:
         return PackedLayer(**{name: value for part in LAYER_PARTS for name, value in self._part(part, number)})
 
     def embedding(self):
-        """(codes, scales); the codes are a view."""
+        """(codes, scales)"""
         g, shape = self._geometry, self._shape
         table, head = self._embedding.reshape(g.vocab_size, shape.row_bytes), shape.vector_bytes(1)
+        self._before()
         scale = fp24.from_bits(np.ascontiguousarray(table[:, :4]).view("<u4")[:, 0])
+        # A copy, even of a large one: a view would be read when nobody looks any more at what becomes of the file.
+        codes = table[:, head:head + g.hidden_size].view(np.int8).copy()
         self._read("embedding", 0, len(self._embedding))
-        return table[:, head:head + g.hidden_size].view(np.int8), scale
+        return codes, scale
 
     def ends(self):
         """The final norm: vectors and ``ws_head``."""
@@ -67,24 +71,22 @@ class _Unpacker:
         return trits, self.ends()["ws_head"]
 
 
-def unpacked(shape, embedding, stream, read=lambda name, begin, end: None):
+def unpacked(shape, embedding, stream, read=lambda name, begin, end: None, before=lambda: None):
     """The PackedModel that was packed, exactly; parts of a large one are made when they are asked for.
 
     Parameters
     ----------
     shape : Layout
     embedding, stream : uint8 array
-        The two sections. Of a large model the embedding's codes stay a view.
+        The two sections.
     read : callable(section, begin, end)
         Told when bytes of a section have been read, and are not needed any more.
+    before : callable()
+        Called before bytes of a section are read.
     """
-    unpacker = _Unpacker(shape, embedding, stream, read)
+    unpacker = _Unpacker(shape, embedding, stream, read, before)
     ends = unpacker.ends()
     ws_head = ends.pop("ws_head")
     packed = OnDemand(shape.geometry, unpacker.layer, unpacker.embedding, unpacker.head, ends)
     packed._scales["head"] = ws_head
-    if not is_small(shape.geometry):
-        return packed
-    whole = eager(packed)
-    object.__setattr__(whole, "embedding_codes", np.ascontiguousarray(whole.embedding_codes))
-    return whole
+    return eager(packed) if is_small(shape.geometry) else packed

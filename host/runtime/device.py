@@ -2,7 +2,6 @@
 
 import time
 from contextlib import ExitStack, closing
-from functools import partial
 
 import numpy as np
 
@@ -76,14 +75,21 @@ class DeviceRuntime(Runtime):
         self.uploaded = None
         if not loaded:
             self.uploaded = upload(device, self._image.regions(info), compare=not fresh,
-                                   progress=partial(progress, "uploading"))
+                                   progress=self._watched(progress, "uploading"))
         device.load_program(program.words)
         for slot in device.slots:
             device.write_scalars(program.scalars, slot)
 
     def verify(self, progress=untold):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
-        verify(self.device, self._image.regions(self.device.info), partial(progress, "verifying"))
+        verify(self.device, self._image.regions(self.device.info), self._watched(progress, "verifying"))
+
+    def _watched(self, progress, what):
+        """``progress`` of ``what``, which also ends it if the image's file is written meanwhile."""
+        def told(done, total):
+            self._image.check_unchanged()
+            progress(what, done, total)
+        return told
 
     def check_text(self, tokens, stop):
         check_length(self.device.info, tokens)

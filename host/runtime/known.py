@@ -83,16 +83,22 @@ def answers(runtime, answer):
 
     Yields
     ------
-    (name, wanted, got) : (str, list of int, list of int)
-        Tokens of each run that the device can make: one with a list longer than its own is left out.
+    (run, wanted, got) : (Run, list of int, list of int or None)
+        Tokens of each run; None of one that the device cannot make, as its list is shorter.
     """
     for run in answer.runs:
         sampling = Sampling(run.temperature, run.seed, run.top_k, run.top_p)
         if sampling.limited and run.top_k > runtime.rows:
+            yield run, list(run.tokens), None
             continue
         runtime.clear()
-        yield name_of(run), list(run.tokens), list(runtime.generate(list(answer.prompt), len(run.tokens), sampling))
+        yield run, list(run.tokens), list(runtime.generate(list(answer.prompt), len(run.tokens), sampling))
     runtime.clear()
+
+
+def why_not(run, rows):
+    """Why a device with a list of ``rows`` rows does not make a Run (str)."""
+    return f"it takes a list of {run.top_k} rows and this device has {rows or 'none'}"
 
 
 def difference(wanted, got):
@@ -120,21 +126,31 @@ def self_test(runtime):
 
     Returns
     -------
-    int
-        Tokens that were compared.
+    str
+        A line that says how many tokens were compared.
 
     Raises
     ------
     SelfTestError
-        A token differs.
+        A token differs, or there was none that this device could be asked for.
     """
-    answer, compared = runtime.model.answer, 0
-    for name, wanted, got in answers(runtime, answer):
-        if found := difference(wanted, got):
+    answer, compared, left = runtime.model.answer, 0, []
+    for run, wanted, got in answers(runtime, answer):
+        if got is None:
+            left.append(f"{name_of(run)}: {why_not(run, runtime.rows)}")
+        elif found := difference(wanted, got):
             k, one, other = found
             at = f"token {k + 1} of {len(wanted)} (position {len(answer.prompt) + k})"
-            raise SelfTestError(f"self-test: {runtime.label}: {name}, {at} is {other}, the image's known answer has "
-                                f"{one}: what this device makes is not to be trusted")
-        compared += len(wanted)
+            raise SelfTestError(f"self-test: {runtime.label}: {name_of(run)}, {at} is {other}, the image's known "
+                                f"answer has {one}: what this device makes is not to be trusted")
+        else:
+            compared += len(wanted)
     runtime.restart()
-    return compared
+    total = sum(len(run.tokens) for run in answer.runs)
+    if not compared:
+        raise SelfTestError(f"self-test: {runtime.label}: none of the {total} tokens of the image's known answer can be "
+                            f"compared ({'; '.join(left)}): convert the checkpoint again, or leave the test out")
+    if left:
+        return (f"self-test: {compared} of {total} tokens compared: they are the image's known answer; not compared: "
+                + "; ".join(left))
+    return f"self-test: {compared} tokens as the image's known answer"

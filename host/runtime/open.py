@@ -44,7 +44,9 @@ def _preloaded(stack, image, config):
     if config.memory == "onchip":
         raise UsageError(f"--preload: the memory of {config.name} is on the chip: leave --preload out")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    return memory_file(folder / "memory", image.regions(config))
+    parts = memory_file(folder / "memory", image.regions(config))
+    image.check_unchanged()
+    return parts
 
 
 def open_port(port, baud, model, tell, demands, progress):

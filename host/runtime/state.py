@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from safetensors.numpy import save
@@ -15,6 +16,7 @@ from sterna.sim.golden.files import write_file
 from sterna.sim.golden.strictjson import short
 
 VERSION = "1"
+_hashes = WeakKeyDictionary()
 
 
 class StateError(HostError):
@@ -43,7 +45,16 @@ class State:
 
 
 def model_hash(packed):
-    """Hex SHA-256 of everything that a PackedModel computes with; the same for every tiling of it."""
+    """Hex SHA-256 of everything that a PackedModel computes with; the same for every tiling of it.
+
+    It is computed once for each: a large model is unpacked as a whole for it.
+    """
+    if packed not in _hashes:
+        _hashes[packed] = _hash(packed)
+    return _hashes[packed]
+
+
+def _hash(packed):
     digest = hashlib.sha256(json.dumps(asdict(packed.geometry), sort_keys=True).encode())
     parts = chain([packed], packed.layers)  # one layer after the other: those of a large model are not kept
     for part in parts:

@@ -82,7 +82,11 @@ def _compile(path, library, total):
                 if flags is ways[-1]:
                     raise CompilerError(f"{' '.join(str(error).split())}: use another compiler with CXX, or "
                                         "--device golden") from None
-        data = out.read_bytes()
+        try:
+            data = out.read_bytes()
+        except OSError:
+            raise CompilerError(f"compiling the kernels of --device cpu: {' '.join(compiler())} wrote no library: use "
+                                "another compiler with CXX, or --device golden") from None
     write_files({library: data, total: hashlib.sha256(data).hexdigest()})
 
 

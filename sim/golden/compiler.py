@@ -13,7 +13,7 @@ from functools import cache
 
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.extras import install_hint
-from sterna.sim.golden.files import BUILD_VARIABLE, build_folder
+from sterna.sim.golden.files import BUILD_VARIABLE, NoFolderError, build_folder
 
 
 class ToolError(SternaError, RuntimeError):
@@ -30,7 +30,11 @@ def compiler():
         If there is none.
     """
     if os.environ.get("CXX", "").strip():
-        command = shlex.split(os.environ["CXX"])
+        try:
+            command = shlex.split(os.environ["CXX"])
+        except ValueError as error:
+            raise ToolError(f"C++ compiler {os.environ['CXX']!r} of $CXX is no command ({error}): unset CXX or name "
+                            "another") from None
         if shutil.which(command[0]) is None:
             raise ToolError(f"C++ compiler {os.environ['CXX']!r} of $CXX was not found: unset CXX or name another")
         return tuple(command)
@@ -58,9 +62,14 @@ def must_run(command, what, **options):
 
 @contextmanager
 def locked(path):
-    """Holds an exclusive lock on the file `path`; other processes wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
+    """Holds an exclusive lock on the file `path`; other processes wait. ToolError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "w")
+    except OSError as error:
+        raise ToolError(f"cannot build in {path.parent}: {path}: {error.strerror}: name another folder with "
+                        f"{BUILD_VARIABLE}") from None
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -73,7 +82,10 @@ def builds_folder(name):
     ToolError
         If it cannot be made or written.
     """
-    folder = build_folder() / name
+    try:
+        folder = build_folder() / name
+    except NoFolderError as error:
+        raise ToolError(str(error)) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):

@@ -7,10 +7,16 @@ import stat
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from sterna.sim.golden.errors import SternaError
+
 PART_NAME = 40  # characters of the name that are kept while a file is written
 LINKS = 40  # of one path, as the kernel follows
 BUILD_VARIABLE = "STERNA_BUILD"
 _CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class NoFolderError(SternaError, RuntimeError):
+    """There is no place for what is built; one line."""
 
 
 def build_folder():
@@ -25,7 +31,11 @@ def build_folder():
         return _CHECKOUT / "build"
     caches = os.environ.get("XDG_CACHE_HOME", "")
     # The specification of these variables says to ignore a relative path.
-    return (Path(caches) if os.path.isabs(caches) else Path.home() / ".cache") / "sterna"
+    try:
+        return (Path(caches) if os.path.isabs(caches) else Path.home() / ".cache") / "sterna"
+    except RuntimeError:
+        raise NoFolderError(f"this user has no home folder for what is built: name a folder with {BUILD_VARIABLE}") \
+            from None
 
 
 def _followed(path):

@@ -5,6 +5,13 @@ import warnings
 from contextlib import contextmanager
 
 
+def printable(text):
+    """A text with characters that would steer a terminal as escapes, so that it is one line: names come out of files
+    that others wrote.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def abandon():
     """What was made of gateware is given up: Amaranth says nothing about parts that were made and never used."""
     if "amaranth.hdl" in sys.modules:
@@ -40,7 +47,7 @@ def _shown():
             what = text.partition(": ")[0]
             if what not in told:
                 told.add(what)
-                print(what, file=sys.stderr, flush=True)
+                print(printable(what), file=sys.stderr, flush=True)
 
         yield line
         return
@@ -54,9 +61,9 @@ def _shown():
             for task in running.values():
                 bars.remove_task(task)
             running.clear()
-            running[what] = bars.add_task(text)
+            running[what] = bars.add_task(printable(text))
             bars.start()
-        bars.update(running[what], description=text)
+        bars.update(running[what], description=printable(text))
 
     try:
         yield show
@@ -75,10 +82,10 @@ def moving(what, total_bytes):
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
     console = Console(stderr=True)
     if not console.is_terminal:
-        print(what, file=sys.stderr, flush=True)
+        print(printable(what), file=sys.stderr, flush=True)
         yield lambda count: None
         return
     with Progress(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(),
                   TimeRemainingColumn(), console=console, transient=True) as bars:
-        task = bars.add_task(what, total=total_bytes)
+        task = bars.add_task(printable(what), total=total_bytes)
         yield lambda count: bars.advance(task, count)

@@ -5,6 +5,7 @@ import os
 import struct
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sterna.firmware.layout import layout, memory_map
 from sterna.host.model.image import Image, ImageError, build_image
+from sterna.host.model.model import Model
 from sterna.hw.boards import preset
 from sterna.hw.config import Config
+from sterna.sim.cpu.model import CpuModel
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.packed import Geometry, PackedLayer, random_model
 from sterna.sim.golden.trits import encode_trits, pack_matrix, unpack_matrix
@@ -193,3 +196,40 @@ def test_shipped_images_are_whole():
     assert {path.stem for path in paths} >= {"story", "tiny", "stories37m"}
     for path in paths:
         assert Image.load(path).name == path.stem
+
+
+CHANGES = {"overwritten": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+           "cut": lambda path: os.truncate(path, 100)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_behind_the_check(small, tmp_path, monkeypatch, change):
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
+    path = tmp_path / "small.sterna"
+    path.write_bytes(small[1])
+    os.utime(path, (1, 1))
+    model = Model(path)
+    layers = iter(model.packed.layers)
+    assert equal(next(layers).f, small[0].layers[0].f)
+    config = SimpleNamespace(**model.image.tiling, memory_bytes=1 << 20, batch=1, register_bits=32)
+    regions = model.image.regions(config)
+    assert model.image_for(config, None) is model.image and len(regions) == 2
+    CHANGES[change](path)
+    # Reading it would give other weights, or end the process by SIGBUS.
+    for reads in (lambda: next(layers), lambda: model.packed.head, lambda: model.packed.embedding_codes,
+                  lambda: model.image.regions(config), lambda: model.image_for(config, None),
+                  lambda: model.tokenizer_json):
+        with pytest.raises(ImageError, match="changed while it was read: start again") as error:
+            reads()
+        assert str(error.value).startswith(f"{path}: ") and str(error.value).count(str(path)) == 1
+    with pytest.raises(ImageError, match="changed while it was read"):
+        CpuModel(model.packed)
+
+
+def test_a_file_that_is_replaced_stays_what_it_was(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
+    path = tmp_path / "small.sterna"
+    path.write_bytes(small[1])
+    image = Image.load(path)
+    write_file(path, b"another")
+    assert equal(image.unpack().head, small[0].head)

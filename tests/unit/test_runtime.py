@@ -12,7 +12,7 @@ from sterna.host.model.model import Model, ModelError
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.runtime import RunError, Sampling, Sequence
-from sterna.host.runtime.state import StateError, load_state, save_state
+from sterna.host.runtime.state import StateError, load_state, model_hash, save_state
 from sterna.host.runtime.statistics import Statistics, useful_bytes
 
 SAMPLING = Sampling(0.8, 12345)
@@ -415,6 +415,16 @@ def test_state_files_that_cannot_be_used(model, tmp_path):
             load_state(path, model.packed)
     with pytest.raises(StateError, match="cannot write the state file"):
         save_state(tmp_path / "absent" / "state", runtime.state(), model.packed)
+
+
+def test_the_hash_of_a_large_model_is_made_once(model, tmp_path, monkeypatch):
+    (tmp_path / "m").write_bytes(model.build(DEVICE))
+    monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
+    large, made = Model(tmp_path / "m"), []
+    make = large.packed.layers._make
+    monkeypatch.setattr(large.packed.layers, "_make", lambda number: made.append(number) or make(number))
+    assert model_hash(large.packed) == model_hash(model.packed) == model_hash(large.packed)
+    assert made == list(range(GEOMETRY.num_hidden_layers))
 
 
 def test_state_survives_another_tiling(model, tmp_path):

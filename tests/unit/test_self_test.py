@@ -1,17 +1,24 @@
 """Known answers on devices: run first where that is asked for, and a wrong token ends it with one line."""
 
 import dataclasses
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_model import DEVICE, SLOTS, GoldenDevice, served, write_folder
 from sterna.host.doctor import line, memory
-from sterna.host.model.image import Image
+from sterna.host.doctor.answer import GEOMETRY
+from sterna.host.doctor.examine import guarded
+from sterna.host.model.image import Image, build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.known import difference
 from sterna.sim.golden.model import GoldenModel
+from sterna.sim.golden.packed import PackError, random_model
 
 BOARD = {"memory_bytes": 1 << 18, "credits": 4}
+ROOM = {"memory_bytes": 1 << 18, "batch": 1, "register_bits": 32}
 
 
 @pytest.fixture(scope="module")
@@ -59,32 +66,75 @@ def test_a_wrong_token_is_named(sterna, image, monkeypatch):
     assert sterna("generate", "-m", image, "-p", "a", "-n", 3, "--device", "golden")[0] == 0
 
 
-@pytest.mark.parametrize("info, tokens", [(DEVICE, 16), (SLOTS, 24)], ids=["no list", "slots"])
+@pytest.fixture(scope="module")
+def listed(image, tmp_path_factory):
+    """The image with one run alone, whose list no device holds."""
+    old = Image.load(image)
+    answer = dataclasses.replace(old.answer, runs=(dataclasses.replace(old.answer.runs[2], top_k=255),))
+    path = tmp_path_factory.mktemp("listed") / "m.sterna"
+    path.write_bytes(build_image(Model(image).packed, SimpleNamespace(**old.tiling, **ROOM), old.tokenizer_json,
+                                 old.name, old.eos, answer=answer))
+    return path
+
+
+def test_a_test_that_compares_nothing_fails(sterna, listed, monkeypatch):
+    code, out, err = sterna("generate", "-m", listed, "-p", "a", "-n", 3, "--device", "golden", "--self-test")
+    assert code == 1 and not out and "none of the 8 tokens of the image's known answer can be compared" in err
+    assert "takes a list of 255 rows and this device has 64" in err and err.count("\n") == 1
+    code, out = examined(sterna, monkeypatch, SLOTS, Model(listed).packed, listed)
+    assert code == 1 and "skipped  answer, top-k/p    it takes a list of 255 rows and this device has 16" in out
+    assert "failed   known answer       the device can make none of its runs" in out
+
+
+@pytest.mark.parametrize("info, tokens", [
+    (DEVICE, "16 of 24 tokens compared: they are the image's known answer; not compared: top-k/p: it takes a list of 8 "
+     "rows and this device has none"), (SLOTS, "24 tokens as the image's known answer")], ids=["no list", "slots"])
 def test_devices_behind_a_port(sterna, image, info, tokens):
     packed = Model(image).packed
     with served(GoldenDevice(packed, info)) as url:
         code, _, err = sterna("upload", "-m", image, "--device", url, "--self-test")
-    assert code == 0 and f"self-test: {tokens} tokens as the image's known answer" in err
+    assert code == 0 and f"self-test: {tokens}\n" in err
     for command in (["upload"], ["generate", "-p", "a", "-n", 3]):
         with served(GoldenDevice(other(packed), info)) as url:
             code, out, err = sterna(*command, "-m", image, "--device", url, "--self-test")
         assert code == 1 and not out and "(position 4) is " in err and "greedy, token 1 of 8" in err
 
 
-def test_the_doctor_runs_it_too(sterna, image, monkeypatch):
+def examined(sterna, monkeypatch, info, packed, path, sizes=BOARD, *flags):
+    """(exit code, text) of the doctor on a device that computes with a PackedModel, with the answer of an image."""
     from test_doctor import Board
     monkeypatch.setattr(line, "LOAD_S", 0.0)
     monkeypatch.setattr(memory, "QUICK_BLOCKS", 6)
-    monkeypatch.setattr("test_doctor.SIZES", BOARD)
-    model, found = Model(image), []
-    for packed in (model.packed, other(model.packed)):
-        board = Board(SLOTS, packed)
-        with served(board) as url:
-            found.append(sterna("doctor", "--device", url, "-m", image, "--memory", "none")[1])
+    monkeypatch.setattr("test_doctor.SIZES", sizes)
+    with served(Board(info, packed)) as url:
+        return sterna("doctor", "--device", url, "-m", path, "--memory", "none", *flags)[:2]
+
+
+def test_the_doctor_runs_it_too(sterna, image, monkeypatch):
+    model = Model(image)
+    found = [examined(sterna, monkeypatch, SLOTS, packed, image)[1] for packed in (model.packed, other(model.packed))]
     # What the doctor's own model should give fails here in both, as the device computes with another one.
     good, bad = (text.partition("answer, greedy")[2].strip() for text in found)
     assert good.startswith("8 tokens as the image's known answer\nok       answer, sampled    8 tokens as")
     assert bad.startswith("token 1 of 8 is ") and ", the image's known answer is " in bad
+
+
+def test_a_model_without_room_is_a_failed_check_in_front(sterna, image, monkeypatch):
+    small, packed = BOARD | {"memory_bytes": 1 << 14}, random_model(np.random.default_rng(1), GEOMETRY)
+    code, out = examined(sterna, monkeypatch, SLOTS, packed, image, small, "--json")
+    found = json.loads(out)
+    assert code == 1 and found["verdict"] == "failed"
+    assert [check["check"] for check in found["checks"]][:3] == ["port", "known answer", "versions"]
+    assert "memory" in found["checks"][1]["text"] and found["checks"][1]["verdict"] == "failed"
+
+
+def test_errors_of_the_other_rooms_are_failed_checks():
+    def fails():
+        raise PackError("too many columns")
+        yield
+
+    check, = guarded("known answer", fails())
+    assert (check.name, check.verdict, check.text) == ("known answer", "failed", "too many columns")
 
 
 def test_no_answer_to_run(sterna, image, tmp_path):
