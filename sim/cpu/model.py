@@ -90,6 +90,7 @@ class CpuModel:
         if not self._pool:
             raise MemoryError("no room for threads")
         self._end = weakref.finalize(self, self._library.sterna_pool_free, self._pool)
+        self._end.atexit = False  # a daemon thread may be in a call then, and the kernel takes threads back anyway
         self.threads = self._library.sterna_threads(self._pool)
         self.path = self._library.sterna_path().decode()
         self._weights = Weights(packed, self._library, self._pool, progress)

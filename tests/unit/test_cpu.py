@@ -310,6 +310,25 @@ def test_a_process_that_forks_goes_on_alone():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_process_ends_while_a_daemon_thread_computes():
+    script = (
+        "import threading, numpy as np\n"
+        "from sterna.sim.cpu.model import CpuModel\n"
+        "from sterna.sim.golden.packed import Geometry, random_model\n"
+        "found = CpuModel(random_model(np.random.default_rng(1), Geometry(512, 512, 4, 900)), 2)\n"
+        "begun = threading.Event()\n"
+        "def work():\n"
+        "    state = found.start(64)\n"
+        "    while True:\n"
+        "        found.step([1] * 64, state)\n"
+        "        begun.set()\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "begun.wait()\n")
+    build.kernels()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # ---- Building and limits ----
 
 
