@@ -220,6 +220,32 @@ def test_it_is_safe_to_ask_for_what_is_not_there(rng):
             found.step(ids, state)
     with pytest.raises(IndexError, match="slot 2 is not among 2"):
         found.columns([1], [2], state, [0])
+    for shape in ((1, 2, 40), (3, 2, 40), (2, 2, 39), (2, 2, 41), (2, 2), (2, 2, 40, 1)):
+        with pytest.raises(ValueError, match=r"^a state of shape \(.*\): use \(2, sequences, 40\)$"):
+            found.step([1, 2], np.zeros(shape))
+    with pytest.raises(IndexError, match="slot 1 is not among 1"):
+        found.step([1, 2], found.start(1))
+    x = found.embed([1, 2])
+    for number in (-1, 2):
+        with pytest.raises(IndexError, match=f"^layer {number} is not among 2$"):
+            found.layer(number, x, state[0])
+    for h in (state, state[0, :1], state[0, :, :39], np.zeros((3, 40))):
+        with pytest.raises(ValueError, match=r"^a state of shape .*: \(2, 40\) goes with x$"):
+            found.layer(0, x, h)
+    for call in (found.head, lambda x: found.layer(0, x, np.zeros(x.shape))):
+        with pytest.raises(ValueError, match=r"^x of shape \(2, 39\): use \(2, 40\)$"):
+            call(x[:, :39])
+    for heads in ([1, 0], [2, 0, 1], [5], [3], [-1], [0, 0], [0, 1, 1, 2]):
+        with pytest.raises(IndexError, match=r"^heads \[.*\]: use ascending numbers below 3$"):
+            found.columns([1, 2, 3], [0, 0, 1], state, heads)
+    for slots in ([0, 0, 1], [0]):
+        with pytest.raises(ValueError, match=r"^slots of shape .*: \(2,\) goes with the tokens"):
+            found.columns([1, 2], slots, state, [])
+    assert not state.any()
+    with pytest.raises(ValueError, match=r"^targets of shape \(1,\): \(2,\) goes with the rows$"):
+        found.likelihood(found.step([1, 2], found.start(2)), [0])
+    with pytest.raises(ValueError, match="^scales of shape"):
+        found.sample(Rows(np.zeros((2, 33)), np.zeros(1)))
     with pytest.raises(IndexError, match="target 33 is not among 33"):
         found.likelihood(found.step([1, 2], state), [0, 33])
     assert found.columns([], [], state, []).rows.shape == (0, 33)
