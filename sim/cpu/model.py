@@ -52,7 +52,8 @@ def usable_threads():
 class CpuModel:
     """The accelerator's arithmetic in kernels for this machine's processor; results are those of `GoldenModel`.
 
-    One thread at a time computes with it; others wait.
+    One thread at a time computes with it; others wait. A process may fork, and the child goes on alone; but not while
+    another of its threads is in a call: the child would wait for a thread that it does not have.
 
     Parameters
     ----------

@@ -2,9 +2,13 @@
 
 import ctypes
 import platform
+import re
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_int8, c_int32
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from sterna.sim.cpu.evaluate import evaluate
 from sterna.sim.cpu.model import BLOCK, CpuModel, ThreadsError, usable_threads
 from sterna.sim.cpu.structures import pointer, table_structure
 from sterna.sim.cpu.weights import PADDING
-from sterna.sim.golden import gate, model as golden_model, tables
+from sterna.sim.golden import gate, model as golden_model, tables, toplist
 from sterna.sim.golden.fp24 import MAX, MIN, add, mac, mul, round24
 from sterna.sim.golden.gate import adversarial
 from sterna.sim.golden.model import GoldenModel, Rows
@@ -258,6 +262,7 @@ def test_it_is_safe_to_ask_for_what_is_not_there(rng):
 
 SAMPLINGS = ({}, {"temperature": 0.7}, {"temperature": 1.3, "top_k": 1}, {"temperature": 1.3, "top_k": 40},
              {"temperature": 0.9, "top_k": 64, "top_p": 0.8}, {"temperature": 2.0, "top_k": 5000, "top_p": 0.99},
+             {"temperature": 1.1, "top_k": 1500}, {"temperature": 1.1, "top_k": 2500, "top_p": 0.9},
              {"temperature": 0.9, "top_k": 64, "top_p": 1e-5})  # the first alone: of equal ones the lowest row
 
 
@@ -317,6 +322,63 @@ def test_generate_equals_the_golden_models(rng):
     same(state, theirs)
     with pytest.raises(ValueError, match="prompt is empty"):
         found.generate([], 1)
+    found.close()
+
+
+def test_lists_of_the_best_rows_are_sorted_as_golden_sorts_them(rng):
+    """Of noise that cannot be seen in what is drawn: the lists themselves, many of their values equal."""
+    found = CpuModel(random_model(rng, Geometry(8, 8, 1, 3000)), 1)
+    rows = np.rint(rng.standard_normal((1, 3000)) * 40)
+    lists = []
+    draw = found._library.sterna_draw
+    kind = ctypes.POINTER(ctypes.c_int64)
+
+    def kept(call):
+        draw(call)
+        lists.append(np.ctypeslib.as_array(ctypes.cast(call._obj.list_row, kind), (call._obj.top,)).copy())
+
+    found._library = type("Library", (), {"sterna_draw": staticmethod(kept)})
+    for top in (1, 40, 1024, 1025, 2100, 2999, 3000):
+        found.sample(Rows(rows, np.ones(1)), 1, 2, 1.0, top)
+        same(lists.pop(), toplist.best_rows(rows[0], top))
+    found.close()
+
+
+def test_two_threads_of_python_wait_for_one_another(rng):
+    packed = random_model(rng, Geometry(72, 96, 2, 33))
+    found = CpuModel(packed, 2)
+    options = [{"seed": seed, "temperature": 1.0, "top_k": 5} for seed in range(2)]
+    wanted = [GoldenModel(packed).generate([0, 3], 16, **each) for each in options]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda each: found.generate([0, 3], 16, **each), options)) == wanted
+    found.close()
+
+
+def test_two_models_at_once(rng):
+    packed = [random_model(rng, Geometry(*size)) for size in ((72, 96, 2, 33), (40, 24, 1, 50))]
+    models = [CpuModel(each, 2) for each in packed]
+    wanted = [GoldenModel(each).generate([0, 3], 16) for each in packed]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda model: model.generate([0, 3], 16), models)) == wanted
+    models[0].close()
+    assert models[1].generate([0, 3], 16) == wanted[1]
+    models[1].close()
+
+
+def test_signals_are_left_to_the_threads_of_python(rng):
+    def blocked():
+        """Signals of every thread of this process that are blocked (dict of str and int)."""
+        lines = {path.name: (path / "status").read_text() for path in Path("/proc/self/task").iterdir()}
+        return {name: int(re.search(r"SigBlk:\s*(\w+)", text)[1], 16) for name, text in lines.items()}
+
+    before = blocked()
+    found = CpuModel(random_model(rng, Geometry(8, 8, 1, 9)), 3)
+    after = blocked()
+    new = [after[name] for name in after.keys() - before.keys()]
+    assert len(new) == 2 and all(after[name] == before[name] for name in before)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
+        assert all(mask >> number - 1 & 1 for mask in new)
+    assert not any(mask >> signal.SIGSEGV - 1 & 1 for mask in new)
     found.close()
 
 
