@@ -4,13 +4,15 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
+import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 
 from sterna.sim.golden.compiler import ToolError, builds_folder, compiler, compiler_version, locked, must_run
 from sterna.sim.golden.extras import install_hint
-from sterna.sim.golden.files import write_files
+from sterna.sim.golden.files import build_folder, write_files
 from sterna.sim.golden.progress import working
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
@@ -19,9 +21,11 @@ KERNELS = Path(__file__).resolve().parent / "kernels"
 FLAGS = ("-x", "c", "-std=gnu11", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-w",
          "-fno-sanitize=undefined", "-fPIC", "-shared")
 LIBRARIES = ("-lpthread", "-lm")
-# Of each way to compute: what compiles it. The first is for this machine; the others are for tests of what other
-# machines would run.
-PATHS = {"native": (("-march=native",), ("-mcpu=native",), ()),
+_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+# Of each way to compute: what compiles it, and what does where the compiler does not know such a flag. The first
+# is for this machine; the others are for tests of what other machines would run. On x86 -mcpu means another thing to
+# gcc, which takes it and leaves out the machine's vectors.
+PATHS = {"native": (("-march=native",) if _X86 else ("-mcpu=native",), ()),
          "avx2": (("-march=x86-64-v3",), ("-march=x86_64_v3",)),
          "plain": (("-DSTERNA_PLAIN",),)}
 
@@ -36,7 +40,7 @@ def machine():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return " ".join([*found, platform.processor()])
+        return " ".join([*found, platform.processor(), *_system_features()])
     wanted = ("flags", "Features", "model name", "CPU part", "isa")
     # The first of each: processors of one machine are alike in what they run.
     first = {}
@@ -47,14 +51,39 @@ def machine():
     return " ".join([*found, *map(str, sorted(first.items()))])
 
 
+def _system_features():
+    """Lines of the processor's features where a system of the BSD family tells them (list of str)."""
+    names = ("machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional")
+    try:
+        done = subprocess.run(["sysctl", *names], capture_output=True, text=True)
+    except OSError:
+        return []
+    return sorted(done.stdout.splitlines())
+
+
+def _c_compiler():
+    """Command of the C compiler in ``compiler()``: the C++ one of zig would build a library of C++ first."""
+    command = compiler()
+    return (*command[:-1], "cc") if len(command) > 1 and command[-1] == "c++" else command
+
+
+def _unknown(flags, error):
+    """Whether a compiler complains that it does not know ``flags``: anything else may go right another time."""
+    for flag in flags:
+        option, _, value = flag.partition("=")
+        if re.search(rf"error: .*({option}\b|'{value}'|unknown [a-z ]*cpu)", str(error), re.IGNORECASE):
+            return True
+    return False
+
+
 def sources():
     """Source files of the kernels, sorted by path (list of pathlib.Path)."""
     return sorted(path for path in KERNELS.iterdir() if path.suffix in (".c", ".h"))
 
 
-def _key(path, command):
+def _key(path, flags, command):
     total = hashlib.sha256()
-    parts = [path, *map(repr, (FLAGS, LIBRARIES, PATHS[path])), command, machine()]
+    parts = [path, *map(repr, (FLAGS, LIBRARIES, flags)), command, machine()]
     for part in [*(text.encode() for text in parts), *(source.read_bytes() for source in sources())]:
         total.update(len(part).to_bytes(8, "little") + part)
     return total.hexdigest()[:20]
@@ -68,18 +97,19 @@ def _whole(library, total):
         return False
 
 
-def _compile(path, library, total):
+def _compile(path, files):
+    """Compiles with the first flags that the compiler knows, into their pair of ``files``; returns the library."""
     with tempfile.TemporaryDirectory() as folder, working() as step:
         step("compiling the kernels of --device cpu (once on this machine)")
         out = Path(folder) / "kernels.so"
         ways = PATHS[path]
         for flags in ways:
             try:
-                must_run([*compiler(), *FLAGS, *flags, KERNELS / "model.c", "-o", out, *LIBRARIES],
-                         "compiling the kernels of --device cpu")
+                must_run([*_c_compiler(), *FLAGS, *flags, KERNELS / "model.c", "-o", out, *LIBRARIES],
+                         "compiling the kernels of --device cpu", env={**os.environ, "LC_ALL": "C"})
                 break
             except ToolError as error:
-                if flags is ways[-1]:
+                if flags is ways[-1] or not _unknown(flags, error):
                     raise CompilerError(f"{' '.join(str(error).split())}: use another compiler with CXX, or "
                                         "--device golden") from None
         try:
@@ -87,7 +117,9 @@ def _compile(path, library, total):
         except OSError:
             raise CompilerError(f"compiling the kernels of --device cpu: {' '.join(compiler())} wrote no library: use "
                                 "another compiler with CXX, or --device golden") from None
+    library, total = files[flags]
     write_files({library: data, total: hashlib.sha256(data).hexdigest()})
+    return library
 
 
 @cache
@@ -111,13 +143,17 @@ def kernels(path="native"):
             raise CompilerError(f"--device cpu compiles its kernels once: {error}, or use --device golden") from None
         raise CompilerError("--device cpu compiles its kernels once, and there is no compiler: install g++ or "
                             f"clang++, or run {install_hint('compiler')}, or use --device golden") from None
-    folder = builds_folder("cpu")
-    library = folder / f"{_key(path, command)}.so"
-    total = library.with_suffix(".sha256")
-    if not _whole(library, total):
-        with locked(folder / "lock"):
-            if not _whole(library, total):
-                _compile(path, library, total)
+    folder = build_folder() / "cpu"
+    stems = {flags: folder / _key(path, flags, command) for flags in PATHS[path]}
+    files = {flags: (stem.with_suffix(".so"), stem.with_suffix(".sha256")) for flags, stem in stems.items()}
+
+    def built():
+        return next((library for library, total in files.values() if _whole(library, total)), None)
+
+    library = built()
+    if not library:
+        with locked(builds_folder("cpu") / "lock"):
+            library = built() or _compile(path, files)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:

@@ -52,7 +52,8 @@ def usable_threads():
 class CpuModel:
     """The accelerator's arithmetic in kernels for this machine's processor; results are those of `GoldenModel`.
 
-    One thread at a time computes with it; others wait.
+    One thread at a time computes with it; others wait. A process may fork, and the child goes on alone; but not while
+    another of its threads is in a call: the child would wait for a thread that it does not have.
 
     Parameters
     ----------
@@ -90,6 +91,7 @@ class CpuModel:
         if not self._pool:
             raise MemoryError("no room for threads")
         self._end = weakref.finalize(self, self._library.sterna_pool_free, self._pool)
+        self._end.atexit = False  # a daemon thread may be in a call then, and the kernel takes threads back anyway
         self.threads = self._library.sterna_threads(self._pool)
         self.path = self._library.sterna_path().decode()
         self._weights = Weights(packed, self._library, self._pool, progress)
@@ -116,6 +118,10 @@ class CpuModel:
 
     def layer(self, number, x, h):
         """One layer: x [B, H] -> [B, H]; the state h [B, H] is advanced in place."""
+        if not 0 <= number < self.geometry.num_hidden_layers:
+            raise IndexError(f"layer {number} is not among {self.geometry.num_hidden_layers}")
+        if np.shape(h) != np.shape(x):
+            raise ValueError(f"a state of shape {np.shape(h)}: {np.shape(x)} goes with x")
         return self._run(None, np.arange(len(x)), h[None], number, number + 1, x)[0]
 
     def head(self, x):
@@ -155,8 +161,19 @@ class CpuModel:
         -------
         Rows
             Of ``heads``, in their order.
+
+        Raises
+        ------
+        IndexError
+            A token, slot or head is not there, or the heads do not ascend.
+        ValueError
+            An array has another shape.
         """
         tokens, slots, heads = (np.asarray(each, np.int64) for each in (tokens, slots, heads))
+        if tokens.ndim != 1 or slots.shape != tokens.shape:
+            raise ValueError(f"slots of shape {slots.shape}: {tokens.shape} goes with the tokens")
+        if np.any(np.diff(heads, prepend=-1, append=len(tokens)) < 1):
+            raise IndexError(f"heads {heads.tolist()}: use ascending numbers below {len(tokens)}")
         parts = []
         for at in range(0, len(tokens), BLOCK):
             here = heads[(heads >= at) & (heads < at + BLOCK)] - at
@@ -214,7 +231,13 @@ class CpuModel:
         if columns > BLOCK:
             raise ValueError(f"{columns} columns: at most {BLOCK}")
         own = np.zeros((1, 1, hidden)) if state is None else state
+        if x is not None and np.shape(x) != (columns, hidden):
+            raise ValueError(f"x of shape {np.shape(x)}: use {(columns, hidden)}")
         if state is not None:
+            # Sequences may be any, but the kernels write where the model's own shape says.
+            layers = last if tokens is not None else 1
+            if state.ndim != 3 or (state.shape[0], state.shape[2]) != (layers, hidden):
+                raise ValueError(f"a state of shape {state.shape}: use ({layers}, sequences, {hidden})")
             if columns and not 0 <= slots.min() <= slots.max() < state.shape[1]:
                 raise IndexError(f"slot {slots.max()} is not among {state.shape[1]}")
             # The kernels take any distance between layers and slots, but not between elements.
@@ -253,6 +276,8 @@ class CpuModel:
     def _draw(self, head, **fields):
         """A Draw on Rows, and the arrays that it points to."""
         rows, scale = np.ascontiguousarray(head.rows, np.float64), np.ascontiguousarray(head.scale, np.float64)
+        if rows.ndim != 2 or scale.shape != rows.shape[:1]:
+            raise ValueError(f"scales of shape {scale.shape} do not go with rows of shape {rows.shape}")
         draw = Draw(ctypes.pointer(self._weights.tables), self._pool, len(rows), rows.shape[1], ln2=LN2,
                     rows=pointer(rows), scale=pointer(scale), **fields)
         return draw, (rows, scale)
@@ -295,6 +320,8 @@ class CpuModel:
     def likelihood(self, head, targets):
         """Natural logarithms (float64 [B]) of the probabilities of target rows [B], from Rows."""
         targets, out = np.ascontiguousarray(targets, np.int64), np.empty(len(targets))
+        if targets.shape != np.shape(head.scale):
+            raise ValueError(f"targets of shape {targets.shape}: {np.shape(head.scale)} goes with the rows")
         draw, kept = self._draw(head, targets=pointer(targets, ctypes.POINTER(c_int64)), likelihood=pointer(out))
         if len(out) and not 0 <= targets.min() <= targets.max() < head.rows.shape[1]:
             raise IndexError(f"target {targets.max()} is not among {head.rows.shape[1]}")

@@ -70,6 +70,7 @@ class Weights:
         if not self._at:
             raise MemoryError(f"no room for {self.matrix_bytes:,} bytes of weights")
         self._free = weakref.finalize(self, library.sterna_unmap, self._at, self.matrix_bytes)
+        self._free.atexit = False  # a daemon thread may read them then, and the kernel takes memory back anyway
         self._tables, self._layers = table_structure(), (Layer * count)()
         self.structure = ModelStructure(
             hidden, inner, count, geometry.vocab_size, padded(hidden), padded(inner), constants_of(geometry),

@@ -1,9 +1,15 @@
 """The kernels of --device cpu, function by function and layer by layer, beside the golden model: bit for bit."""
 
 import ctypes
+import platform
+import re
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_int8, c_int32
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +18,15 @@ from sterna.sim.cpu.evaluate import evaluate
 from sterna.sim.cpu.model import BLOCK, CpuModel, ThreadsError, usable_threads
 from sterna.sim.cpu.structures import pointer, table_structure
 from sterna.sim.cpu.weights import PADDING
-from sterna.sim.golden import gate, model as golden_model, tables
+from sterna.sim.golden import gate, model as golden_model, tables, toplist
 from sterna.sim.golden.fp24 import MAX, MIN, add, mac, mul, round24
 from sterna.sim.golden.gate import adversarial
 from sterna.sim.golden.model import GoldenModel, Rows
 from sterna.sim.golden.packed import Geometry, PackError, pack, random_model, random_tensors
 
-PATHS = tuple(build.PATHS)
+# Code for other machines: in `make test` that without vector instructions and its arithmetic, in the rest all of it.
+AVX2 = pytest.param("avx2", marks=pytest.mark.rest)
+PATHS, OWN = ("native", "plain", AVX2), ("native", pytest.param("plain", marks=pytest.mark.rest), AVX2)
 TABLES = table_structure()
 same = np.testing.assert_array_equal
 
@@ -157,7 +165,7 @@ def test_every_layer_equals_the_golden_model(rng, kind):
     found.close()
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", OWN)
 def test_odd_geometries_batches_blocks_and_threads(rng, path):
     for threads in (1, 2, 3):
         geometry = Geometry(*(int(n) for n in rng.integers(1, (200, 300, 4, 150))))
@@ -220,6 +228,32 @@ def test_it_is_safe_to_ask_for_what_is_not_there(rng):
             found.step(ids, state)
     with pytest.raises(IndexError, match="slot 2 is not among 2"):
         found.columns([1], [2], state, [0])
+    for shape in ((1, 2, 40), (3, 2, 40), (2, 2, 39), (2, 2, 41), (2, 2), (2, 2, 40, 1)):
+        with pytest.raises(ValueError, match=r"^a state of shape \(.*\): use \(2, sequences, 40\)$"):
+            found.step([1, 2], np.zeros(shape))
+    with pytest.raises(IndexError, match="slot 1 is not among 1"):
+        found.step([1, 2], found.start(1))
+    x = found.embed([1, 2])
+    for number in (-1, 2):
+        with pytest.raises(IndexError, match=f"^layer {number} is not among 2$"):
+            found.layer(number, x, state[0])
+    for h in (state, state[0, :1], state[0, :, :39], np.zeros((3, 40))):
+        with pytest.raises(ValueError, match=r"^a state of shape .*: \(2, 40\) goes with x$"):
+            found.layer(0, x, h)
+    for call in (found.head, lambda x: found.layer(0, x, np.zeros(x.shape))):
+        with pytest.raises(ValueError, match=r"^x of shape \(2, 39\): use \(2, 40\)$"):
+            call(x[:, :39])
+    for heads in ([1, 0], [2, 0, 1], [5], [3], [-1], [0, 0], [0, 1, 1, 2]):
+        with pytest.raises(IndexError, match=r"^heads \[.*\]: use ascending numbers below 3$"):
+            found.columns([1, 2, 3], [0, 0, 1], state, heads)
+    for slots in ([0, 0, 1], [0]):
+        with pytest.raises(ValueError, match=r"^slots of shape .*: \(2,\) goes with the tokens"):
+            found.columns([1, 2], slots, state, [])
+    assert not state.any()
+    with pytest.raises(ValueError, match=r"^targets of shape \(1,\): \(2,\) goes with the rows$"):
+        found.likelihood(found.step([1, 2], found.start(2)), [0])
+    with pytest.raises(ValueError, match="^scales of shape"):
+        found.sample(Rows(np.zeros((2, 33)), np.zeros(1)))
     with pytest.raises(IndexError, match="target 33 is not among 33"):
         found.likelihood(found.step([1, 2], state), [0, 33])
     assert found.columns([], [], state, []).rows.shape == (0, 33)
@@ -231,10 +265,11 @@ def test_it_is_safe_to_ask_for_what_is_not_there(rng):
 
 SAMPLINGS = ({}, {"temperature": 0.7}, {"temperature": 1.3, "top_k": 1}, {"temperature": 1.3, "top_k": 40},
              {"temperature": 0.9, "top_k": 64, "top_p": 0.8}, {"temperature": 2.0, "top_k": 5000, "top_p": 0.99},
+             {"temperature": 1.1, "top_k": 1500}, {"temperature": 1.1, "top_k": 2500, "top_p": 0.9},
              {"temperature": 0.9, "top_k": 64, "top_p": 1e-5})  # the first alone: of equal ones the lowest row
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", OWN)
 def test_samplers_equal_the_golden_models(rng, path):
     packed = random_model(rng, Geometry(8, 8, 1, 3000))
     found = CpuModel(packed, 2, path)
@@ -293,6 +328,66 @@ def test_generate_equals_the_golden_models(rng):
     found.close()
 
 
+def test_lists_of_the_best_rows_are_sorted_as_golden_sorts_them(rng):
+    """Of noise that cannot be seen in what is drawn: the lists themselves, many of their values equal."""
+    found = CpuModel(random_model(rng, Geometry(8, 8, 1, 3000)), 1)
+    rows = np.rint(rng.standard_normal((1, 3000)) * 40)
+    lists = []
+    draw = found._library.sterna_draw
+    kind = ctypes.POINTER(ctypes.c_int64)
+
+    def kept(call):
+        draw(call)
+        lists.append(np.ctypeslib.as_array(ctypes.cast(call._obj.list_row, kind), (call._obj.top,)).copy())
+
+    found._library = type("Library", (), {"sterna_draw": staticmethod(kept)})
+    for top in (1, 40, 1024, 1025, 2100, 2999, 3000):
+        found.sample(Rows(rows, np.ones(1)), 1, 2, 1.0, top)
+        same(lists.pop(), toplist.best_rows(rows[0], top))
+    found.close()
+
+
+def test_two_threads_of_python_wait_for_one_another(rng):
+    packed = random_model(rng, Geometry(72, 96, 2, 33))
+    found = CpuModel(packed, 2)
+    options = [{"seed": seed, "temperature": 1.0, "top_k": 5} for seed in range(2)]
+    wanted = [GoldenModel(packed).generate([0, 3], 16, **each) for each in options]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda each: found.generate([0, 3], 16, **each), options)) == wanted
+    found.close()
+
+
+def test_two_models_at_once(rng):
+    packed = [random_model(rng, Geometry(*size)) for size in ((72, 96, 2, 33), (40, 24, 1, 50))]
+    models = [CpuModel(each, 2) for each in packed]
+    wanted = [GoldenModel(each).generate([0, 3], 16) for each in packed]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda model: model.generate([0, 3], 16), models)) == wanted
+    models[0].close()
+    assert models[1].generate([0, 3], 16) == wanted[1]
+    models[1].close()
+
+
+def test_signals_are_left_to_the_threads_of_python(rng):
+    def threads():
+        return {path.name for path in Path("/proc/self/task").iterdir()}
+
+    before, own = threads(), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    found = CpuModel(random_model(rng, Geometry(8, 8, 1, 9)), 3)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == own
+    new = threads() - before
+    assert len(new) == 2
+    for name in new:
+        blocked, end = -1, time.monotonic() + 20
+        while blocked >> signal.SIGSEGV - 1 & 1 and time.monotonic() < end:  # it begins with all blocked
+            status = Path("/proc/self/task", name, "status").read_text()
+            blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
+            assert blocked >> number - 1 & 1
+        assert not blocked >> signal.SIGSEGV - 1 & 1  # for faulthandler
+    found.close()
+
+
 def test_a_process_that_forks_goes_on_alone():
     """Its copy of the model has no other threads; it computes and ends."""
     script = (
@@ -306,6 +401,25 @@ def test_a_process_that_forks_goes_on_alone():
         "if child:\n"
         "    assert os.waitpid(child, 0)[1] == 0\n")
     build.kernels()  # which says so when it compiles
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_ends_while_a_daemon_thread_computes():
+    script = (
+        "import threading, numpy as np\n"
+        "from sterna.sim.cpu.model import CpuModel\n"
+        "from sterna.sim.golden.packed import Geometry, random_model\n"
+        "found = CpuModel(random_model(np.random.default_rng(1), Geometry(512, 512, 4, 900)), 2)\n"
+        "begun = threading.Event()\n"
+        "def work():\n"
+        "    state = found.start(64)\n"
+        "    while True:\n"
+        "        found.step([1] * 64, state)\n"
+        "        begun.set()\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "begun.wait()\n")
+    build.kernels()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -399,6 +513,12 @@ def test_what_is_compiled_is_kept_for_this_machine_alone(monkeypatch, fresh):
         build.kernels.cache_clear()
         build.kernels("plain")
         assert library.read_bytes() == whole and compiled.pop() and not compiled
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        build.kernels.cache_clear()
+        build.kernels("plain")  # which has nothing to write
+        with pytest.raises(build.ToolError, match="^cannot build in .* with STERNA_BUILD$"):
+            build.kernels("native")
     monkeypatch.setattr(build, "machine", lambda: "another one")
     build.kernels.cache_clear()
     build.kernels("plain")
@@ -406,6 +526,68 @@ def test_what_is_compiled_is_kept_for_this_machine_alone(monkeypatch, fresh):
     (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 2; }")
     build.kernels.cache_clear()
     assert build.kernels("plain").sterna_threads() == 2 and len(libraries()) == 3
+
+
+COMPLAINTS = {"cc1: error: bad value ('native') for '{option}=' switch\nnote: see": True,
+              "g++: error: unrecognized command-line option '{flag}'": True,
+              "error: the clang compiler does not support '{flag}'": True, "error: unknown CPU: 'native'": True,
+              "g++: fatal error: Killed signal terminated program cc1": False,
+              "clang: error: unable to execute command: Killed\n0. Program arguments: clang {flag}": False,
+              "as: error: /native/kernels.o: No space left on device": False}
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+def test_only_a_flag_that_is_not_known_is_left_out(monkeypatch, fresh, complaint):
+    (flag,), () = build.PATHS["native"]
+    run, used = build.must_run, []
+    complaint_here = complaint.format(flag=flag, option=flag.partition("=")[0])
+
+    def refuses(command, what, **options):
+        used.append(flag in command)
+        if flag in command:
+            raise build.ToolError(f"{what} failed (1): {complaint_here}")
+        run(command, what, **options)
+
+    (fresh / "source").mkdir(parents=True)
+    (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 1; }")
+    monkeypatch.setattr(build, "KERNELS", fresh / "source")
+    monkeypatch.setattr(build, "must_run", refuses)
+    if COMPLAINTS[complaint]:
+        build.kernels()
+        build.kernels.cache_clear()
+        build.kernels()
+        assert used == [True, False]
+    else:
+        with pytest.raises(build.CompilerError, match="^compiling the kernels of --device cpu failed .*CXX"):
+            build.kernels()
+        assert used == [True] and not list(fresh.glob("*.so"))
+    # What was compiled without the flag is not taken for what is compiled with it.
+    names = {path.stem for path in fresh.glob("*.so")}
+    assert build._key("native", (flag,), build.compiler_version()) not in names
+
+
+def test_flags_are_those_of_the_processor():
+    assert build.PATHS["native"][0] == (("-march=native",) if platform.machine() == "x86_64" else ("-mcpu=native",))
+
+
+def test_kernels_are_compiled_as_c(monkeypatch):
+    for command, wanted in (("python -m ziglang c++", "python -m ziglang cc"), ("zig c++", "zig cc"),
+                            ("ccache c++", "ccache cc"), ("c++", "c++"), ("clang++ -O1", "clang++ -O1")):
+        monkeypatch.setattr(build, "compiler", lambda command=command: tuple(command.split()))
+        assert " ".join(build._c_compiler()) == wanted
+
+
+def test_machines_without_a_list_of_processors_differ_in_features(monkeypatch, tmp_path):
+    monkeypatch.setattr("pathlib.Path.read_text", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build.machine().split()[:2] == [platform.system(), platform.machine()]
+    found = set()
+    for feature in ("AVX2", "AVX1.0"):
+        (tmp_path / "sysctl").write_text(f"#!/bin/sh\necho machdep.cpu.features: FPU {feature}\nexit 1\n")
+        (tmp_path / "sysctl").chmod(0o755)
+        assert f"FPU {feature}" in build.machine()
+        found.add(build.machine())
+    assert len(found) == 2
 
 
 def test_what_does_not_compile_is_one_line(monkeypatch, fresh):

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -151,6 +152,16 @@ static void pool_free(struct pool *pool) {
     free(pool);
 }
 
+/* Signals that a thread does not bring upon itself are for the threads of Python. */
+static void pool_block_signals(sigset_t *before) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (unsigned k = 0; k < sizeof own / sizeof *own; k++)
+        sigdelset(&blocked, own[k]);
+    pthread_sigmask(SIG_SETMASK, &blocked, before);
+}
+
 /* A pool of so many threads, the caller's among them; of fewer where the machine gives no more. NULL: no memory. */
 static struct pool *pool_new(int threads) {
     struct pool *pool = calloc(1, sizeof *pool);
@@ -161,6 +172,8 @@ static struct pool *pool_new(int threads) {
     pthread_cond_init(&pool->wake, NULL);
     /* The number is known before any of them looks at it: they wait for the first call. */
     int made = 1;
+    sigset_t signals;
+    pool_block_signals(&signals);
     for (; pool->others && made < threads; made++) {
         struct pool_start *start = malloc(sizeof *start);
         if (!start)
@@ -171,6 +184,7 @@ static struct pool *pool_new(int threads) {
             break;
         }
     }
+    pthread_sigmask(SIG_SETMASK, &signals, NULL);
     pool->threads = made;
     pool->process = getpid();
     return pool;

@@ -84,6 +84,24 @@ INLINE int list_insert(double *values, int64_t *rows, int count, int most, doubl
     return count;
 }
 
+/* Merges `more` entries in descending order into such a list, which holds at most `most`; its entries are the earlier
+   ones. From the back, so that nothing is moved twice. */
+INLINE int list_merge(double *values, int64_t *rows, int count, int most, const double *others,
+                      const int64_t *other_rows, int more) {
+    while (count + more > most) /* what does not find room */
+        if (!more || (count && values[count - 1] < others[more - 1]))
+            count--;
+        else
+            more--;
+    int total = count + more;
+    for (int at = total - 1; more; at--) {
+        int own = count && values[count - 1] < others[more - 1], from = own ? --count : --more;
+        values[at] = own ? values[from] : others[from];
+        rows[at] = own ? rows[from] : other_rows[from];
+    }
+    return total;
+}
+
 /* Index of the largest value, the first of equal ones. */
 INLINE int largest(const double *values, int count) {
     doubles lanes = all(values[0]);
@@ -133,9 +151,12 @@ static void draw_column_task(void *context, int column) {
     double *t = d->list_t + (int64_t)column * d->top, *score = d->list_score + (int64_t)column * d->top;
     int64_t *row = d->list_row + (int64_t)column * d->top, from = (int64_t)column * chunks * most;
     int count = 0;
-    for (int k = 0; k < chunks * most; k++)
-        if (d->best_row[from + k] >= 0)
-            count = list_insert(t, row, count, d->top, d->best[from + k], d->best_row[from + k]);
+    for (int chunk = 0; chunk < chunks; chunk++, from += most) {
+        int listed = most;
+        while (listed && d->best_row[from + listed - 1] < 0)
+            listed--;
+        count = list_merge(t, row, count, d->top, d->best + from, d->best_row + from, listed);
+    }
     for (int k = 0; k < count; k++)
         score[k] = scores_all(d->tables, all(t[k]), d->keys[column], (words){(uint32_t)row[k]}, d->ln2)[0];
     d->list_count[column] = count;
