@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
 
-from docs.figures import boards, causes, depth, figures, fullsize, pages, perf, plan
+from docs.figures import boards, causes, figures, fullsize, pages, perf, plan
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
