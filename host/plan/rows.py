@@ -177,8 +177,9 @@ def row(name, geometry, known=None):
 
 def _assumed(config):
     timing, assumed = timing_of(config)
-    return f"its memory is not known here: {timing.latency} cycles until the first word and no refreshes are assumed" \
-        if assumed else ""
+    if not assumed:
+        return ""
+    return f"its memory is not known: {timing.latency} cycles until the first word and no refreshes are assumed"
 
 
 def _speeds(config, geometry, known):

@@ -25,7 +25,8 @@ EIGHT = 0.02  # of eight slots with models as small as these: prompts are 1.3 % 
 # its own. up5k has counters here, which its preset lacks.
 FIRST = ("lanes40", "ulx3s-85f")
 OTHERS = ("lanes10", "sim", "lanes160", "lanes320", "up5k", "icepi-zero", "lanes10,batch=2", "lanes40,batch=2",
-          "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2", "lanes40,fifo_words=64", "lanes10,rows=2,columns=10,strip=48")
+          "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2", "lanes40,fifo_words=64",
+          "lanes10,rows=2,columns=10,strip=48")
 SMALL = ("greedy", "listed", "prompt")  # what runs in `make test`
 
 pytestmark = pytest.mark.rtl
@@ -49,7 +50,8 @@ def check(name, folder, kinds, timing=None):
     assert found
     for kind, (cycles, *predictions) in found.items():
         known, assumed = (prediction.cycles_per_run / cycles - 1 for prediction in predictions)
-        print(f"{name} {shape} {kind} {timing}: {cycles:.1f} measured, {known:+.2%}, with assumed numbers {assumed:+.2%}")
+        print(f"{name} {shape} {kind} {timing}: {cycles:.1f} measured, {known:+.2%}, "
+              f"with assumed numbers {assumed:+.2%}")
         usual = EIGHT if config.batch == 8 else WORST
         limit = LISTED if kind == "listed" else SERIAL if config.compact else usual
         assert abs(assumed) < limit, (name, shape, kind, timing)
