@@ -1,5 +1,6 @@
 """Quality at size: L1 and float32 against L0 in made-up models, layer by layer, end to end and in greedy texts."""
 
+import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ CAUSES_SIZE = "370m"
 CAUSES = {"embedding": "int8 embedding alone: L0 with L1's embedding",
           "arithmetic": "fp24 alone: L1 with L0's embedding", "l1": "both: L1", "float32": "float32"}
 TEXTS = ("370m", "2.7b")
+L1_ALONE = ("2.7b",)  # L0, in plain NumPy, takes long for their texts
+L0_TEXTS = "STERNA_L0_TEXTS"  # environment variable: not empty, and L0 makes these too
 PROMPTS, PROMPT_TOKENS, MADE, LONG = 4, 8, 32, 256
 LIMIT = 5e-4  # of the mean of 1 - cosine
 REPETITION = ("distinct", "longest_run", "commonest.share", "returning.share")
@@ -75,8 +78,13 @@ def layers(size, folder, text, count, tokens=TOKENS):
                          f"{text.name}; every layer has the input of L0"}
 
 
+def with_l0(size):
+    """Whether L0 makes a text of a size, too (bool)."""
+    return size not in L1_ALONE or bool(os.environ.get(L0_TEXTS))
+
+
 def texts(size, folder, text, made_tokens=MADE, long=LONG):
-    """Greedy texts of L1 and of L0 behind the same prompts.
+    """Greedy texts of L1 and, unless ``with_l0`` says no, of L0 behind the same prompts.
 
     Returns
     -------
@@ -91,16 +99,16 @@ def texts(size, folder, text, made_tokens=MADE, long=LONG):
         cpu = CpuModel(pack(*source))
         spoken = depth.greedy(cpu, prompts, long)
         cpu.close()
-        said = depth.greedy(Reference(source), prompts, made_tokens)
-    return text_figures(spoken, said) | {
+        said = depth.greedy(Reference(source), prompts, made_tokens) if with_l0(size) else None
+    ways = "L0 in float64" if said else f"without L0, which takes long here ({L0_TEXTS}=1 runs it)"
+    return text_figures(spoken, said, made_tokens) | {
         "how": f"computed: a made-up {size} model (models/synthetic, seed 0), greedy, behind the first "
                f"{PROMPT_TOKENS} tokens of {prompts.shape[1]} stories of {text.name}; L1 by the kernels of sim/cpu, "
-               "L0 in float64"}
+               f"{ways}"}
 
 
-def text_figures(spoken, said):
-    """Figures of what ``depth.greedy`` gave for L1 and, of fewer tokens, for L0; ``said`` may be None."""
-    count = len(said[0]) if said else MADE
+def text_figures(spoken, said, count=MADE):
+    """Figures of what ``depth.greedy`` gave for L1 and, of ``count`` tokens, for L0; ``said`` may be None."""
     texts = {"l1": (spoken[0][:count],), "long": spoken} | ({"l0": said} if said else {})
     out = {"made": count, "long": len(spoken[0]), "prompts": spoken[0].shape[1]}
     if said:

@@ -241,13 +241,14 @@ def steps(options):
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
     for size in fullsize.SIZES:
         out[f"fullsize.{size}"] = Step(lambda size=size: fullsize.full_size(size, FULL_SIZE / size),
-                                       BOARD, code=(fullsize.full_size, fullsize.timed))
+                                       BOARD, (Path(fullsize.__file__),))
     for name, size in SIZE_OF.items():
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
-        out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)))
+        levels = str(depth.with_l0(name.removeprefix("depth.text.")))
+        out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out

@@ -173,8 +173,11 @@ def tables(values):
         rows.append([label, *(f"{f[f'{step}.seconds']:,.0f} s, {f[f'{step}.peak_bytes'] / 1e6:,.0f} MB"
                               for f in found.values())])
     rows.append(["tokens/s on the CPU", *(f"{f['tokens_per_second']:.1f}" for f in found.values())])
-    how = next(iter(found.values()))["how"]
-    return {"table.fullsize": table(["step: seconds, peak memory", *found], rows) + f"\n\nOf each: {how}."}
+    ways = {size: f["how"] for size, f in found.items()}
+    how = "\n".join(f"- {size}: {way}." for size, way in ways.items())
+    if len({*ways.values()}) == 1:
+        how = f"Of each: {next(iter(ways.values()))}."
+    return {"table.fullsize": table(["step: seconds, peak memory", *found], rows) + f"\n\n{how}"}
 
 
 def main(arguments):

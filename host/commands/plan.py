@@ -86,4 +86,7 @@ def plan(
             low, likely, high = (f"{1e3 * joules:.2g}" for joules in row.joules_per_token)
             console.print(f"{row.name}: {likely} mJ per token ({low} to {high}), projected from the mean power of "
                           "docs/energy.md")
+    for row in found:
+        if row.assumed:
+            console.print(f"{row.name}: {row.assumed}")
     console.print(printable(buy(geometry, found)))

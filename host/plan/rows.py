@@ -8,7 +8,7 @@ from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS, delivered_bytes, most_tokens
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.perf.predict import predict, program_of
+from sterna.sim.perf.predict import predict, program_of, timing_of
 
 SLOTS = 8  # of the presets' second rows
 # No place and route of their own: one has one more address bit, the other the die of the ulx3s-25f.
@@ -49,6 +49,8 @@ class Row:
         Of a run of the program that makes a token per slot.
     joules_per_token : (float, float, float) or None
         Low, likely and high, by the mean power of the board's kind; None for presets.
+    assumed : str
+        What the speeds assume of a memory that is not known here; "" else.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Row:
     share: float | None = None
     cycles_per_run: float | None = None
     joules_per_token: tuple | None = None
+    assumed: str = ""
 
 
 def names():
@@ -106,22 +109,26 @@ def speed(value):
 
 
 def widened(config, geometry):
-    """{parameter: value} with which the vectors and codes of a model fit a configuration, {} if they do."""
+    """{parameter: value} with which the vectors and codes of a model fit a configuration, {} if they do.
+
+    What no wider memory mends, as too many layers for a program, is no reason to widen: ``predict`` raises it.
+    """
     inner = layout(config, geometry).inner
     codes = -(-max(geometry.hidden_size, inner) // config.columns)
     out = {"activation_words": codes} if codes > config.activation_words else {}
     words = config.vector_words
-    while words < 1 << 14 and not _placed(replace(config, vector_words=words, **out), geometry):
+    while words < 1 << 14 and _short(replace(config, vector_words=words, **out), geometry):
         words *= 2
     return out | ({"vector_words": words} if words > config.vector_words else {})
 
 
-def _placed(config, geometry):
+def _short(config, geometry):
+    """Whether the vectors do not fit (bool)."""
     try:
         program_of(config, geometry)
-    except SternaError:
-        return False
-    return True
+    except SternaError as error:
+        return str(error).startswith("vector memory")
+    return False
 
 
 def load_seconds(size, baud):
@@ -168,15 +175,23 @@ def row(name, geometry, known=None):
     return out
 
 
+def _assumed(config):
+    timing, assumed = timing_of(config)
+    if not assumed:
+        return ""
+    return f"its memory is not known: {timing.latency} cycles until the first word and no refreshes are assumed"
+
+
 def _speeds(config, geometry, known):
-    key = config.digest
+    key = config.digest, timing_of(config)  # a memory's timing goes by the name, which the digest leaves out
     if key not in known:
         made, read = predict(config, geometry), predict(config, geometry, prompt=True)
         useful = useful_bytes(geometry, config.weight_code, tokens=config.batch) / delivered_bytes(config)
         known[key] = {
             "stream_tokens_per_second": made.stream_tokens_per_second, "tokens_per_second": made.tokens_per_second,
             "prompt_tokens_per_second": read.tokens_per_second,
-            "share": useful / (made.cycles_per_run - made.refresh), "cycles_per_run": made.cycles_per_run}
+            "share": useful / (made.cycles_per_run - made.refresh), "cycles_per_run": made.cycles_per_run,
+            "assumed": _assumed(config)}
     return known[key]
 
 

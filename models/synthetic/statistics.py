@@ -70,7 +70,10 @@ def quantiles(freedom, count=1 << 16):
 
 
 class Statistics:
-    """The tensors of one checkpoint, each a function of (seed, geometry, name) alone.
+    """The tensors of one checkpoint, each a function of (seed, geometry, name) and of no other tensor.
+
+    Which are made first, and in how many files, changes nothing. Another version of NumPy or of the C library may:
+    norms and lower bounds are NumPy's normal numbers, and tables of matrices end in the library's exp and powers.
 
     Parameters
     ----------

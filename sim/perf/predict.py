@@ -12,6 +12,8 @@ from sterna.sim.perf.memory import TIMING, Timing
 
 FEW_LAYERS = 3  # of a large model; the others take as long as the one in the middle
 LARGE = 60_000  # events of all layers, from which on a model is large
+LARGE_HEAD = 1 << 15  # rows of the head, beyond which not all are walked
+FEW_ROWS = 1 << 13  # so many of them, and twice as many; the others take as long as the second half of these
 WARM = 1  # runs of the program until it goes on evenly
 RUNS, FEW_RUNS = 4, 1  # runs whose mean is taken, of a large model too
 
@@ -116,7 +118,8 @@ def _events(config, geometry):
 def program_of(config, geometry):
     """The token program, decoded, of a model whose memory is as large as it has to be (list of (opcode, fields)).
 
-    ProgramError: its vectors, codes or program do not fit the configuration.
+    ProgramError: its vectors, codes or program do not fit the configuration. IsaError: a number of it, as that of
+    its layers, is larger than an instruction has room for.
     """
     where = memory_map(config, geometry, check=False)
     return [isa.decode(word) for word in build_program(config, geometry, where).words]
@@ -124,16 +127,29 @@ def program_of(config, geometry):
 
 def _measure(config, geometry, timing, kind, conversions, keys, count):
     """Mean Counts of a run."""
-    layers, runs = geometry.num_hidden_layers, count or RUNS
+    program_of(config, geometry)  # the whole one can be encoded, even if less of it is walked
+    layers, rows, runs = geometry.num_hidden_layers, geometry.vocab_size, count or RUNS
     if layers > FEW_LAYERS and _events(config, geometry) * layers > LARGE:
         geometry, runs = replace(geometry, num_hidden_layers=FEW_LAYERS), count or FEW_RUNS
-    bits = max(0, (geometry.vocab_size - 1).bit_length() - 1)
-    machine = Machine(config, program_of(config, geometry), timing, kind, conversions, bits, keys)
-    more = layers - geometry.num_hidden_layers
-    for _ in range(WARM):
-        machine.run()
-    found = [machine.run(more) for _ in range(runs)]
-    return sum(found[1:], found[0]) * (1 / runs)
+    more, bits = layers - geometry.num_hidden_layers, max(0, (rows - 1).bit_length() - 1)
+
+    def walked(geometry, runs):
+        machine = Machine(config, program_of(config, geometry), timing, kind, conversions, bits, keys)
+        for _ in range(WARM):
+            machine.run()
+        found = [machine.run(more) for _ in range(runs)]
+        return sum(found[1:], found[0]) * (1 / runs)
+
+    if rows <= LARGE_HEAD or not kind.output or kind.top_k:  # a list takes rows ever more rarely
+        return walked(geometry, runs)
+    some, twice = (walked(replace(geometry, vocab_size=n), count or FEW_RUNS) for n in (FEW_ROWS, 2 * FEW_ROWS))
+    return twice + (twice - some) * ((rows - 2 * FEW_ROWS) / FEW_ROWS)
+
+
+def timing_of(config):
+    """Timing of a configuration's memory behind the port (Timing), and whether it is assumed (bool): no preset's."""
+    name = config.name.partition(",")[0]
+    return TIMING.get(name, Timing()), config.memory == "external" and not config.sdram and name not in TIMING
 
 
 def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=False, timing=None,
@@ -150,8 +166,7 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     sampled, top_k, top_p
         How tokens are made: with a temperature, among the ``top_k`` best rows (0: all), of these by top-p.
     timing : Timing, optional
-        Of a memory behind the port; by default the preset's (``TIMING``), without refreshes for others.
-
+        Of a memory behind the port; by default that of ``timing_of``: the preset's, without refreshes for others.
     conversions : Conversions, optional
         For builds that convert serially (`compact`); by default of numbers as models have them.
     keys : callable, optional
@@ -166,10 +181,11 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
 
     Raises
     ------
-    ProgramError
-        The model does not fit the build: its vectors, codes or program. The size of the memory is not looked at.
+    ProgramError, IsaError
+        The model does not fit the build: its vectors, codes or program, all layers of it. The size of the memory is
+        not looked at.
     """
-    timing = timing or TIMING.get(config.name.partition(",")[0], Timing())
+    timing = timing or timing_of(config)[0]
     kind = Kind(output=not prompt, sampled=sampled and not prompt, top_k=top_k, top_p=top_p,
                 chained=prompt and config.batch > 1)
     conversions = conversions or Conversions(geometry.hidden_size)

@@ -1,4 +1,8 @@
-"""The cycle model against the simulated board: fresh geometries, every preset and kind of memory, within 1 %."""
+"""The cycle model against the simulated board: fresh geometries, every preset and kind of memory.
+
+Within 1 % where it knows the numbers that come up. As ``sterna plan`` has it, without these, it is within 1 % too but
+for serial conversions and lists.
+"""
 
 import numpy as np
 import pytest
@@ -7,17 +11,23 @@ from docs.figures import perf
 from small_model import byte_tokenizer
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
+from sterna.sim.board.compile import key
 from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.perf.memory import Timing
 from sterna.sim.perf.predict import predict
+from test_soc_geometries import CONFIGS
+from test_soc_geometries import FIRST as BUILT
 
-WORST, ASSUMED = 0.01, 0.03  # the second where several slots have lists, whose rows the model takes in random order
+WORST = 0.01
+SERIAL, LISTED = 0.02, 0.03  # with assumed numbers: conversions on up5k, and lists, whose rows come in random order
+EIGHT = 0.02  # of eight slots with models as small as these: prompts are 1.3 % off (docs/plan.md)
 # The boards of the first two are those of test_soc_geometries: memory behind the port, and an SDRAM with a clock of
 # its own. up5k has counters here, which its preset lacks.
 FIRST = ("lanes40", "ulx3s-85f")
 OTHERS = ("lanes10", "sim", "lanes160", "lanes320", "up5k", "icepi-zero", "lanes10,batch=2", "lanes40,batch=2",
-          "lanes40,batch=4", "ulx3s-85f,batch=2", "lanes40,fifo_words=64", "lanes10,rows=2,columns=10,strip=48")
-SMALL = ("greedy", "listed")  # what runs in `make test`
+          "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2", "lanes40,fifo_words=64",
+          "lanes10,rows=2,columns=10,strip=48")
+SMALL = ("greedy", "listed", "prompt")  # what runs in `make test`
 
 pytestmark = pytest.mark.rtl
 
@@ -38,11 +48,21 @@ def check(name, folder, kinds, timing=None):
     timing = timing or perf.timing_of(name)
     found = perf.compare(config, random_model(rng, shape), folder / "random.sterna", byte_tokenizer(), timing, kinds)
     assert found
-    for kind, (cycles, prediction, _) in found.items():
-        error = prediction.cycles_per_run / cycles - 1
-        print(f"{name} {shape} {kind} {timing}: {cycles:.1f} measured, {prediction.cycles_per_run:.1f} predicted, "
-              f"{error:+.2%}")
-        assert abs(error) < (ASSUMED if kind == "listed" and config.batch > 1 else WORST), (name, shape, kind, timing)
+    for kind, (cycles, *predictions) in found.items():
+        known, assumed = (prediction.cycles_per_run / cycles - 1 for prediction in predictions)
+        print(f"{name} {shape} {kind} {timing}: {cycles:.1f} measured, {known:+.2%}, "
+              f"with assumed numbers {assumed:+.2%}")
+        usual = EIGHT if config.batch == 8 else WORST
+        limit = LISTED if kind == "listed" else SERIAL if config.compact else usual
+        assert abs(assumed) < limit, (name, shape, kind, timing)
+        assert abs(known) < (LISTED if kind == "listed" and config.batch > 1 else usual), (name, shape, kind, timing)
+
+
+def test_no_build_is_made_for_these_alone():
+    """What runs in `make test` takes the simulators that test_soc_geometries builds anyway."""
+    assert {name for name, _ in BUILT} >= set(FIRST)
+    for name in FIRST:
+        assert key(preset(name)) == key(CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", FIRST)

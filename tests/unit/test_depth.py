@@ -1,6 +1,8 @@
 """Comparisons of large models: a layer over a whole sequence, repetition, and texts of L1 and L0."""
 
+import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +157,21 @@ def test_agreement():
     assert (got["top1"], got["clear.share"], got["top1_clear"]) == (0.5, 0.75, pytest.approx(2 / 3))
     assert got["kl_nats"] == pytest.approx((0.8 * np.log(8) - 0.1 * np.log(6) - 0.1 * np.log(3)) / 4, abs=1e-3)
     assert depth.agreement(exact, exact)["kl_nats"] == 0
+
+
+def test_a_text_without_l0(tmp_path, monkeypatch):
+    """As the page has the largest size, and as its step is run unless the environment asks for more."""
+    size, other = "64,96,3,300", argparse.Namespace(model=Path("m"), checkpoint=Path("c"), text=Path("t"), stories=0)
+    monkeypatch.delenv(pages_depth.L0_TEXTS, raising=False)
+    before = figures.steps(other)["depth.text.2.7b"]
+    assert not pages_depth.with_l0("2.7b") and pages_depth.with_l0("370m")
+    monkeypatch.setattr(pages_depth, "Reference", None)
+    monkeypatch.setattr(pages_depth, "L1_ALONE", (size, "2.7b"))
+    said = pages_depth.texts(size, tmp_path, figures.VALIDATION, 6, 8)
+    assert (said["made"], said["long"]) == (6, 8) and not any(key.startswith(("l0", "same")) for key in said)
+    assert said["how"].endswith("without L0, which takes long here (STERNA_L0_TEXTS=1 runs it)")
+    monkeypatch.setenv("STERNA_L0_TEXTS", "1")
+    assert pages_depth.with_l0("2.7b") and figures.steps(other)["depth.text.2.7b"].key() != before.key()
 
 
 def test_figures_of_a_small_model(tmp_path):

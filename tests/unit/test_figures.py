@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
 
-from docs.figures import boards, causes, figures, pages, perf, plan
+from docs.figures import boards, causes, figures, fullsize, pages, perf, plan
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -159,7 +159,7 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
     assert files and not missing
 
 
-OWN = {"boards.py", "plan.py", "depth.py"}  # modules whose steps name them among their inputs
+OWN = {"boards.py", "plan.py", "depth.py", "fullsize.py"}  # modules whose steps name them among their inputs
 
 
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
@@ -251,11 +251,21 @@ def test_the_documentation_names_only_figures_that_exist():
         assert name in tables or any(f"{name}.".startswith(f"{step}.") for step in steps), name
 
 
+def test_tables_of_models_of_full_size_say_how_each_was_found():
+    found = {"checkpoint_bytes": 1e9, "image_bytes": 1e8, "tokens_per_second": 9.0}
+    found |= {f"{step}.{what}": 2.0 for step in fullsize.STEPS for what in ("seconds", "peak_bytes")}
+    one, other = found | {"how": "measured here"}, found | {"how": "measured there"}
+    said = fullsize.tables({"fullsize.370m": one, "fullsize.1.3b": one})["table.fullsize"]
+    assert said.endswith("|\n\nOf each: measured here.")
+    said = fullsize.tables({"fullsize.370m": one, "fullsize.1.3b": other})["table.fullsize"]
+    assert said.endswith("|\n\n- 370m: measured here.\n- 1.3b: measured there.")
+
+
 def test_tables_of_the_cycle_model():
     found = {"perf.lanes40b2": {"greedy.known": [0.001, -0.0031], "prompt.known": [0.002],
                                 "greedy.assumed": [0.001], "prompt.assumed": [0.009, -0.012], "how": "so"}}
     assert perf.tables(found)["table.perf"].splitlines()[2] == \
-        "| lanes40,batch=2 | -0.31% |  |  | +0.20% | -1.20% |"
+        "| lanes40,batch=2 | +0.10% |  |  | -1.20% | -1.20% | -0.31% |"
     assert perf.tables({}) == {} and len(perf.geometries("up5k")) == 3
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sterna.firmware.isa import IsaError
 from sterna.firmware.program import ProgramError
 from sterna.hw.array.activations import ActivationBuffers
 from sterna.hw.array.decoder import TritDecoder
@@ -74,6 +75,24 @@ def test_layers_that_are_left_out_count(name, monkeypatch):
         assert getattr(few, field) == pytest.approx(getattr(whole, field), rel=0.005)
 
 
+@pytest.mark.parametrize("name", ["lanes320", pytest.param("ulx3s-85f", marks=pytest.mark.rest)])
+def test_rows_of_the_head_that_are_left_out_count(name, monkeypatch):
+    config, geometry = preset(name), Geometry(64, 96, 1, 1 + (1 << 15))
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "LARGE_HEAD", 1 << 20)
+        whole = predict.predict(config, geometry, runs=1)
+    walked = []
+    monkeypatch.setattr(predict, "Machine", lambda c, program, *rest, plain=predict.Machine:
+                        walked.append(program) or plain(c, program, *rest))
+    few = predict.predict(config, geometry)
+    assert len(walked) == 2 and few.cycles_per_run == pytest.approx(whole.cycles_per_run, rel=0.005)
+    assert few.words == pytest.approx(whole.words, rel=0.001)
+    predict.predict(config, geometry, prompt=True)
+    monkeypatch.setattr(predict, "LARGE_HEAD", 0)
+    predict.predict(config, replace(geometry, vocab_size=2000), top_k=40)
+    assert len(walked) == 4  # with a list, and where the head is not run, there is no short cut
+
+
 def test_what_ought_to_slow_down_does():
     config, geometry = PRESETS["lanes40"], Geometry(64, 96, 2, 200)
     sampled = predict.predict(config, geometry)
@@ -99,6 +118,8 @@ def test_sections_longer_than_the_fifo():
 def test_a_model_that_the_build_has_no_room_for_is_refused():
     with pytest.raises(ProgramError, match="vector memory: bank 0 needs 5920 words and has 4096"):
         predict.predict(PRESETS["lanes10"], Geometry(1024, 2816, 2, 100))
+    with pytest.raises(IsaError, match="LOOP count 65536: use 0 to 65535"):  # of which three would be walked
+        predict.predict(PRESETS["lanes320"], Geometry(64, 64, 1 << 16, 64))
 
 
 def test_serial_conversions_of_larger_numbers_are_shorter():

@@ -9,6 +9,7 @@ import pytest
 from small_model import GEOMETRY, write_folder
 from sterna.firmware.layout import memory_map
 from sterna.host.model.model import Model
+from sterna.host.plan import rows as planned
 from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES, geometry_of
 from sterna.host.plan.rows import POWER, load_seconds, needs, reasons, row, rows, widened
@@ -95,6 +96,23 @@ def test_a_model_that_no_preset_holds_is_planned_with_more_memory():
     one = row("lanes320", geometry)
     assert not one.fits and one.widened == {"activation_words": 512} and one.tokens_per_second > 0
     assert "activation memory" in one.reasons[0]
+
+
+def test_what_no_wider_memory_mends_is_not_widened_for():
+    geometry = Geometry(64, 64, 1 << 20, 64)  # layers that no loop of a program counts
+    assert widened(preset("lanes320"), geometry) == {}
+    one = row("lanes320", geometry)
+    assert (one.fits, one.widened, one.tokens_per_second) == (False, {}, None) and "LOOP count" in one.reasons[-1]
+
+
+def test_a_memory_that_is_not_known_is_told(sterna, monkeypatch):
+    """A board behind the port, of which no Timing is written down."""
+    other = replace(preset("lanes40"), name="other")
+    monkeypatch.setattr(planned, "preset", lambda name: other if name == "other" else preset(name))
+    code, out, _ = sterna("plan", "40,48,2,264", "--config", "other", "--config", "lanes40")
+    assert code == 0 and out.count("20 cycles until the first word and no refreshes are assumed") == 1
+    assert [one.assumed != "" for one in rows(TINY, ("other", "lanes40", "icebreaker", "icepi-zero"))] == [
+        True, False, False, False]
 
 
 def test_the_time_to_load_is_that_of_the_line(few):

@@ -116,7 +116,7 @@ def test_seeds(tensors):
     assert (np.sign(first) != np.sign(second)).mean() > 0.4
 
 
-def test_blocks_do_not_depend_on_memory(monkeypatch, tensors):
+def test_blocks_have_few_rows_none_of_them_alike(monkeypatch):
     monkeypatch.setattr(statistics, "BLOCK", 1000)
     whole = [*Statistics(TINY, 3).blocks("lm_head.weight", (1200, 96))]
     assert len(whole) == 120 and len(np.unique(np.concatenate(whole), axis=0)) == 1200
