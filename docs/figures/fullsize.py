@@ -1,7 +1,8 @@
 """A model of full size from nothing to text, by the commands that users run: time and memory of each step.
 
-``make full-size SIZE=370m``, or ``python -m docs.figures.fullsize 370m``: ``sterna.models.synthetic`` makes a checkpoint, ``sterna convert`` an image, ``sterna
-generate`` text on the CPU; the first tokens and the state behind them must be those of the golden model.
+``make full-size SIZE=370m``, or ``python -m docs.figures.fullsize 370m``: ``sterna.models.synthetic`` makes a
+checkpoint, ``sterna convert`` an image, ``sterna generate`` text on the CPU; the first tokens and the state behind
+them must be those of the golden model.
 """
 
 import json

@@ -86,8 +86,8 @@ def known_checks(runtime):
         compared += 1
         yield _compare(name, wanted, got, "the image's known answer")
     if not compared:
-        yield judged("known answer", False, "the device can make none of its runs, so nothing was compared: convert the "
-                     "checkpoint again, or leave --model out")
+        yield judged("known answer", False, "the device can make none of its runs, so nothing was compared: convert "
+                     "the checkpoint again, or leave --model out")
 
 
 def answer_checks(runtime):

@@ -148,8 +148,8 @@ def self_test(runtime):
     runtime.restart()
     total = sum(len(run.tokens) for run in answer.runs)
     if not compared:
-        raise SelfTestError(f"self-test: {runtime.label}: none of the {total} tokens of the image's known answer can be "
-                            f"compared ({'; '.join(left)}): convert the checkpoint again, or leave the test out")
+        raise SelfTestError(f"self-test: {runtime.label}: none of the {total} tokens of the image's known answer can "
+                            f"be compared ({'; '.join(left)}): convert the checkpoint again, or leave the test out")
     if left:
         return (f"self-test: {compared} of {total} tokens compared: they are the image's known answer; not compared: "
                 + "; ".join(left))

@@ -115,8 +115,8 @@ def _compile(path, files):
         try:
             data = out.read_bytes()
         except OSError:
-            raise CompilerError(f"compiling the kernels of --device cpu: {' '.join(compiler())} wrote no library: use "
-                                "another compiler with CXX, or --device golden") from None
+            raise CompilerError(f"compiling the kernels of --device cpu: {' '.join(compiler())} wrote no library: "
+                                "use another compiler with CXX, or --device golden") from None
     library, total = files[flags]
     write_files({library: data, total: hashlib.sha256(data).hexdigest()})
     return library

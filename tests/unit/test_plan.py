@@ -129,8 +129,8 @@ def test_the_advice_names_boards_that_exist_or_what_is_needed(few):
     refused = [replace(one, fits=one.name == "lanes40") for one in few]
     none = buy(WIDE, refused)
     least = min(memory_map(preset(name), WIDE, check=False).end for name in FEW)
-    assert none.startswith(f"none of the boards here holds this model: it takes a memory of {least / 1e6:.0f} MB, and 10 "
-                           "tokens/s")
+    assert none.startswith("none of the boards here holds this model: it takes a memory of "
+                           f"{least / 1e6:.0f} MB, and 10 tokens/s")
     # So many layers that the states take more than the weights.
     assert "it takes a memory of 512 MB" in buy(Geometry(8, 8, 1 << 20, 8), refused)
     assert "0.691 GB/s" in none and "timing model lanes40 and 268 MB would make" in none

@@ -87,8 +87,8 @@ def test_a_test_that_compares_nothing_fails(sterna, listed, monkeypatch):
 
 
 @pytest.mark.parametrize("info, tokens", [
-    (DEVICE, "16 of 24 tokens compared: they are the image's known answer; not compared: top-k/p: it takes a list of 8 "
-     "rows and this device has none"), (SLOTS, "24 tokens as the image's known answer")], ids=["no list", "slots"])
+    (DEVICE, "16 of 24 tokens compared: they are the image's known answer; not compared: top-k/p: it takes a list of "
+     "8 rows and this device has none"), (SLOTS, "24 tokens as the image's known answer")], ids=["no list", "slots"])
 def test_devices_behind_a_port(sterna, image, info, tokens):
     packed = Model(image).packed
     with served(GoldenDevice(packed, info)) as url:
