@@ -95,8 +95,8 @@ class Known(Conversions):
     def __init__(self, packed):
         super().__init__(packed.geometry.hidden_size)
         model, self._places = GoldenModel(packed), {}
-        for layer in (*model._layers, {"head": model._head}):
-            for name, matrix in layer.items():
+        for matrices in (*(layer.matrices for layer in model._layers), {"head": model._head}):
+            for name, matrix in matrices.items():
                 matrix.rows = self._counting(name, matrix.rows)
         state = model.start(1)
         for token in PROMPT * 3:

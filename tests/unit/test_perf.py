@@ -5,7 +5,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from docs.figures.perf import Known
 from sterna.firmware.isa import IsaError
 from sterna.firmware.program import ProgramError
 from sterna.hw.array.activations import ActivationBuffers
@@ -17,7 +19,7 @@ from sterna.hw.memory import arbiter, port
 from sterna.hw.memory import sdram as controller
 from sterna.hw.stream import SKID_DEPTH
 from sterna.hw.vector.sampler import PRELUDE_CYCLES
-from sterna.sim.golden.packed import Geometry
+from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.perf import array, fetch, memory, predict, vector
 from sterna.sim.perf.predict import Conversions
 
@@ -126,3 +128,10 @@ def test_serial_conversions_of_larger_numbers_are_shorter():
     conversions = Conversions(80)
     assert conversions.rows(80, 0) > conversions.rows(160, 0) > conversions.rows(640, 0) > 0
     assert conversions.rows(80, 3) > conversions.rows(80, 0) and conversions.codes > conversions.rows(80, 0)
+
+
+def test_conversions_of_a_known_model_are_counted():
+    """Of each product, the places by which its sums are shifted: about what is assumed."""
+    known = Known(random_model(np.random.default_rng(1), Geometry(60, 100, 2, 80)))
+    for product in range(7):
+        assert known.rows(60, product) == pytest.approx(Conversions(60).rows(60, product), abs=2.5)
