@@ -1,8 +1,7 @@
 """Which board to buy, in one sentence."""
 
-from sterna.host.plan.rows import megabytes, needs, speed
+from sterna.host.plan.rows import megabytes, speed
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.boards import preset
 
 ENOUGH = 10  # tokens per second that a board should make, where none fits
 
@@ -24,7 +23,7 @@ def buy(geometry, rows):
         return (f"buy {which}: {speed(best)} tokens/s by the cycle model at the placed clock, and nothing here that "
                 "exists is faster.")
     boards = [row for row in rows if row.kind == "board"]
-    least = min((needs(preset(row.name), geometry) for row in rows), default=0)  # with the states of a text
+    least = min((row.needed_bytes for row in rows), default=0)
     useful = useful_bytes(geometry, "trit5")
     text = (f"none of the boards here holds this model: it takes a memory of {megabytes(least)}, and "
             f"{ENOUGH} tokens/s take {useful * ENOUGH / 1e9:.3g} GB/s of it")

@@ -49,6 +49,8 @@ class Row:
         Of a run of the program that makes a token per slot.
     joules_per_token : (float, float, float) or None
         Low, likely and high, by the mean power of the board's kind; None for presets.
+    needed_bytes : int
+        Memory that the model takes with the states of its texts.
     assumed : str
         What the speeds assume of a memory that is not known here; "" else.
     """
@@ -70,6 +72,7 @@ class Row:
     share: float | None = None
     cycles_per_run: float | None = None
     joules_per_token: tuple | None = None
+    needed_bytes: int = 0
     assumed: str = ""
 
 
@@ -155,7 +158,8 @@ def row(name, geometry, known=None):
     why = reasons(config, geometry)
     clock = "as placed" if name in ALIKE else "placed" if board else "projected"
     out = Row(name, "board" if board else "preset", clock, config.clock_hz, config.batch, not why, tuple(why), {},
-              config.memory_bytes, size, board and load_seconds(size, board.baud))
+              config.memory_bytes, size, board and load_seconds(size, board.baud),
+              needed_bytes=needs(config, geometry))
     if why and config.name.partition(",")[0] not in WIDENED:
         return out
     if why:

@@ -126,16 +126,21 @@ def test_the_advice_names_boards_that_exist_or_what_is_needed(few):
     assert re.fullmatch(r"buy icepi-zero: [\d,]+ tokens/s .*\.", said), said
     twin = replace(few[0], name="twin", tokens_per_second=0.995 * few[0].tokens_per_second)
     assert buy(TINY, [*few, twin]).startswith("buy any of icepi-zero, twin: ")
-    refused = [replace(one, fits=one.name == "lanes40") for one in few]
-    none = buy(WIDE, refused)
+
+    def refused(geometry):
+        return [replace(one, fits=one.name == "lanes40", needed_bytes=needs(preset(one.name), geometry))
+                for one in few]
+
+    none = buy(WIDE, refused(WIDE))
     least = min(memory_map(preset(name), WIDE, check=False).end for name in FEW)
     assert none.startswith("none of the boards here holds this model: it takes a memory of "
                            f"{least / 1e6:.0f} MB, and 10 tokens/s")
     # So many layers that the states take more than the weights.
-    assert "it takes a memory of 512 MB" in buy(Geometry(8, 8, 1 << 20, 8), refused)
+    deep = Geometry(8, 8, 1 << 20, 8)
+    assert "it takes a memory of 512 MB" in buy(deep, refused(deep))
     assert "0.691 GB/s" in none and "timing model lanes40 and 268 MB would make" in none
-    assert "would make" not in buy(WIDE, refused[:2])
-    wider = [*refused[:2], replace(few[2], fits=False, widened={"memory_bytes": 3 * 10**9})]
+    assert "would make" not in buy(WIDE, refused(WIDE)[:2])
+    wider = [*refused(WIDE)[:2], replace(few[2], fits=False, widened={"memory_bytes": 3 * 10**9})]
     assert "timing model lanes40 and 3,000 MB would make" in buy(WIDE, wider)
 
 
