@@ -41,6 +41,7 @@ def test_up5k_with_a_line(doctor):
     assert found["read 4 bytes"]["share"][1] > 1.5 * found["read 4 bytes"]["share"][0]
 
 
+@pytest.mark.rest
 def test_ulx3s_with_its_sdram(doctor):
     code, found = doctor("--device", "sim:ulx3s-85f")
     assert code == 0, found

@@ -101,7 +101,7 @@ def parameters(config):
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("stall, name, simulator", [
-    (0.4, "up5k", "verilator"), (0.4, SLOTS[1].name, "verilator"),
+    (0.4, "up5k", "verilator"), pytest.param(0.4, SLOTS[1].name, "verilator", marks=pytest.mark.rest),
     *array([name for name in CONFIGS if CONFIGS[name].batch == 1], 0.0),
     *array(CONFIGS, 0.4)])
 def test_products(stall, name, simulator):
@@ -128,7 +128,8 @@ def test_products_in_the_other_simulator():
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("name, simulator", [(SLOTS[1].name, "verilator"), *array(CONFIGS)])
+@pytest.mark.parametrize("name, simulator", [
+    ("up5k", "verilator"), pytest.param(SLOTS[1].name, "verilator", marks=pytest.mark.rest), *array(CONFIGS)])
 def test_back_to_back(name, simulator):
     bench.run(TernaryArray(CONFIGS[name]), "bench_array", top("array", name), simulator, testcase="back_to_back",
               env=parameters(CONFIGS[name]))

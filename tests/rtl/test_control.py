@@ -55,6 +55,7 @@ def test_slots(name, case, stall, simulator):
               env=parameters(name, STALL=stall))
 
 
+@pytest.mark.rest
 def test_scalar_waits(simulator):
     name = "lanes40,batch=2"
     bench.run(Registers(CONFIGS[name]), "bench_slots", top("registers", name), simulator, testcase="scalar_waits",

@@ -37,6 +37,7 @@ def test_compact_unit(unit, simulator):
     run(unit, COMPACT[unit](compact=True, pipelined=False), simulator, form="_compact")
 
 
+@pytest.mark.rest
 @pytest.mark.rtl
 def test_serial_from_int(simulator):
     bench.run(SerialFromInt(), "bench_float", "vector_serial_from_int", simulator, testcase="serial")

@@ -59,6 +59,7 @@ class Pairs(wiring.Component):
         return m
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("depth, latency, stall", [(16, 30, 0.3), (64, 2, 0.0), (8, 3, 0.2)])
 def test_fetch_of_pairs(depth, latency, stall, simulator):
     bench.run(Pairs(**SHAPE, fifo_words=depth), "bench_memory", f"fetch_pairs{depth}", simulator, testcase="pairs",

@@ -55,6 +55,7 @@ def test_slots_keep_time(case, simulator):
     run(case, 2, 4, 0.0, batch=2, simulator=simulator)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("lanes, port_bytes, stall", [(1, 2, 0.4), (4, 8, 0.0)])
 def test_host_writes_while_slots_run(lanes, port_bytes, stall, simulator):
     run("host_writes", lanes, port_bytes, stall, batch=2, simulator=simulator)

@@ -20,7 +20,7 @@ def modules(waves):
     return {name.lstrip("\\"): body for name, body in found}
 
 
-@pytest.mark.parametrize("waves", [False, True])
+@pytest.mark.parametrize("waves", [False, pytest.param(True, marks=pytest.mark.rest)])
 def test_nothing_depends_on_an_input_without_a_register(waves):
     body = modules(waves)[TOP]
     assert set(re.findall(r"input \[\d+:0\] (\w+)", body)) == INPUTS

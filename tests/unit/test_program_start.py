@@ -58,6 +58,8 @@ def test_ctrl_c_while_gateware_is_elaborated_is_one_line(run, monkeypatch, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Registers, "elaborate", interrupted)  # many others have been made and not elaborated yet
+    with warnings.catch_warnings(record=True):
+        gc.collect()  # what other tests have left
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert run() == 130
