@@ -1,6 +1,7 @@
 """Shared by all tests: the seed, which is printed and all random choices follow from, and what is of the rest."""
 
 import os
+import signal
 
 import pytest
 
@@ -8,6 +9,12 @@ import pytest
 def seed():
     """Seed of this run: STERNA_SEED, 1 by default (int)."""
     return int(os.environ.get("STERNA_SEED", "1"))
+
+
+def pytest_configure(config):
+    """Tests send Ctrl-C, which a run in the background of a script has inherited as ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config):

@@ -5,7 +5,7 @@ from bench import cycles, rng, settled
 from cocotb.triggers import Timer
 from streams import StreamDriver, StreamMonitor
 
-ROUNDS = 6
+ROUNDS = 10
 ITEMS = 120
 MOST_WAITS = 4  # of the items of steady rounds
 
