@@ -12,13 +12,12 @@ import numpy as np
 from sterna.sim.golden import rng, tables, toplist
 from sterna.sim.golden.fp24 import LN2, PARTIAL_SUMS, mac, mul, round24, round24_into
 from sterna.sim.golden.geometry import PackError
+from sterna.sim.golden.product import Product, are_held
 
 _FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
 _HALF, _THREE_HALVES, _TWO = 0.5, 1.5, 2.0
 _127, _LARGE = 127.0, round24(1.27e7)
 _EXACT = 1 << 24  # float32 holds every integer below this
-HELD_WEIGHTS = 1 << 27  # of a model whose operands, 4 bytes each, are held
-BLOCK_WEIGHTS = 1 << 22  # of an operand that is made for a moment
 MATRICES = ("f", "i", "g", "o", "gate", "down")
 
 
@@ -95,27 +94,18 @@ class Rows(NamedTuple):
 
 
 class _Matrix:
-    """Trits as a float32 operand of the BLAS; of a large model, made anew a block of rows at a time."""
+    """Trits with their scale, see ``product.Product``."""
 
     def __init__(self, trits, ws, held=True):
         if trits.shape[1] * 127 >= _EXACT:
             raise PackError(f"a matrix has {trits.shape[1]} columns: at most {_EXACT // 127} keep the sums exact")
-        self.operand = np.ascontiguousarray(trits.T, np.float32) if held else None
-        self._trits = None if held else trits
-        self.ws = ws
+        self._product, self.ws = Product(trits, held), ws
         self._rounds = trits.shape[1] * 127 >= 1 << 16  # smaller sums are fp24 numbers already
 
     def rows(self, code):
         """FROMINT of the accumulators, float64 [B, rows]."""
-        acc = (self._in_blocks(code) if self.operand is None else code @ self.operand).astype(np.float64)
+        acc = self._product(code).astype(np.float64)
         return round24_into(acc) if self._rounds else acc
-
-    def _in_blocks(self, code):
-        out = np.empty((len(code), len(self._trits)), np.float32)
-        step = max(1, BLOCK_WEIGHTS // self._trits.shape[1])
-        for at in range(0, len(self._trits), step):
-            out[:, at:at + step] = code @ self._trits[at:at + step].astype(np.float32).T
-        return out
 
 
 class _Layer:
@@ -129,7 +119,7 @@ class _Layer:
 class GoldenModel:
     """The accelerator's arithmetic, independent of tiling.
 
-    Of a model of more than ``HELD_WEIGHTS`` trits no float32 operand is held: every step takes each
+    Of a model of more than ``product.HELD_WEIGHTS`` trits no float32 operand is held: every step takes each
     layer from ``packed`` and makes its operands anew, which is slow and needs the memory of one layer.
 
     Parameters
@@ -142,7 +132,7 @@ class GoldenModel:
         self._outer_eps = round24(self.geometry.rms_norm_eps)
         self._per_hidden = round24(1 / self.geometry.hidden_size)
         self._per_inner = round24(1 / self.geometry.intermediate_size)
-        self._held = self.geometry.ternary_weights <= HELD_WEIGHTS
+        self._held = are_held(self.geometry)
         self._layers = [_Layer(layer, True) for layer in packed.layers] if self._held else None
         self._codes, self._scales = packed.embedding_codes, packed.embedding_scale
         self._final = packed.final_outer, packed.w_head

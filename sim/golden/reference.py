@@ -3,9 +3,8 @@
 import numpy as np
 
 from sterna.sim.golden.packed import load_checkpoint, lower_bounds, ternarise
+from sterna.sim.golden.product import Product, are_held
 
-HELD_WEIGHTS = 1 << 27  # of a model whose operands, 4 bytes each, are held
-BLOCK_WEIGHTS = 1 << 22  # of an operand that is made for a moment
 INNER_EPS = 1e-6  # of the norm inside every BitLinear, whatever rms_norm_eps is
 PEAK_FLOOR = 1e-5  # of max|y| in the quantiser; that of mean|W| is in packed.ternarise
 
@@ -42,23 +41,13 @@ class _BitLinear:
 
     def __init__(self, tensors, name, dtype, held):
         trits, mean = ternarise(tensors[name + ".weight"])
-        self.trits = None if held else trits
-        self.operand = np.ascontiguousarray(trits.T, np.float32) if held else None
+        self._product = Product(trits, held)
         self.mean = dtype(mean)
         self.norm = tensors[name + ".norm.weight"].astype(dtype)
 
     def __call__(self, x):
         codes, step = quantise(rms_norm(x, self.norm, INNER_EPS))
-        codes = codes.astype(np.float32)
-        rows = self._in_blocks(codes) if self.operand is None else codes @ self.operand
-        return rows.astype(x.dtype) * (step * self.mean)
-
-    def _in_blocks(self, codes):
-        out = np.empty((len(codes), len(self.trits)), np.float32)
-        step = max(1, BLOCK_WEIGHTS // self.trits.shape[1])
-        for at in range(0, len(self.trits), step):
-            out[:, at:at + step] = codes @ self.trits[at:at + step].astype(np.float32).T
-        return out
+        return self._product(codes.astype(np.float32)).astype(x.dtype) * (step * self.mean)
 
 
 class Reference:
@@ -87,7 +76,7 @@ class Reference:
         self._eps = self.geometry.rms_norm_eps
         self.embedding = tensors["model.embeddings.weight"].astype(dtype)
         self._lower = lower_bounds(tensors["model.lower_bounds"]).astype(dtype)
-        self._held = self.geometry.ternary_weights <= HELD_WEIGHTS
+        self._held = are_held(self.geometry)
         self._layers = [self._make(k) for k in range(self.geometry.num_hidden_layers)] if kept else None
         if kept:
             self._tensors = None

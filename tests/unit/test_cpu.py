@@ -1,152 +1,33 @@
-"""The kernels of --device cpu, function by function and layer by layer, beside the golden model: bit for bit."""
+"""Models on --device cpu, layer by layer, beside the golden model: bit for bit; and what they refuse."""
 
 import ctypes
-import platform
 import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, c_int8, c_int32
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sterna.sim.cpu import build, structures
+from extremes import KINDS, extreme
+from sterna.sim.cpu import build
 from sterna.sim.cpu.evaluate import evaluate
 from sterna.sim.cpu.model import BLOCK, CpuModel, ThreadsError, usable_threads
-from sterna.sim.cpu.structures import pointer, table_structure
-from sterna.sim.cpu.weights import PADDING
-from sterna.sim.golden import gate, model as golden_model, tables, toplist
-from sterna.sim.golden.fp24 import MAX, MIN, add, mac, mul, round24
-from sterna.sim.golden.gate import adversarial
+from sterna.sim.golden import gate, toplist
+from sterna.sim.golden.fp24 import mul, round24
 from sterna.sim.golden.model import GoldenModel, Rows
-from sterna.sim.golden.packed import Geometry, PackError, pack, random_model, random_tensors
+from sterna.sim.golden.packed import Geometry, PackError, random_model
 
-# Code for other machines: in `make test` that without vector instructions and its arithmetic, in the rest all of it.
-AVX2 = pytest.param("avx2", marks=pytest.mark.rest)
-PATHS, OWN = ("native", "plain", AVX2), ("native", pytest.param("plain", marks=pytest.mark.rest), AVX2)
-TABLES = table_structure()
+# Code for other machines is left to the rest; tests/unit/test_cpu_kernels.py sees the plain one's functions.
+PATHS = ("native", *(pytest.param(path, marks=pytest.mark.rest) for path in ("plain", "avx2")))
 same = np.testing.assert_array_equal
 
 
-def numbers(rng, count=4096):
-    """float64 [count]: every size that sums and products of fp24 numbers have, ties, zeros, the ends of the range."""
-    out = rng.choice([-1.0, 1.0], count) * np.ldexp(rng.uniform(1, 2, count), rng.integers(-260, 260, count))
-    near = np.ldexp(rng.uniform(1, 2, count), rng.integers(-20, 20, count))
-    out = np.where(rng.random(count) < 0.5, out, near * rng.choice([-1.0, 1.0], count))
-    ties = np.ldexp(2 * rng.integers(1 << 15, 1 << 16, count) + 1.0, rng.integers(-160, 130, count) - 16)
-    out = np.where(rng.random(count) < 0.2, ties, out)
-    edges = [0.0, -0.0, MIN, -MIN, MIN * (1 - 2.0**-16), MIN * (1 - 2.0**-18), MIN / 2, MAX, -MAX,
-             MAX * (1 + 2.0**-17), MAX * (1 + 2.0**-16), MAX * 2, 1e300, -1e300, 2.0**-1000, 16.0, -16.0, 15.9999,
-             1.0, -1.0]
-    out[:len(edges)] = edges
-    return out
-
-
-def attempt(path, what, a, b=None, c=None, extra=0):
-    """What function ``what`` of try.h gives on arrays of whole blocks."""
-    given = [np.zeros(len(a)) if v is None else np.ascontiguousarray(v, np.float64) for v in (a, b, c)]
-    out = np.zeros(len(a) + extra)
-    assert not len(a) % PADDING
-    library = structures.declare(build.kernels(path))
-    library.sterna_try(what, ctypes.byref(TABLES), *map(pointer, given), pointer(out), len(a))
-    return out
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_functions_equal_those_of_the_golden_model(rng, path):
-    x = numbers(rng)
-    same(attempt(path, 0, x), round24(x))
-    same(attempt(path, 7, x), round24(x))
-    assert not np.signbit(attempt(path, 0, x)[round24(x) == 0]).any()
-    a, b, c = (round24(numbers(rng)) for _ in range(3))
-    c[:512] = -mul(a, b)[:512]  # sums that cancel
-    c[512:1024] = -mul(a, b)[512:1024] * (1 + 2.0**-15)
-    c = round24(c)
-    same(attempt(path, 1, a, b), mul(a, b))
-    same(attempt(path, 2, a, b, c), mac(a, b, c))
-    same(attempt(path, 3, a), tables.sigmoid(a))
-    segments = round24(np.arange(-2048, 2048) / 128)  # every entry of the table, and its edges
-    same(attempt(path, 3, segments), tables.sigmoid(segments))
-    size = np.abs(a)
-    same(attempt(path, 4, size), add(tables.exponent(size), tables.log2(size)))
-    same(attempt(path, 8, size), tables.recip(size))
-    same(attempt(path, 9, size), tables.rsqrt(size))
-    same(attempt(path, 10, size), golden_model.rsq(size))
-    half = round24(rng.uniform(0, 0.5, 4096))
-    half[:3] = 0, 0.5, MIN
-    same(attempt(path, 5, half), tables.log1m(half))
-    low = np.concatenate([rng.uniform(-750, 0, 4000), [0, -0.0, -1e300, -np.inf], np.zeros(92)])
-    np.testing.assert_allclose(attempt(path, 6, low), np.where(low < -700, 0, np.exp(low)), rtol=1e-15)
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("scale", [0, 2.0**62, 2.0**-64, MAX, 1])
-def test_reductions_and_codes_equal_those_of_the_golden_model(rng, path, scale):
-    for count in (PADDING, 5 * PADDING, 17 * PADDING):
-        v, w = (round24(rng.standard_normal(count) * scale) for _ in range(2))
-        w[::2] = round24(rng.standard_normal(w[::2].shape))
-        v[-5:] = 0
-        assert attempt(path, 11, v)[0] == golden_model.sumsq(v)
-        assert attempt(path, 12, v, w)[0] == golden_model.sumsq(mul(v, w))
-        assert attempt(path, 13, v)[0] == np.abs(v).max()
-        same(attempt(path, 14, v, w, extra=1), [*mul(v, w), np.abs(mul(v, w)).max()])
-        for qm in (0.0, round24(127 / (np.abs(v).max() or 1)), 1.0, MAX):
-            wanted = golden_model.codes(v[None], np.array([qm]))[0]
-            same(attempt(path, 15, v, np.full(count, qm), extra=1), [*wanted, wanted.sum()])
-    halves = np.resize([0.5, -0.5, 1.5, 126.5, 130, -300, 0, 0.49998474121, 1e30, -1e30, -2.5], PADDING)
-    same(attempt(path, 15, halves, np.ones(PADDING), extra=1)[:-1],
-         golden_model.codes(halves[None], np.ones(1))[0])
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_products_are_exact(rng, path):
-    library = structures.declare(build.kernels(path))
-    for rows, columns in ((1, 1), (31, 64), (70, 700), (40, 132_104)):
-        trits = rng.integers(-1, 2, (rows, columns), np.int8)
-        codes = np.zeros((15, -(-columns // PADDING) * PADDING), np.int8)
-        codes[:, :columns] = rng.integers(-127, 128, (15, columns))
-        trits[0], codes[0, :columns] = 1, 127  # the largest sum of all
-        codes[1, :columns] = -127
-        matrix = np.zeros(library.sterna_matrix_bytes(rows, columns), np.uint8)
-        library.sterna_pack(matrix.ctypes.data, pointer(trits, POINTER(c_int8)), rows, columns)
-        wanted = codes[:, :columns].astype(np.float64) @ trits.T.astype(np.float64)
-        wanted = np.pad(wanted, ((0, 0), (0, 64)))
-        for count in (*range(1, 16),) if columns < 1000 else (1, 2, 13):
-            for block in range(-(-rows // 32)):
-                sums = np.zeros((count, 32), np.int32)
-                library.sterna_try_rows(pointer(sums, POINTER(c_int32)), matrix.ctypes.data, block,
-                                        pointer(codes, POINTER(c_int8)), codes.shape[1], count)
-                found = sums - codes[:count].sum(1, dtype=np.int32)[:, None]
-                same(found, wanted[:count, 32 * block:32 * block + 32])
-
-
-def extreme(rng, kind, geometry):
-    """Packed models whose numbers saturate, flush or fall below the floors."""
-    tensors = random_tensors(rng, geometry)
-    if kind == "floor":
-        for value in tensors.values():
-            if value.ndim == 1:
-                value *= 1e-6
-    elif kind == "zero":
-        tensors["model.embeddings.weight"][:] = 0
-    elif kind != "plain":
-        tensors = adversarial(tensors, rng, kind)
-    if kind == "huge":
-        tensors["model.embeddings.weight"] *= 2.0**60
-        for value in tensors.values():
-            if value.ndim == 1:
-                value *= 2.0**15
-    if kind == "tiny":
-        tensors["model.embeddings.weight"] *= 2.0**-50
-    return pack(geometry, tensors)
-
-
-@pytest.mark.parametrize("kind", ["plain", "outliers", "memory", "tiny", "huge", "floor", "zero"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_layer_equals_the_golden_model(rng, kind):
-    packed = extreme(rng, kind, Geometry(72, 530, 2, 33))
+    packed = extreme(rng, kind)
     golden, found = GoldenModel(packed), CpuModel(packed, 2)
     x = golden.embed([3, 4, 32])
     same(found.embed([3, 4, 32]), x)
@@ -165,7 +46,7 @@ def test_every_layer_equals_the_golden_model(rng, kind):
     found.close()
 
 
-@pytest.mark.parametrize("path", OWN)
+@pytest.mark.parametrize("path", PATHS)
 def test_odd_geometries_batches_blocks_and_threads(rng, path):
     for threads in (1, 2, 3):
         geometry = Geometry(*(int(n) for n in rng.integers(1, (200, 300, 4, 150))))
@@ -269,7 +150,7 @@ SAMPLINGS = ({}, {"temperature": 0.7}, {"temperature": 1.3, "top_k": 1}, {"tempe
              {"temperature": 0.9, "top_k": 64, "top_p": 1e-5})  # the first alone: of equal ones the lowest row
 
 
-@pytest.mark.parametrize("path", OWN)
+@pytest.mark.parametrize("path", PATHS)
 def test_samplers_equal_the_golden_models(rng, path):
     packed = random_model(rng, Geometry(8, 8, 1, 3000))
     found = CpuModel(packed, 2, path)
@@ -465,133 +346,3 @@ def test_threads(monkeypatch):
     for threads in (0, 257):
         with pytest.raises(ThreadsError, match=f"{threads} threads"):
             CpuModel(None, threads)
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """A folder of builds that is empty, and nothing loaded yet."""
-    monkeypatch.setenv("STERNA_BUILD", str(tmp_path))
-    for cached in (build.kernels, build.compiler, build.compiler_version):
-        cached.cache_clear()
-    yield tmp_path / "cpu"
-    for cached in (build.kernels, build.compiler, build.compiler_version):
-        cached.cache_clear()
-
-
-def test_no_compiler_names_the_ways_out(monkeypatch, fresh):
-    monkeypatch.setenv("CXX", "")
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(build.CompilerError, match=r"no compiler: install g\+\+ .* pip install .*golden$"):
-        build.kernels()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    build.compiler.cache_clear()
-    with pytest.raises(build.CompilerError, match="no-such-compiler.* or use --device golden"):
-        build.kernels()
-
-
-def test_what_is_compiled_is_kept_for_this_machine_alone(monkeypatch, fresh):
-    def libraries():
-        return sorted(path.name for path in fresh.glob("*.so"))
-
-    (fresh / "source").mkdir(parents=True)
-    (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 1; }")  # quick
-    monkeypatch.setattr(build, "KERNELS", fresh / "source")
-    assert build.kernels("plain").sterna_threads
-    (library,) = fresh.glob("*.so")
-    before, whole = libraries(), library.read_bytes()
-    compiled = []
-    compile_ = build._compile
-    monkeypatch.setattr(build, "_compile", lambda *a: compiled.append(a) or compile_(*a))
-    build.kernels.cache_clear()
-    build.kernels("plain")
-    assert not compiled
-    for damaged in (whole[:1000], whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], b""):
-        other = library.with_suffix(".tmp")  # the one that is loaded stays as it is
-        other.write_bytes(damaged)
-        other.replace(library)
-        build.kernels.cache_clear()
-        build.kernels("plain")
-        assert library.read_bytes() == whole and compiled.pop() and not compiled
-    with monkeypatch.context() as patch:
-        patch.setattr("os.access", lambda *_: False)
-        build.kernels.cache_clear()
-        build.kernels("plain")  # which has nothing to write
-        with pytest.raises(build.ToolError, match="^cannot build in .* with STERNA_BUILD$"):
-            build.kernels("native")
-    monkeypatch.setattr(build, "machine", lambda: "another one")
-    build.kernels.cache_clear()
-    build.kernels("plain")
-    assert compiled and len(libraries()) == 2 and set(before) < set(libraries())
-    (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 2; }")
-    build.kernels.cache_clear()
-    assert build.kernels("plain").sterna_threads() == 2 and len(libraries()) == 3
-
-
-COMPLAINTS = {"cc1: error: bad value ('native') for '{option}=' switch\nnote: see": True,
-              "g++: error: unrecognized command-line option '{flag}'": True,
-              "error: the clang compiler does not support '{flag}'": True, "error: unknown CPU: 'native'": True,
-              "g++: fatal error: Killed signal terminated program cc1": False,
-              "clang: error: unable to execute command: Killed\n0. Program arguments: clang {flag}": False,
-              "as: error: /native/kernels.o: No space left on device": False}
-
-
-@pytest.mark.parametrize("complaint", COMPLAINTS)
-def test_only_a_flag_that_is_not_known_is_left_out(monkeypatch, fresh, complaint):
-    (flag,), () = build.PATHS["native"]
-    run, used = build.must_run, []
-    complaint_here = complaint.format(flag=flag, option=flag.partition("=")[0])
-
-    def refuses(command, what, **options):
-        used.append(flag in command)
-        if flag in command:
-            raise build.ToolError(f"{what} failed (1): {complaint_here}")
-        run(command, what, **options)
-
-    (fresh / "source").mkdir(parents=True)
-    (fresh / "source" / "model.c").write_text("int sterna_threads(void) { return 1; }")
-    monkeypatch.setattr(build, "KERNELS", fresh / "source")
-    monkeypatch.setattr(build, "must_run", refuses)
-    if COMPLAINTS[complaint]:
-        build.kernels()
-        build.kernels.cache_clear()
-        build.kernels()
-        assert used == [True, False]
-    else:
-        with pytest.raises(build.CompilerError, match="^compiling the kernels of --device cpu failed .*CXX"):
-            build.kernels()
-        assert used == [True] and not list(fresh.glob("*.so"))
-    # What was compiled without the flag is not taken for what is compiled with it.
-    names = {path.stem for path in fresh.glob("*.so")}
-    assert build._key("native", (flag,), build.compiler_version()) not in names
-
-
-def test_flags_are_those_of_the_processor():
-    assert build.PATHS["native"][0] == (("-march=native",) if platform.machine() == "x86_64" else ("-mcpu=native",))
-
-
-def test_kernels_are_compiled_as_c(monkeypatch):
-    for command, wanted in (("python -m ziglang c++", "python -m ziglang cc"), ("zig c++", "zig cc"),
-                            ("ccache c++", "ccache cc"), ("c++", "c++"), ("clang++ -O1", "clang++ -O1")):
-        monkeypatch.setattr(build, "compiler", lambda command=command: tuple(command.split()))
-        assert " ".join(build._c_compiler()) == wanted
-
-
-def test_machines_without_a_list_of_processors_differ_in_features(monkeypatch, tmp_path):
-    monkeypatch.setattr("pathlib.Path.read_text", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert build.machine().split()[:2] == [platform.system(), platform.machine()]
-    found = set()
-    for feature in ("AVX2", "AVX1.0"):
-        (tmp_path / "sysctl").write_text(f"#!/bin/sh\necho machdep.cpu.features: FPU {feature}\nexit 1\n")
-        (tmp_path / "sysctl").chmod(0o755)
-        assert f"FPU {feature}" in build.machine()
-        found.add(build.machine())
-    assert len(found) == 2
-
-
-def test_what_does_not_compile_is_one_line(monkeypatch, fresh):
-    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DFP24_H"))
-    with pytest.raises(build.CompilerError, match="^compiling the kernels of --device cpu failed .*CXX") as caught:
-        build.kernels("plain")
-    assert "\n" not in str(caught.value) and not list(fresh.glob("*.so"))

@@ -10,7 +10,7 @@ import pytest
 from docs.figures import depth as pages_depth
 from docs.figures import figures
 from sterna.sim.cpu.model import CpuModel
-from sterna.sim.golden import depth, model, reference, tables
+from sterna.sim.golden import depth, model, product, tables
 from sterna.sim.golden.gate import layerwise
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, eager, pack, random_tensors
@@ -27,9 +27,8 @@ def tensors():
 
 def large(monkeypatch):
     """All models are too large to be held."""
-    for module in (model, reference):
-        monkeypatch.setattr(module, "HELD_WEIGHTS", 0)
-        monkeypatch.setattr(module, "BLOCK_WEIGHTS", 100)
+    monkeypatch.setattr(product, "HELD_WEIGHTS", 0)
+    monkeypatch.setattr(product, "BLOCK_WEIGHTS", 100)
 
 
 @pytest.mark.parametrize("kind", ["l1", "l0", "float32"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from extremes import KINDS, extreme
 from sterna.sim.golden import gate, model, rng as numbers, tables
 from sterna.sim.golden.fp24 import MAX, add, from_int, mac, mul, round24
 from sterna.sim.golden.gate import adversarial, evaluate, layerwise
@@ -82,29 +83,7 @@ class Plain:
         return self.product(mul(x, p.w_head), r, p.head, p.ws_head)
 
 
-def extreme(rng, kind):
-    """Packed models whose numbers saturate, flush or fall below the floors."""
-    geometry = Geometry(72, 530, 2, 33)  # more than 64 and more than 516 columns: long sums, acc beyond 2^16
-    tensors = random_tensors(rng, geometry)
-    if kind == "floor":
-        for value in tensors.values():
-            if value.ndim == 1:
-                value *= 1e-6
-    elif kind == "zero":
-        tensors["model.embeddings.weight"][:] = 0
-    elif kind != "plain":
-        tensors = adversarial(tensors, rng, kind)
-    if kind == "huge":
-        tensors["model.embeddings.weight"] *= 2.0**60  # squares near the end of the range
-        for value in tensors.values():
-            if value.ndim == 1:
-                value *= 2.0**15
-    if kind == "tiny":
-        tensors["model.embeddings.weight"] *= 2.0**-50
-    return pack(geometry, tensors)
-
-
-@pytest.mark.parametrize("kind", ["plain", "outliers", "memory", "tiny", "huge", "floor", "zero"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_text_bit_for_bit(rng, kind):
     packed = extreme(rng, kind)
     golden, state = GoldenModel(packed), GoldenModel(packed).start(3)
@@ -274,8 +253,8 @@ def test_a_model_too_large_to_hold_computes_the_same(rng, monkeypatch):
     tensors = random_tensors(rng, geometry)
     held = GoldenModel(pack(geometry, tensors))
     made = []
-    monkeypatch.setattr("sterna.sim.golden.model.HELD_WEIGHTS", 0)
-    monkeypatch.setattr("sterna.sim.golden.model.BLOCK_WEIGHTS", 50)
+    monkeypatch.setattr("sterna.sim.golden.product.HELD_WEIGHTS", 0)
+    monkeypatch.setattr("sterna.sim.golden.product.BLOCK_WEIGHTS", 50)
     monkeypatch.setattr("sterna.sim.golden.packed.SMALL_WEIGHTS", 0)
     packed = pack(geometry, tensors, made.append)
     monkeypatch.setattr(packed.layers, "_make", lambda number, make=packed.layers._make: made.append(number) or
