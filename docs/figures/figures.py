@@ -24,14 +24,13 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.versions import versions
 from docs.figures.versus import page as versus
 from docs.figures.versus.rounds import SIZE_OF, measure
-from sterna.host.cli import describe
 from sterna.host.commands.evaluate import BATCH
-from sterna.host.errors import INTERRUPTED, UsageError
+from sterna.host.errors import UsageError
 from sterna.host.model.image import build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
@@ -358,16 +357,11 @@ def main(arguments=None):
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known = steps(options)
     results = {name: result for name, result in kept.items() if name in known}  # no steps of older versions
-    try:
+
+    def work():
         if not options.fill:
             run(options, results)
         every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
         refill(results, list(known), dict(options.set), options.files or every)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        message, code = describe(error)
-        print(f"error: {message}", file=sys.stderr)
-        return code
-    return 0
+    return command.run(work)
 

@@ -7,19 +7,18 @@ them must be those of the golden model.
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from docs.figures import command
 from docs.figures.pages import table
-from sterna.host.cli import describe
-from sterna.host.errors import INTERRUPTED, HostError, UsageError
+from docs.figures.versus.machine import cpu_name
+from sterna.host.errors import HostError, UsageError
 from sterna.sim.golden import tensorfile
 from sterna.sim.golden.files import build_folder
 
@@ -137,23 +136,13 @@ def full_size(size, folder):
     size_bytes = sum(path.stat().st_size for path in checkpoint.iterdir())
     out = {"checkpoint_bytes": size_bytes, "image_bytes": image.stat().st_size,
            "tokens_per_second": statistics["tokens"] / statistics["seconds"], "equal.tokens": CHECKED,
-           "how": f"measured on {os.cpu_count()} cores of {processor()}; a synthetic checkpoint in bf16, seed of its "
+           "how": f"measured on {os.cpu_count()} cores of {cpu_name()}; a synthetic checkpoint in bf16, seed of its "
                   f"maker; greedy text behind {PROMPT!r}; memory is the largest resident set, mapped files "
                   f"included; the first {CHECKED} tokens and the state behind them are golden's bit for bit"}
     for name, cost in costs.items():
         out |= {f"{name}.seconds": cost.seconds, f"{name}.cpu_seconds": cost.cpu_seconds,
                 f"{name}.peak_bytes": cost.peak_bytes}
     return out
-
-
-def processor():
-    """The name of this machine's processor (str)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def tables(values):
@@ -183,7 +172,7 @@ def tables(values):
 
 def main(arguments):
     """Runs the command line, a size; returns the exit code."""
-    try:
+    def work():
         if len(arguments) != 1 or arguments[0] not in SIZES:
             raise UsageError(f"{' '.join(arguments) or 'no size'}: give one of {', '.join(SIZES)}")
         size = arguments[0]
@@ -191,13 +180,7 @@ def main(arguments):
         found = full_size(size, folder)
         print(f"{folder}: {found['tokens_per_second']:.1f} tokens/s on the CPU; the first {CHECKED} tokens and the "
               "state behind them are those of the golden model")
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        message, code = describe(error)
-        print(f"error: {message}", file=sys.stderr)
-        return code
-    return 0
+    return command.run(work)
 
 
 if __name__ == "__main__":

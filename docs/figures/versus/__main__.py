@@ -4,10 +4,10 @@ import argparse
 import json
 import sys
 
+from docs.figures import command
 from docs.figures.versus import page, rounds
 from docs.figures.versus.randoms import SIZES
-from sterna.host.cli import describe
-from sterna.host.errors import INTERRUPTED, UsageError
+from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
 from sterna.sim.cpu.model import MOST_THREADS, usable_threads
 from sterna.sim.golden.files import build_folder
@@ -33,20 +33,15 @@ def main(arguments=None):
     parser.add_argument("--threads", type=int, help="of each program (default: all that it may use)")
     parser.add_argument("--rounds", type=int, default=rounds.ROUNDS)
     options = parser.parse_args(arguments)
-    try:
+
+    def work():
         threads = usable_threads() if options.threads is None else whole("--threads", options.threads, MOST_THREADS)
         count = whole("--rounds", options.rounds, 1000)
         geometry = Model(options.model).geometry if options.model else SIZES[options.size]
         found = rounds.measure(geometry, options.model or geometry, threads, build_folder() / "versus", count, tell)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        message, code = describe(error)
-        tell(f"error: {message}")
-        return code
-    tell("\n".join(page.tables({"versus.here": found}).values()))
-    print(json.dumps(found, indent=1))
-    return 0
+        tell("\n".join(page.tables({"versus.here": found}).values()))
+        print(json.dumps(found, indent=1))
+    return command.run(work)
 
 
 if __name__ == "__main__":
