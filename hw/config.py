@@ -36,6 +36,7 @@ RANGES = {
     "clock_hz": (1, 0xFFFFFFFF),
     "register_bits": (REGISTER_BITS[0], REGISTER_BITS[-1]),
     "top_k": (0, MOST_ROWS),
+    "tree_rows": (0, 0xFFFF),
 }
 # Of the chips of SDRAM: refreshes take most of the time below
 MEMORY_HZ = (10_000_000, 143_000_000)
@@ -53,6 +54,13 @@ def most_tokens(build):
     head, and all bits set are no token.
     """
     return min(1 << ROW_BITS, (1 << build.register_bits) - 1)
+
+
+def most_visits(build):
+    """Most neurons that a token visits in a tree layer of a Config or DeviceInfo, per slot (int):
+    their values fill a buffer of codes at most; 0: no WALK.
+    """
+    return min(build.tree_rows, build.activation_words * build.columns)
 
 
 class ConfigError(SternaError, ValueError):
@@ -84,6 +92,8 @@ class Config:
         B, sequences per weight fetch: 1, 2, 4 or 8. B > 1 needs memory outside of the chip.
     top_k : int
         Most rows of the list of the best rows, for top-k and top-p sampling; 0: no list.
+    tree_rows : int
+        Most neurons that a token visits in a tree layer, per slot; 0: no WALK.
     port_bytes : int
         Bytes per memory word and cycle, a power of two.
     weight_code : str
@@ -134,6 +144,7 @@ class Config:
     clock_hz: int
     batch: int = 1
     top_k: int = 0
+    tree_rows: int = 0
     weight_code: str = "trit5"
     memory: str = "external"
     sdram: str = ""
@@ -285,6 +296,19 @@ class Config:
         return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
+    def gather_bits(self):
+        """Bits of a sum over the visited neurons of a tree layer; codes are at most 127."""
+        return (127 * most_visits(self)).bit_length() + 1
+
+    @property
+    def record_tiles(self):
+        """Most tiles of a record of a tree layer: its row is as long as a vector that fits a buffer
+        of codes and a bank.
+        """
+        length = min(self.activation_words * self.columns, self.vector_words * self.lanes)
+        return -(-length // (self.rows * self.columns))
+
+    @property
     def queued_fetches(self):
         """Reads that the fetch engine queues behind the running one:
         with slots, a row and a state for each of them.
@@ -348,24 +372,24 @@ PRESETS = {
         # one, which would be in LUT RAM.
         # SDR SDRAM x16 of the ULX3S.
         Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB,
-               vector_words=4096, activation_words=1024, strip=16, top_k=64, clock_hz=80_000_000,
-               fifo_words=4096, row_words=64, credits=16),
+               vector_words=4096, activation_words=1024, strip=16, top_k=64, tree_rows=1024,
+               clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=16),
         # DDR3 x16 at 1:2 of ECP5 boards.
         Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB,
-               vector_words=2048, activation_words=512, strip=36, top_k=64, clock_hz=80_000_000,
-               fifo_words=2048, credits=16),
+               vector_words=2048, activation_words=512, strip=36, top_k=64, tree_rows=1024,
+               clock_hz=80_000_000, fifo_words=2048, credits=16),
         # The demo's simulated board: wide enough for several tokens per second of wall time.
         Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB,
-               vector_words=2048, activation_words=512, strip=64, top_k=64, clock_hz=100_000_000,
-               fifo_words=512, credits=8),
+               vector_words=2048, activation_words=512, strip=64, top_k=64, tree_rows=1024,
+               clock_hz=100_000_000, fifo_words=512, credits=8),
         # DDR3 x32.
         Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32,
                memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=40,
-               top_k=64, clock_hz=200_000_000, fifo_words=1024, credits=16),
+               top_k=64, tree_rows=1024, clock_hz=200_000_000, fifo_words=1024, credits=16),
         # DDR4 over four ports of the KV260; holds the 2.7B geometry.
         Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64,
                memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=80,
-               top_k=64, clock_hz=200_000_000, fifo_words=2048, credits=16),
+               top_k=64, tree_rows=1024, clock_hz=200_000_000, fifo_words=2048, credits=16),
     )
 }
 # fmt: on
