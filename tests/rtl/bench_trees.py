@@ -151,7 +151,7 @@ def codes_of(count):
 
 
 def rows_of(count, length, codes):
-    """Rows int8 [count, B, length] of a walk; in some the sum with the codes [B, length] is 0, or as large as can be."""
+    """Rows int8 [count, B, length]; in some the sum with the codes [B, length] is 0, or as large as can be."""
     rows = trits_of(count, BATCH, length)
     kind = generator.integers(0, 8, (count, BATCH))
     rows[kind == 0] = 0
@@ -222,7 +222,7 @@ async def largest(dut):
 
 @cocotb.test()
 async def rate(dut):
-    """Words always at hand: no cycle is lost between records, and the sums of a gather leave one word after another."""
+    """Words always at hand: no cycle is lost between records, and a gather's sums leave one word after another."""
     b = Bench(dut, 0.0)
     await b.start()
     tiles = min(9, LONGEST // SIZE)

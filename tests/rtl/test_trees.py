@@ -4,11 +4,10 @@ import dataclasses
 
 import bench
 import pytest
-from sterna.hw.array.array import TernaryArray
 from sterna.hw.boards import preset
 from sterna.hw.config import Config
-from test_array import CARRY_CELLS, Fed, parameters, top
 from sterna.hw.flow.synth import TARGETS
+from test_array import CARRY_CELLS, Fed, parameters, top
 
 SMALL = Config(name="small", rows=3, columns=10, lanes=2, port_bytes=4, memory_bytes=1 << 16, vector_words=128,
                activation_words=24, strip=18, row_words=24, fifo_words=64, tree_rows=16, clock_hz=80_000_000)
@@ -33,7 +32,7 @@ SMALLS = (
     small("five,batch=2", rows=5, columns=10, lanes=1, strip=20, row_words=40, port_bytes=16, batch=2),
     small("visits", tree_rows=3),
 )
-PRESETS = [dataclasses.replace(preset(name), name=name) for name in ("lanes10", "lanes40", "sim", "lanes160", "lanes320")]
+PRESETS = [preset(name) for name in ("lanes10", "lanes40", "sim", "lanes160", "lanes320")]
 SLOTS = [dataclasses.replace(preset("lanes40"), name="lanes40,batch=2", batch=2),
          dataclasses.replace(preset("lanes10"), name="lanes10,batch=4", batch=4)]
 CONFIGS = {c.name: c for c in (*SMALLS, *PRESETS, *SLOTS)}
@@ -63,7 +62,8 @@ def test_queued(name, simulator, stall):
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("name, simulator", [
-    *cases([c.name for c in SMALLS]), *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in PRESETS[:2])])
+    *cases([c.name for c in SMALLS]),
+    *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in PRESETS[:2])])
 def test_largest_sums(name, simulator):
     run(name, simulator, "largest")
 
