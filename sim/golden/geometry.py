@@ -132,8 +132,8 @@ class TreeGeometry(ModelGeometry):
     def __post_init__(self):
         super().__post_init__()
         if self.neurons > _LARGEST:
-            raise PackError(f"{self.trees} trees of tree_depth {self.tree_depth} have {self.neurons} neurons: must be "
-                            f"at most {_LARGEST}: use fewer trees, or a smaller tree_depth")
+            raise PackError(f"{self.trees} trees of tree_depth {self.tree_depth} have {self.neurons} neurons: "
+                            f"must be at most {_LARGEST}: use fewer trees, or a smaller tree_depth")
 
     @property
     def levels(self):
