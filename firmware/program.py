@@ -11,7 +11,6 @@ from sterna.firmware.programs.glu import GluProgram
 from sterna.firmware.programs.pieces import CONSTANTS, ProgramError
 from sterna.firmware.programs.slots import SlotGluProgram, SlotTreeProgram
 from sterna.firmware.programs.tree import TreeProgram
-from sterna.hw.config import most_visits
 from sterna.sim.golden import fp24
 from sterna.sim.golden.fp24 import round24, to_bits
 
@@ -65,18 +64,6 @@ def inverse_temperature(temperature):
     return int(to_bits(round24(1 / temperature if temperature > 0 else 1.0)))
 
 
-def check_trees(config, geometry):
-    """ProgramError unless a build walks the trees of a geometry; one line that says what would do."""
-    most = most_visits(config)
-    if geometry.visits <= most:
-        return
-    if not most:
-        raise ProgramError(f"trees: the model has a layer of trees and this build walks none (tree_rows 0): use a build "
-                           f"with tree_rows of {geometry.visits} or more")
-    raise ProgramError(f"trees: the model visits {geometry.visits} neurons in a layer and this build {most} at most: "
-                       "use a build with more tree_rows, or a model with fewer or flatter trees")
-
-
 def build_program(config, geometry, addresses=None):
     """Token program of a geometry on a configuration.
 
@@ -99,8 +86,6 @@ def build_program(config, geometry, addresses=None):
     """
     try:
         trees = geometry.mixer == "tree"
-        if trees:
-            check_trees(config, geometry)
         addresses = addresses or memory_map(config, geometry)
         inner = geometry.visits if trees else layout(config, geometry).inner
         codes = -(-max(geometry.hidden_size, inner) // config.columns)
