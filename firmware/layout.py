@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sterna.hw.config import PRESETS, TILING, most_tokens
+from sterna.hw.config import PRESETS, TILING, most_tokens, most_visits
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.geometry import ModelGeometry
 
@@ -191,7 +191,8 @@ def _holds(config, geometry):
 def memory_map(config, geometry, check=True):
     """MemoryMap of a geometry on a configuration.
 
-    LayoutError, with ``check``: it does not fit ``config.memory_bytes``, or its tokens ``config.register_bits``.
+    LayoutError, with ``check``: it does not fit ``config.memory_bytes``, its tokens not ``config.register_bits``, or
+    its trees not ``config.tree_rows``.
     """
     shape = layout(config, geometry)
     embedding = shape.row_bytes * geometry.vocab_size
@@ -206,6 +207,9 @@ def memory_map(config, geometry, check=True):
         raise LayoutError(f"vocabulary: the model has {geometry.vocab_size:,} tokens and this build can count "
                           f"{most_tokens(config):,}: use a build with more register_bits than "
                           f"{config.register_bits}, or a model with fewer tokens")
+    if check and geometry.mixer == "tree" and geometry.visits > most_visits(config):
+        raise LayoutError(f"trees: the model visits {geometry.visits:,} neurons in a layer and this build "
+                          f"{most_visits(config):,}: use a build with more tree_rows, or a model with fewer trees")
     if check and end > config.memory_bytes:
         holders = [other.name for other in PRESETS.values() if _holds(other, geometry)]
         raise LayoutError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
