@@ -1,8 +1,8 @@
 """Where vectors and scalars live: a first-fit allocator per bank and the placement of a model's vectors.
 
 The placement satisfies "no operation reads one bank at two addresses" for all of `sterna.firmware.program`: x, keep,
-w_o and the channel mixer's vector lie in bank 0; what they meet lies in banks 1 and 2; the partial sums lie in both of these, so that a
-fold can read them at two addresses.
+w_o and the vector of the channel mixer lie in bank 0; what they meet lies in banks 1 and 2; the partial sums lie in
+both of these, so that a fold can read them at two addresses.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Walks of the interpreter's machine (docs/isa.md, "Walks"): which records they read, and what the array makes of them."""
+"""Walks of the interpreter's machine (docs/isa.md, "Walks"): which records they read, and what comes of them."""
 
 from dataclasses import dataclass
 

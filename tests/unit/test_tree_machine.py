@@ -72,7 +72,8 @@ class Board:
             return at + size
 
         for token in range(self.vocab):
-            at = put(where.row_bytes * token, shape.vector_bytes(1), fp24.to_bits(packed.embedding_scale[token:token + 1]))
+            scale = fp24.to_bits(packed.embedding_scale[token:token + 1])
+            at = put(where.row_bytes * token, shape.vector_bytes(1), scale)
             put(at, where.row_bytes - shape.vector_bytes(1), packed.embedding_codes[token])
         at = where.stream_address
         for part, layer in shape.order():
