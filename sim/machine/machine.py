@@ -53,6 +53,8 @@ class Machine:
         The registers of chained slots.
     banks, scalars, codes : array
         [3, words, B, V], [32, B] and [2, B, n].
+    places : int64 [B, N] or None
+        The record of every row of the last walk; 0 for a slot without a token.
     fault : int
         1 after an illegal instruction.
     """
@@ -73,6 +75,10 @@ class Machine:
         self.program = []
         self.address = [0] * 4
         self._fresh = True  # no run has ended yet
+
+    @property
+    def places(self):
+        return self._stream.places
 
     def load(self, program):
         """Write the program memory and every slot's constant registers of a ``firmware.program.Program``."""

@@ -43,6 +43,8 @@ class Stream:
         The activation buffers of every slot.
     active : bool [B]
         Slots with a token in this run.
+    places : int64 [B, N] or None
+        The records of the last walk; 0 for a slot without a token.
     """
 
     def __init__(self, config, memory):
@@ -52,7 +54,7 @@ class Stream:
         self._most_fetches = config.queued_fetches if config.memory == "external" else 1
         self._fetched = deque()  # [first word, words left], or Records
         self.active = np.ones(config.batch, bool)
-        self._places = None  # int64 [B, N] of the last walk
+        self.places = None
         self._stores = deque()
         self._products = deque()
 
@@ -205,11 +207,11 @@ class Stream:
                                f"{codes.shape[1]} codes and a record {product.chunks * tile} trits")
         table = Table(c, records, self.memory, product.chunks, product.length)
         if not product.out:
-            sums, self._places = walk(table, codes)
-        elif self._places is None or self._places.shape[1] != product.visits:
+            sums, self.places = walk(table, codes)
+        elif self.places is None or self.places.shape[1] != product.visits:
             raise MachineError(f"gathers {product.visits} rows that no walk has visited")
         else:
-            sums = gather(table, codes[:, :product.visits], self._places)
+            sums = gather(table, codes[:, :product.visits], self.places)
         return sums.T
 
     def _finish(self, product):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sterna.firmware import isa
 from sterna.firmware.layout import layout, memory_map
-from sterna.firmware.program import ProgramError, build_program, inverse_temperature
+from sterna.firmware.program import build_program, inverse_temperature
 from sterna.hw.config import Config
 from sterna.sim.golden import fp24
 from sterna.sim.golden.geometry import TreeGeometry
@@ -40,7 +40,7 @@ ids = pytest.mark.parametrize("case", [
 class Board:
     """A machine with a random model of trees in it whose banks, registers and states hold anything at the start."""
 
-    def __init__(self, case, *, seed=SEED, trace=None, words=None, **changes):
+    def __init__(self, case, *, seed=SEED, trace=None, words=None, change=lambda layer: layer, **changes):
         batch, rows, columns, lanes, port, strip, code, *shape = case
         self.config = replace(Config(
             name="test", batch=batch, rows=rows, columns=columns, lanes=lanes, port_bytes=port, memory_bytes=1 << 20,
@@ -48,7 +48,8 @@ class Board:
             tree_rows=min(1024, 256 * columns)), **changes)
         self.rng = np.random.default_rng([seed, *case[:6], *case[7:]])
         self.geometry = TreeGeometry(*shape)
-        self.packed = random_model(self.rng, self.geometry)
+        packed = random_model(self.rng, self.geometry)
+        self.packed = replace(packed, layers=tuple(map(change, packed.layers)))
         self.golden, self.vocab = GoldenModel(self.packed), shape[-1]
         self.program = build_program(self.config, self.geometry)
         self.machine = Machine(self.config, self.memory(), trace)
@@ -156,3 +157,92 @@ def test_chained_slots_equal_golden(case):
     text = {"prompt": prompt, "count": 4, "seed": 9, "temperature": 0.8}
     board.begin(0, **text, chained=True)
     assert tokens_of(board.machine.run(), 0) == board.expected(**text)[0]
+
+
+def test_slots_walk_their_own_ways():
+    """Rows that are always on have the same places for all, some others do not; a slot without a token has none."""
+    board = Board(CASES[8])
+    for slot in (0, 1, 3):
+        board.begin(slot, prompt=[slot + 1, 5 * slot, 7], count=1)
+    board.machine.run()
+    places, shape = board.machine.places, board.geometry
+    always, trees, nodes = shape.tree_always, shape.trees, shape.nodes
+    assert not places[2].any() and len({tuple(row) for row in places[[0, 1, 3]].tolist()}) == 3
+    for row in places[[0, 1, 3]]:
+        assert row[:always].tolist() == list(range(always))
+        node = row[always:].reshape(shape.levels, trees) - always - nodes * np.arange(trees)
+        assert not node[0].any() and np.isin(node[1:] - 2 * node[:-1], (1, 2)).all()
+
+
+def test_zero_goes_left():
+    """Rows of zeros: every sum is zero."""
+    board = Board(CASES[1], change=lambda layer: replace(layer, tree_in=np.zeros_like(layer.tree_in)))
+    text = {"prompt": [1, 2], "count": 2}
+    board.begin(0, **text)
+    assert tokens_of(board.machine.run(), 0) == board.expected(**text)[0]
+    assert board.machine.places.tolist() == [[k * 7 + (1 << level) - 1 for level in range(3) for k in range(3)]]
+
+
+def changed(program, opcode, number=0, **values):
+    """The words of a program with some fields of an instruction changed: that of an opcode and number."""
+    words = list(program.words)
+    found = [at for at, word in enumerate(words) if isa.decode(word)[0] == opcode
+             and (opcode != isa.FETCH or isa.decode(word)[1]["kind"])]
+    words[found[number]] = isa.encode(opcode, **isa.decode(words[found[number]])[1] | values)
+    return words
+
+
+@pytest.mark.parametrize("change, message", [
+    ((isa.WALK, 0, {"out": 1}), "WALK out=1: the next records are those of a walk"),
+    ((isa.WALK, 1, {"out": 0}), "WALK out=0: the next records are those of a gather"),
+    ((isa.WALK, 0, {"rows": 10}), "WALK of 10 rows of 3 tiles: FETCH has brought 9 of 5 words"),
+    ((isa.WALK, 0, {"chunks": 4}), "WALK of 9 rows of 4 tiles: FETCH has brought 9 of 5 words"),
+    ((isa.WALK, 0, {"length": 130}), "a record has trits behind its 130"),
+    ((isa.WALK, 1, {"length": 181}), "a record 180 trits"),
+    ((isa.FETCH, 0, {"kind": isa.KIND_LINEAR}), "WALK: the next words of the stream are not the records of a walk"),
+    ((isa.FETCH, 0, {"trees": 1024}), "1024 trees of 3 levels, 0 rows always, 5 words each: the device walks 1024 rows"),
+    ((isa.FETCH, 0, {"levels": 31}), "outside the memory"),
+    ((isa.FETCH, 0, {"levels": 0}), "3 trees of 0 levels"),
+    ((isa.FETCH, 2, {"kind": isa.KIND_WALK}), "WALK out=1: the next records are those of a walk"),
+    ((isa.MATVEC, -1, {"rows": 100}), "waits for rows|next words of the stream|behind the records"),
+])
+def test_broken_walks_are_noticed(change, message):
+    opcode, number, values = change
+    board = Board(CASES[1])
+    board.machine.load_program(changed(board.program, opcode, number, **values))
+    board.begin(0, prompt=[1], count=1)
+    with pytest.raises(MachineError, match=message):
+        board.machine.run()
+
+
+def test_sections_stand_in_front_of_the_walk_behind_them():
+    """WALK one place earlier would wait for ever for the vector in front of its records, and the vector for WALK."""
+    board = Board(CASES[1])
+    words = list(board.program.words)
+    at = next(number for number, word in enumerate(words) if isa.decode(word)[0] == isa.WALK)
+    words[at - 1:at + 1] = words[at], words[at - 1]
+    board.machine.load_program(words)
+    board.begin(0, prompt=[1], count=1)
+    with pytest.raises(MachineError, match="next words of the stream are not the records|behind the records"):
+        board.machine.run()
+
+
+@pytest.mark.parametrize("word, faults", [
+    (isa.encode(isa.WALK), True), (isa.encode(isa.FETCH, kind=isa.KIND_WALK), True),
+    (isa.encode(isa.FETCH, kind=isa.KIND_GATHER), True), (isa.encode(isa.FETCH, kind=isa.KIND_SKIP, words=9), False)])
+def test_builds_without_walks_raise_the_fault(word, faults):
+    config = Board(CASES[1]).config
+    machine = Machine(replace(config, tree_rows=0), np.zeros(config.memory_bytes, np.uint8))
+    machine.load_program([isa.encode(isa.SETA, areg=0, value=3), word, isa.encode(isa.HALT)])
+    machine.limit = 1
+    assert machine.run() == [] and machine.fault == faults and machine.position == (not faults)
+    assert machine.address[0] == (3 if faults else 12)
+
+
+def test_walks_of_slot_loops_are_noticed():
+    board = Board(CASES[7])
+    loop = [isa.encode(isa.SLOT), isa.encode(isa.WALK, rows=1, chunks=1), isa.encode(isa.SLOT, again=1, target=1)]
+    board.machine.load_program([*loop, isa.encode(isa.HALT)])
+    board.begin(0, prompt=[1], count=1)
+    with pytest.raises(MachineError, match="instruction 1: a walk in a slot loop"):
+        board.machine.run()
