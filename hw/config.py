@@ -57,8 +57,8 @@ def most_tokens(build):
 
 
 def most_visits(build):
-    """Most neurons that a token visits in a tree layer of a Config or DeviceInfo, per slot (int):
-    their values fill a buffer of codes at most; 0: no WALK.
+    """The most neurons N that a slot visits in a tree layer of a Config or DeviceInfo (int): each
+    has a place in the path memory and a code in an activation buffer. 0: no tree model runs there.
     """
     return min(build.tree_rows, build.activation_words * build.columns)
 
@@ -93,7 +93,8 @@ class Config:
     top_k : int
         Most rows of the list of the best rows, for top-k and top-p sampling; 0: no list.
     tree_rows : int
-        Most neurons that a token visits in a tree layer, per slot; 0: no WALK.
+        Most neurons that a slot visits in a layer of trees; 0: no tree walk is built in. Needs
+        memory outside of the chip, and an activation buffer that holds a code for each.
     port_bytes : int
         Bytes per memory word and cycle, a power of two.
     weight_code : str
@@ -174,6 +175,15 @@ class Config:
         need(
             self.batch == 1 or self.memory == "external",
             f"batch {self.batch}: needs memory outside of the chip",
+        )
+        need(
+            not self.tree_rows or self.memory == "external",
+            f"tree_rows {self.tree_rows}: needs memory outside of the chip",
+        )
+        need(
+            self.tree_rows <= self.activation_words * self.columns,
+            f"tree_rows {self.tree_rows}: at most the "
+            f"{self.activation_words * self.columns} codes of an activation buffer",
         )
         need(
             self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2"
@@ -309,11 +319,18 @@ class Config:
         return -(-length // (self.rows * self.columns))
 
     @property
+    def record_words(self):
+        """Most words of a record of a tree layer."""
+        return -(-self.record_tiles * self.tile_bytes // self.port_bytes)
+
+    @property
     def queued_fetches(self):
-        """Reads that the fetch engine queues behind the running one:
-        with slots, a row and a state for each of them.
+        """Reads that the fetch engine queues behind the running one: with slots, a row and a state
+        for each of them; with trees what stands between one walk and the next, so that a walk that
+        waits for codes holds up nothing that the program queues behind it.
         """
-        return 4 if self.batch == 1 else 4 + 2 * self.batch
+        least = 8 if self.tree_rows else 4
+        return least if self.batch == 1 else least + 2 * self.batch
 
     @property
     def frame_counter_bits(self):
@@ -361,7 +378,8 @@ _MIB = 1 << 20
 PRESETS = {
     c.name: c
     for c in (
-        # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
+        # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM. No trees: their walk makes bursts, which
+        # memory on the chip has none of, and the logic cells are all but used up.
         Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip",
                memory_bytes=128 << 10, vector_words=512, activation_words=32, strip=16,
                clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256, credits=2,
