@@ -66,8 +66,15 @@ class ActivationBuffers(wiring.Component):
                 "buffer": In(1),
                 "address": In(range(max(2, self._words))),
                 "word": Out(data.ArrayLayout(signed(8), columns * batch * banks)),
-                **({"bank": In(range(banks)), "apart": In(1)} if banks > 1 else {}),
             }
+            | (
+                {
+                    "bank": In(range(banks)),
+                    "apart": In(1),
+                }
+                if banks > 1
+                else {}
+            )
         )
 
     def elaborate(self, platform):
