@@ -95,7 +95,15 @@ class Accelerator(wiring.Component):
         engines = ResetInserter(held)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
-            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches)
+            Fetch(
+                **shape,
+                fifo_words=cfg.fifo_words,
+                pairs=cfg.pairs,
+                queued=cfg.queued_fetches,
+                tree_rows=cfg.tree_rows,
+                record_bits=cfg.record_words.bit_length(),
+                batch=cfg.batch,
+            )
             if external
             else DirectFetch(**shape)
         )
