@@ -23,7 +23,7 @@ SMALLS = (
     small("small,batch=2", batch=2),
     small("one", **ONE, port_bytes=2),
     small("one,batch=4", **ONE, port_bytes=2, batch=4),
-    small("small,batch=8", batch=8),
+    small("eight,batch=8", **ONE, port_bytes=2, batch=8),
     small("slow", clock_hz=24_000_000),
     small("slow,batch=2", clock_hz=24_000_000, batch=2),
     small("bit2", weight_code="bit2", port_bytes=8),
