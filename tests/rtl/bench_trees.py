@@ -274,3 +274,14 @@ async def stopped(dut):
         b.rows.stall = 1.0
         await bench.cycles(dut, 3)
     await b.check()
+
+
+@cocotb.test()
+async def short_records(dut):
+    """Gathers of records with one tile and a few: every record waits for the sums of the one before it."""
+    b = Bench(dut, 0.0)
+    await b.start()
+    await b.fill(codes_of(MOST))
+    for tiles in range(1, min(7, LONGEST // SIZE) + 1):
+        b.gather(tiles % 2, rows_of(min(MOST, 12), tiles * SIZE, b.codes[tiles % 2][:, :1].repeat(tiles * SIZE, 1)))
+    await b.check()

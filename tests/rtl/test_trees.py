@@ -87,3 +87,9 @@ def test_queued_in_a_fabric(name):
     config = CONFIGS[name]
     bench.run(Fed(config), "bench_trees", top("fed", "ecp5", name), "icarus", [CARRY_CELLS], "queued",
               {"STALL": 0.3, "ROUNDS": 2, **parameters(config)}, platform=TARGETS["ecp5"])
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("name, simulator", cases([c.name for c in SMALLS]))
+def test_short_records(name, simulator):
+    run(name, simulator, "short_records")
