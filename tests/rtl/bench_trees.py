@@ -50,9 +50,9 @@ class Bench:
         d = self.dut
         while True:
             await bench.settled(d)
-            if int(d.sign__valid.value) if hasattr(d, "sign__valid") else int(d.sign.value) & 1:
-                self.seen.append(int(d.sign__positive.value) if hasattr(d, "sign__positive")
-                                 else int(d.sign.value) >> 1)
+            sign = d.sign.value  # a structure of two bits; `positive` may be undefined where it is not valid
+            if int(sign[0]):
+                self.seen.append(int(sign[1]))
             if int(d.record_done.value):
                 self.records.append(self.cycle)
             if int(d.done.value):
