@@ -28,7 +28,8 @@ SMALLS = (
     small("slow,batch=2", clock_hz=24_000_000, batch=2),
     small("bit2", weight_code="bit2", port_bytes=8),
     small("two", rows=2, columns=5, lanes=1, port_bytes=2),  # a word is a tile
-    small("five,batch=2", rows=5, columns=10, lanes=1, strip=20, row_words=40, port_bytes=16, batch=2, vector_words=512),
+    small("five,batch=2", rows=5, columns=10, lanes=1, strip=20, row_words=40, port_bytes=16, batch=2,
+          vector_words=512),
     small("visits", tree_rows=3),
 )
 PRESETS = [preset(name) for name in ("lanes10", "lanes40", "sim", "lanes160", "lanes320")]
