@@ -22,9 +22,9 @@ from sterna.hw.soc import Soc
 
 pytestmark = pytest.mark.formal
 CONFIGS = {"external": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,
-                               program_words=16),
+                               program_words=16, tree_rows=16),
            "slots": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,
-                            program_words=16, batch=2),
+                            program_words=16, tree_rows=16, batch=2),
            "onchip": replace(PRESETS["up5k"], memory_bytes=1024, ring=16, program_words=16)}
 REGISTERS = ("$dff", "$sdff", "$adff", "$mem")
 
@@ -90,7 +90,7 @@ def test_planted_wait_is_seen():
 
 SMALL = {"fifo_words": 16, "vector_words": 128, "activation_words": 16, "ring": 16, "program_words": 16, "credits": 1,
          "top_k": 0}
-SOCS = {"sdram": replace(BOARDS["ulx3s-85f"].config, **SMALL),
+SOCS = {"sdram": replace(BOARDS["ulx3s-85f"].config, **SMALL, tree_rows=16),
         "onchip": replace(BOARDS["icebreaker"].config, **SMALL)}
 LEVEL = "refreshing"  # a wrong cycle of it is a wrong cycle in a counter and no more
 
