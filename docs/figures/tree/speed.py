@@ -23,7 +23,8 @@ CASES = {
     "lanes40": replace(PRESETS["lanes40"], vector_words=4096),
     "lanes320": PRESETS["lanes320"],
 }
-LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port", "lanes320": "320 lanes, 64-byte port"}
+LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port",
+          "lanes320": "320 lanes, 64-byte port"}
 COLOURS = ("#89c2d9", "#2a6f97", "#013a63")
 PICTURE = "picture.tree.speed"
 BARS = {"bytes": 300, "products": 300, "mixer": 100, "token": 2.6}
@@ -56,9 +57,9 @@ def speed(name, shape, image):
         found = measure(CASES[name], geometry(shape), Path(folder), Model(image).tokenizer_json, options)
     whole = DEPTH * found.layer + found.token - LAYERS * found.layer + (VOCABULARY / CUT - 1) * found.head
     return {**found._asdict(), "whole": whole, "mixer_bytes": mixer_bytes(shape), "token_bytes": token_bytes(shape),
-            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers, a head of {CUT} rows, the last "
-                   f"of three greedy tokens; memory latency {timing.latency} cycles, refresh {timing.refresh} of every "
-                   f"{timing.interval}; whole: projected to {DEPTH} layers and {VOCABULARY} rows"}
+            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers, a head of {CUT} rows, the "
+                   f"last of three greedy tokens; memory latency {timing.latency} cycles, refresh {timing.refresh} "
+                   f"of every {timing.interval}; whole: projected to {DEPTH} layers and {VOCABULARY} rows"}
 
 
 def names():
