@@ -119,7 +119,9 @@ def declare(library):
     library.sterna_unmap.argtypes = [c_void_p, c_int64]
     library.sterna_try.argtypes = [c_int, POINTER(Tables), Doubles, Doubles, Doubles, Doubles, c_int]
     library.sterna_try_rows.argtypes = [POINTER(c_int32), c_void_p, c_int, POINTER(c_int8), c_int, c_int]
-    library.sterna_try.restype = library.sterna_try_rows.restype = None
+    library.sterna_try_table.argtypes = [c_int, POINTER(c_int32), c_void_p, c_int, POINTER(c_int32), POINTER(c_int8),
+                                         c_int]
+    library.sterna_try.restype = library.sterna_try_rows.restype = library.sterna_try_table.restype = None
     for which, structure in enumerate((Layer, ModelStructure, Call, Tables, Draw)):
         if library.sterna_sizes(which) != ctypes.sizeof(structure):
             raise RuntimeError(f"{structure.__name__} has {ctypes.sizeof(structure)} bytes here and "

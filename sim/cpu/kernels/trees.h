@@ -101,9 +101,7 @@ static void visited_task(void *context, int column) {
     int64_t at = (int64_t)column * m->inner_wide;
     doubles scale = all(call->scale[3 * column]);
     double *z = call->v + at, qm;
-    /* Values that are not there are zeros, and so are their codes, whichever row is taken for them. */
-    memset(call->path + at + m->inner, 0, (m->inner_wide - m->inner) * sizeof *call->path);
-    memset(call->sum + at + m->inner, 0, (m->inner_wide - m->inner) * sizeof *call->sum);
+    /* What stands behind the visited ones is never written: sums of 0, and row 0 with a code of 0. */
     for (int j = 0; j < m->inner_wide; j += LANES) {
         doubles t = mul_all(rows_at(call->sum + at + j, 0), scale);
         store(z + j, mul_all(t, sigmoid_all(m->tables, t)));
