@@ -129,6 +129,10 @@ class Layout:
         return sum(self.vector_bytes(s[2]) if s[0] == "vector" else self.matrix_bytes(*s[2:])
                    for s in self.sections(part))
 
+    def image_bytes(self, part):
+        """Bytes of one part of the stream, and of the tables that an image has for it."""
+        return self.part_bytes(part) + (len(TABLES) * self.table_bytes if part == "tree" else 0)
+
     @property
     def parts(self):
         """Names of the parts of a layer (tuple of str)."""
