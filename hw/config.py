@@ -306,6 +306,24 @@ class Config:
         return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
+    def gather_bits(self):
+        """Bits of a sum over the visited neurons of a tree layer; codes are at most 127."""
+        return (127 * most_visits(self)).bit_length() + 1
+
+    @property
+    def record_tiles(self):
+        """Most tiles of a record of a tree layer: its row is as long as a vector that fits a buffer
+        of codes and a bank.
+        """
+        length = min(self.activation_words * self.columns, self.vector_words * self.lanes)
+        return -(-length // (self.rows * self.columns))
+
+    @property
+    def record_words(self):
+        """Most words of a record of a tree layer."""
+        return -(-self.record_tiles * self.tile_bytes // self.port_bytes)
+
+    @property
     def queued_fetches(self):
         """Reads that the fetch engine queues behind the running one: with slots, a row and a state
         for each of them; with trees what stands between one walk and the next, so that a walk that

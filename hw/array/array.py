@@ -6,18 +6,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import ActivationBuffers, activation_signature
+from sterna.hw.array.control import Product
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import SUM_BITS, RowQueue
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.stream import delayed
-
-
-class Product(data.Struct):
-    """One matrix-vector product: rows x (chunks * C) trits times the codes of a buffer."""
-
-    buffer: 1
-    rows: 24
-    chunks: 16
 
 
 class TernaryArray(wiring.Component):

@@ -114,8 +114,8 @@ class Fetch(wiring.Component):
         waits = 0  # for the walker
         if self._tree_rows:
             m.submodules.walker = walker = self._walker
-            wiring.connect(m, wiring.flipped(self.sign), walker.sign)
             m.d.comb += [
+                walker.sign.eq(self.sign),
                 Value.cast(walker.command.payload).eq(Value.cast(queued.payload)),
                 walker.command.valid.eq(queued.valid),
                 queued.ready.eq(walker.command.ready),

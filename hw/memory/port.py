@@ -4,12 +4,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 MAX_BURST_WORDS = 32
-LINEAR, WALK, GATHER = range(3)  # kinds of long reads, as docs/isa.md numbers those of FETCH
 
 
 def read_layout(address_bits, tree_rows=0, words_bits=24):
-    """A long read: ``words`` words from a word address. With ``tree_rows`` it has a kind: a walk or
-    a gather reads records of so many words of a table that begins at the address.
+    """A long read: ``words`` words from a word address. With ``tree_rows`` it has the kind of a
+    FETCH: a walk or a gather reads records of so many words of a table that begins at the address.
     """
     count_bits = tree_rows.bit_length()
     fields = {"kind": 2, "trees": count_bits, "levels": 5, "always": count_bits}

@@ -1,1 +1,1 @@
-"""Layers of trees: the walk that finds which records are read, and the gather of output rows."""
+"""Fast feedforward layers: what walks trees and gathers the rows of the visited nodes."""

@@ -5,19 +5,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.memory.port import GATHER, LINEAR, WALK, read_layout
+from sterna.firmware import isa
+from sterna.hw.memory.port import read_layout
 
 
-class Sign(wiring.Signature):
-    """The signs of the rows of a walk, one per record in the order of the stream; always accepted."""
+class Sign(data.Struct):
+    """Of a record of a walk: ``valid`` in one cycle; its sum is ``positive``, neither 0 nor
+    less.
+    """
 
-    def __init__(self):
-        super().__init__(
-            {
-                "valid": Out(1),
-                "positive": Out(1),
-            }
-        )
+    valid: 1
+    positive: 1
 
 
 class Walker(wiring.Component):
@@ -57,7 +55,8 @@ class Walker(wiring.Component):
     active : In(B)
         The slots of a walk; looked at when it is accepted. Only with B > 1.
     sign : In(Sign)
-        Of every record of a walk, leaves and rows that are always read included.
+        Of every record of a walk in the order of the stream, leaves and rows that are always read
+        included; always accepted.
     quiet : Out(1)
         No walk or gather has anything left to ask for.
     """
@@ -85,7 +84,7 @@ class Walker(wiring.Component):
                     )
                 ),
                 **({"active": In(batch)} if batch > 1 else {}),
-                "sign": In(Sign()),
+                "sign": In(Sign),
                 "quiet": Out(1),
             }
         )
@@ -163,7 +162,7 @@ class Walker(wiring.Component):
 
         # Requests: of a walk or gather, or of a linear read.
         place = Signal(bits)
-        linear = command.kind == LINEAR
+        linear = command.kind == isa.KIND_LINEAR
         m.d.comb += [
             place.eq(Mux(ready_flags.child & sign, right, left)),
             self.request.payload.address.eq(Mux(ready_valid, place, command.address)),
@@ -228,7 +227,7 @@ class Walker(wiring.Component):
                     row.eq(0),
                 ]
                 with m.If(self.command.valid & empty):
-                    with m.If((command.kind == WALK) & (signed == asked)):
+                    with m.If((command.kind == isa.KIND_WALK) & (signed == asked)):
                         m.d.sync += [
                             table.eq(command.address),
                             base.eq(command.address),
@@ -248,7 +247,7 @@ class Walker(wiring.Component):
                                 sum(self.active[k] for k in range(self._batch)) - 1
                             )
                         m.next = "SPAN"
-                    with m.If(command.kind == GATHER):
+                    with m.If(command.kind == isa.KIND_GATHER):
                         m.d.sync += [
                             base.eq(command.address - table),
                             parent.eq(0),
@@ -321,7 +320,7 @@ class Walker(wiring.Component):
                 & Mux(
                     linear,
                     self.request.ready,
-                    (command.kind == GATHER) | (signed == asked),
+                    (command.kind == isa.KIND_GATHER) | (signed == asked),
                 )
             ),
         ]

@@ -9,7 +9,8 @@ from collections import deque
 import bench
 import cocotb
 from bench_memory import BURST, MASK, ModelMemory, idle_cycles, mixed
-from sterna.hw.memory.port import GATHER, LINEAR, MAX_BURST_WORDS, WALK, read_layout
+from sterna.firmware import isa
+from sterna.hw.memory.port import MAX_BURST_WORDS, read_layout
 from streams import StreamDriver, StreamMonitor
 
 ADDRESS_BITS, STALL = int(os.environ.get("ADDRESS_BITS", "12")), float(os.environ.get("STALL", "0"))
@@ -53,7 +54,7 @@ class Consumer:
     def __init__(self, dut, words, delay):
         self.dut, self.words, self.delay, self.random = dut, words, delay, bench.rng("signs")
         self.records = deque()  # (words of the stream up to its end, sign)
-        dut.sign__valid.value = 0
+        dut.sign.value = 0
         cocotb.start_soon(self._run())
 
     async def _run(self):
@@ -65,8 +66,8 @@ class Consumer:
                 last = max(last + 1, cycle + self.random.randint(0, self.delay))
                 due.append((last, self.records.popleft()[1]))
             gives = due and due[0][0] <= cycle
-            self.dut.sign__valid.value = int(bool(gives))
-            self.dut.sign__positive.value = due.popleft()[1] if gives else self.random.getrandbits(1)
+            positive = due.popleft()[1] if gives else self.random.getrandbits(1)
+            self.dut.sign.value = bool(gives) | positive << 1
 
 
 class Stream:
@@ -82,11 +83,11 @@ class Stream:
         self.words += [mixed((address + k) & MASK) for k in range(words)]
 
     def linear(self, address, words):
-        self.driver.send({"kind": LINEAR, "address": address, "words": words, "trees": 0, "levels": 0, "always": 0})
+        self.driver.send({"kind": isa.KIND_LINEAR, "address": address, "words": words, "trees": 0, "levels": 0, "always": 0})
         self.read(address, words)
 
     def walk(self, address, words, slots, shape):
-        command = {"kind": WALK, "address": address, "words": words} | shape
+        command = {"kind": isa.KIND_WALK, "address": address, "words": words} | shape
         self.salt += 1
         self.path = visits(command, slots, self.salt)
         self.driver.send(command)
@@ -96,7 +97,7 @@ class Stream:
             self.consumer.records.append((len(self.words), goes_right(place, (self.salt, k % slots))))
 
     def gather(self, address, words):
-        self.driver.send({"kind": GATHER, "address": address, "words": words, "trees": 1, "levels": 1, "always": 0})
+        self.driver.send({"kind": isa.KIND_GATHER, "address": address, "words": words, "trees": 1, "levels": 1, "always": 0})
         for row in self.path:
             self.read(address + row * words, words)
 
@@ -166,7 +167,7 @@ async def timing(dut):
         if int(dut.bursts__valid.value) and sign is not None:
             waited.append(cycle - sign)
             sign = None
-        if int(dut.sign__valid.value):
+        if int(dut.sign.value) & 1:
             sign = cycle
         await bench.cycles(dut)
     assert waited == 5 * [1] and words.items == stream.words  # the last sign is a leaf's
