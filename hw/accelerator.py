@@ -96,7 +96,15 @@ class Accelerator(wiring.Component):
         engines = ResetInserter(held)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
-            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches)
+            Fetch(
+                **shape,
+                fifo_words=cfg.fifo_words,
+                pairs=cfg.pairs,
+                queued=cfg.queued_fetches,
+                tree_rows=cfg.tree_rows,
+                record_bits=cfg.record_words.bit_length(),
+                batch=cfg.batch,
+            )
             if external
             else DirectFetch(**shape)
         )
@@ -192,7 +200,13 @@ class Accelerator(wiring.Component):
             sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
         if most_visits(cfg):
-            m.d.comb += gearbox.ends.eq(array.done)
+            m.d.comb += [
+                gearbox.ends.eq(array.done),
+                fetch.sign.eq(array.sign),
+                array.active.eq(pacing.active if cfg.batch > 1 else 1),
+            ]
+            if cfg.batch > 1:
+                m.d.comb += fetch.active.eq(pacing.active)
         running = sequencer.running
         m.d.comb += [
             sequencer.token.eq(pacing.token),

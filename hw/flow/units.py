@@ -131,9 +131,25 @@ UNITS = {
                 "fifo_words": c.fifo_words,
                 "pairs": c.pairs,
                 "queued": c.queued_fetches,
+                "tree_rows": c.tree_rows,
+                "record_bits": c.record_words.bit_length(),
+                "batch": c.batch,
             },
         ),
         "external",
+    ),
+    "walker": Unit(
+        "tree.walker:Walker",
+        lambda c: (
+            (),
+            {
+                "address_bits": c.word_address_bits,
+                "tree_rows": c.tree_rows,
+                "record_bits": c.record_words.bit_length(),
+                "batch": c.batch,
+            },
+        ),
+        option="tree_rows",
     ),
     "direct_fetch": Unit(
         "memory.fetch:DirectFetch",

@@ -7,15 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.memory.port import read_layout
-
-
-class Sign(data.Struct):
-    """Of a record of a walk: ``valid`` in one cycle; its sum is ``positive``, neither 0 nor
-    less.
-    """
-
-    valid: 1
-    positive: 1
+from sterna.hw.tree.collector import Sign
 
 
 class Walker(wiring.Component):
