@@ -57,7 +57,12 @@ class Kernel:
             raise MemoryError(f"no room for {threads} threads")
         self.close = weakref.finalize(self, library.sterna_cmm_pool_free, self._pool)
 
-    def prepare(self, tree, table_in, table_out, x, y, stride=HIDDEN):
+    def room(self, tree, batch):
+        """Memory that a call works in (tuple of array); calls one after the other may share it."""
+        return (np.zeros((tree.visits, batch), np.int32), np.zeros((2, batch), np.int32),
+                np.zeros((tree.visits, batch), np.float32))
+
+    def prepare(self, tree, table_in, table_out, x, y, room=None, stride=HIDDEN):
         """A function without arguments that computes y [batch, HIDDEN] of x [batch, HIDDEN], both float32.
 
         Parameters
@@ -65,14 +70,14 @@ class Kernel:
         tree : Tree
         table_in, table_out : array [rows, HIDDEN]
             float32, or uint16: bfloat16 in the order of ``unpacked``. At least the tree's neurons.
+        room : tuple, optional
+            Of ``room``.
         stride : int
             Elements between two rows of x and of y.
         """
-        batch = len(y)
-        room = [np.zeros((tree.visits, batch), np.int32), np.zeros((2, batch), np.int32),
-                np.zeros((tree.visits, batch), np.float32)]
+        room = room or self.room(tree, len(y))
         call = Call(*(array.ctypes.data for array in (table_in, table_out, x, y, *room)), self._pool,
-                    table_in.dtype == np.uint16, tree.trees, tree.levels, batch, stride)
+                    table_in.dtype == np.uint16, tree.trees, tree.levels, len(y), stride)
         function, argument = self._library.sterna_cmm, ctypes.addressof(call)
 
         def run(function=function, argument=argument, kept=(self, call, table_in, table_out, x, y, room)):
