@@ -34,14 +34,19 @@ class Cycles(NamedTuple):
     token : int
         From a token to the next.
     layer : int
-        From the codes of a layer's first product to those of the next layer's.
+        From a barrier of a layer to the same one of the next: of the scalars before its first product.
     mixer : int
-        From barrier to barrier: from the codes of the channel mixer's first product to the codes of
-        the next layer's first product.
+        From barrier to barrier: from the scalars of the channel mixer's norm to those of the next
+        layer's first norm.
     products : int
-        Of these with a product under way: from the codes of each of its two products to the
-        operation that takes its last rows; of a gather, whose rows come together, to that which
+        Of these with a product under way: from the codes, or what is loaded behind them, to the
+        operation that takes the last rows; of a gather, whose rows come together, to that which
         takes the first.
+    vectors : int
+        Of the mixer's: operations that load vectors of the stream.
+    update : int
+        Of the mixer's: from the first operation on rows of its second product to the fold of the next
+        norm's sums.
     head : int
         From the codes of the head's product to the operation that takes its last rows.
     """
@@ -50,6 +55,8 @@ class Cycles(NamedTuple):
     layer: int
     mixer: int
     products: int
+    vectors: int
+    update: int
     head: int
 
 
@@ -75,18 +82,38 @@ def intervals(fields, ends, gathers):
     ``gathers``: the second product of the mixer is a gather. ValueError: they are not those of LAYERS layers and two
     tokens or more.
     """
-    codes = np.array([k for k, f in enumerate(fields) if f["d_kind"] in (isa.D_ACTIVATION0, isa.D_ACTIVATION1)])
-    rows = np.array([k for k, f in enumerate(fields) if f["a_kind"] == isa.A_ROW])
+    def where(holds):
+        return np.array([k for k, f in enumerate(fields) if holds(f)])
+
+    codes = where(lambda f: f["d_kind"] in (isa.D_ACTIVATION0, isa.D_ACTIVATION1))
+    rows = where(lambda f: f["a_kind"] == isa.A_ROW)
+    loads = where(lambda f: f["a_kind"] == isa.A_STREAM32)
+    scalars = np.setdiff1d(where(lambda f: f["d_kind"] == isa.D_SCALAR), loads)
     per_token = LAYERS * CODES + 1  # and the head's
     if len(fields) != len(ends) or len(codes) < 2 * per_token:
         raise ValueError(f"{len(fields)} instructions, {len(ends)} vectors, {len(codes)} of codes: "
                          f"use the same run, of two tokens with {per_token} vectors of codes each")
+
+    def between(numbers, begin, end):
+        return numbers[(numbers > begin) & (numbers < end)]
+
+    def barrier(code):
+        """The vector of the last scalar before codes."""
+        return scalars[scalars < code][-1]
+
     before, last = codes[-2 * per_token:].reshape(2, per_token)
-    begin, second, following = last[[MIXER, MIXER + 1, CODES]]
-    taken = [rows[(rows > first) & (rows < end)] for first, end in ((begin, second), (second, following))]
+    first, second, following = last[[MIXER, MIXER + 1, CODES]]
+    begin, end = barrier(first), barrier(following)
+    products, taken = 0, []
+    for start, stop, part in ((first, second, -1), (second, end, 0 if gathers else -1)):
+        taken = between(rows, start, stop)
+        start = max(start, *between(loads, start, taken[0]), start)
+        products += ends[taken[part]] - ends[start]
+    fold = between(where(lambda f: f["one"]), taken[-1], end)[0]
+    loaded = between(loads, begin, end)
     return Cycles(*map(int, (
-        ends[last[0]] - ends[before[0]], ends[last[CODES]] - ends[last[0]], ends[following] - ends[begin],
-        ends[taken[0][-1]] - ends[begin] + ends[taken[1][0 if gathers else -1]] - ends[second],
+        ends[last[0]] - ends[before[0]], ends[end] - ends[barrier(last[0])], ends[end] - ends[begin], products,
+        (ends[loaded] - ends[loaded - 1]).sum(), ends[fold - 1] - ends[taken[0]],
         ends[rows[-1]] - ends[last[-1]])))
 
 

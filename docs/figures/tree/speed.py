@@ -17,11 +17,12 @@ HIDDEN, INNER, DEPTH, VOCABULARY, EPS = 2048, 5632, 24, 32000, 1e-6  # of the 1.
 CUT = 512  # rows of the head that is simulated
 SHAPES = {"1x11": (1, 11), "8x9": (8, 9), "32x7": (32, 7), "128x5": (128, 5)}
 GLU = "glu"
-# The presets with vector banks that hold the vectors of this width, and wider vector engines.
+# The presets with vector banks that hold vectors of this width, and strips of as many rows as a program takes: an
+# operation takes 16 cycles at least.
 CASES = {
     "lanes10": replace(PRESETS["lanes10"], vector_words=16384),
-    "lanes40": replace(PRESETS["lanes40"], vector_words=4096),
-    "lanes320": PRESETS["lanes320"],
+    "lanes40": replace(PRESETS["lanes40"], vector_words=4096, strip=120),
+    "lanes320": replace(PRESETS["lanes320"], strip=120),
 }
 LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port",
           "lanes320": "320 lanes, 64-byte port"}
@@ -84,7 +85,7 @@ def tables(results):
         found, values = ratios(results, name, shape), results.get(f"tree.speed.{name}.{shape}")
         if values:
             cycles.append([LABELS[name], shape.upper() if shape == GLU else shape,
-                           *(f"{values[key]:,.0f}" for key in ("products", "mixer", "layer", "whole"))])
+                           *(f"{values[key]:,.0f}" for key in ("products", "vectors", "update", "mixer", "layer", "whole"))])
         if found and shape != GLU:
             rows.append([LABELS[name], shape, *(f"{found[key]:,.0f}" for key in ("bytes", "products", "mixer")),
                          f"{found['token']:.2f}", f"{found['bound']:.2f}"])
@@ -93,7 +94,8 @@ def tables(results):
         out["table.tree.speed"] = table(["configuration", "trees x depth", "mixer's bytes", "product cycles",
                                          "mixer, barrier to barrier", "token", "bound of the token"], rows)
     if cycles:
-        out["table.tree.cycles"] = table(["configuration", "mixer", "products", "mixer, barrier to barrier", "layer",
+        out["table.tree.cycles"] = table(["configuration", "mixer", "its products", "loads of vectors", "update of x, next norm",
+                                          "mixer, barrier to barrier", "layer",
                                           f"token of {DEPTH} layers"], cycles)
     return out
 
