@@ -28,7 +28,8 @@ LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port"
           "lanes320": "320 lanes, 64-byte port"}
 COLOURS = ("#89c2d9", "#2a6f97", "#013a63")
 PICTURE = "picture.tree.speed"
-BARS = {"bytes": 300, "products": 300, "mixer": 100, "token": 2.6}
+PARTS = {"products": "its products", "vectors": "loads of vectors", "update": "update of x and next norm",
+         "mixer": "mixer, barrier to barrier", "layer": "layer", "whole": f"token of {DEPTH} layers"}
 
 
 def geometry(shape, layers=LAYERS, vocabulary=CUT):
@@ -85,7 +86,7 @@ def tables(results):
         found, values = ratios(results, name, shape), results.get(f"tree.speed.{name}.{shape}")
         if values:
             cycles.append([LABELS[name], shape.upper() if shape == GLU else shape,
-                           *(f"{values[key]:,.0f}" for key in ("products", "vectors", "update", "mixer", "layer", "whole"))])
+                           *(f"{values[key]:,.0f}" for key in PARTS)])
         if found and shape != GLU:
             rows.append([LABELS[name], shape, *(f"{found[key]:,.0f}" for key in ("bytes", "products", "mixer")),
                          f"{found['token']:.2f}", f"{found['bound']:.2f}"])
@@ -94,9 +95,7 @@ def tables(results):
         out["table.tree.speed"] = table(["configuration", "trees x depth", "mixer's bytes", "product cycles",
                                          "mixer, barrier to barrier", "token", "bound of the token"], rows)
     if cycles:
-        out["table.tree.cycles"] = table(["configuration", "mixer", "its products", "loads of vectors", "update of x, next norm",
-                                          "mixer, barrier to barrier", "layer",
-                                          f"token of {DEPTH} layers"], cycles)
+        out["table.tree.cycles"] = table(["configuration", "mixer", *PARTS.values()], cycles)
     return out
 
 
