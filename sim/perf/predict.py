@@ -131,10 +131,9 @@ def check_mixer(geometry):
 def program_of(config, geometry):
     """The token program, decoded, of a model whose memory is as large as it has to be (list of (opcode, fields)).
 
-    PredictError: the cycle model does not know such models. ProgramError: its vectors, codes or program do not fit
-    the configuration. IsaError: a number of it, as that of its layers, is larger than an instruction has room for.
+    ProgramError: its vectors, codes or program do not fit the configuration. IsaError: a number of it, as that of
+    its layers, is larger than an instruction has room for.
     """
-    check_mixer(geometry)
     where = memory_map(config, geometry, check=False)
     return [isa.decode(word) for word in build_program(config, geometry, where).words]
 
@@ -201,6 +200,7 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
         The model does not fit the build: its vectors, codes or program, all layers of it. The size of the memory is
         not looked at.
     """
+    check_mixer(geometry)
     timing = timing or timing_of(config)[0]
     kind = Kind(output=not prompt, sampled=sampled and not prompt, top_k=top_k, top_p=top_p,
                 chained=prompt and config.batch > 1)
