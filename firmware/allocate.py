@@ -73,9 +73,9 @@ class Banks:
                                       "use a configuration with more vector_words or a smaller model")
 
 
-def place(config, hidden, name, inner):
+def place(config, hidden, name, inner, strip):
     """Banks with every vector of the token program for H = ``hidden``, and ``name``, of ``inner`` elements: what is
-    behind the inner norm of the channel mixer.
+    behind the inner norm of the channel mixer. ``strip``: elements of the longest strip with a vector t1.
 
     AllocationError: too few vector words, or more lanes than the fold's rotation reaches.
     """
@@ -85,7 +85,7 @@ def place(config, hidden, name, inner):
     if config.strip > 2 * PARTIAL_SUMS:
         raise AllocationError(f"strip {config.strip}: at most {2 * PARTIAL_SUMS} rows, which is what the vectors of "
                               "a strip have room for")
-    h, i, strip = -(-hidden // lanes), -(-inner // lanes), config.strip // lanes
+    h, i, strip, longest = -(-hidden // lanes), -(-inner // lanes), config.strip // lanes, -(-strip // lanes)
     sums = PARTIAL_SUMS // lanes
     banks = Banks(config.vector_words)
     # Both pairs of sums side by side (cleared by one operation) and first: a rotated operand has a short address.
@@ -94,7 +94,7 @@ def place(config, hidden, name, inner):
     assert 2 * sums <= 1 << ROTATE_LSB
     for vector, number, words in (
             ("x", 0, h), ("keep", 0, h), ("w_o", 0, h), (name, 0, i), ("t0", 0, strip), ("s0", 0, strip),
-            ("outer", 1, h), ("u1", 1, h), ("t1", 1, strip), ("s1", 1, strip),
+            ("outer", 1, h), ("u1", 1, h), ("t1", 1, longest), ("s1", 1, strip),
             ("u0", 2, h), ("u2", 2, h), ("h", 2, h), ("w_g", 2, h)):
         banks.take(vector, (number,), words)
     banks.check()

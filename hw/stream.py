@@ -276,10 +276,11 @@ class Gearbox(wiring.Component):
         rest = Signal(8 * size)
         gives = self.o.valid & self.o.ready
         takes = self.i.valid & self.i.ready
+        ends = self.ends if self._records else self.drop
         m.d.comb += [
             self.o.payload.eq(held[: 8 * tile]),
             self.o.valid.eq(level >= tile),
-            self.i.ready.eq((after < tile) & ~(self.ends if self._records else self.drop)),
+            self.i.ready.eq((after < tile) & ~ends),
             after.eq(Mux(gives, level - tile, level)),
             rest.eq(Mux(gives, held >> (8 * tile), held)),
         ]
@@ -293,7 +294,7 @@ class Gearbox(wiring.Component):
             arriving, added = Cat(arriving, second.payload), added + second.take * port
         m.d.sync += [
             held.eq(rest),
-            level.eq(Mux(self.ends if self._records else self.drop, 0, after + added)),
+            level.eq(Mux(ends, 0, after + added)),
         ]
         with m.If(takes):
             with m.Switch(after):

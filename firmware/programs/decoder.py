@@ -269,39 +269,18 @@ class TokenProgram(Pieces):
         raise NotImplementedError
 
     def fetch_channels(self, norm, *behind):
-        """The fetches of the channel mixer from the next ``norm`` on, and of the parts ``behind`` it."""
+        """The fetches of the channel mixer and of the ``norm`` behind it, and of the parts ``behind`` that."""
         raise NotImplementedError
 
     def channels(self):
         """The channel mixer, from the codes of its norm on: its scalars are those of matrix slot 0."""
         raise NotImplementedError
 
-    def load_norm(self, *parts):
-        """The vectors of the next layer's norm or of the final one; ``parts`` of the stream stand behind them."""
-        self.strip(self.h)
-        self.jump(isa.LAST_LAYER, "end norm")
-        self.fetch_stream_now("norm", *parts, "gates")
-        self.load("outer", "u0", "u1", "u2", *WS)
-        self.jump(isa.ALWAYS, "norm loaded")
-        self.asm.label("end norm")
-        self.fetch_stream_now("end", *parts)
-        self.load("outer", "u0", WS[0])  # what u1 and u2 hold is finite, and nobody reads what comes of it
-        self.asm.label("norm loaded")
-
     def inner_norm(self):
         """The scalars of the inner norm and of what is behind it."""
         self.enter_fold()
         self.fold("p1")
         self.scalars(WS_INNER, two=False)
-
-    def add_rows(self, label):
-        """The rows of the channel mixer into x, and the strips of the next norm."""
-        self.clear(3)
-        self.loop(label, self.h)
-        self.accumulate_x()
-        self.norm_strip(3)
-        self.again(label)
-        self.jump(isa.ALWAYS, "attention norm")
 
     def emit_all(self):
         """Every part, in the order of the program."""

@@ -40,7 +40,24 @@ class GluProgram(TokenProgram):
         vop(w_d.write(plus=True), s1.read(), w_d.read(plus=True), maximum=M[0])
         self.again("gate strip")
         self.inner_norm()
-        self.load_norm("down")
+        self.load_norm()
         self.quantise("w_d", 0, 0, self.i)
         self.product(0, self.h, self.i)
-        self.add_rows("down")
+        self.clear(3)
+        self.loop("down", self.h)
+        self.accumulate_x()
+        self.norm_strip(3)
+        self.again("down")
+        self.jump(isa.ALWAYS, "attention norm")
+
+    def load_norm(self):
+        """The vectors of the next layer's norm or of the final one."""
+        self.strip(self.h)
+        self.jump(isa.LAST_LAYER, "end norm")
+        self.fetch_stream_now("norm", "down", "gates")
+        self.load("outer", "u0", "u1", "u2", *WS)
+        self.jump(isa.ALWAYS, "norm loaded")
+        self.asm.label("end norm")
+        self.fetch_stream_now("end", "down")
+        self.load("outer", "u0", WS[0])  # what u1 and u2 hold is finite, and nobody reads what comes of it
+        self.asm.label("norm loaded")

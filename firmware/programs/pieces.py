@@ -28,7 +28,7 @@ class Pieces:
         self.config, self.geometry, self.map = config, geometry, addresses
         self.shape = layout(config, geometry)
         self.h = geometry.hidden_size
-        self.banks = place(config, self.h, *self.inner_vector())
+        self.banks = place(config, self.h, *self.inner_vector(), strip=max(config.strip, self.longest_strip()))
         self.v = self.banks.vectors
         self.asm = Assembler(config.lanes, config.program_words)
         self.vop = self.asm.vop
@@ -40,6 +40,10 @@ class Pieces:
     def inner_vector(self):
         """(name, elements) of the vector behind the inner norm of the channel mixer."""
         raise NotImplementedError
+
+    def longest_strip(self):
+        """Elements of the longest strip that has a ``t1``, where it is longer than those of the configuration."""
+        return 0
 
     def emit(self, opcode, **fields):
         self.asm.emit(opcode, **fields)

@@ -1,22 +1,23 @@
 """Trees of neurons as channel mixer: a walk through a table, and the gather of the rows of another one.
 
-A walk is one product more, whose rows are read as their parents' signs come, and a gather another one (docs/isa.md,
-"Walks"). The order of the stream behind the codes of the mixer's norm: the next norm's vectors, the records of the
-walk, those of the gather, the next layer. So the memory brings vectors while the barrier before the walk lasts, and
-behind the walk what the gather and the next layer take.
+A walk is one product more, whose records are read as the signs of their parents come, and a gather another one
+(docs/isa.md, "Walks"). In the stream the records of the walk stand first, then those of the gather, then the next
+norm. The gather is over in a moment, so x and the next norm, which follow a dense product strip by strip, are made in
+one strip of all of x, and each weight of the norm is multiplied as it comes from the stream: the port has
+something to bring while the vector engine works, and no operation loads what another one multiplies.
 
-No deadlock: the vectors of the next norm are taken before the WALK is issued whose records stand behind them, as all
-vectors are before the product behind them. The walk's records are asked for one after the other by what the WALK
-makes of them, and it needs nothing from behind them: no codes but those of before, and room for rows, which the
-operations behind it take. All records of the gather are known then; its WALK is issued when the last row of the walk
-has been taken. Fetches are queued in the middle of a layer, when of those before at most the one of its matrices is
-unfinished. Behind it come norm, walk, gather, gates, the states of the slots and the next matrices: seven
-with one slot, 6 + B with B, of 8 and 8 + 2 B that the queue holds. At the beginning of a run norm and gates are
-unfinished, then B rows, B states and the matrices: 2 + 2 B.
+No deadlock: every vector of the stream is taken before the product behind it is issued. The records of a walk are
+asked for one after the other by what its WALK makes of them, and it needs nothing from behind them: its codes are
+there, and the operations behind it take its rows. Then all records of the gather are known; its WALK is issued when
+the last row of the walk has been taken, and one operation takes all its rows, before any that takes words from
+behind the records. Fetches are queued in the middle of a layer, when at most the one of its matrices is unfinished.
+Behind it come walk, gather, norm and gates, the states of the slots and the next matrices: six with one slot, 5 + B
+with B, of 8 and 8 + 2 B that the queue holds. At the beginning of a run norm and gates are unfinished, then come
+B rows, B states and the matrices: 2 + 2 B.
 """
 
 from sterna.firmware import isa
-from sterna.firmware.isa import ROW, scalar
+from sterna.firmware.isa import ROW, STREAM32, scalar
 from sterna.firmware.programs.decoder import TokenProgram
 from sterna.firmware.programs.pieces import ROW_AREG, WS, WS_INNER, M, ProgramError, S
 
@@ -32,6 +33,9 @@ class TreeProgram(TokenProgram):
         self.n = self.geometry.visits
         return "z", self.n
 
+    def longest_strip(self):
+        return self.h
+
     def begin_channels(self):
         self.emit(isa.SETA, areg=TABLE_AREG, value=self.map.tree_address // self.port)
 
@@ -39,13 +43,12 @@ class TreeProgram(TokenProgram):
         self.load(WS[0], WS_INNER)
 
     def fetch_channels(self, norm, *behind):
-        self.fetch_stream(norm)
         self.fetch_records(isa.KIND_WALK)
         self.skip_table()
         self.fetch_records(isa.KIND_GATHER)
         if behind:
             self.skip_table()
-            self.fetch_stream(*behind)
+        self.fetch_stream(norm, *behind)
 
     def fetch_records(self, kind):
         """The records of a walk or gather in the present table."""
@@ -64,20 +67,40 @@ class TreeProgram(TokenProgram):
         self.emit(isa.WALK, buffer=0, out=out, rows=self.n, chunks=self.shape.record_tiles, length=self.h)
 
     def channels(self):
-        v, s, vop = self.v, scalar, self.vop
-        t1, s0, z = (v[name] for name in ("t1", "s0", "z"))
         self.asm.label("gate")
         self.quantise("u0", 0, 0, self.h)
-        self.load_norm()
         self.walk(out=0)
-        self.clear(1)
-        self.loop("walk", self.n)
-        vop(t1.write(), ROW, s(S[0]))
-        vop(s0.write(), t1.read(), table="SIGMOID")
-        vop(z.write(plus=True), t1.read(), s0.read(), maximum=M[0])
-        self.sum_square("z", 2, "p1")
-        self.again("walk")
+        self.neurons()
         self.inner_norm()
         self.quantise("z", 0, 0, self.n)
         self.walk(out=1)
-        self.add_rows("gather")
+        self.clear(3)
+        self.strip(self.h)
+        self.accumulate_x()
+        self.jump(isa.LAST_LAYER, "end norm")
+        self.next_norm(3)
+        self.jump(isa.ALWAYS, "attention norm")
+        self.asm.label("end norm")
+        self.next_norm(1)
+        self.jump(isa.ALWAYS, "attention norm")
+
+    def neurons(self):
+        """z of the visited neurons as their rows come, its peak and its sum of squares."""
+        t1, s0, z = (self.v[name] for name in ("t1", "s0", "z"))
+        self.clear(1)
+        self.loop("neurons", self.n)
+        self.vop(t1.write(), ROW, scalar(S[0]))
+        self.vop(s0.write(), t1.read(), table="SIGMOID")
+        self.vop(z.write(plus=True), t1.read(), s0.read(), maximum=M[0])
+        self.sum_square("z", 2, "p1")
+        self.again("neurons")
+
+    def next_norm(self, folded):
+        """All of ``norm_strip`` in one strip, with the vectors of the norm as they come; then its scales."""
+        x = self.v["x"].read(plus=True)
+        self.vop(self.v["t1"].write(), STREAM32, x)
+        self.sum_square("x", 2, "p1")
+        for slot in range(folded):
+            self.vop(self.v[f"u{slot}"].write(), STREAM32, x, maximum=M[slot])
+        self.sum_square("t1", 2, "p2")
+        self.load(*WS[:folded])

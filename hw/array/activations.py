@@ -42,8 +42,8 @@ class ActivationBuffers(wiring.Component):
     its own bank's, so that the rows see R words one behind the other, else all that of ``bank``.
     The choice costs no multiplexers: the registers of the other banks are cleared, and a row takes
     its own OR, where the rows are not apart, the others. One LUT per bit and row of an ECP5 for
-    three banks, and block RAM in its widest form (at 3 x 20 codes and 512 words 14 in place of 9,
-    where three copies take 27); the register is there already, R times.
+    three banks, and block RAM in its widest form: at 3 x 20 codes and 512 words 15 in place of 10,
+    where three copies would take 30.
 
     Members
     -------

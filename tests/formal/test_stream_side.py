@@ -302,28 +302,31 @@ def test_direct_fetch_catches_planted_bug(old, new):
         direct_fetch(planted("memory.fetch", old, new))
 
 
-def gearbox_bytes(module, port, tile):
+def gearbox_bytes(module, port, tile, records=False):
     """Tiles hold the bytes of the words in order; `drop` ends a section and nothing of the next one is taken before.
+    With `records` it ends one of many, and only where the section `ends` too nothing is taken in its cycle.
 
     Where a tile is longer than a word, two words may enter, the second only with the first and for the same tile;
     then a gearbox that is always offered two has a tile in every cycle. What the second word is does not matter here.
     `drop` comes with a tile, as from the array; by induction.
     """
     proof = Proof()
-    dut = module.Gearbox(port_bytes=port, tile_bytes=tile)
+    dut = module.Gearbox(port_bytes=port, tile_bytes=tile, **({"records": True} if records else {}))
     inside = proof.add(dut)
+    ends = dut.ends if records else dut.drop
+    proof.assume(~ends | dut.drop)
     proof.offered_well(dut.i)
     word, gives = dut.i.valid & dut.i.ready, dut.o.valid & dut.o.ready
     proof.assume(~dut.drop | gives)
     item = Tracked(proof, "byte", (port + 2 * tile).bit_length() + 1, 8)
-    after = item.count - Mux(gives, tile, 0)  # bytes that are left for the next tile
+    after = Mux(dut.drop, 0, item.count - Mux(gives, tile, 0))  # bytes that are left for the next tile
     if tile > port:
         second = dut.i_second
         item.enter(word, Cat(dut.i.payload, second.payload), 2 * port, count=Mux(second.take, 2 * port, port))
         proof.implies("second_with_first", second.take, word & second.valid)
-        proof.implies("second_for_the_same_tile", second.take, ~dut.drop & (after + port < tile))
+        proof.implies("second_for_the_same_tile", second.take, ~ends & (after + port < tile))
         if tile <= 2 * port:
-            proof.implies("keeps_up", proof.past(dut.i.valid & second.valid & ~dut.drop), dut.o.valid)
+            proof.implies("keeps_up", proof.past(dut.i.valid & second.valid & ~ends), dut.o.valid)
     else:
         item.enter(word, dut.i.payload, port)
     # With the last tile everything else of the last word leaves too.
@@ -332,7 +335,7 @@ def gearbox_bytes(module, port, tile):
         proof.m.d.sync += item.left.eq(item.entered)
     proof.implies("dropping_tile_right", dut.drop & (item.ahead < tile) & item.inside,
                   dut.o.payload.word_select(item.ahead[:max(1, (tile - 1).bit_length())], 8) == item.value)
-    proof.implies("takes_only_what_the_tile_needs", word, ~dut.drop & (after < tile))
+    proof.implies("takes_only_what_the_tile_needs", word, ~ends & (after < tile))
     held = inside["held"]
     proof.claim("level", item.count == inside["level"])
     proof.claim("level_in_range", inside["level"] < port + tile)
@@ -348,8 +351,13 @@ def test_gearbox(port, tile):
     gearbox_bytes(planted("stream"), port, tile)
 
 
+@pytest.mark.parametrize("port, tile", [(2, 3), (4, 5), (8, 3)])
+def test_gearbox_of_records(port, tile):
+    gearbox_bytes(planted("stream"), port, tile, records=True)
+
+
 @pytest.mark.parametrize("old, new, claim", [
-    ("(after < tile) & ~self.drop", "(after < tile)", "takes_only"),
+    ("(after < tile) & ~ends", "(after < tile)", "takes_only"),
     ("level - tile, level", "level - tile + 1, level", "level|takes_only|byte_"),
     ("takes & second.valid & (after < tile - port)", "second.valid & (after < tile - port)", "second_with_first"),
     ("& (after < tile - port)", "& (after < tile)", "second_for_the_same_tile"),
@@ -359,6 +367,16 @@ def test_gearbox(port, tile):
 def test_gearbox_catches_planted_bug(old, new, claim):
     with disproved(match=claim):
         gearbox_bytes(planted("stream", old, new), 4, 5)
+
+
+@pytest.mark.parametrize("old, new, claim", [
+    ("m.d.comb += after.eq(0)", "m.d.comb += after.eq(level)", "level|takes_only|byte_|kept"),
+    ("ends = self.ends if self._records else self.drop", "ends = self.drop", "keeps_up"),
+    ("ends = self.ends if self._records else self.drop", "ends = 0", "takes_only"),
+])
+def test_gearbox_of_records_catches_planted_bug(old, new, claim):
+    with disproved(match=claim):
+        gearbox_bytes(planted("stream", old, new), 4, 5, records=True)
 
 
 def router_sections(module, sections, pairs):

@@ -18,24 +18,24 @@ def small(name, **changes):
     return dataclasses.replace(SMALL, name=name, **changes)
 
 
-ONE = {"rows": 1, "columns": 5, "lanes": 1, "activation_words": 16, "row_words": 24, "strip": 18}
+ONE = {"rows": 1, "columns": 5, "lanes": 1, "activation_words": 16, "row_words": 24, "strip": 18, "tree_rows": 60}
 SMALLS = (
     small("small,batch=2", batch=2),
     small("one", **ONE, port_bytes=2),
     small("one,batch=4", **ONE, port_bytes=2, batch=4),
-    small("small,batch=8", batch=8),
+    small("eight,batch=8", **ONE, port_bytes=2, batch=8),
     small("slow", clock_hz=24_000_000),
     small("slow,batch=2", clock_hz=24_000_000, batch=2),
     small("bit2", weight_code="bit2", port_bytes=8),
     small("two", rows=2, columns=5, lanes=1, port_bytes=2),  # a word is a tile
-    small("four", rows=4, columns=40, lanes=8, strip=32, port_bytes=16, row_words=16),  # a tile of two words
     small("five,batch=2", rows=5, columns=10, lanes=1, strip=20, row_words=40, port_bytes=16, batch=2),
     small("visits", tree_rows=3),
 )
 PRESETS = [preset(name) for name in ("lanes10", "lanes40", "sim", "lanes160", "lanes320")]
+WIDE = small("wide", rows=4, columns=40, lanes=8, strip=32, port_bytes=16, row_words=16)
 SLOTS = [dataclasses.replace(preset("lanes40"), name="lanes40,batch=2", batch=2),
          dataclasses.replace(preset("lanes10"), name="lanes10,batch=4", batch=4)]
-CONFIGS = {c.name: c for c in (*SMALLS, *PRESETS, *SLOTS)}
+CONFIGS = {c.name: c for c in (*SMALLS, WIDE, *PRESETS, *SLOTS)}
 FIRST = SMALLS[0].name
 
 
@@ -55,7 +55,7 @@ def run(name, simulator, testcase, **env):
 @pytest.mark.parametrize("stall", [0.4, 0.0])
 @pytest.mark.parametrize("name, simulator", [
     *cases([c.name for c in SMALLS]),
-    *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in (*PRESETS, *SLOTS))])
+    *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in (WIDE, *PRESETS, *SLOTS))])
 def test_queued(name, simulator, stall):
     run(name, simulator, "queued", STALL=stall)
 
@@ -87,3 +87,9 @@ def test_queued_in_a_fabric(name):
     config = CONFIGS[name]
     bench.run(Fed(config), "bench_trees", top("fed", "ecp5", name), "icarus", [CARRY_CELLS], "queued",
               {"STALL": 0.3, "ROUNDS": 2, **parameters(config)}, platform=TARGETS["ecp5"])
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("name, simulator", cases([c.name for c in SMALLS]))
+def test_short_records(name, simulator):
+    run(name, simulator, "short_records")

@@ -532,13 +532,16 @@ def test_broken_walks_are_caught(change, message):
         run(config, shape, changed(words, change))
 
 
-def test_a_walk_before_the_vectors_in_front_of_it_is_caught():
-    """WALK one place earlier: the last vector of the norm would come from behind its records."""
+def test_a_vector_before_the_records_in_front_of_it_is_caught():
+    """The first section behind the gather, taken before its WALK."""
     config, shape = preset("lanes10"), TREES["lanes10"]
     words = build_program(config, TreeGeometry(*shape)).words
-    at = next(number for number, word in enumerate(words) if isa.decode(word)[0] == isa.WALK)
-    words[at - 1:at + 1] = words[at], words[at - 1]
-    with pytest.raises(Hazard, match="WALK where no records stand|behind the records"):
+    decoded = [isa.decode(word) for word in words]
+    gather = next(n for n, (opcode, f) in enumerate(decoded) if opcode == isa.WALK and f["out"])
+    section = next(n for n, (opcode, f) in enumerate(decoded)
+                   if n > gather and opcode == isa.VOP and f["a_kind"] == isa.A_STREAM32)
+    words[gather], words[section] = words[section], words[gather]
+    with pytest.raises(Hazard, match="a section behind the records of a walk"):
         run(config, shape, words)
 
 
