@@ -101,3 +101,48 @@ def test_random_trees(name, tmp_path, zeros):
             expected += golden.vectors
     assert first_difference(expected, session.trace()) is None
     assert any(zeros) or all(geometry.tree_depth == 0 for geometry, _ in images)
+
+
+def session_with_slots(rng, name, folder):
+    config, timing = SLOTS[name], random_timing(rng)
+    image = tree_image(rng, config, random_shape(rng, config, 90))
+    print(f"{image.geometry}, timing {timing}")
+    return Both(config, image, folder, **timing)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("name", SLOTS)
+def test_trees_in_slots(name, tmp_path, zeros):
+    """Slots walk paths of their own, some of them or all; then the slots of one text, whose prompt and drafts they
+    share out. Every state is the golden model's.
+    """
+    config = SLOTS[name]
+    rng = np.random.default_rng([seed(), *name.encode()])
+    with session_with_slots(rng, name, tmp_path) as both:
+        for number in range(2):
+            if number:
+                both.load(tree_image(rng, config, random_shape(rng, config, 90)))
+            vocab = both.image.geometry.vocab_size
+            for count in (config.batch, int(rng.integers(1, config.batch + 1))):
+                slots = rng.permutation(config.batch)[:count].tolist()
+                texts = {slot: random_text(rng, vocab, config) for slot in slots}
+                for slot in slots:
+                    both.begin(slot, **texts[slot])
+                found = both.start(slots)
+                for slot in slots:
+                    assert ([token for _, token in found[slot]], both.state_of(slot)) == both.expected(**texts[slot])
+            for length in (1, config.batch + 1, int(rng.integers(2, 3 * config.batch))):
+                text = random_text(rng, vocab, config) | {"prompt": rng.integers(0, vocab, length).tolist()}
+                both.begin(0, chained=True, **text)
+                both.put_tokens(length, rng.integers(0, vocab, 5))
+                both.put(draft_end=length + 5)
+                found = [both.start([0])[0]]
+                end = length + text["count"] - 1
+                while both.machine.position < end:
+                    both.put(draft_end=0, limit=end)
+                    found.append(both.start([0])[0])
+                tokens = [token for part in found for _, token in part]
+                assert (tokens, both.state_of(both.machine.source)) == both.expected(**text)
+            both.put(flags=0)
+    assert both.difference() is None
+    assert any(zeros)
