@@ -1,7 +1,6 @@
 """Checkpoint folders in the published layout: config.json, model.safetensors, tokenizer.json."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -52,7 +51,7 @@ def load_checkpoint(folder, to_train=False):
         A file is missing or damaged, or this is no model that Sterna runs.
     """
     geometry, tensors = packed.load_checkpoint(folder)
-    model = LanguageModel(ModelConfig(**asdict(geometry)))
+    model = LanguageModel(ModelConfig.of(geometry))
     model.load_state_dict({name: torch.from_numpy(tensors[name]) for name in geometry.shapes()})
     if to_train:
         for module in model.modules():
