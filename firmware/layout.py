@@ -145,6 +145,14 @@ class Layout:
             + self.part_bytes("end") + self.part_bytes("head")
 
     @property
+    def token_bytes(self):
+        """Bytes of the image that a token with its head reads: of tables only the records of the visited neurons."""
+        records = 0
+        if self.tree_bytes:
+            records = self.geometry.num_hidden_layers * len(TABLES) * self.geometry.visits
+        return self.row_bytes + self.stream_bytes + records * self.record_bytes
+
+    @property
     def gate_order(self):
         """Row numbers of the padded gate matrix ([gate half; value half]) in stream order (int array [2 inner])."""
         ends = [(first, min(first + self.strip, self.inner)) for first in range(0, self.inner, self.strip)]

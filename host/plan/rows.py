@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from sterna.firmware.layout import layout, memory_map
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS, delivered_bytes, most_tokens
+from sterna.hw.config import PRESETS, delivered_bytes, most_tokens, most_visits
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.perf.predict import predict, program_of, timing_of
@@ -94,6 +94,8 @@ def reasons(config, geometry):
         found.append(f"memory: needs {megabytes(size)}, has {megabytes(config.memory_bytes)}")
     if geometry.vocab_size > most_tokens(config):
         found.append(f"vocabulary: {geometry.vocab_size:,} tokens, counts {most_tokens(config):,}")
+    if geometry.mixer == "tree" and geometry.visits > most_visits(config):
+        found.append(f"trees: visits {geometry.visits:,} neurons, walks {most_visits(config):,}")
     try:
         program_of(config, geometry)
     except SternaError as error:  # or a number that no instruction has room for

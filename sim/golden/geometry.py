@@ -1,5 +1,6 @@
 """Shapes of models, one dataclass for each kind of channel mixer, and the base of what is wrong with a checkpoint."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -166,6 +167,28 @@ class TreeGeometry(ModelGeometry):
     def mixer_matrices(self):
         table = self.neurons, self.hidden_size
         return {"tree_in": table, "tree_out": table}
+
+
+def with_trees(geometry, text):
+    """The TreeGeometry that has trees in place of a Geometry's gated linear units.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    text : str
+        "KxD" or "KxD+A": K trees of depth D, and A neurons that are always on.
+
+    Raises
+    ------
+    PackError
+        The text is no such thing, or no model has such trees.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})(?:\+([0-9]{1,9}))?", text)
+    if not found:
+        raise PackError(f"trees {short(text)}: must be TREESxDEPTH or TREESxDEPTH+ALWAYS as in 1x11 or 32x4+64")
+    trees, depth, always = (int(number or 0) for number in found.groups())
+    return TreeGeometry(geometry.hidden_size, trees, depth, always, geometry.num_hidden_layers, geometry.vocab_size,
+                        geometry.rms_norm_eps)
 
 
 GEOMETRIES = {kind.mixer: kind for kind in (Geometry, TreeGeometry)}
