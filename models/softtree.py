@@ -8,7 +8,7 @@ from torch import nn
 
 
 class SoftTree(nn.Module):
-    """x [..., inputs] -> [..., outputs]: a mixture of all leaves in training mode, one leaf of them in evaluation mode.
+    """x [..., inputs] -> [..., outputs]: a mixture of all leaves in training mode, one of them in evaluation mode.
 
     A tree of depth D has 2^D - 1 routers in heap order, each one linear neuron, and 2^D leaves, each a network
     inputs -> width -> outputs with an activation in between. With c[n] = sigmoid(router n of x):

@@ -238,7 +238,8 @@ class Trainer:
     def _gradients(self, batch, rate):
         """The loss (float) of a batch whose gradients, cut to norm 1, are ready for a step at a learning rate."""
         inputs, targets, keep = (part.to(self.device) for part in batch)
-        if self.config.dropout or self.config.tree_routing == "coin":  # a function of seed and step, so that a resumed run drops the same
+        if self.config.dropout or self.config.tree_routing == "coin":
+            # Chance is a function of seed and step, so that a resumed run drops the same.
             torch.manual_seed((self.config.seed << 32) + self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -287,7 +288,8 @@ class Trainer:
                 batch = [torch.from_numpy(np.pad(part[at:at + rows], ((0, short), (0, 0)), constant_values=fill))
                          .to(self.device) for part, fill in ((inputs, 0), (targets, -1), (keep, False))]
                 wanted = batch[1].reshape(-1).long()
-                total += cross_entropy(self.model(batch[0], batch[2]), wanted, ignore_index=-1, reduction="sum").item()
+                logits = self.model(batch[0], batch[2])
+                total += cross_entropy(logits, wanted, ignore_index=-1, reduction="sum").item()
                 self.leaf_use.add(wanted >= 0)
         finally:
             self.model.train()

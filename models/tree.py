@@ -30,7 +30,7 @@ from torch import nn
 
 from sterna.models import layers
 
-WALK_FROM = 24  # rows of a table per visited row from which the walk is faster than the mask (docs/fff-learning.md)
+WALK_FROM = 32  # rows of a table per visited row from which the walk is faster than the mask (docs/fff-learning.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +293,7 @@ class Tree(nn.Module):
         return self._path_out(z, torch.cat((z, idle * absent), 1), torch.cat((rows, siblings), 1))
 
     def _path_out(self, z, every, rows):
-        """The output of visited values z, with ``every`` [T, rows] those that are summed: z, and zeros behind them."""
+        """The output of visited values z; ``every`` [T, rows] are those that are summed: z, and zeros behind."""
         scale = torch.rsqrt(z.square().sum(-1, keepdim=True) / self.visits + layers.INNER_EPS)
         return PathSum.apply(every * scale, self.tree_out.weight, rows)
 

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from sterna.models import data, layers, tree  # noqa: E402
+from sterna.models.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from sterna.models.experts import Experts  # noqa: E402
 from sterna.models.leafuse import LeafUse  # noqa: E402
 from sterna.models.model import LanguageModel, ModelConfig  # noqa: E402
@@ -19,15 +20,17 @@ from sterna.models.runlog import read_log  # noqa: E402
 from sterna.models.settings import TrainConfig, TrainError  # noqa: E402
 from sterna.models.train import Trainer  # noqa: E402
 from sterna.models.tree import Tree, TreeOptions  # noqa: E402
-from sterna.sim.golden.packed import ternarise  # noqa: E402
+from sterna.sim.golden.model import GoldenModel  # noqa: E402
+from sterna.sim.golden.packed import PackError, pack_checkpoint, ternarise  # noqa: E402
+from sterna.sim.golden.reference import Reference  # noqa: E402
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 HIDDEN, TOKENS = 24, 30
 SHAPES = [(1, 0, 0), (7, 0, 3), (1, 4, 0), (3, 2, 4), (5, 1, 1)]  # K, D, A
 CONFIG = TrainConfig(
-    text="stories.txt", holdout_stories=4, vocab_size=264, hidden_size=16, channel_mixer="tree", trees=3, tree_depth=2,
-    tree_always=3, num_hidden_layers=2, row_tokens=32, rows=2, learning_rate=0.01, weight_decay=0.0, products="fp32",
-    seed=SEED, evaluate_every=3, steps=6)
+    text="stories.txt", holdout_stories=4, vocab_size=264, hidden_size=16, channel_mixer="tree", trees=3,
+    tree_depth=2, tree_always=3, num_hidden_layers=2, row_tokens=32, rows=2, learning_rate=0.01, weight_decay=0.0,
+    products="fp32", seed=SEED, evaluate_every=3, steps=6)
 
 
 @pytest.fixture
@@ -255,7 +258,8 @@ def test_experts_equal_a_loop_and_their_router_learns():
     assert mixer.leaves.shape == (TOKENS, 2) and mixer.choices == (1, 5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"tree_routing": "coin"}, {"tree_routing": "frozen", "balance": 0.1}], ids=str)
+@pytest.mark.parametrize("changes", [{}, pytest.param({"tree_routing": "coin"}, marks=pytest.mark.rest), pytest.param(
+    {"tree_routing": "frozen", "balance": 0.1}, marks=pytest.mark.rest)], ids=str)
 def test_resumed_run_equals_an_uninterrupted_one_and_logs_the_leaves(text, tmp_path, changes):
     config = dataclasses.replace(CONFIG, **changes)
     records = list(Trainer(config, text, tmp_path / "whole").run())
@@ -301,6 +305,78 @@ def test_model_has_the_tensors_of_its_geometry():
     geometry = TreeGeometry(16, 3, 2, 4, 2, 264)
     model = LanguageModel(ModelConfig.of(geometry))
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == geometry.shapes()
+
+
+class NoTokenizer:
+    def to_str(self, pretty):
+        return "{}"
+
+
+def saved(folder, config=None, dtype=torch.float32):
+    """A model with uneven norms, saved."""
+    torch.manual_seed(SEED)
+    model = LanguageModel(config or ModelConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2,
+                                                channel_mixer="tree", trees=5, tree_depth=3, tree_always=4))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim == 1:
+                value.uniform_(0.5, 1.5)
+            elif name == "model.lower_bounds":
+                value.normal_()
+    save_checkpoint(folder, model, NoTokenizer(), dtype)
+    return model
+
+
+@pytest.mark.parametrize("to_train", [False, True])
+def test_saved_and_loaded(tmp_path, to_train):
+    model = saved(tmp_path / "model")
+    loaded = load_checkpoint(tmp_path / "model", to_train)
+    assert loaded.config == model.config
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_tables_that_are_ternary_already_can_be_trained_on(tmp_path):
+    model = saved(tmp_path / "model")
+    with torch.no_grad():
+        for block in model.model.layers:
+            for table in (block.mlp.tree_in, block.mlp.tree_out):
+                trits, mean = layers.ternarise(table.weight)
+                table.weight.copy_(trits * mean)
+    save_checkpoint(tmp_path / "ternary", model, NoTokenizer(), torch.float32)
+    loaded = load_checkpoint(tmp_path / "ternary", to_train=True)
+    for old, new in zip(model.model.layers, loaded.model.layers, strict=True):
+        for name in ("tree_in", "tree_out"):
+            before, after = (getattr(block.mlp, name).weight.detach() for block in (old, new))
+            assert not torch.equal(before, after) and (after != 0).all()
+            assert torch.equal(layers.ternarise(before)[0], layers.ternarise(after)[0])
+
+
+@pytest.mark.parametrize("form", ["masked", "walk"])
+def test_torch_equals_the_float_reference_and_follows_the_hardware(tmp_path, form):
+    """L0 in PyTorch against L0 in NumPy within rounding, and near L1."""
+    model = saved(tmp_path / "model").double().eval()
+    for block in model.model.layers:
+        block.mlp.options = TreeOptions(form=form)
+    ids = np.random.default_rng(SEED).integers(0, 40, 24)
+    with torch.no_grad():
+        found = model(torch.from_numpy(ids)[None], torch.arange(24)[None] > 0).numpy()
+    reference, golden = Reference(tmp_path / "model"), GoldenModel(pack_checkpoint(tmp_path / "model"))
+    state, of_golden, near = reference.start(1), golden.start(1), []
+    for token, row in zip(ids, found, strict=True):
+        expected = reference.step([token], state)[0]
+        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        near.append(np.corrcoef(row, golden.logits([token], of_golden)[0])[0, 1])
+    assert np.median(near) > 0.98  # a code that is rounded differently may turn a branch of some token
+
+
+@pytest.mark.parametrize("mixer, message", [
+    ({"channel_mixer": "none"}, "channel_mixer is 'none'"),
+    ({"channel_mixer": "experts", "experts": 4, "experts_used": 1, "expert_size": 4}, "'experts' is 4: .*known")])
+def test_controls_are_refused_by_name_outside_of_training(tmp_path, mixer, message):
+    saved(tmp_path / "model", ModelConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, **mixer))
+    with pytest.raises(PackError, match=message):
+        load_checkpoint(tmp_path / "model")
 
 
 @pytest.mark.parametrize("changes, message", [
