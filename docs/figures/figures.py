@@ -25,6 +25,7 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures.learning import page as learning
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.tree import page as tree
 from docs.figures.versions import versions
@@ -325,6 +326,7 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
+    found |= learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
     if whole(plan.PICTURE):

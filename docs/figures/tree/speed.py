@@ -18,11 +18,11 @@ CUT = 512  # rows of the head that is simulated
 SHAPES = {"1x11": (1, 11), "8x9": (8, 9), "32x7": (32, 7), "128x5": (128, 5)}
 GLU = "glu"
 # The presets with vector banks that hold vectors of this width, and strips of as many rows as a program takes: an
-# operation takes 16 cycles at least.
+# operation takes 16 cycles at least. At 320 lanes the FIFO is as deep as the block memory that it takes anyway.
 CASES = {
     "lanes10": replace(PRESETS["lanes10"], vector_words=16384),
     "lanes40": replace(PRESETS["lanes40"], vector_words=4096, strip=120),
-    "lanes320": replace(PRESETS["lanes320"], strip=120),
+    "lanes320": replace(PRESETS["lanes320"], strip=120, fifo_words=4096),
 }
 LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port",
           "lanes320": "320 lanes, 64-byte port"}
