@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.versions import versions
 from docs.figures.versus import page as versus
@@ -72,6 +72,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
@@ -245,6 +246,7 @@ def steps(options):
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
+    out[cmm.STEP] = Step(cmm.measured, cmm.SOURCES, (), "", (cmm.measured,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
@@ -321,6 +323,9 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
+    found |= cmm.tables(values)
+    if cmm.STEP in values:
+        found |= cmm.draw(values, ROOT / "docs")
     found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
