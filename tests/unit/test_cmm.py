@@ -34,9 +34,9 @@ def inputs(x, batch):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_kernel_equals_float64(rng, layers, path):
-    for name in ("1x11", "5x3", "13x0"):
+    for name in ("1x11", "5x3"):
         tree = parse(name)
-        for threads, half in ((1, False), (2, False), (3, True)):
+        for threads, half in ((1, False), (3, True)):
             kernel = Kernel(threads, path)
             tables = [layers.table(0, which, half) for which in (0, 1)]
             true = [weights.widened(kernel.unpacked(table)) for table in tables] if half else tables
