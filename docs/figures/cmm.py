@@ -1,8 +1,5 @@
 """Conditional against dense matrix multiplication on this machine: the tables and the plot of docs/fff-cpu.md."""
 
-from pathlib import Path
-
-import sterna.sim.cmm
 from docs.figures.causes import save
 from sterna.sim.cmm import report
 from sterna.sim.cmm.run import Plan, run
@@ -11,7 +8,7 @@ from sterna.sim.cmm.ways import KINDS
 from sterna.sim.cpu.model import usable_threads
 
 STEP, PICTURE, FILE = "cmm", "picture.cmm", "fff-cpu.svg"
-SOURCES = (Path(sterna.sim.cmm.__file__).parent, "sim/cpu/build.py", "sim/cpu/kernels/pool.h")
+SOURCES = ("sim/cmm", "sim/cpu/build.py", "sim/cpu/kernels/pool.h", "sim/golden/compiler.py")
 COLOURS = {"same": "#89c2d9", "warm": "#2a6f97", "cold": "#014f86"}
 # (words, marker, colour, width or None: as wide as what is visited, kinds)
 OTHERS = (("best of fp32 and bf16", "D", "#f77f00", BERT, KINDS), ("fp32", "X", "#d62828", None, ("fp32",)))
