@@ -55,7 +55,7 @@ def draw(values, folder):
             mine = [cell for cell in cells if cell[:2] == (count, batch)]
             for cell in mine:
                 pair = report.ratio(found, cell, BERT, ("fp32",))
-                panel.barh(place, pair[0], height=0.8, color=COLOURS[cell[2]], zorder=2)
+                panel.barh(place, pair[0] - 1, left=1, height=0.8, color=COLOURS[cell[2]], zorder=2)
                 panel.text(pair[0] * 1.12, place, report.number(pair[0]), va="center", fontsize=8, zorder=4)
                 for _, marker, colour, width, kinds in OTHERS:
                     other = report.ratio(found, cell, width or report.narrow(found), kinds)
@@ -70,12 +70,13 @@ def draw(values, folder):
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.set_yticks(*zip(*ticks, strict=True))
         panel.set_title("one thread" if count == 1 else f"{count} threads", fontsize=10)
-        panel.set_xlabel("time of the dense layer / time of the trees (medians, measured)")
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
     figure.legend(handles=_legend(found, tree), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    label = "time of the dense layer / time of the trees (medians, measured)"
     if report.busy(found) or found["plan"]["quick"]:
-        figure.supxlabel("measured on a busy machine: not for quoting", fontsize=9, color="#d62828")
+        label += "\non a busy machine or with few calls: not for quoting"
+    figure.supxlabel(label, fontsize=10)
     save(figure, folder / FILE)
     return {PICTURE: f"![How much faster {tree} is than dense layers, by batch, state and threads]({FILE})"}
 
@@ -88,6 +89,6 @@ def _legend(found, tree):
                     label=f"dense {width or report.narrow(found)}, {label}")
              for label, marker, colour, width, _ in OTHERS]
     bound = Line2D([], [], color="#6c757d", linestyle="--", linewidth=0.8,
-                   label=f"{BERT} / {tree.visits} neurons: what one input needs less")
+                   label=f"{BERT} / {tree.visits}: ratio of the neurons")
     return [*(Patch(color=COLOURS[state], label=f"dense {BERT}, fp32: {report.WORDS[state]}") for state in states),
             *marks, bound]
