@@ -79,9 +79,9 @@ def _with_verbose(command):
     return wrapped
 
 
-for _command, _name in ((generate, "generate"), (bench, "bench"), (bench_cmm, "bench-cmm"), (devices, "devices"), (doctor, "doctor"),
-                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (plan, "plan"),
-                        (convert, "convert"),
+for _command, _name in ((generate, "generate"), (bench, "bench"), (bench_cmm, "bench-cmm"), (devices, "devices"),
+                        (doctor, "doctor"), (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"),
+                        (plan, "plan"), (convert, "convert"),
                         (flash, "flash"), (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 

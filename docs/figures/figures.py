@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
 from docs.figures.learning import page as learning
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.tree import page as tree
@@ -75,6 +75,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
@@ -250,6 +251,7 @@ def steps(options):
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
+    out[cmm.STEP] = Step(cmm.measured, cmm.SOURCES, (), "", (cmm.measured,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
@@ -329,6 +331,9 @@ def refill(results, names, given, files):
     found |= learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
+    found |= cmm.tables(values)
+    if cmm.STEP in values:
+        found |= cmm.draw(values, ROOT / "docs")
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

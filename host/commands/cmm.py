@@ -11,6 +11,7 @@ from sterna.sim.cmm import report
 from sterna.sim.cmm.measure import STATES
 from sterna.sim.cmm.run import BATCHES, Plan, run
 from sterna.sim.cmm.shape import parse
+from sterna.sim.cmm.ways import NAMES
 from sterna.sim.cpu.model import usable_threads
 
 MOST_BATCH = 4096
@@ -64,6 +65,9 @@ def bench_cmm(
     for state in wanted:
         if state not in STATES:
             raise UsageError(f"--states {states}: {state!r} is none: use {', '.join(STATES)}")
+    for name in without or ():
+        if name not in (*NAMES, "torch"):
+            raise UsageError(f"--without {name}: no such way: use one of C, torch, {', '.join(NAMES[1:])}")
     plan = Plan(tree, _numbers("--batch", batch, MOST_BATCH, ""), wanted, counts, quick, tuple(without or ()))
     with working() as step:
         found = run(plan, step)

@@ -5,8 +5,8 @@
    a > 0. With one level (KxD = Kx0) this is a dense layer of K neurons.
 
    What takes the time is waiting for rows. Walks of a batch go level by level, sorted by node: the rows that come are
-   known and asked for ahead, and walks at one node find its row in the first cache. A walk by itself has nothing
-   ahead; there the branch is a real one, so that the processor guesses it and reads a child while the sum of the
+   known and asked for ahead, and walks at one node find its row in the first cache. A sample by itself goes through
+   all of its trees level by level, too. A walk by itself has nothing ahead; there the branch is a real one, so that the processor guesses it and reads a child while the sum of the
    parent is under way. That was faster than asking for both children, which doubles what is read. */
 #include <math.h>
 #include <stdint.h>
@@ -69,7 +69,7 @@ INLINE const char *row_at(const void *table, int64_t row, int half) {
 
 INLINE void ask(const char *row, int half) {
     for (int at = 0; at < HIDDEN * (half ? 2 : 4); at += ASKED)
-        __builtin_prefetch(row + at);
+        __builtin_prefetch(row + at, 0, 2); /* into the second cache */
 }
 
 /* The sum of a vector's elements, by halves: one after the other would wait for each addition. */
@@ -128,7 +128,26 @@ INLINE void add_path(const struct cmm *c, int s, int half) {
     }
 }
 
-/* All trees of walk s, one after the other. */
+/* All trees of sample s, side by side. */
+INLINE void walk_trees(const struct cmm *c, int s, int half) {
+    const float *x = c->x + (int64_t)s * c->stride;
+    int64_t nodes = ((int64_t)1 << c->levels) - 1, tree = (int64_t)c->levels * c->batch;
+    for (int k = 0; k < c->trees; k++)
+        c->path[k * tree + s] = k * nodes;
+    for (int d = 0; d < c->levels; d++)
+        for (int k = 0; k < c->trees; k++) {
+            int64_t at = k * tree + (int64_t)d * c->batch + s, row = c->path[at];
+            if (k + AHEAD < c->trees)
+                ask(row_at(c->in, c->path[at + AHEAD * tree], half), half);
+            float a = dot(row_at(c->in, row, half), x, half);
+            c->value[at] = silu(a);
+            if (d + 1 < c->levels)
+                c->path[at + c->batch] = k * nodes + 2 * (row - k * nodes) + 1 + (a > 0);
+        }
+    add_path(c, s, half);
+}
+
+/* All trees of sample s, one after the other. */
 INLINE void walk_alone(const struct cmm *c, int s, int half) {
     const float *x = c->x + (int64_t)s * c->stride;
     int64_t nodes = ((int64_t)1 << c->levels) - 1, at = s;
@@ -209,7 +228,10 @@ INLINE void walk_together(const struct cmm *c, int first, int last, int half) {
 INLINE void walks(const struct cmm *c, int first, int last, int half) {
     if (last - first <= LONE)
         for (int s = first; s < last; s++)
-            walk_alone(c, s, half);
+            if (c->trees > AHEAD)
+                walk_trees(c, s, half);
+            else
+                walk_alone(c, s, half);
     else
         for (int at = first; at < last; at += PART)
             walk_together(c, at, at + PART < last ? at + PART : last, half);

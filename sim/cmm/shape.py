@@ -15,6 +15,12 @@ class CmmError(SternaError, ValueError):
     """What is to be measured cannot be; or the result would be wrong."""
 
 
+class ShapeError(CmmError):
+    """A name is no tree, or one that is too large."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True)
 class Tree:
     """K trees of depth D: name KxD.
@@ -52,12 +58,12 @@ class Tree:
 
 
 def parse(name):
-    """The Tree of a name "1x11"; CmmError if there is none or it is too large."""
+    """The Tree of a name "1x11"; ShapeError if there is none or it is too large."""
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", name)
     if not found or not int(found[1]):
-        raise CmmError(f"{name!r} is no KxD: give the number of trees and their depth, as 1x11 or 32x6")
+        raise ShapeError(f"{name!r} is no KxD: give the number of trees and their depth, as 1x11 or 32x6")
     tree = Tree(int(found[1]), int(found[2]))
     if tree.depth > 20 or tree.neurons > MOST_NEURONS:
-        raise CmmError(f"{name}: {tree.trees} trees of depth {tree.depth} have more than {MOST_NEURONS:,} neurons: "
-                       "use fewer or flatter ones")
+        raise ShapeError(f"{name}: {tree.trees} trees of depth {tree.depth} have more than {MOST_NEURONS:,} neurons: "
+                         "use fewer or flatter ones")
     return tree

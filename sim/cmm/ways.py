@@ -16,6 +16,7 @@ from sterna.sim.cmm.weights import aligned
 
 CONDITIONAL = "conditional"
 KINDS = ("fp32", "bf16")
+NAMES = ("C", "numba", "torch gather", "NumPy gather", "NumPy", "torch Linear", "torch mm", "torch packed")
 PACKED_COPIES = 12  # copies of weights in an order of torch's own
 
 

@@ -137,7 +137,8 @@ def _compile(path, files, source=CPU):
         for flags in ways:
             try:
                 must_run([*_c_compiler(), *FLAGS, *source.flags, *flags, "-I", KERNELS,
-                          (source.folder or KERNELS) / source.main, "-o", out, *LIBRARIES], doing, env={**os.environ, "LC_ALL": "C"})
+                          (source.folder or KERNELS) / source.main, "-o", out, *LIBRARIES], doing,
+                         env={**os.environ, "LC_ALL": "C"})
                 break
             except ToolError as error:
                 if flags is ways[-1] or not _unknown(flags, error):

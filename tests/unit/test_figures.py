@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
 
-from docs.figures import boards, causes, figures, fullsize, pages, perf, plan
+from docs.figures import boards, causes, cmm, figures, fullsize, pages, perf, plan
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -177,6 +177,8 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
             read = figures.MODELLED
         elif name.startswith("depth"):
             read = figures.DEEP
+        elif name == cmm.STEP:
+            read = cmm.SOURCES
         assert step.sources == read, name
         assert step.code or OWN & {Path(file).name for file in step.inputs}, name
     monkeypatch.setattr(figures, "ROOT", tmp_path)
@@ -241,7 +243,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
               "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
-              "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES, *figures.tree.MADE_OF,
+              "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES, *figures.tree.MADE_OF, *cmm.names(),
               *(f"how.{path}" for path in (*pages.WAYS, "versus")),
               *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
