@@ -127,6 +127,8 @@ def test_a_quarter_of_the_tokens_is_hidden():
     rows[:, 50] = Fake.end
     inputs, targets = hide(rows, Fake, rng)
     hidden = targets != NONE
+    ends = np.full((1, 101), Fake.end)  # nothing to hide
+    assert (hide(ends, Fake, rng)[1] == NONE).all()
     assert (hidden.sum(1) == 25).all() and not hidden[:, [0, 50]].any()
     np.testing.assert_array_equal(targets[hidden], rows[hidden])
     np.testing.assert_array_equal(inputs[~hidden], rows[~hidden])
@@ -232,6 +234,8 @@ def test_fine_tuning_learns_classes(tmp_path, encoder_folder):
             for word, label in (("sun", "day"), ("moon", "night"))]
     data = write_task(tmp_path / "task", rows)
     run = FineTuning(replace(TUNING, epochs=6), encoder_folder, data, tmp_path / "run")
+    for name, tensor in load(encoder_folder).encoder.state_dict().items():
+        assert torch.equal(tensor, run.model.encoder.state_dict()[name]), name
     last = finish(run)[-1]
     assert last["accuracy"] > 0.9 and last["majority"] == 0.5 and last["step"] == 60
     geometry, tensors = load_encoder(tmp_path / "run" / "model")

@@ -12,10 +12,10 @@ from sterna.models.encoder.pretrain import Pretraining
 from sterna.models.encoder.settings import ClassifyConfig, PretrainConfig
 from sterna.sim.golden.files import write_file
 
-SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 4096, "length": 64}
-PRETRAINING = {"rows": 8, "steps": 1500, "learning_rate": 1e-3, "holdout_rows": 256, "evaluate_every": 1500}
-FINE_TUNING = {"rows": 16, "epochs": 3, "learning_rate": 5e-4, "length": 64}
-MOST_ROWS = {"SST-2": 5000, "AGNews": 2000, "Subjectivity": 3000}
+SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 2048, "length": 64}
+PRETRAINING = {"rows": 8, "steps": 1000, "learning_rate": 1e-3, "holdout_rows": 256, "evaluate_every": 1000}
+FINE_TUNING = {"rows": 32, "epochs": 3, "learning_rate": 1e-3, "length": 64}
+MOST_ROWS = {"SST-2": 3000, "TREC": 3000, "AGNews": 2000, "Subjectivity": 2000}
 VARIANTS = {"fff": {"feedforward": "fff", "trees": 1, "tree_depth": 8},
             "dense": {"feedforward": "dense", "intermediate_size": 512},
             "narrow": {"feedforward": "narrow", "trees": 1, "tree_depth": 8},
