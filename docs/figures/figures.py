@@ -25,6 +25,9 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures.encoder import page as encoder_page
+from docs.figures.encoder import speed as encoder_speed
+from docs.figures.encoder import variants as encoder_variants
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.versions import versions
 from docs.figures.versus import page as versus
@@ -73,6 +76,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
@@ -248,6 +252,8 @@ def steps(options):
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
+    out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ("sim/golden/encoder.py", "models/encoder"),
+                                (Path(encoder_speed.__file__),), " ".join(tools("torch")))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -322,6 +328,7 @@ def refill(results, names, given, files):
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
     found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.torch
 from sterna.host.commands.train_encoder import train_encoder  # noqa: E402
 from sterna.models.encoder import glue  # noqa: E402
 from sterna.models.encoder.checkpoint import load  # noqa: E402
-from sterna.models.encoder.finetune import FineTuning, cosine  # noqa: E402
+from sterna.models.encoder.finetune import FineTuning, batches, cosine  # noqa: E402
 from sterna.models.encoder.network import Encoder as Network  # noqa: E402
 from sterna.models.encoder.network import Trees  # noqa: E402
 from sterna.models.encoder.open import open_run  # noqa: E402
@@ -149,6 +149,16 @@ def test_rows_are_the_text(text):
     assert rows[:, 1:].ravel().tolist() == ([*ids[0], words.end, *ids[1], words.end] * 9)[:rows[:, 1:].size]
 
 
+def test_a_step_has_texts_of_about_one_length():
+    lengths = np.random.default_rng(SEED).integers(3, 60, 1000).tolist()
+    found = batches(lengths, 8, (SEED, 0))
+    assert sorted(np.concatenate(found).tolist()) == list(range(1000)) and len(found) == 125
+    padded = sum(len(rows) * max(lengths[k] for k in rows) for rows in found)
+    assert padded < 1.15 * sum(lengths)
+    assert [rows.tolist() for rows in batches(lengths, 8, (SEED, 0))] == [rows.tolist() for rows in found]
+    assert [rows.tolist() for rows in batches(lengths, 8, (SEED, 1))] != [rows.tolist() for rows in found]
+
+
 def test_tree_gradients_reach_the_visited_neurons_alone():
     torch.manual_seed(SEED)
     trees = Trees(6, 2, 2)
@@ -233,11 +243,11 @@ def test_fine_tuning_learns_classes(tmp_path, encoder_folder):
     rows = [f"{' '.join(rng.choice(WORDS[:6], 4))} {word}\t{label}" for _ in range(40)
             for word, label in (("sun", "day"), ("moon", "night"))]
     data = write_task(tmp_path / "task", rows)
-    run = FineTuning(replace(TUNING, epochs=6), encoder_folder, data, tmp_path / "run")
+    run = FineTuning(replace(TUNING, epochs=12), encoder_folder, data, tmp_path / "run")
     for name, tensor in load(encoder_folder).encoder.state_dict().items():
         assert torch.equal(tensor, run.model.encoder.state_dict()[name]), name
     last = finish(run)[-1]
-    assert last["accuracy"] > 0.9 and last["majority"] == 0.5 and last["step"] == 60
+    assert last["accuracy"] > 0.9 and last["majority"] == 0.5 and last["step"] == 120
     geometry, tensors = load_encoder(tmp_path / "run" / "model")
     assert geometry.classes == 2 and geometry.head_size == 12
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
