@@ -57,7 +57,9 @@ CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
+BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/encoder",
+         "models/synthetic")
+ENCODER = ("sim/golden", "models/*.py", "models/encoder")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan", "host/runtime/statistics.py")
 DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
@@ -252,7 +254,7 @@ def steps(options):
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
-    out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ("sim/golden/encoder.py", "models/encoder"),
+    out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ENCODER,
                                 (Path(encoder_speed.__file__),), " ".join(tools("torch")))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))

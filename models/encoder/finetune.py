@@ -34,7 +34,8 @@ def batches(lengths, rows, seed):
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
     near = rows * NEIGHBOURS
-    order = np.concatenate([sorted(order[at:at + near], key=lengths.__getitem__) for at in range(0, len(order), near)])
+    order = np.concatenate([sorted(order[at:at + near], key=lengths.__getitem__)
+                            for at in range(0, len(order), near)])
     out = [order[at:at + rows] for at in range(0, len(order), rows)]
     return [out[k] for k in rng.permutation(len(out))]
 

@@ -35,7 +35,8 @@ def data(tmp_path):
             archive.writestr(f"{name}/README", "no text")
             files = ("plot.tok", "quote.tok") if name == "subjectivity" else ("a.txt", "b.txt")
             for file in files:
-                lines = [line(file[:4] if name == "subjectivity" else "") for _ in range(1000 if name == "subjectivity" else 100)]
+                first, count = (file[:4], 1000) if name == "subjectivity" else ("", 100)
+                lines = [line(first) for _ in range(count)]
                 tagged = [" ".join(f"{word}{mark}nn" for word in one.split()) if mark else one for one in lines]
                 archive.writestr(f"{name}/{file}", "\n".join(tagged))
     (root / "wikitext2" / "valid.txt").write_text(line())
