@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import typer
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from sterna.host.commands.train_encoder import train_encoder  # noqa: E402
+from sterna.host.errors import INTERRUPTED  # noqa: E402
 from sterna.models.encoder import glue  # noqa: E402
 from sterna.models.encoder.checkpoint import load  # noqa: E402
 from sterna.models.encoder.finetune import FineTuning, batches, cosine  # noqa: E402
@@ -331,6 +333,25 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(tmp_path, text):
     with pytest.raises(TrainError, match="the loss of step 1 is nan: lower learning_rate 1000"):
         finish(run)
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(tmp_path, text, monkeypatch, capsys):
+    path, whole = write_config(tmp_path, **GOOD), Pretraining.run
+
+    def stopped(run):
+        for record in whole(run):
+            yield record
+            if record["step"] == 2:
+                raise KeyboardInterrupt
+    monkeypatch.setattr(Pretraining, "run", stopped)
+    with pytest.raises(typer.Exit) as ended:
+        train_encoder(path, tmp_path / "run", "auto")
+    assert ended.value.exit_code == INTERRUPTED and "stopped behind step 2: the same" in capsys.readouterr().err
+    monkeypatch.setattr(Pretraining, "run", whole)
+    train_encoder(path, tmp_path / "run", "auto")
+    said = capsys.readouterr().err
+    assert "going on behind step 2" in said and "step 3, loss" in said
+    assert [r["step"] for r in read_log(tmp_path / "run")] == [1, 2, 3]
 
 
 def test_the_command(tmp_path, text, capsys):
