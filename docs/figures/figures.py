@@ -25,6 +25,9 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures.encoder import page as encoder_page
+from docs.figures.encoder import speed as encoder_speed
+from docs.figures.encoder import variants as encoder_variants
 from docs.figures.learning import page as learning
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.tree import page as tree
@@ -58,6 +61,7 @@ FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 GATEWARE = ("hw", "firmware", "sim/golden")
 BOARD = (*GATEWARE, "sim/board", "sim/cmm", "sim/cpu", "sim/perf", "host", "models/*.py", "models/encoder",
          "models/synthetic")
+ENCODER = ("sim/golden", "models/*.py", "models/encoder")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan", "host/runtime/statistics.py")
 DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
@@ -77,6 +81,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
            **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF}
@@ -255,6 +260,8 @@ def steps(options):
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
+    out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ENCODER,
+                                (Path(encoder_speed.__file__),), " ".join(tools("torch")))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -334,6 +341,7 @@ def refill(results, names, given, files):
     found |= cmm.tables(values)
     if cmm.STEP in values:
         found |= cmm.draw(values, ROOT / "docs")
+    found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

@@ -17,12 +17,27 @@ from sterna.models.settings import TrainError
 from sterna.sim.golden.encoder_checkpoint import read_geometry
 from sterna.sim.golden.strictjson import short
 
+NEIGHBOURS = 16
+
 
 def cosine(progress, warmup=0.1):
     """Factor of the peak rate at progress 0..1: linear rise over ``warmup``, then half a cosine down to 0."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def batches(lengths, rows, seed):
+    """Rows of an epoch's steps, list of arrays, in random order; texts of about one length share a step, as all of a
+    step are padded to its longest: each NEIGHBOURS steps' rows are sorted by length.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
+    near = rows * NEIGHBOURS
+    order = np.concatenate([sorted(order[at:at + near], key=lengths.__getitem__)
+                            for at in range(0, len(order), near)])
+    out = [order[at:at + rows] for at in range(0, len(order), rows)]
+    return [out[k] for k in rng.permutation(len(out))]
 
 
 class FineTuning(Run):
@@ -80,6 +95,7 @@ class FineTuning(Run):
             self.train_rows = [self.train_rows[k] for k in chosen]
             self.train_labels = self.train_labels[chosen]
         self.per_epoch = -(-len(self.train_rows) // config.rows)
+        self._epoch, self._batches = None, []
         torch.manual_seed(config.seed)
         network = Encoder(replace(geometry, classes=len(self.labels) or 1, head_size=config.head_size),
                           config.dropout)
@@ -111,8 +127,10 @@ class FineTuning(Run):
 
     def _loss(self):
         epoch, at = divmod(self.step, self.per_epoch)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train_rows))
-        chosen = order[at * self.config.rows:(at + 1) * self.config.rows]
+        if self._epoch != epoch:
+            lengths = [len(row) for row in self.train_rows]
+            self._epoch, self._batches = epoch, batches(lengths, self.config.rows, (self.config.seed, epoch))
+        chosen = self._batches[at]
         ids, keep = self._batch([self.train_rows[k] for k in chosen])
         labels = torch.from_numpy(self.train_labels[chosen])
         logits = self.model(ids, keep)

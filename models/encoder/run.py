@@ -71,7 +71,8 @@ class Run:
         matrices = [p for p in model.parameters() if p.ndim == 2]
         others = [p for p in model.parameters() if p.ndim != 2]
         self.optimiser = torch.optim.AdamW([{"params": matrices, "weight_decay": self.config.weight_decay},
-                                            {"params": others, "weight_decay": 0.0}], betas=BETAS)
+                                            {"params": others, "weight_decay": 0.0}],
+                                           betas=BETAS, fused=True)
 
     def run(self):
         """Train to the end; yields {step, loss, lr, tokens, seconds, progress} after every step, and where it was

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import typer
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from sterna.host.commands.train_encoder import train_encoder  # noqa: E402
+from sterna.host.errors import INTERRUPTED  # noqa: E402
 from sterna.models.encoder import glue  # noqa: E402
 from sterna.models.encoder.checkpoint import load  # noqa: E402
-from sterna.models.encoder.finetune import FineTuning, cosine  # noqa: E402
+from sterna.models.encoder.finetune import FineTuning, batches, cosine  # noqa: E402
 from sterna.models.encoder.network import Encoder as Network  # noqa: E402
 from sterna.models.encoder.network import Trees  # noqa: E402
 from sterna.models.encoder.open import open_run  # noqa: E402
@@ -127,6 +129,8 @@ def test_a_quarter_of_the_tokens_is_hidden():
     rows[:, 50] = Fake.end
     inputs, targets = hide(rows, Fake, rng)
     hidden = targets != NONE
+    ends = np.full((1, 101), Fake.end)  # nothing to hide
+    assert (hide(ends, Fake, rng)[1] == NONE).all()
     assert (hidden.sum(1) == 25).all() and not hidden[:, [0, 50]].any()
     np.testing.assert_array_equal(targets[hidden], rows[hidden])
     np.testing.assert_array_equal(inputs[~hidden], rows[~hidden])
@@ -145,6 +149,16 @@ def test_rows_are_the_text(text):
     ids = words.encode(["the cat", "big dog"])
     assert (rows[:, 0] == words.start).all()
     assert rows[:, 1:].ravel().tolist() == ([*ids[0], words.end, *ids[1], words.end] * 9)[:rows[:, 1:].size]
+
+
+def test_a_step_has_texts_of_about_one_length():
+    lengths = np.random.default_rng(SEED).integers(3, 60, 1000).tolist()
+    found = batches(lengths, 8, (SEED, 0))
+    assert sorted(np.concatenate(found).tolist()) == list(range(1000)) and len(found) == 125
+    padded = sum(len(rows) * max(lengths[k] for k in rows) for rows in found)
+    assert padded < 1.15 * sum(lengths)
+    assert [rows.tolist() for rows in batches(lengths, 8, (SEED, 0))] == [rows.tolist() for rows in found]
+    assert [rows.tolist() for rows in batches(lengths, 8, (SEED, 1))] != [rows.tolist() for rows in found]
 
 
 def test_tree_gradients_reach_the_visited_neurons_alone():
@@ -231,9 +245,11 @@ def test_fine_tuning_learns_classes(tmp_path, encoder_folder):
     rows = [f"{' '.join(rng.choice(WORDS[:6], 4))} {word}\t{label}" for _ in range(40)
             for word, label in (("sun", "day"), ("moon", "night"))]
     data = write_task(tmp_path / "task", rows)
-    run = FineTuning(replace(TUNING, epochs=6), encoder_folder, data, tmp_path / "run")
+    run = FineTuning(replace(TUNING, epochs=12), encoder_folder, data, tmp_path / "run")
+    for name, tensor in load(encoder_folder).encoder.state_dict().items():
+        assert torch.equal(tensor, run.model.encoder.state_dict()[name]), name
     last = finish(run)[-1]
-    assert last["accuracy"] > 0.9 and last["majority"] == 0.5 and last["step"] == 60
+    assert last["accuracy"] > 0.9 and last["majority"] == 0.5 and last["step"] == 120
     geometry, tensors = load_encoder(tmp_path / "run" / "model")
     assert geometry.classes == 2 and geometry.head_size == 12
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
@@ -317,6 +333,25 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(tmp_path, text):
     with pytest.raises(TrainError, match="the loss of step 1 is nan: lower learning_rate 1000"):
         finish(run)
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(tmp_path, text, monkeypatch, capsys):
+    path, whole = write_config(tmp_path, **GOOD), Pretraining.run
+
+    def stopped(run):
+        for record in whole(run):
+            yield record
+            if record["step"] == 2:
+                raise KeyboardInterrupt
+    monkeypatch.setattr(Pretraining, "run", stopped)
+    with pytest.raises(typer.Exit) as ended:
+        train_encoder(path, tmp_path / "run", "auto")
+    assert ended.value.exit_code == INTERRUPTED and "stopped behind step 2: the same" in capsys.readouterr().err
+    monkeypatch.setattr(Pretraining, "run", whole)
+    train_encoder(path, tmp_path / "run", "auto")
+    said = capsys.readouterr().err
+    assert "going on behind step 2" in said and "step 3, loss" in said
+    assert [r["step"] for r in read_log(tmp_path / "run")] == [1, 2, 3]
 
 
 def test_the_command(tmp_path, text, capsys):

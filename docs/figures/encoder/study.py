@@ -1,46 +1,26 @@
 """Feedforwards of an encoder compared: same code, data, steps and seeds; results are kept run by run."""
 
-import json
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from docs.figures.encoder.texts import TASKS, write_task, write_texts
+from docs.figures.encoder.variants import (BASE, FINE_TUNING, MOST_ROWS, PRETRAINING, SHAPE, VARIANTS, keep, order,
+                                           read)
+from sterna.host.errors import HostError
 from sterna.models.encoder.finetune import FineTuning
-from sterna.models.encoder.pretrain import Pretraining
+from sterna.models.encoder.pretrain import NONE, Pretraining
 from sterna.models.encoder.settings import ClassifyConfig, PretrainConfig
-from sterna.sim.golden.files import write_file
-
-SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 4096, "length": 64}
-PRETRAINING = {"rows": 8, "steps": 1500, "learning_rate": 1e-3, "holdout_rows": 256, "evaluate_every": 1500}
-FINE_TUNING = {"rows": 16, "epochs": 3, "learning_rate": 5e-4, "length": 64}
-MOST_ROWS = {"SST-2": 5000, "AGNews": 2000, "Subjectivity": 3000}
-VARIANTS = {"fff": {"feedforward": "fff", "trees": 1, "tree_depth": 8},
-            "dense": {"feedforward": "dense", "intermediate_size": 512},
-            "narrow": {"feedforward": "narrow", "trees": 1, "tree_depth": 8},
-            "none": {"feedforward": "none"},
-            "fff16": {"feedforward": "fff", "trees": 16, "tree_depth": 4},
-            "narrow80": {"feedforward": "narrow", "trees": 16, "tree_depth": 4}}
-FIRST = ("dense", "fff", "none", "narrow")  # of every seed, before the others
-SEEDS = (0, 1, 2)
+from sterna.models.encoder.words import Words, read_texts
 
 
-def order():
-    """Yields (variant, seed) in the order of their runs: seed 0 of every variant first."""
-    for variants, seeds in ((FIRST, SEEDS[:1]), (FIRST, SEEDS[1:]), (set(VARIANTS) - set(FIRST), SEEDS)):
-        for seed in seeds:
-            yield from ((variant, seed) for variant in variants)
-
-
-def read(path):
-    """Results by "VARIANT.SEED.PART" (dict)."""
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def keep(path, name, found):
-    """Add a result to the file."""
-    write_file(path, json.dumps(read(path) | {name: found}, indent=1) + "\n")
+def pretraining(variant, seed):
+    """The PretrainConfig of a run."""
+    return PretrainConfig(task="mlm", text="", seed=seed, **SHAPE, **PRETRAINING, **VARIANTS[variant])
 
 
 def last_record(run):
@@ -49,6 +29,30 @@ def last_record(run):
     for record in run.run():
         pass
     return {key: value for key, value in record.items() if key not in ("progress", "lr")}
+
+
+def unigram(run):
+    """Masked loss, in nats, of the training rows' frequencies alone; every token counts once more."""
+    counts = np.bincount(run.rows.ravel(), minlength=run.words.size) + 1.0
+    targets = run.held_rows[1][run.held_rows[1] != NONE]
+    return float(-np.log(counts / counts.sum())[targets].mean())
+
+
+def vocabulary(tokenizer, text, results):
+    """Train the one tokenizer of all runs into a folder, with what the text's frequencies alone give ("text" of the
+    results). HostError if the results are of another one: trained twice it is not the same.
+    """
+    if tokenizer.exists():
+        return
+    if read(results):
+        raise HostError(f"{results} holds runs with another tokenizer than {tokenizer} will: use --force to run all "
+                        "again")
+    words = Words.trained(read_texts(text), SHAPE["vocab_size"])
+    with tempfile.TemporaryDirectory() as folder:
+        words.tokenizer.save(str(Path(folder) / "tokenizer.json"))
+        run = Pretraining(pretraining(BASE, 0), text, Path(folder) / "run", Path(folder))
+        keep(results, "text", {"unigram": unigram(run), "tokens": int(run.rows.size)})
+        shutil.copytree(folder, tokenizer)
 
 
 def study(data, work, results, deadline=None, tell=print):
@@ -73,8 +77,9 @@ def study(data, work, results, deadline=None, tell=print):
     for task in TASKS:
         if not (work / "tasks" / task / "dev.tsv").exists():
             write_task(data, task, work / "tasks" / task)
+    tokenizer = work / "tokenizer"
+    vocabulary(tokenizer, work / "text", results)
     for variant, seed in order():
-        tokenizer = work / "tokenizer"
         folder = work / f"{variant}.{seed}"
         for part in ("mlm", *TASKS):
             name = f"{variant}.{seed}.{part}"
@@ -85,12 +90,8 @@ def study(data, work, results, deadline=None, tell=print):
             started = time.monotonic()
             if part == "mlm":
                 shutil.rmtree(folder, ignore_errors=True)
-                config = PretrainConfig(task="mlm", text="", seed=seed, **SHAPE, **PRETRAINING, **VARIANTS[variant])
-                run = Pretraining(config, work / "text", folder, tokenizer if tokenizer.exists() else None)
+                run = Pretraining(pretraining(variant, seed), work / "text", folder, tokenizer)
                 found = last_record(run) | {"parameters": sum(p.numel() for p in run.model.parameters())}
-                if not tokenizer.exists():  # one vocabulary for all
-                    tokenizer.mkdir()
-                    run.words.tokenizer.save(str(tokenizer / "tokenizer.json"))
             else:
                 shutil.rmtree(folder / part, ignore_errors=True)
                 config = ClassifyConfig(task="classify", model="", data="", seed=seed, **FINE_TUNING,

@@ -16,7 +16,7 @@ CORPORA = ("brown", "masc_tagged", "movie_reviews", "abc", "state_union", "webte
 TAGGED = {"brown": "/", "masc_tagged": "_"}  # what stands between a word and its tag
 MOST = 1_200_000  # characters of a corpus
 NO_TEXT = ("cats.txt", "categories.txt", "CONTENTS")
-DEV = {"AGNews": 1500, "Subjectivity": 2000}  # rows of the development part that is made here
+DEV = {"AGNews": 1500, "Subjectivity": 1500}  # rows of the development part that is made here
 TASKS = ("SST-2", "TREC", "AGNews", "Subjectivity")
 
 
