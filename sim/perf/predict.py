@@ -11,7 +11,7 @@ from sterna.sim.golden.errors import SternaError
 from sterna.sim.perf.machine import Kind, Machine
 from sterna.sim.perf.memory import TIMING, Timing
 
-MIXERS = ("glu",)  # of the models that the cycle model knows
+MIXERS = ("glu", "tree")  # of the models that the cycle model knows
 FEW_LAYERS = 3  # of a large model; the others take as long as the one in the middle
 LARGE = 60_000  # events of all layers, from which on a model is large
 LARGE_HEAD = 1 << 15  # rows of the head, beyond which not all are walked
@@ -114,9 +114,13 @@ class Conversions:
 
 def _events(config, geometry):
     """Instructions, rows of tiles, bursts and beats of a layer, roughly (int)."""
-    h, i = geometry.hidden_size, geometry.intermediate_size
-    rows = 5 * h + 2 * i
-    words = (4 * h * h + 3 * h * i) / 5 / config.port_bytes
+    h, slots = geometry.hidden_size, config.batch
+    if geometry.mixer == "tree":
+        inner, mixer = geometry.visits * slots * config.rows, 2 * h * geometry.visits * slots
+    else:
+        inner, mixer = geometry.intermediate_size, 3 * h * geometry.intermediate_size
+    rows = 5 * h + 2 * inner
+    words = (4 * h * h + mixer) / 5 / config.port_bytes
     return int(400 + rows / config.rows + 2 * rows / config.lanes + words / 32)
 
 
