@@ -8,7 +8,7 @@ from sterna.hw.boards import BOARDS, preset
 from sterna.hw.config import PRESETS, delivered_bytes, most_tokens, most_visits
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.perf.predict import MIXERS, predict, program_of, timing_of
+from sterna.sim.perf.predict import predict, program_of, timing_of
 
 SLOTS = 8  # of the presets' second rows
 # No place and route of their own: one has one more address bit, the other the die of the ulx3s-25f.
@@ -97,8 +97,7 @@ def reasons(config, geometry):
     if geometry.mixer == "tree" and geometry.visits > most_visits(config):
         found.append(f"trees: visits {geometry.visits:,} neurons, walks {most_visits(config):,}")
     try:
-        if geometry.mixer in MIXERS:
-            program_of(config, geometry)
+        program_of(config, geometry)
     except SternaError as error:  # or a number that no instruction has room for
         found.append(str(error).partition(": use ")[0])
     return found
@@ -119,9 +118,12 @@ def widened(config, geometry):
 
     What no wider memory mends, as too many layers for a program, is no reason to widen: ``predict`` raises it.
     """
-    inner = layout(config, geometry).inner
+    trees = geometry.mixer == "tree"
+    inner = geometry.visits if trees else layout(config, geometry).inner
     codes = -(-max(geometry.hidden_size, inner) // config.columns)
     out = {"activation_words": codes} if codes > config.activation_words else {}
+    if trees and inner > config.tree_rows:
+        out["tree_rows"] = inner
     words = config.vector_words
     while words < 1 << 14 and _short(replace(config, vector_words=words, **out), geometry):
         words *= 2

@@ -25,6 +25,11 @@ def meeting_cycles(config):
     return 3 if config.weight_code == "trit5" else 2
 
 
+def collecting_cycles(rows, batch, slow):
+    """Cycles from the sums of a record in the accumulators to one sum and its sign (int)."""
+    return 1 if slow else 1 + (rows - 1).bit_length() + (batch > 1)
+
+
 class Product:
     """A product that was queued.
 
@@ -89,7 +94,7 @@ class Array:
                          + (self._per_tile > 1) + (self._per_word > 1) + QUEUE_CYCLES)
         # Sums of a record: in the accumulators; in one sum, and its sign.
         summed = meeting_cycles(config) + tree_cycles(config.columns, config.slow)
-        collected = 1 if config.slow else 1 + (config.rows - 1).bit_length() + (config.batch > 1)
+        collected = collecting_cycles(config.rows, config.batch, config.slow)
         self._sign = summed + collected
         self._settle = summed + max(self._per_tile, collected) + SETTLE
         self._hazard = HAZARD_SLOW if config.slow else HAZARD
