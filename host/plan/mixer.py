@@ -1,4 +1,4 @@
-"""What trees save beside a gated linear unit: weights of a token, tokens per second, and for how many texts at once."""
+"""What trees save beside a gated linear unit: weights that a token reads, and time, and for how many texts."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ def unit_beside(geometry):
 
 @dataclass(frozen=True)
 class Saving:
-    """A model with trees against one with gated linear units; bytes are those that a token needs, at 1.6 bits a weight.
+    """A model with trees against one with gated linear units; bytes are what a token needs, at 1.6 bits a weight.
 
     Attributes
     ----------

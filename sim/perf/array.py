@@ -254,7 +254,8 @@ class Array:
         """Takes the tiles of a row or record, the first one in the cycle ``enter``; the cycle of the last one.
 
         ``base`` tiles of the section that begins with the word ``number`` were taken before. It goes in pieces, as
-        the FIFO does not hold all that a row may have. The array is faster than the stream, or as fast: so it is held up by the last word of a piece or, where the words are there, by the first one.
+        the FIFO does not hold all that a row may have. The array is faster than the stream, or as fast: so it is held
+        up by the last word of a piece or, where the words are there, by the first one.
         """
         tile, port, fetch = self._tile, self._port, self._fetch
         words = -(-base * tile // port)  # that these have taken

@@ -206,5 +206,5 @@ def timing(config):
 
 
 def test_trees_need_memory_outside_of_the_chip():
-    with pytest.raises(ProgramError, match="^trees: up5k has its memory on the chip, where no records are walked: use"):
+    with pytest.raises(ProgramError, match="^trees: up5k has its memory on the chip, where no records are walked"):
         predict.predict(preset("up5k"), TreeGeometry(40, 1, 1, 0, 1, 64))
