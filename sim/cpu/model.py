@@ -21,11 +21,6 @@ THREADS_VARIABLE = "STERNA_THREADS"
 MOST_THREADS = 256
 CODES_BEHIND = 256  # codes that may be read behind those that count: a piece of rows.h
 _CHUNK = 1024  # rows of a task of the sampler
-MIXERS = ("glu",)  # of the models that the kernels compute
-
-
-class KernelsError(SternaError, ValueError):
-    """A model that the kernels do not compute."""
 
 
 class ThreadsError(SternaError, ValueError):
@@ -82,8 +77,6 @@ class CpuModel:
 
     Raises
     ------
-    KernelsError
-        A model with trees, which the kernels do not have.
     ToolError
         No compiler; see ``build.kernels``.
     PackError
@@ -94,9 +87,6 @@ class CpuModel:
         threads = usable_threads() if threads is None else threads
         if not 1 <= threads <= MOST_THREADS:
             raise ThreadsError(f"{threads} threads: use 1 to {MOST_THREADS}")
-        if packed.geometry.mixer not in MIXERS:
-            raise KernelsError(f"the model's channel mixer is {packed.geometry.mixer!r} and the kernels of this "
-                               f"processor have {', '.join(MIXERS)} alone: use --device golden")
         self.geometry, self._library = packed.geometry, declare(kernels(path))
         self._pool = self._library.sterna_pool(threads)
         if not self._pool:

@@ -16,7 +16,7 @@ struct layer {
 };
 
 struct model {
-    int hidden, inner, layers, vocabulary; /* as they are; inner: neurons that a token visits, where there are trees */
+    int hidden, inner, layers, vocabulary; /* as they are; of trees, `inner` is what a token visits */
     int wide, inner_wide;                  /* hidden and inner with their padding */
     int trees, levels, always;             /* of a layer; trees is 0 where it has none */
     struct constants constants;

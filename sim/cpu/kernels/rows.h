@@ -96,7 +96,8 @@ static void gather_line(int32_t *restrict sums, const uint8_t *at, int64_t bytes
             for (int ahead = k + 8; ahead < k + 12; ahead++)
                 __builtin_prefetch(at + rows[ahead] * bytes);
         __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
-        __m512i ab_high = _mm512_unpackhi_epi8(a, b), cd_high = _mm512_unpackhi_epi8(c, d), four = broadcast4(code + k);
+        __m512i ab_high = _mm512_unpackhi_epi8(a, b), cd_high = _mm512_unpackhi_epi8(c, d);
+        __m512i four = broadcast4(code + k);
         const __m512i quad[4] = {_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd),
                                  _mm512_unpacklo_epi16(ab_high, cd_high), _mm512_unpackhi_epi16(ab_high, cd_high)};
 #pragma GCC unroll 4

@@ -1,8 +1,9 @@
 /* Trees of neurons (docs/numerics.md, section 7) in a call's tasks: walk, what stands between, gather.
 
-   A chain is a tree for a column. A task of the walk takes some chains side by side, a level at a time: while the rows
-   of the others are multiplied, the memory brings the next row of each. Chains of a tree follow one another, so their
-   root is read once, and several columns are multiplied with it at a time; so are the rows that every token visits.
+   A chain is a tree for a column. A task of the walk takes some chains side by side, a level at a time: while the
+   rows of the others are multiplied, the memory brings the next row of each. Chains of a tree follow one another, so
+   their root is read once, and several columns are multiplied with it at a time; so are the rows that every token
+   visits.
 
    Numbers of the visited rows are in call->path, `inner_wide` of a column, and their sums in call->sum. */
 #ifndef TREES_H
@@ -49,7 +50,8 @@ INLINE void visit(const struct call *call, int row, int index, int column, int c
 }
 
 static void always_task(const struct call *call, int task) {
-    int first = task * ALWAYS_ROWS, left = call->model->always - first, rows = left < ALWAYS_ROWS ? left : ALWAYS_ROWS;
+    int first = task * ALWAYS_ROWS, left = call->model->always - first;
+    int rows = left < ALWAYS_ROWS ? left : ALWAYS_ROWS;
     int ignored[TOGETHER];
     for (int row = first; row < first + rows; row++)
         for (int column = 0; column < call->columns; column += TOGETHER)
