@@ -13,10 +13,10 @@ GATHER, CHILD = 2, 6  # states in the order in which the text names them
 def walker(module, trees, levels, always, slots=1, cycles=17):
     """A walk asks for its records, a gather for the same ones of its table; every one once and in order.
 
-    Claimed of any record: it is at the place that the sign of its parent says, also when the gather reads it again; no
-    place is read from the path memory before it has been written; there are never more signs than records, which
-    must not be more than the path memory has places for; no command is accepted before those in front have asked
-    for all their records. Bounded.
+    Claimed of any record: it is at the place that the sign of its parent says, also when the gather reads it again;
+    no place is read from the path memory before it has been written; there are never more signs than records, nor
+    more of these than the path memory has places for; no command is accepted before those in front have asked for
+    all their records. Bounded: a walk of two records and its gather.
     """
     bits, most, batch = 3, (always + trees * levels) * slots, slots
     proof = Proof()
@@ -103,3 +103,24 @@ SHAPES = [(1, 2, 0), (1, 1, 1), *further(((2, 2, 0),), ((1, 3, 1),), ((1, 2, 0, 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_walker(shape):
     walker(planted("tree.walker"), *shape)
+
+
+@pytest.mark.parametrize("changes, claim", [
+    (("fresh.eq(counting & ~step & (~begins | empty))", "fresh.eq(counting & ~step)"), "read_behind_write"),
+    (("counts(path_read.data << 1,", "counts(path_read.data,"), "child1"),
+    (("(command.kind == isa.KIND_WALK) & (signed == asked)", "command.kind == isa.KIND_WALK",
+      "(command.kind == isa.KIND_GATHER) | (signed == asked)", "1"), "all_signs_before"),
+    (("base.eq(command.address - table)", "base.eq(command.address)"), "gathered0"),
+    (("kept.eq(arrives & ~advance)", "kept.eq(0)"), "request_stays"),
+    (("with m.If(step & (parent + 1 == asked)):", "with m.If(step & (parent == asked)):"), "asks_while_running|quiet"),
+    (("idle & empty & Mux(linear", "idle & Mux(linear"), "nothing_overtakes|linear"),
+])
+def test_walker_catches_planted_bug(changes, claim):
+    with disproved(match=claim):
+        walker(planted("tree.walker", *changes), 1, 2, 0)
+
+
+@pytest.mark.rest
+def test_walker_catches_a_sign_that_is_taken_twice():
+    with disproved(match="child2|sign_known2"):
+        walker(planted("tree.walker", "stored.eq((wanted < signed) & ~advance)", "stored.eq(wanted < signed)"), 2, 2, 0)
