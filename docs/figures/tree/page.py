@@ -4,7 +4,9 @@ from docs.figures.tree import speed
 
 # The paths of the steps that a table or picture is made of.
 MADE_OF = {"table.tree.speed": ("tree.speed",), "table.tree.cycles": ("tree.speed",),
-           speed.PICTURE: ("tree.speed",)}
+           speed.PICTURE: ("tree.speed",),
+           **{speed.gain(name, shape): tuple(f"tree.speed.{name}.{which}" for which in (speed.GLU, shape))
+              for name in speed.CASES for shape in speed.SHAPES}}
 
 
 def steps(image):

@@ -69,6 +69,11 @@ def names():
     return [(name, shape) for name in CASES for shape in (GLU, *SHAPES)]
 
 
+def gain(name, shape):
+    """Name of the figure that says how many times as fast as the GLU's a token is."""
+    return f"tree.gain.{name}.{shape}"
+
+
 def ratios(results, name, shape):
     """{of what: the GLU's over the shape's} and the bound of the token, or None where one was not run."""
     glu, tree = (results.get(f"tree.speed.{name}.{which}") for which in (GLU, shape))
@@ -81,16 +86,16 @@ def ratios(results, name, shape):
 
 def tables(results):
     """Markdown by name (dict of str), of what is there of the figures: ``results`` are values by step."""
-    rows, cycles = [], []
+    rows, cycles, out = [], [], {}
     for name, shape in names():
         found, values = ratios(results, name, shape), results.get(f"tree.speed.{name}.{shape}")
         if values:
             cycles.append([LABELS[name], shape.upper() if shape == GLU else shape,
                            *(f"{values[key]:,.0f}" for key in PARTS)])
         if found and shape != GLU:
+            out[gain(name, shape)] = f"{found['token']:.2f}"
             rows.append([LABELS[name], shape, *(f"{found[key]:,.0f}" for key in ("bytes", "products", "mixer")),
                          f"{found['token']:.2f}", f"{found['bound']:.2f}"])
-    out = {}
     if rows:
         out["table.tree.speed"] = table(["configuration", "trees x depth", "mixer's bytes", "product cycles",
                                          "mixer, barrier to barrier", "token", "bound of the token"], rows)
