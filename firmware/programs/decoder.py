@@ -37,9 +37,12 @@ class TokenProgram(Pieces):
     ----------
     MIXER : str
         The part of the stream behind "out".
+    STATE_FIRST : bool
+        The state of a layer stands in front of its first matrix, otherwise behind it.
     """
 
     MIXER: str
+    STATE_FIRST = True
 
     def start(self):
         """Up to the first norm. The embedding row comes last:
@@ -55,7 +58,7 @@ class TokenProgram(Pieces):
         self.emit(isa.ROWA, areg=ROW_AREG, base=where.embedding_address // port, stride=where.row_bytes // port)
         if self.ahead:
             self.fetch(ROW_AREG, where.row_bytes)
-            self.fetch_stream("mixer", "out", self.MIXER)
+            self.fetch_matrices()
         self.begin_channels()
         self.strip(self.h)
         self.load("outer", "u0", "u1", "u2", *WS)
@@ -88,7 +91,7 @@ class TokenProgram(Pieces):
         for areg, address in ((STREAM_AREG, self.map.stream_address), (STATE_IN_AREG, self.map.state_address)):
             self.emit(isa.SETA, areg=areg, value=address // self.port)
         self.fetch_stream("norm", "gates")
-        if self.ahead:
+        if self.ahead and self.STATE_FIRST:
             self.fetch_state()
 
     def fetch_state(self):
@@ -100,9 +103,24 @@ class TokenProgram(Pieces):
         if self.ahead:
             self.first_fetches()
 
+    def fetch_matrices(self):
+        """The matrices and vectors of a layer from its mixer on, and the state if it stands among them."""
+        if self.STATE_FIRST:
+            self.fetch_stream("mixer", "out", self.MIXER)
+            return
+        first = self.shape.matrix_bytes(self.h, self.h)
+        self.fetch(STREAM_AREG, first)
+        self.fetch_state()
+        self.fetch(STREAM_AREG, sum(map(self.shape.part_bytes, ("mixer", "out", self.MIXER))) - first)
+
     def load_layer(self):
-        """The vectors of a layer's mixer and its state."""
+        """The vectors of a layer's mixer, and its state if it stands in front of it."""
         self.load("keep", "w_g", "w_o")
+        if self.STATE_FIRST:
+            self.load_state()
+
+    def load_state(self):
+        """The state that is read."""
         if not self.ahead:
             self.fetch_state()
         self.load("h")
@@ -155,8 +173,9 @@ class TokenProgram(Pieces):
         """Everything up to the middle of the next layer, or the rest of the token in the last one."""
         self.jump(isa.LAST_LAYER, "fetch end")
         self.fetch_channels("norm", "gates")
-        self.fetch_state()
-        self.fetch_stream("mixer", "out", self.MIXER)
+        if self.STATE_FIRST:
+            self.fetch_state()
+        self.fetch_matrices()
         self.jump(isa.ALWAYS, "fetched")
         self.asm.label("fetch end")
         self.fetch_channels("end")
@@ -172,20 +191,25 @@ class TokenProgram(Pieces):
         self.load_layer()
         self.asm.label("loaded")
         self.strip(self.h)
-        self.first_state()
+        if self.STATE_FIRST:
+            self.first_state()
         vop(isa.to_activation(0), v["u0"].read(), s(Q[0]))
         self.fetch_stream_now("mixer", "out", self.MIXER)
         self.product(0, self.h, self.h)
         self.more_scalars()
         vop(isa.to_activation(1), v["u1"].read(), s(Q[1]))
-        self.product(1, self.h, self.h)
-        if self.ahead:
-            self.fetches()
+        if self.STATE_FIRST:
+            self.second_product()
         self.loop("f", self.h)
         vop(t1.write(), ROW, s(S[0]), negp=True)
         vop(s1.write(), t1.read(), table="SIGMOID")
         vop(keep.write(plus=True), s1.read(), keep.read(plus=True))
         self.again("f")
+        if not self.STATE_FIRST:
+            self.strip(self.h)
+            self.load_state()
+            self.first_state()
+            self.second_product()
         self.quantise("u2", 0, 2, self.h)
         self.product(0, self.h, self.h)
         self.clear(1)
@@ -203,6 +227,12 @@ class TokenProgram(Pieces):
         self.load(WS[0], "outer", "u0")
         self.enter_fold(1)
         self.jump(isa.ALWAYS, "tail")
+
+    def second_product(self):
+        """The product with i, and all fetches up to the middle of the next layer."""
+        self.product(1, self.h, self.h)
+        if self.ahead:
+            self.fetches()
 
     def first_state(self):
         """The state of the start position."""
