@@ -1,8 +1,8 @@
 """Where vectors and scalars live: a first-fit allocator per bank and the placement of a model's vectors.
 
 The placement satisfies "no operation reads one bank at two addresses" for all of `sterna.firmware.program`: x, keep,
-w_o and w_d lie in bank 0; what they meet lies in banks 1 and 2; the partial sums lie in both of these, so that a
-fold can read them at two addresses.
+w_o and the vector of the channel mixer lie in bank 0; what they meet lies in banks 1 and 2; the partial sums lie in
+both of these, so that a fold can read them at two addresses.
 """
 
 from dataclasses import dataclass
@@ -73,8 +73,9 @@ class Banks:
                                       "use a configuration with more vector_words or a smaller model")
 
 
-def place(config, hidden, inner):
-    """Banks with every vector of the token program for H = ``hidden`` and (padded) I = ``inner``.
+def place(config, hidden, name, inner):
+    """Banks with every vector of the token program for H = ``hidden``, and ``name``, of ``inner`` elements: what is
+    behind the inner norm of the channel mixer.
 
     AllocationError: too few vector words, or more lanes than the fold's rotation reaches.
     """
@@ -91,10 +92,10 @@ def place(config, hidden, inner):
     banks.take("p1", (1, 2), sums)
     banks.take("p2", (1, 2), sums)
     assert 2 * sums <= 1 << ROTATE_LSB
-    for name, number, words in (
-            ("x", 0, h), ("keep", 0, h), ("w_o", 0, h), ("w_d", 0, i), ("t0", 0, strip), ("s0", 0, strip),
+    for vector, number, words in (
+            ("x", 0, h), ("keep", 0, h), ("w_o", 0, h), (name, 0, i), ("t0", 0, strip), ("s0", 0, strip),
             ("outer", 1, h), ("u1", 1, h), ("t1", 1, strip), ("s1", 1, strip),
             ("u0", 2, h), ("u2", 2, h), ("h", 2, h), ("w_g", 2, h)):
-        banks.take(name, (number,), words)
+        banks.take(vector, (number,), words)
     banks.check()
     return banks

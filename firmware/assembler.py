@@ -43,9 +43,13 @@ class Assembler:
     def emit(self, opcode, **fields):
         """Append any instruction but a VOP; ``target`` may be a label defined later.
 
-        AssemblerError: a slot loop in another, an end of one that has not begun, or fields of the other form of SLOT.
+        AssemblerError: a slot loop in another, an end of one that has not begun, fields of the other form of SLOT, or
+        a walk in a slot loop.
         """
         isa.encode(opcode, **{k: v for k, v in fields.items() if not isinstance(v, str)})
+        if self._loop is not None and isa.is_walk(opcode, fields):
+            raise AssemblerError(f"instruction {len(self._code)}: {isa.OPCODE_NAMES[opcode]} of a walk in a slot "
+                                 "loop: use it outside")
         if opcode == isa.SLOT:
             self._slot(fields)
         self._code.append((opcode, fields, None))
@@ -237,6 +241,8 @@ def _parse_line(result, line):
             fields[key] = isa.CONDITIONS.index(value)
         elif key == "which" and value in isa.WHICH:
             fields[key] = isa.WHICH.index(value)
+        elif key == "kind" and value in isa.FETCH_KINDS:
+            fields[key] = isa.FETCH_KINDS.index(value)
         elif value is None:
             raise AssemblerError(f"field {key!r} has no value")
         else:

@@ -48,6 +48,11 @@ def line(word):
         return " ".join([name, *_vop(fields)])
     if opcode == isa.JUMP and fields["condition"] < len(isa.CONDITIONS):
         fields["condition"] = isa.CONDITIONS[fields["condition"]]
+    if opcode == isa.FETCH:  # a linear one is written without the fields of trees
+        shape = {key: value for key, value in fields.items() if key not in ("areg", "words") and value}
+        if "kind" in shape:
+            shape["kind"] = isa.FETCH_KINDS[shape["kind"]]
+        fields = {"areg": fields["areg"], **shape, "words": fields["words"]}
     if opcode == isa.SLOT:  # the fields of one of its two forms
         if not fields["again"]:
             fields["which"] = isa.WHICH[fields["which"]]

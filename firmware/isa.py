@@ -23,7 +23,8 @@ FIELDS = {
           "k": (13, 5), "a_kind": (18, 3), "b_kind": (21, 2), "c_kind": (23, 3), "d_kind": (26, 3),
           "d_banks": (29, 3),
           "a": (32, 16), "b": (48, 16), "c": (64, 16), "d": (80, 16)},
-    FETCH: {"areg": (4, 2), "words": (32, 24)},
+    FETCH: {"areg": (4, 2), "kind": (6, 2), "trees": (8, 12), "levels": (20, 5), "words": (32, 24),
+            "always": (64, 12)},
     SETA: {"areg": (4, 2), "value": (32, 32)},
     ROWA: {"areg": (4, 2), "base": (32, 32), "stride": (64, 32)},
     MATVEC: {"buffer": (4, 1), "rows": (32, 24), "chunks": (64, 16)},
@@ -35,7 +36,7 @@ FIELDS = {
     WAITM: {},
     STORE: {"areg": (4, 2), "words": (32, 24)},
     SAMPLE: {"end": (4, 1)},
-    WALK: {},
+    WALK: {"buffer": (4, 1), "out": (5, 1), "rows": (32, 24), "chunks": (64, 16), "length": (80, 16)},
     SLOT: {"again": (4, 1), "which": (5, 2), "prior": (7, 1), "target": (32, 10)},
 }
 OPCODE_FIELD = (0, 4)
@@ -47,6 +48,8 @@ ALWAYS, LAST_LAYER, NOT_WANTED, GREEDY, AT_START, FRESH, CHAINED = range(7)
 CONDITIONS = ("always", "last", "unwanted", "greedy", "start", "fresh", "chained")
 ACTIVE, READS, WRITES, FIRST = range(4)  # which slots a slot loop is for
 WHICH = ("active", "reads", "writes", "first")
+KIND_LINEAR, KIND_WALK, KIND_GATHER, KIND_SKIP = range(4)  # of FETCH
+FETCH_KINDS = ("linear", "walk", "gather", "skip")
 
 # Operand kinds. Banks are 0..2 in A, B and C alike, and 3 is a scalar register.
 KIND_SCALAR = 3
@@ -172,6 +175,11 @@ def unpack(code, one=False, kind_c=False):
     rotate = code >> ROTATE_LSB & (1 << ROTATE_BITS) - 1 if one and kind_c else 0
     address = code & ((1 << ROTATE_LSB) - 1 if one and kind_c else ADDRESS_MASK)
     return address, bool(code & FLAG_PLUS), bool(code & FLAG_MOD), rotate
+
+
+def is_walk(opcode, fields):
+    """Whether an instruction needs ``tree_rows``: WALK, and FETCH of kind walk or gather."""
+    return opcode == WALK or opcode == FETCH and fields.get("kind", KIND_LINEAR) in (KIND_WALK, KIND_GATHER)
 
 
 def program_bytes(words):

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sterna.hw.config import PRESETS, TILING, most_tokens
+from sterna.hw.config import PRESETS, TILING, most_tokens, most_visits
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.golden.packed import Geometry
+from sterna.sim.golden.geometry import ModelGeometry
 
 ALIGN = 64
-PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
+# Parts of a layer, by the mixer of a geometry, in the order of the stream but for `BEHIND`.
+PARTS = {"glu": ("norm", "gates", "mixer", "out", "glu", "down"), "tree": ("norm", "gates", "mixer", "out", "tree")}
+BEHIND = {"glu": ("down",), "tree": ()}  # the parts that stand behind the next layer's norm
+TABLES = ("tree_in", "tree_out")  # of a layer with trees, in the order of the section "tree"
 
 
 class LayoutError(SternaError, ValueError):
@@ -35,10 +38,11 @@ def tiling_of(config):
 class Layout:
     """Sections of the stream for one geometry and tiling; sizes are in bytes, padded to port words.
 
-    ``parts(layer)`` lists, per part, the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns).
+    ``sections(part)`` lists the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns) of a part.
+    The tables of trees are not in the stream: each is ``table_bytes`` long, neurons in order, a record each.
     """
 
-    geometry: Geometry
+    geometry: ModelGeometry
     rows: int
     columns: int
     lanes: int
@@ -48,7 +52,7 @@ class Layout:
 
     @property
     def inner(self):
-        """I padded to a common multiple of R and V."""
+        """I padded to a common multiple of R and V; of gated linear units alone."""
         return up(self.geometry.intermediate_size, math.lcm(self.rows, self.lanes))
 
     @property
@@ -69,13 +73,35 @@ class Layout:
         return up(-(-rows // self.rows) * -(-columns // self.columns) * self.tile_bytes, self.port_bytes)
 
     @property
+    def record_tiles(self):
+        """Tiles of R C trits in one row of a table."""
+        return -(-self.geometry.hidden_size // (self.rows * self.columns))
+
+    @property
+    def record_bytes(self):
+        """Bytes of one row of a table: whole port words."""
+        return up(self.record_tiles * self.tile_bytes, self.port_bytes)
+
+    @property
+    def table_bytes(self):
+        """Bytes of one table of a layer with trees."""
+        return self.geometry.neurons * self.record_bytes
+
+    @property
+    def tree_bytes(self):
+        """Bytes of the tables of all layers; 0 without trees."""
+        if self.geometry.mixer != "tree":
+            return 0
+        return self.geometry.num_hidden_layers * len(TABLES) * self.table_bytes
+
+    @property
     def row_bytes(self):
         """Bytes from one embedding row to the next."""
         return self.vector_bytes(1) + self.codes_bytes(self.geometry.hidden_size)
 
     def sections(self, part):
         """Sections of a layer's part, or of "end" (the final norm) or "head"."""
-        h, i, v = self.geometry.hidden_size, self.inner, self.geometry.vocab_size
+        h, v = self.geometry.hidden_size, self.geometry.vocab_size
 
         def vectors(n, *names):
             return [("vector", name, n) for name in names]
@@ -83,27 +109,48 @@ class Layout:
         def matrix(name, rows, columns):
             return [("matrix", name, rows, columns)]
 
-        return {
+        if self.geometry.mixer == "tree":
+            folded, mixer = "w_tree", {"tree": vectors(1, "ws_tree_in", "ws_tree_out")}
+        else:
+            i, folded = self.inner, "w_gate"
+            mixer = {"glu": vectors(1, "ws_gate", "ws_down") + vectors(i, "w_down") + matrix("gate", 2 * i, h),
+                     "down": matrix("down", h, i)}
+        return (mixer | {
             "norm": vectors(h, "attn_outer", "w_f", "w_i", "w_g_in") + vectors(1, "ws_f", "ws_i", "ws_g"),
             "gates": vectors(h, "keep", "g_norm", "o_in"),
             "mixer": matrix("f", h, h) + matrix("i", h, h) + matrix("g", h, h),
-            "out": vectors(1, "ws_o") + vectors(h, "mlp_outer", "w_gate") + matrix("o", h, h),
-            "glu": vectors(1, "ws_gate", "ws_down") + vectors(i, "w_down") + matrix("gate", 2 * i, h),
-            "down": matrix("down", h, i),
+            "out": vectors(1, "ws_o") + vectors(h, "mlp_outer", folded) + matrix("o", h, h),
             "end": vectors(h, "final_outer", "w_head") + vectors(1, "ws_head"),
             "head": matrix("head", v, h),
-        }[part]
+        })[part]
 
     def part_bytes(self, part):
         """Bytes of one part of the stream."""
         return sum(self.vector_bytes(s[2]) if s[0] == "vector" else self.matrix_bytes(*s[2:])
                    for s in self.sections(part))
 
+    def image_bytes(self, part):
+        """Bytes of one part of the stream, and of the tables that an image has for it."""
+        return self.part_bytes(part) + (len(TABLES) * self.table_bytes if part == "tree" else 0)
+
+    @property
+    def parts(self):
+        """Names of the parts of a layer (tuple of str)."""
+        return PARTS[self.geometry.mixer]
+
     @property
     def stream_bytes(self):
         """Bytes of the whole stream."""
-        return self.geometry.num_hidden_layers * sum(map(self.part_bytes, PARTS)) \
+        return self.geometry.num_hidden_layers * sum(map(self.part_bytes, self.parts)) \
             + self.part_bytes("end") + self.part_bytes("head")
+
+    @property
+    def token_bytes(self):
+        """Bytes of the image that a token with its head reads: of tables only the records of the visited neurons."""
+        records = 0
+        if self.tree_bytes:
+            records = self.geometry.num_hidden_layers * len(TABLES) * self.geometry.visits
+        return self.row_bytes + self.stream_bytes + records * self.record_bytes
 
     @property
     def gate_order(self):
@@ -113,12 +160,12 @@ class Layout:
 
     def order(self):
         """(part, layer) in the order of the stream; ("end", L) and ("head", L) belong to the model."""
-        last = self.geometry.num_hidden_layers
+        last, behind = self.geometry.num_hidden_layers, BEHIND[self.geometry.mixer]
         yield "norm", 0
         for layer in range(last):
-            yield from ((part, layer) for part in ("gates", "mixer", "out", "glu"))
+            yield from ((part, layer) for part in self.parts[1:] if part not in behind)
             yield ("norm", layer + 1) if layer + 1 < last else ("end", last)
-            yield "down", layer
+            yield from ((part, layer) for part in behind)
         yield "head", last
 
 
@@ -131,13 +178,16 @@ def layout(config, geometry):
 class MemoryMap:
     """Byte addresses and sizes of the regions in device memory.
 
-    The state of slot s in layer l is at ``state_address`` + (l B + s) ``layer_state_bytes``.
+    The state of slot s in layer l is at ``state_address`` + (l B + s) ``layer_state_bytes``; table t (in, out) of
+    layer l at ``tree_address`` + (2 l + t) ``Layout.table_bytes``.
     """
 
     embedding_address: int
     embedding_bytes: int
     stream_address: int
     stream_bytes: int
+    tree_address: int
+    tree_bytes: int  # of all tables; 0 without trees
     state_address: int
     state_bytes: int  # of all layers and slots
     layer_state_bytes: int  # of one layer and slot
@@ -153,13 +203,15 @@ def _holds(config, geometry):
 def memory_map(config, geometry, check=True):
     """MemoryMap of a geometry on a configuration.
 
-    LayoutError, with ``check``: it does not fit ``config.memory_bytes``, or its tokens ``config.register_bits``.
+    LayoutError, with ``check``: it does not fit ``config.memory_bytes``, its tokens not ``config.register_bits``, or
+    its trees not ``config.tree_rows``.
     """
     shape = layout(config, geometry)
     embedding = shape.row_bytes * geometry.vocab_size
     stream_address = up(embedding, ALIGN)
     stream = shape.stream_bytes
-    state_address = up(stream_address + stream, ALIGN)
+    tree_address = up(stream_address + stream, ALIGN)
+    state_address = up(tree_address + shape.tree_bytes, ALIGN)
     layer_state = shape.vector_bytes(geometry.hidden_size)
     states = geometry.num_hidden_layers * config.batch * layer_state
     end = up(state_address + states, ALIGN)
@@ -167,10 +219,14 @@ def memory_map(config, geometry, check=True):
         raise LayoutError(f"vocabulary: the model has {geometry.vocab_size:,} tokens and this build can count "
                           f"{most_tokens(config):,}: use a build with more register_bits than "
                           f"{config.register_bits}, or a model with fewer tokens")
+    if check and geometry.mixer == "tree" and geometry.visits > most_visits(config):
+        raise LayoutError(f"trees: the model visits {geometry.visits:,} neurons in a layer and this build "
+                          f"{most_visits(config):,}: use a build with more tree_rows, or a model with fewer trees")
     if check and end > config.memory_bytes:
         holders = [other.name for other in PRESETS.values() if _holds(other, geometry)]
         raise LayoutError(f"memory: the model needs {end} bytes and the device has {config.memory_bytes}: "
                           "use a larger memory or a smaller model"
                           + (f" (of the presets, {', '.join(holders)} can hold it)" if holders else
                              " (no preset can hold it)"))
-    return MemoryMap(0, embedding, stream_address, stream, state_address, states, layer_state, shape.row_bytes, end)
+    return MemoryMap(0, embedding, stream_address, stream, tree_address, shape.tree_bytes, state_address, states,
+                     layer_state, shape.row_bytes, end)

@@ -7,11 +7,16 @@ from sterna.firmware.allocate import AllocationError
 from sterna.firmware.assembler import AssemblerError
 from sterna.firmware.disassembler import disassemble
 from sterna.firmware.layout import ALIGN, LayoutError, MemoryMap, layout, memory_map
-from sterna.firmware.programs.decoder import TokenProgram
+from sterna.firmware.programs.glu import GluProgram
 from sterna.firmware.programs.pieces import CONSTANTS, ProgramError
-from sterna.firmware.programs.slots import SlotProgram
+from sterna.firmware.programs.slots import SlotGluProgram, SlotTreeProgram
+from sterna.firmware.programs.tree import TreeProgram
 from sterna.sim.golden import fp24
 from sterna.sim.golden.fp24 import round24, to_bits
+
+
+# {channel mixer of a geometry: (the program of one slot, that of more)}
+PROGRAMS = {"glu": (GluProgram, SlotGluProgram), "tree": (TreeProgram, SlotTreeProgram)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Program:
 
 def constants(geometry):
     """{scalar register: fp24 bits} of docs/numerics.md, section 5, without 1/temperature."""
-    values = (1 / geometry.hidden_size, 1 / geometry.intermediate_size, geometry.rms_norm_eps, 1e-6, 1e-5, 1.5, 0.5,
+    inner = geometry.visits if geometry.mixer == "tree" else geometry.intermediate_size
+    values = (1 / geometry.hidden_size, 1 / inner, geometry.rms_norm_eps, 1e-6, 1e-5, 1.5, 0.5,
               2.0, 127.0, 1.27e7, fp24.LN2)
     return {register: int(to_bits(round24(v))) for register, v in zip(CONSTANTS, values, strict=True)}
 
@@ -64,7 +70,7 @@ def build_program(config, geometry, addresses=None):
     Parameters
     ----------
     config : hw.config.Config
-    geometry : sim.golden.packed.Geometry
+    geometry : sim.golden.geometry.Geometry or TreeGeometry
     addresses : MemoryMap, optional
         Default: ``firmware.layout.memory_map(config, geometry)``.
 
@@ -75,11 +81,13 @@ def build_program(config, geometry, addresses=None):
     Raises
     ------
     ProgramError
-        Vector memory, activation memory, program memory or (with LayoutError's text) model memory is too small.
+        Vector memory, activation memory, program memory or (with LayoutError's text) model memory is too small, or
+        trees meet a build that does not walk them, or not as many.
     """
     try:
+        trees = geometry.mixer == "tree"
         addresses = addresses or memory_map(config, geometry)
-        inner = layout(config, geometry).inner
+        inner = geometry.visits if trees else layout(config, geometry).inner
         codes = -(-max(geometry.hidden_size, inner) // config.columns)
         if codes > config.activation_words:
             raise ProgramError(f"activation memory: the model needs {codes} words of {config.columns} codes and the "
@@ -88,7 +96,7 @@ def build_program(config, geometry, addresses=None):
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
         if ALIGN % config.port_bytes:
             raise ProgramError(f"port_bytes {config.port_bytes}: at most {ALIGN}")
-        writer = (TokenProgram if config.batch == 1 else SlotProgram)(config, geometry, addresses)
+        writer = PROGRAMS[geometry.mixer][config.batch > 1](config, geometry, addresses)
         writer.emit_all()
         words = writer.asm.words()
     except (AllocationError, LayoutError, AssemblerError) as error:

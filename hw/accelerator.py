@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.array import TernaryArray
+from sterna.hw.config import most_visits
 from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
@@ -95,7 +96,15 @@ class Accelerator(wiring.Component):
         engines = ResetInserter(held)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
         m.submodules.fetch = fetch = engines(
-            Fetch(**shape, fifo_words=cfg.fifo_words, pairs=cfg.pairs, queued=cfg.queued_fetches)
+            Fetch(
+                **shape,
+                fifo_words=cfg.fifo_words,
+                pairs=cfg.pairs,
+                queued=cfg.queued_fetches,
+                tree_rows=cfg.tree_rows,
+                record_bits=cfg.record_words.bit_length(),
+                batch=cfg.batch,
+            )
             if external
             else DirectFetch(**shape)
         )
@@ -107,7 +116,11 @@ class Accelerator(wiring.Component):
             )
         )
         m.submodules.gearbox = gearbox = engines(
-            Gearbox(port_bytes=cfg.port_bytes, tile_bytes=cfg.tile_bytes)
+            Gearbox(
+                port_bytes=cfg.port_bytes,
+                tile_bytes=cfg.tile_bytes,
+                records=most_visits(cfg) > 0,
+            )
         )
         m.submodules.array = array = engines(TernaryArray(cfg))
         m.submodules.vector = vector = engines(VectorEngine(cfg))
@@ -167,7 +180,7 @@ class Accelerator(wiring.Component):
             registers.scalar_ready.eq(vector.scalar_ready),
             router.array_done.eq(array.done),
             router.vector_done.eq(vector.stream_done),
-            gearbox.drop.eq(array.done),
+            gearbox.drop.eq(array.record_done),
             # What an instruction sets to work is busy before the next instruction is there.
             sequencer.vector_busy.eq(_registered(m, vector.busy, "vector_busy", registered)),
             sequencer.array_busy.eq(_registered(m, array.busy, "array_busy", registered)),
@@ -186,6 +199,14 @@ class Accelerator(wiring.Component):
             pacing.fault.eq(sequencer.fault),
             sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
+        if most_visits(cfg):
+            m.d.comb += [
+                gearbox.ends.eq(array.done),
+                fetch.sign.eq(array.sign),
+                array.active.eq(pacing.active if cfg.batch > 1 else 1),
+            ]
+            if cfg.batch > 1:
+                m.d.comb += fetch.active.eq(pacing.active)
         running = sequencer.running
         m.d.comb += [
             sequencer.token.eq(pacing.token),

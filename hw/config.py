@@ -36,6 +36,7 @@ RANGES = {
     "clock_hz": (1, 0xFFFFFFFF),
     "register_bits": (REGISTER_BITS[0], REGISTER_BITS[-1]),
     "top_k": (0, MOST_ROWS),
+    "tree_rows": (0, 0xFFFF),
 }
 # Of the chips of SDRAM: refreshes take most of the time below
 MEMORY_HZ = (10_000_000, 143_000_000)
@@ -53,6 +54,13 @@ def most_tokens(build):
     head, and all bits set are no token.
     """
     return min(1 << ROW_BITS, (1 << build.register_bits) - 1)
+
+
+def most_visits(build):
+    """The most neurons N that a slot visits in a tree layer of a Config or DeviceInfo (int): each
+    has a place in the path memory and a code in an activation buffer. 0: no tree model runs there.
+    """
+    return min(build.tree_rows, build.activation_words * build.columns)
 
 
 class ConfigError(SternaError, ValueError):
@@ -84,6 +92,9 @@ class Config:
         B, sequences per weight fetch: 1, 2, 4 or 8. B > 1 needs memory outside of the chip.
     top_k : int
         Most rows of the list of the best rows, for top-k and top-p sampling; 0: no list.
+    tree_rows : int
+        Most neurons that a slot visits in a layer of trees; 0: no tree walk is built in. Needs
+        memory outside of the chip, and an activation buffer that holds a code for each.
     port_bytes : int
         Bytes per memory word and cycle, a power of two.
     weight_code : str
@@ -134,6 +145,7 @@ class Config:
     clock_hz: int
     batch: int = 1
     top_k: int = 0
+    tree_rows: int = 0
     weight_code: str = "trit5"
     memory: str = "external"
     sdram: str = ""
@@ -163,6 +175,15 @@ class Config:
         need(
             self.batch == 1 or self.memory == "external",
             f"batch {self.batch}: needs memory outside of the chip",
+        )
+        need(
+            not self.tree_rows or self.memory == "external",
+            f"tree_rows {self.tree_rows}: needs memory outside of the chip",
+        )
+        need(
+            self.tree_rows <= self.activation_words * self.columns,
+            f"tree_rows {self.tree_rows}: at most the "
+            f"{self.activation_words * self.columns} codes of an activation buffer",
         )
         need(
             self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2"
@@ -285,11 +306,31 @@ class Config:
         return (127 * self.columns * self.activation_words).bit_length() + 1
 
     @property
-    def queued_fetches(self):
-        """Reads that the fetch engine queues behind the running one:
-        with slots, a row and a state for each of them.
+    def gather_bits(self):
+        """Bits of a sum over the visited neurons of a tree layer; codes are at most 127."""
+        return (127 * most_visits(self)).bit_length() + 1
+
+    @property
+    def record_tiles(self):
+        """Most tiles of a record of a tree layer: its row is as long as a vector that fits a buffer
+        of codes and a bank.
         """
-        return 4 if self.batch == 1 else 4 + 2 * self.batch
+        length = min(self.activation_words * self.columns, self.vector_words * self.lanes)
+        return -(-length // (self.rows * self.columns))
+
+    @property
+    def record_words(self):
+        """Most words of a record of a tree layer."""
+        return -(-self.record_tiles * self.tile_bytes // self.port_bytes)
+
+    @property
+    def queued_fetches(self):
+        """Reads that the fetch engine queues behind the running one: with slots, a row and a state
+        for each of them; with trees what stands between one walk and the next, so that a walk that
+        waits for codes holds up nothing that the program queues behind it.
+        """
+        least = 8 if self.tree_rows else 4
+        return least if self.batch == 1 else least + 2 * self.batch
 
     @property
     def frame_counter_bits(self):
@@ -337,7 +378,8 @@ _MIB = 1 << 20
 PRESETS = {
     c.name: c
     for c in (
-        # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM.
+        # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM. No trees: their walk makes bursts, which
+        # memory on the chip has none of, and the logic cells are all but used up.
         Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip",
                memory_bytes=128 << 10, vector_words=512, activation_words=32, strip=16,
                clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256, credits=2,
@@ -348,24 +390,24 @@ PRESETS = {
         # one, which would be in LUT RAM.
         # SDR SDRAM x16 of the ULX3S.
         Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB,
-               vector_words=4096, activation_words=1024, strip=16, top_k=64, clock_hz=80_000_000,
-               fifo_words=4096, row_words=64, credits=16),
+               vector_words=4096, activation_words=1024, strip=16, top_k=64, tree_rows=1024,
+               clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=16),
         # DDR3 x16 at 1:2 of ECP5 boards.
         Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB,
-               vector_words=2048, activation_words=512, strip=36, top_k=64, clock_hz=80_000_000,
-               fifo_words=2048, credits=16),
+               vector_words=2048, activation_words=512, strip=36, top_k=64, tree_rows=1024,
+               clock_hz=80_000_000, fifo_words=2048, credits=16),
         # The demo's simulated board: wide enough for several tokens per second of wall time.
         Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB,
-               vector_words=2048, activation_words=512, strip=64, top_k=64, clock_hz=100_000_000,
-               fifo_words=512, credits=8),
+               vector_words=2048, activation_words=512, strip=64, top_k=64, tree_rows=1024,
+               clock_hz=100_000_000, fifo_words=512, credits=8),
         # DDR3 x32.
         Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32,
                memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=40,
-               top_k=64, clock_hz=200_000_000, fifo_words=1024, credits=16),
+               top_k=64, tree_rows=1024, clock_hz=200_000_000, fifo_words=1024, credits=16),
         # DDR4 over four ports of the KV260; holds the 2.7B geometry.
         Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64,
                memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=80,
-               top_k=64, clock_hz=200_000_000, fifo_words=2048, credits=16),
+               top_k=64, tree_rows=1024, clock_hz=200_000_000, fifo_words=2048, credits=16),
     )
 }
 # fmt: on

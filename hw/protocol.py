@@ -7,7 +7,7 @@ Nothing of it stands anywhere else.
 from enum import IntEnum
 
 # In the order of their bytes in Register.VERSIONS
-VERSIONS = {"protocol": 5, "isa": 3, "numerics": 3, "image": 1}
+VERSIONS = {"protocol": 6, "isa": 4, "numerics": 4, "image": 2}
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
@@ -38,6 +38,7 @@ class Register(IntEnum):
     CLOCK_HZ = 0x20
     BUILD = 0x24
     LIST = 0x28
+    TREE = 0x2C
     CONTROL = 0x40
     STATUS = 0x44
     POSITION = 0x48
@@ -52,7 +53,7 @@ class Register(IntEnum):
     SOURCE = 0x6C
 
 
-HELLO_BYTES = 0x2C  # of the block, which tell what the build is
+HELLO_BYTES = 0x30  # of the block, which tell what the build is
 RUN_OFFSET, RUN_BYTES = 0x40, 0x40  # registers of the run control
 NEVER = 0xFFFFFFFF  # `start` and `stop` registers: no position, no token
 REGISTER_BITS = range(16, 33)  # of positions and tokens, of any build

@@ -229,7 +229,15 @@ class Gearbox(wiring.Component):
     holds T bytes and takes a word only when the next tile needs it, so it never reaches into the
     section behind. Up to one tile and one word per cycle or, where T > P, two words: then a tile
     per cycle as long as T <= 2 P. ``drop``, with the last tile of a section, forgets what is left
-    of the last word.
+    of the last word. With ``records`` a section may be of many runs that begin at a word each:
+    ``drop`` comes with the last tile of each, and unless it ``ends`` the section too, the next run
+    begins in the same cycle.
+
+    Parameters
+    ----------
+    port_bytes, tile_bytes : int
+        P and T.
+    records : bool
 
     Members
     -------
@@ -240,16 +248,19 @@ class Gearbox(wiring.Component):
     o : Out(stream of 8 * T)
         Tiles.
     drop : In(1)
+    ends : In(1)
+        Only with ``records``.
     """
 
-    def __init__(self, *, port_bytes, tile_bytes):
-        self._port, self._tile = port_bytes, tile_bytes
+    def __init__(self, *, port_bytes, tile_bytes, records=False):
+        self._port, self._tile, self._records = port_bytes, tile_bytes, records
         super().__init__(
             {
                 "i": In(stream.Signature(8 * port_bytes)),
                 **({"i_second": In(Second(port_bytes))} if tile_bytes > port_bytes else {}),
                 "o": Out(stream.Signature(8 * tile_bytes)),
                 "drop": In(1),
+                **({"ends": In(1)} if records else {}),
             }
         )
 
@@ -268,10 +279,13 @@ class Gearbox(wiring.Component):
         m.d.comb += [
             self.o.payload.eq(held[: 8 * tile]),
             self.o.valid.eq(level >= tile),
-            self.i.ready.eq((after < tile) & ~self.drop),
+            self.i.ready.eq((after < tile) & ~(self.ends if self._records else self.drop)),
             after.eq(Mux(gives, level - tile, level)),
             rest.eq(Mux(gives, held >> (8 * tile), held)),
         ]
+        if self._records:
+            with m.If(self.drop):
+                m.d.comb += after.eq(0)
         arriving, added = self.i.payload, takes * port
         if tile > port:
             second = self.i_second
@@ -279,7 +293,7 @@ class Gearbox(wiring.Component):
             arriving, added = Cat(arriving, second.payload), added + second.take * port
         m.d.sync += [
             held.eq(rest),
-            level.eq(Mux(self.drop, 0, after + added)),
+            level.eq(Mux(self.ends if self._records else self.drop, 0, after + added)),
         ]
         with m.If(takes):
             with m.Switch(after):

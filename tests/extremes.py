@@ -7,9 +7,9 @@ KINDS = ("plain", "outliers", "memory", "tiny", "huge", "floor", "zero")
 GEOMETRY = Geometry(72, 530, 2, 33)  # more than 64 and more than 516 columns: long sums, acc beyond 2^16
 
 
-def extreme(rng, kind):
+def extreme(rng, kind, geometry=GEOMETRY):
     """A PackedModel of one of KINDS; ``rng`` is a numpy Generator."""
-    tensors = random_tensors(rng, GEOMETRY)
+    tensors = random_tensors(rng, geometry)
     if kind == "floor":
         for value in tensors.values():
             if value.ndim == 1:
@@ -25,4 +25,4 @@ def extreme(rng, kind):
                 value *= 2.0**15
     if kind == "tiny":
         tensors["model.embeddings.weight"] *= 2.0**-50
-    return pack(GEOMETRY, tensors)
+    return pack(geometry, tensors)

@@ -61,9 +61,7 @@ def speed(name, image):
         statistics = runtime.statistics
     useful, cycles = useful_bytes(model.geometry, config.weight_code), statistics.cycles_per_token
     memory = config.sdram or "the SPRAM on chip"
-    g = model.geometry
-    weights = (g.num_hidden_layers * (4 * g.hidden_size**2 + 3 * g.hidden_size * g.intermediate_size)
-               + g.vocab_size * g.hidden_size)
+    weights = model.geometry.read_weights
     return {"cycles_per_token": cycles, "share": useful / delivered_bytes(config) / cycles,
             "share.deliverable": statistics.share, "useful.bytes": useful, "weights": weights,
             "tokens_per_second": config.clock_hz / cycles,

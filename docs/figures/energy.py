@@ -178,9 +178,7 @@ def project(case):
     cycles, toggles, counts = events(case, model)
     found = parts(case, cells, cycles, toggles, counts)
     total = sum(found.values(), ZERO)
-    shape = model.geometry
-    weights = shape.num_hidden_layers * shape.hidden_size * (4 * shape.hidden_size + 3 * shape.intermediate_size)
-    weights += shape.vocab_size * shape.hidden_size
+    weights = model.geometry.read_weights
     seconds = cycles / config.clock_hz
     out = {"weights": weights, "cycles": cycles, "tokens_per_second": 1 / seconds, "clock.mhz": config.clock_hz / 1e6,
            "flip_flops": cells["flip_flops"], "block_ram": cells["block_ram"]}

@@ -26,6 +26,7 @@ from safetensors import safe_open
 
 from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
+from docs.figures.tree import page as tree
 from docs.figures.versions import versions
 from docs.figures.versus import page as versus
 from docs.figures.versus.rounds import SIZE_OF, measure
@@ -54,7 +55,8 @@ CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "sim/cmm", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
+BOARD = (*GATEWARE, "sim/board", "sim/cmm", "sim/cpu", "sim/perf", "host", "models/*.py", "models/encoder",
+         "models/synthetic")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan", "host/runtime/statistics.py")
 DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
@@ -76,7 +78,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
-           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -237,6 +239,8 @@ def steps(options):
     for name in plan.NAMES:
         out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
                                                      (Path(plan.__file__),))
+    for name, function in tree.steps(image).items():
+        out[name] = Step(function, BOARD, (Path(tree.__file__).parent,))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
     for size in fullsize.SIZES:
@@ -323,10 +327,9 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
-    found |= cmm.tables(values)
-    if cmm.STEP in values:
-        found |= cmm.draw(values, ROOT / "docs")
-    found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
+    found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
+    found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

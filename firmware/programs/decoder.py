@@ -1,12 +1,13 @@
 """The token program of a model geometry: docs/numerics.md, sections 6 to 8, in the order of the stream.
 
 Layout of the program: what comes before the first layer, then ``tail`` (scalars of two norms and of one matrix),
-which attention, o_proj and gate_proj share. There is no call instruction: who entered the tail is told by ``left``,
-which the tail's own NEXT instructions count down to one of four values. Behind the tail: the head, then the layer.
+which attention, o_proj and the channel mixer share. There is no call instruction: who entered the tail is told by
+``left``, which the tail's own NEXT instructions count down to one of four values. Behind the tail: the head, then the
+layer. Its channel mixer is a part that `glu` and `tree` make.
 
 Deadlock is avoided by construction: every vector of the stream is taken before the product behind it is issued, and
-at most four fetches are unfinished when one is queued. On-chip memory needs no fetch ahead of time: there the words
-of every fetch are taken by instructions before the next one.
+no more fetches are unfinished when one is queued than the queue holds: four, and more with trees (`tree`). On-chip
+memory needs no fetch ahead of time: there the words of every fetch are taken by instructions before the next one.
 """
 
 from sterna.firmware import isa
@@ -20,7 +21,7 @@ from sterna.firmware.programs.pieces import (
     STATE_OUT_AREG,
     STREAM_AREG,
     WS,
-    WS_DOWN,
+    WS_INNER,
     X1,
     M,
     Pieces,
@@ -30,7 +31,15 @@ from sterna.firmware.programs.pieces import (
 
 
 class TokenProgram(Pieces):
-    """The parts of the program, in its order."""
+    """The parts of the program, in its order, but for those of the channel mixer.
+
+    Attributes
+    ----------
+    MIXER : str
+        The part of the stream behind "out".
+    """
+
+    MIXER: str
 
     def start(self):
         """Up to the first norm. The embedding row comes last:
@@ -46,7 +55,8 @@ class TokenProgram(Pieces):
         self.emit(isa.ROWA, areg=ROW_AREG, base=where.embedding_address // port, stride=where.row_bytes // port)
         if self.ahead:
             self.fetch(ROW_AREG, where.row_bytes)
-            self.fetch_stream("mixer", "out", "glu")
+            self.fetch_stream("mixer", "out", self.MIXER)
+        self.begin_channels()
         self.strip(self.h)
         self.load("outer", "u0", "u1", "u2", *WS)
         self.load_layer()
@@ -54,6 +64,9 @@ class TokenProgram(Pieces):
             self.fetch(ROW_AREG, where.row_bytes)
         self.load_row()
         self.first_norm()
+
+    def begin_channels(self):
+        """What the channel mixers of a run need at its beginning, when all embedding rows have been queued."""
 
     def load_row(self):
         """x from the embedding row."""
@@ -141,12 +154,12 @@ class TokenProgram(Pieces):
     def fetches(self):
         """Everything up to the middle of the next layer, or the rest of the token in the last one."""
         self.jump(isa.LAST_LAYER, "fetch end")
-        self.fetch_stream("norm", "down", "gates")
+        self.fetch_channels("norm", "gates")
         self.fetch_state()
-        self.fetch_stream("mixer", "out", "glu")
+        self.fetch_stream("mixer", "out", self.MIXER)
         self.jump(isa.ALWAYS, "fetched")
         self.asm.label("fetch end")
-        self.fetch_stream("end", "down")
+        self.fetch_channels("end")
         self.jump(isa.NOT_WANTED, "fetched")
         self.fetch_stream("head")
         self.asm.label("fetched")
@@ -161,7 +174,7 @@ class TokenProgram(Pieces):
         self.strip(self.h)
         self.first_state()
         vop(isa.to_activation(0), v["u0"].read(), s(Q[0]))
-        self.fetch_stream_now("mixer", "out", "glu")
+        self.fetch_stream_now("mixer", "out", self.MIXER)
         self.product(0, self.h, self.h)
         self.more_scalars()
         vop(isa.to_activation(1), v["u1"].read(), s(Q[1]))
@@ -242,9 +255,7 @@ class TokenProgram(Pieces):
         self.accumulate_x()
         self.norm_strip(1)
         self.again("o")
-        self.load(WS[0], WS_DOWN)
-        self.strip(self.i)
-        self.load("w_d")
+        self.load_channels()
         self.enter_fold(2)
         self.jump(isa.ALWAYS, "tail")
 
@@ -253,46 +264,46 @@ class TokenProgram(Pieces):
         self.strip(self.h)
         self.vop(MEM, self.v["h"].read())
 
-    def glu(self):
-        v, s, vop = self.v, scalar, self.vop
-        t0, t1, s0, s1, w_d = (v[name] for name in ("t0", "t1", "s0", "s1", "w_d"))
-        self.asm.label("gate")
-        self.quantise("u0", 0, 0, self.h)
-        self.product(0, 2 * self.i, self.h)
-        self.clear(1)
-        self.loop("gate strip", self.i)
-        vop(t1.write(), ROW, s(S[0]))
-        vop(s0.write(), t1.read(), table="SIGMOID")
-        vop(t0.write(), t1.read(), s0.read())
-        vop(t1.write(), ROW, s(S[0]))
-        vop(s1.write(), t1.read(), t0.read())
-        self.sum_square("s1", 2, "p1")
-        vop(w_d.write(plus=True), s1.read(), w_d.read(plus=True), maximum=M[0])
-        self.again("gate strip")
+    def load_channels(self):
+        """The vectors of the channel mixer."""
+        raise NotImplementedError
 
-    def down(self):
-        self.enter_fold()
-        self.fold("p1")
-        self.scalars(WS_DOWN, two=False)
+    def fetch_channels(self, norm, *behind):
+        """The fetches of the channel mixer from the next ``norm`` on, and of the parts ``behind`` it."""
+        raise NotImplementedError
+
+    def channels(self):
+        """The channel mixer, from the codes of its norm on: its scalars are those of matrix slot 0."""
+        raise NotImplementedError
+
+    def load_norm(self, *parts):
+        """The vectors of the next layer's norm or of the final one; ``parts`` of the stream stand behind them."""
         self.strip(self.h)
         self.jump(isa.LAST_LAYER, "end norm")
-        self.fetch_stream_now("norm", "down", "gates")
+        self.fetch_stream_now("norm", *parts, "gates")
         self.load("outer", "u0", "u1", "u2", *WS)
         self.jump(isa.ALWAYS, "norm loaded")
         self.asm.label("end norm")
-        self.fetch_stream_now("end", "down")
+        self.fetch_stream_now("end", *parts)
         self.load("outer", "u0", WS[0])  # what u1 and u2 hold is finite, and nobody reads what comes of it
         self.asm.label("norm loaded")
-        self.quantise("w_d", 0, 0, self.i)
-        self.product(0, self.h, self.i)
+
+    def inner_norm(self):
+        """The scalars of the inner norm and of what is behind it."""
+        self.enter_fold()
+        self.fold("p1")
+        self.scalars(WS_INNER, two=False)
+
+    def add_rows(self, label):
+        """The rows of the channel mixer into x, and the strips of the next norm."""
         self.clear(3)
-        self.loop("down", self.h)
+        self.loop(label, self.h)
         self.accumulate_x()
         self.norm_strip(3)
-        self.again("down")
+        self.again(label)
         self.jump(isa.ALWAYS, "attention norm")
 
     def emit_all(self):
         """Every part, in the order of the program."""
-        for part in (self.start, self.tail, self.head, self.mixer, self.aside, self.out, self.glu, self.down):
+        for part in (self.start, self.tail, self.head, self.mixer, self.aside, self.out, self.channels):
             part()

@@ -10,9 +10,9 @@ from sterna.firmware.layout import layout
 from sterna.sim.golden.errors import SternaError
 
 INVERSE_TEMPERATURE = 2  # written by the host per run
-CONSTANTS = (PER_H, PER_I, OUTER_EPS, INNER_EPS, FLOOR, THREE_HALVES, HALF, TWO, C127, LARGE, LN2) = range(3, 14)
+CONSTANTS = (PER_H, PER_INNER, OUTER_EPS, INNER_EPS, FLOOR, THREE_HALVES, HALF, TWO, C127, LARGE, LN2) = range(3, 14)
 M, WS, S, Q = (14, 15, 16), (17, 18, 19), (20, 21, 22), (23, 24, 25)  # of up to three matrices behind one norm
-R, X1, X2, T, Y, WS_DOWN = range(26, 32)  # the last one is lost in a sampling (isa.BEST_SCALAR)
+R, X1, X2, T, Y, WS_INNER = range(26, 32)  # the last one is lost in a sampling (isa.BEST_SCALAR)
 ROW_AREG, STREAM_AREG, STATE_IN_AREG, STATE_OUT_AREG = range(4)
 SELECT = 64  # step of the tail's entry numbers
 
@@ -27,8 +27,8 @@ class Pieces:
     def __init__(self, config, geometry, addresses):
         self.config, self.geometry, self.map = config, geometry, addresses
         self.shape = layout(config, geometry)
-        self.h, self.i = geometry.hidden_size, self.shape.inner
-        self.banks = place(config, self.h, self.i)
+        self.h = geometry.hidden_size
+        self.banks = place(config, self.h, *self.inner_vector())
         self.v = self.banks.vectors
         self.asm = Assembler(config.lanes, config.program_words)
         self.vop = self.asm.vop
@@ -36,6 +36,10 @@ class Pieces:
         self.shrink = dict(zip((16, 4), widths, strict=False))  # after level d, this vector length is enough
         self.port = config.port_bytes
         self.ahead = config.memory == "external"  # fetch ahead of time
+
+    def inner_vector(self):
+        """(name, elements) of the vector behind the inner norm of the channel mixer."""
+        raise NotImplementedError
 
     def emit(self, opcode, **fields):
         self.asm.emit(opcode, **fields)
@@ -93,8 +97,8 @@ class Pieces:
             self.vop(to_scalar(M[1]), ZERO, one=True, minimum=M[2])
 
     def sum_square(self, name, bank, sums):
-        """sums += name^2; ``name`` is a Vector operand factory without offset unless it is x."""
-        operand = self.v[name].read(plus=name == "x")
+        """sums += name^2; ``name`` is the vector of a strip, or one of those that are longer."""
+        operand = self.v[name].read(plus=name in ("x", "z"))
         self.vop(self.v[sums].write(mod=True), operand, operand, self.v[sums].read(number=bank, mod=True))
 
     def norm_strip(self, folded):
@@ -143,7 +147,7 @@ class Pieces:
             one(t(Q[0]), s(M[0]), table="RECIP")
             one(t(T), s(X1), s(INNER_EPS), s(X2))
         else:
-            one(t(T), s(X1), s(PER_I), s(INNER_EPS))
+            one(t(T), s(X1), s(PER_INNER), s(INNER_EPS))
             one(t(Q[0]), s(M[0]), table="RECIP")
         one(t(S[0]), s(FLOOR))
         one(t(Y), s(T), table="RSQRT")

@@ -8,11 +8,13 @@ only what every run needs is fetched ahead: rows and states depend on which slot
 from sterna.firmware import isa
 from sterna.firmware.isa import MEM, STREAM32, ZERO
 from sterna.firmware.programs.decoder import TokenProgram
+from sterna.firmware.programs.glu import GluProgram
 from sterna.firmware.programs.pieces import ROW_AREG, STATE_IN_AREG, STATE_OUT_AREG, STREAM_AREG, WS
+from sterna.firmware.programs.tree import TreeProgram
 
 
 class SlotProgram(TokenProgram):
-    """Parts that differ; they need memory outside of the chip."""
+    """Parts that differ, whatever the channel mixer is; they need memory outside of the chip."""
 
     def start(self):
         """Up to the first norm. Behind norm and gates the stream has rows, states and matrices, in this order."""
@@ -23,7 +25,8 @@ class SlotProgram(TokenProgram):
         self.emit(isa.SETA, areg=STATE_IN_AREG, value=where.state_address // port)
         self.asm.slots(isa.ACTIVE, self.fetch_row)
         self.fetch_state()
-        self.fetch_stream("mixer", "out", "glu")
+        self.fetch_stream("mixer", "out", self.MIXER)
+        self.begin_channels()
         self.strip(self.h)
         self.load("outer", "u0", "u1", "u2", *WS)
         self.load_gates()
@@ -84,3 +87,11 @@ class SlotProgram(TokenProgram):
     def store_slot(self):
         self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.map.layer_state_bytes // self.port)
         self.vop(MEM, self.v["h"].read())
+
+
+class SlotGluProgram(SlotProgram, GluProgram):
+    """Slots, and gated linear units."""
+
+
+class SlotTreeProgram(SlotProgram, TreeProgram):
+    """Slots, and trees."""

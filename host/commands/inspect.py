@@ -15,7 +15,7 @@ from sterna.host.model.image import Image, ImageError
 from sterna.host.plan import rows as planned
 from sterna.host.runtime.known import name_of
 from sterna.hw.boards import BOARDS
-from sterna.sim.perf.predict import predict
+from sterna.sim.perf.predict import MIXERS, predict
 
 
 def matrices_of(image, path):
@@ -28,20 +28,30 @@ def matrices_of(image, path):
     return {name: found[name] for name, _ in matrix_names(image.geometry)}
 
 
+def trees_of(image):
+    """What a token visits of the trees of a layer (dict); None of an image without trees."""
+    g = image.geometry
+    if g.mixer != "tree":
+        return None
+    return {"trees": g.trees, "depth": g.tree_depth, "always": g.tree_always, "neurons": g.neurons,
+            "visited": g.visits}
+
+
 def boards(geometry, step=lambda name: None):
     """A dict for each board: its ``name``, whether the model ``fits``, the ``reasons`` why not, and the speed.
 
-    ``tokens_per_second`` is that of one sequence by the cycle model, at the clock of the board's bitstream.
+    ``tokens_per_second`` is that of one sequence by the cycle model, at the clock of the board's bitstream; None
+    where the model does not fit, or the cycle model does not know it.
     """
     known, out = {}, []
     for name, board in BOARDS.items():
         step(f"predicting speeds: {name}")
         config = board.config
         why = planned.reasons(config, geometry)
-        if not why and config.digest not in known:
+        if not why and geometry.mixer in MIXERS and config.digest not in known:
             known[config.digest] = predict(config, geometry).stream_tokens_per_second
         out.append({"name": name, "fits": not why, "reasons": why,
-                    "tokens_per_second": None if why else known[config.digest]})
+                    "tokens_per_second": None if why else known.get(config.digest)})
     return out
 
 
@@ -54,7 +64,8 @@ def describe(image, path, step=lambda name: None):
         "file": str(path), "bytes": len(image.data), "name": image.name,
         "eos": image.eos, "ends": image.ends,
         "geometry": dict(vars(image.geometry)), "tiling": image.tiling,
-        "ternary_weights": image.geometry.ternary_weights,
+        "ternary_weights": image.geometry.ternary_weights, "trees": trees_of(image),
+        "token_bytes": image.layout.token_bytes,
         "source": image.source, "answer": image.answer and image.answer.to_json(),
         "trits": dict(zip(("-1", "0", "+1"), trits, strict=True)),
         "scales": {"min": min(scales), "median": statistics.median(scales), "max": max(scales)},
@@ -84,6 +95,11 @@ def _lines(found, image_answer):
            f"{found['ternary_weights']:,} ternary weights, end of text {ends}")
     for name in ("geometry", "tiling"):
         yield f"{name + ':':<9} " + ", ".join(f"{k} {v}" for k, v in found[name].items())
+    if trees := found["trees"]:
+        loaded = sum(s["bytes"] for s in found["sections"] if s["name"] != "tokenizer")
+        yield (f"trees:    {trees['trees']:,} of depth {trees['depth']} and {trees['always']:,} neurons always on in "
+               f"a layer; a token visits {trees['visited']:,} of its {trees['neurons']:,} neurons, and reads "
+               f"{found['token_bytes']:,} of {loaded:,} bytes")
     source = found["source"]
     yield "source:   " + printable(f"{source['weights']}, packed by sterna {source['sterna']} with numerics "
                           f"{source['numerics']}, sha256 {source['sha256']}" if source else "not known")

@@ -11,6 +11,7 @@ from sterna.host.console import printable, show, table_console, working
 from sterna.host.plan import rows as planned
 from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES, geometry_of
+from sterna.sim.perf.predict import check_mixer
 
 HEAD = ("board or preset", "slots", "tokens/s,\none stream", "tokens/s,\nall slots", "tokens/s,\nprompt", "share",
         "image", "load", "clock", "fits")
@@ -65,6 +66,7 @@ def plan(
     Example: sterna plan 1.3b
     """
     name, geometry = geometry_of(model)
+    check_mixer(geometry)
     with working() as step:
         found = planned.rows(geometry, configs, lambda row: step(f"planning {name}: {row}"))
     if as_json:

@@ -37,12 +37,13 @@ class DeviceInfo:
     build: int
     memory: str = "external"
     top_k: int = 0
+    tree_rows: int = 0
     memory_hz: int = 0
     register_bits: int = 32
 
     @classmethod
     def parse(cls, block, name="the device"):
-        """From the first 0x2C bytes of the register block; ProtocolError if magic or versions differ."""
+        """From the first 0x30 bytes of the register block; ProtocolError if magic or versions differ."""
         if len(block) < protocol.HELLO_BYTES:
             raise ProtocolError(f"{name} sent {len(block)} bytes of its register block instead of "
                                 f"{protocol.HELLO_BYTES}")
@@ -81,6 +82,7 @@ class DeviceInfo:
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
             clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows,
+            tree_rows=low[Register.TREE],
             memory_hz=(value[Register.LIST] >> 8) * 1000, register_bits=register_bits)
         try:
             check_tiling(info.to_tiling())
@@ -89,14 +91,14 @@ class DeviceInfo:
         return info
 
     def pack(self):
-        """The first 0x2C bytes of the register block of such a device (bytes)."""
+        """The first 0x30 bytes of the register block of such a device (bytes)."""
         code = protocol.WEIGHT_CODES.index(self.weight_code) | protocol.MEMORIES.index(self.memory) << 1
         words = (protocol.MAGIC, protocol.version_word(), self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.register_bits << 18 | self.credits << 24,
                  self.port_bytes | self.strip << 16,
                  self.memory_bytes, self.vector_words | self.program_words << 16,
                  self.activation_words | self.ring << 16, self.clock_hz, self.build,
-                 self.top_k | self.memory_hz // 1000 << 8)
+                 self.top_k | self.memory_hz // 1000 << 8, self.tree_rows)
         return b"".join(word.to_bytes(4, "little") for word in words)
 
     def to_tiling(self):

@@ -1,19 +1,19 @@
 """The header of an image: every field checked before anything is read by it (docs/image-format.md)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sterna.host.model.answer import Answer, AnswerError, parse_answer
 from sterna.hw.config import TILING, check_tiling
 from sterna.sim.golden import strictjson
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.golden.geometry import Geometry, PackError
+from sterna.sim.golden.geometry import GEOMETRIES, ModelGeometry, PackError
 from sterna.sim.golden.strictjson import short
 
 HEADER_BYTES = 1 << 24  # the largest that is read; a layer takes some 800 bytes
 MOST_ENDS = 256
-SECTIONS = ("embedding", "stream", "tokenizer")
-MATRICES = ("f", "i", "g", "o", "gate", "down")  # of a layer
+# By the mixer of a geometry.
+SECTIONS = {"glu": ("embedding", "stream", "tokenizer"), "tree": ("embedding", "stream", "tree", "tokenizer")}
 _HASH = re.compile("[0-9a-f]{64}")
 _SCALE = 1 << 128  # beyond all fp24 numbers
 _WORDS = 200  # characters of a text in ``source``
@@ -29,12 +29,12 @@ class HeaderError(SternaError, ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """``sections`` maps the three names to their entries {name, offset, bytes, crc32c}; ``eos`` is
+    """``sections`` maps the names to their entries {name, offset, bytes, crc32c}; ``eos`` is
     a token id, ``ends`` are one or more. ``source``, ``statistics`` (dicts) and ``answer`` are None
     where an image has none.
     """
 
-    geometry: Geometry
+    geometry: ModelGeometry
     tiling: dict
     name: str
     eos: int
@@ -90,11 +90,10 @@ def _source(raw):
 
 def matrix_names(geometry):
     """Yields (name, trits) of the matrices as ``statistics`` has them."""
-    hidden, inner = geometry.hidden_size, geometry.intermediate_size
-    sizes = [hidden * hidden] * 4 + [2 * inner * hidden, hidden * inner]
+    sizes = {name: rows * columns for name, (rows, columns) in geometry.layer_matrices().items()}
     for layer in range(geometry.num_hidden_layers):
-        yield from ((f"{layer}.{name}", size) for name, size in zip(MATRICES, sizes, strict=True))
-    yield "head", geometry.vocab_size * hidden
+        yield from ((f"{layer}.{name}", size) for name, size in sizes.items())
+    yield "head", geometry.vocab_size * geometry.hidden_size
 
 
 def check_statistics(raw, geometry):
@@ -112,16 +111,17 @@ def check_statistics(raw, geometry):
                               "together, and a scale")
 
 
-def _parsed(raw, start, align):
+def _parsed(raw, start, align, mixer):
     if not isinstance(raw, dict):
         raise HeaderError("it holds no JSON object")
     geometry, tiling = raw.get("geometry"), raw.get("tiling")
-    names = Geometry.__dataclass_fields__
+    kind = GEOMETRIES[mixer]
+    names = [field.name for field in fields(kind)]
     if not isinstance(geometry, dict) or set(geometry) != set(names):
         raise HeaderError(f"geometry must have exactly {', '.join(names)}")
     if not isinstance(tiling, dict) or not set(TILING) <= set(tiling):
         raise HeaderError(f"tiling must have {', '.join(TILING)}")
-    geometry, tiling = Geometry(**geometry), {key: tiling[key] for key in TILING}
+    geometry, tiling = kind(**geometry), {key: tiling[key] for key in TILING}
     check_tiling(tiling)
     name, eos, listed = raw.get("name"), raw.get("eos"), raw.get("sections")
     if not isinstance(name, str):
@@ -130,8 +130,8 @@ def _parsed(raw, start, align):
         raise HeaderError(f"eos is {short(eos)}: must be a token below {geometry.vocab_size}")
     ends = _ends(raw, eos, geometry.vocab_size)
     sections = [_section(entry, start, align) for entry in listed] if isinstance(listed, list) else []
-    if sorted(s["name"] for s in sections) != sorted(SECTIONS):
-        raise HeaderError(f"sections must be {', '.join(SECTIONS)}")
+    if sorted(s["name"] for s in sections) != sorted(SECTIONS[mixer]):
+        raise HeaderError(f"sections must be {', '.join(SECTIONS[mixer])}")
     _in_a_row(sections, start, align)
     source = _source(raw["source"]) if "source" in raw else None
     answer = parse_answer(raw["answer"], geometry.vocab_size) if "answer" in raw else None
@@ -139,8 +139,10 @@ def _parsed(raw, start, align):
                   answer)
 
 
-def parse_header(text, start, align):
+def parse_header(text, start, align, mixer="glu"):
     """The Header in ``text`` (bytes), in front of sections from byte ``start`` on at multiples of ``align``.
+
+    ``mixer`` is that of the geometry, which the version of the format tells.
 
     The sections lie one behind the other. Sizes and statistics are not compared with the geometry here,
     and nothing takes more time or memory than the text is long.
@@ -150,7 +152,7 @@ def parse_header(text, start, align):
     HeaderError
     """
     try:
-        return _parsed(strictjson.parse(text), start, align)
+        return _parsed(strictjson.parse(text), start, align, mixer)
     except HeaderError:
         raise
     except AnswerError as error:

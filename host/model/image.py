@@ -24,9 +24,8 @@ from sterna.host.model.mapping import Mapping
 from sterna.host.model.unpacking import unpacked
 from sterna.host.model.writing import (  # noqa: F401 (what makes images is asked for here)
     HEAD,
-    IMAGE_VERSION,
     MAGIC,
-    NUMERICS_VERSION,
+    VERSIONS,
     build_image,
     placed,
     write_image,
@@ -36,6 +35,7 @@ LINK_BYTES = 4  # words of the link: requests begin and end with one
 XZ_MEMORY_BYTES = 1 << 27  # xz -9 takes half of it
 MOST_RATIO = 64  # tokenizers compress 3 to 10 times
 PIECE_BYTES = 1 << 24  # of a section, checked together
+CHECKS = {"embedding": padding.check_embedding, "stream": padding.check_stream, "tree": padding.check_tree}
 CHANGED = "changed while it was read: start again once nothing writes it any more"
 
 
@@ -72,9 +72,11 @@ class Image:
         if len(raw) < HEAD.size:
             raise ImageError("truncated image: download or pack it again")
         _, version, numerics, length, crc = HEAD.unpack(raw)
-        if (version, numerics) != (IMAGE_VERSION, NUMERICS_VERSION):
-            raise ImageError(f"image format {version}, numerics {numerics}: this version reads "
-                             f"{IMAGE_VERSION} and {NUMERICS_VERSION}; pack the model again")
+        mixer = next((name for name, versions in VERSIONS.items() if versions == (version, numerics)), None)
+        if mixer is None:
+            read = ", or ".join(f"{ours} and {theirs}" for ours, theirs in VERSIONS.values())
+            raise ImageError(f"image format {version}, numerics {numerics}: this version reads {read}; pack the "
+                             "model again")
         if HEAD.size + length > len(self.data):
             raise ImageError("truncated image: download or pack it again")
         if length > HEADER_BYTES:
@@ -83,14 +85,15 @@ class Image:
         if crc32c(text) != crc:
             raise ImageError("damaged section header: download or pack the image again")
         try:
-            header = parse_header(text, HEAD.size + length, ALIGN)
+            header = parse_header(text, HEAD.size + length, ALIGN, mixer)
         except HeaderError as error:
             raise ImageError(f"damaged section header: {error}") from None
         self.geometry, self.tiling, self.sections = header.geometry, header.tiling, header.sections
         self.name, self.eos, self.ends = header.name, header.eos, header.ends
         self.source, self.statistics, self.answer = header.source, header.statistics, header.answer
         self.layout = layout(self.tiling, self.geometry)
-        wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size, "stream": self.layout.stream_bytes}
+        wanted = {"embedding": self.layout.row_bytes * self.geometry.vocab_size, "stream": self.layout.stream_bytes,
+                  "tree": self.layout.tree_bytes}
         for section, entry in self.sections.items():
             if entry["bytes"] != wanted.get(section, entry["bytes"]):
                 raise ImageError(f"damaged section header: section {section} has {entry['bytes']} bytes, its "
@@ -132,7 +135,9 @@ class Image:
         """ImageError unless all that is no header, number or trit is zero, and the end is right."""
         try:
             padding.check_between(self.data, self.sections.values(), header_end, ALIGN)
-            for name, check in (("embedding", padding.check_embedding), ("stream", padding.check_stream)):
+            for name, check in CHECKS.items():
+                if name not in self.sections:
+                    continue
                 check(self.layout, self.section(name), lambda begin, end, name=name: self._read(name, begin, end))
         except padding.PaddingError as error:
             raise ImageError(f"{error}: download or pack the image again") from None
@@ -192,7 +197,7 @@ class Image:
         The last word of a part may reach into the zeros behind it, of the file as of the memory.
         """
         where = self.check(config)
-        return [(where.embedding_address, self._words("embedding")), (where.stream_address, self._words("stream"))]
+        return [(getattr(where, f"{name}_address"), self._words(name)) for name in CHECKS if name in self.sections]
 
     def _words(self, name):
         """uint8 view of a section, up to the end of its last 32-bit word."""
@@ -200,12 +205,14 @@ class Image:
         return self.data[entry["offset"]:entry["offset"] + up(entry["bytes"], LINK_BYTES)]
 
     def count(self):
-        """{matrix: [-1, 0, +1, scale]}, counted in the stream."""
+        """{matrix: [-1, 0, +1, scale]}, counted in the sections."""
         self.check_unchanged()
-        return counted(self.layout, self.section("stream"), self._read)
+        return counted(self.layout, self._parts(), self._read)
+
+    def _parts(self):
+        return {name: self.section(name) for name in CHECKS if name in self.sections}
 
     def unpack(self):
         """The PackedModel that was packed, exactly; of a large one the parts are made when they are asked for."""
         self.check_unchanged()
-        return unpacked(self.layout, self.section("embedding"), self.section("stream"), self._read,
-                        self.check_unchanged)
+        return unpacked(self.layout, self._parts(), self._read, self.check_unchanged)

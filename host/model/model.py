@@ -237,10 +237,10 @@ class Model:
         about = (config, self.tokenizer_json, name or self.name, self.end, self.ends)
         if self.image:
             shape = layout(config, self.geometry)
-            total = shape.stream_bytes
+            total = shape.stream_bytes + shape.tree_bytes
             return write_image(file, self.packed, *about, source=self.image.source, fits=fits,
                                answer=self.answer or answer,
-                               written=lambda part, number: more(shape.part_bytes(part)))
+                               written=lambda part, number: more(shape.image_bytes(part)))
         total = self._tensors.size_bytes
         source = Source({path.name: read_bytes(path, limit) for path, limit in self._other_files()}, more)
         packed = pack(self.geometry, self._tensors.watched(source.watch), lambda name: self._kept.setdefault(name))

@@ -4,11 +4,13 @@ codes of two bits must be those of a trit (docs/image-format.md).
 
 import numpy as np
 
+from sterna.firmware.layout import TABLES
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.trits import decode_trits
 
 NUMBER_BYTES = 3  # of the four in which an fp24 number lies
 BLOCK_BYTES = 1 << 24  # of a matrix that are looked at together
+TABLE_BYTES = 1 << 17  # of tables, of which more is decoded
 
 
 class PaddingError(SternaError, ValueError):
@@ -82,7 +84,7 @@ def check_stream(shape, data, checked=unheard):
     checked : callable(begin, end)
         Told which bytes have been looked at.
     """
-    inner = shape.geometry.intermediate_size
+    inner = getattr(shape.geometry, "intermediate_size", None)
     at = 0
     for part, layer in shape.order():
         for kind, name, *size in shape.sections(part):
@@ -103,6 +105,39 @@ def check_stream(shape, data, checked=unheard):
                                    f"at byte {at} is not zero")
             checked(at, at + length)
             at += length
+
+
+def check_tree(shape, data, checked=unheard):
+    """PaddingError for the first record of a tree section with padding that is not zero, or bits that are no trit.
+
+    Parameters
+    ----------
+    shape : Layout
+    data : uint8 array [tree_bytes]
+    checked : callable(begin, end)
+        Told which bytes have been looked at.
+    """
+    size, tiles, neurons = shape.tile_bytes, shape.record_tiles, shape.geometry.neurons
+    trits = shape.rows * shape.columns
+    last = shape.geometry.hidden_size - (tiles - 1) * trits  # elements of a row in the last tile
+    records, step = data.reshape(-1, shape.record_bytes), max(1, TABLE_BYTES // shape.record_bytes)
+    for at in range(0, len(records), step):
+        some = records[at:at + step]
+        wrong = some[:, tiles * size:].any(1)
+        wrong |= decode_trits(some[:, (tiles - 1) * size:tiles * size], trits, shape.weight_code)[:, last:].any(1)
+        if shape.weight_code == "bit2" and trits % 4:  # the last byte of a tile is not full
+            wrong |= (some[:, size - 1:tiles * size:size] >> 2 * (trits % 4)).any(1)
+        if wrong.any():
+            raise PaddingError(_of_record(at + int(np.argmax(wrong)), neurons, "has padding that is not zero"))
+        if shape.weight_code == "bit2" and not _has_trits(some.reshape(-1)):
+            bad = next(k for k, record in enumerate(some) if not _has_trits(record))
+            raise PaddingError(_of_record(at + bad, neurons, "holds the bits 10, which are no trit"))
+        checked(at * shape.record_bytes, (at + len(some)) * shape.record_bytes)
+
+
+def _of_record(record, neurons, what):
+    table, row = divmod(record, neurons)
+    return f"damaged section tree: row {row} of {TABLES[table % 2]}, layer {table // 2}, {what}"
 
 
 def _vector_is_padded(data, count):

@@ -2,19 +2,18 @@
 
 import numpy as np
 
+from sterna.firmware.layout import TABLES
 from sterna.sim.golden import fp24
-from sterna.sim.golden.packed import OnDemand, PackedLayer, eager, is_small
-from sterna.sim.golden.trits import unpack_matrix
-
-LAYER_PARTS = ("norm", "gates", "mixer", "out", "glu", "down")
+from sterna.sim.golden.packed import PACKED_LAYERS, OnDemand, eager, is_small
+from sterna.sim.golden.trits import unpack_matrix, unpack_records
 
 
 class _Unpacker:
-    """Makes the parts of a PackedModel out of the two sections, each when it is asked for."""
+    """Makes the parts of a PackedModel out of the sections, each when it is asked for."""
 
-    def __init__(self, shape, embedding, stream, read, before):
+    def __init__(self, shape, sections, read, before):
         self._shape, self._geometry, self._read, self._before = shape, shape.geometry, read, before
-        self._embedding, self._stream = embedding, stream
+        self._embedding, self._stream, self._tree = (sections.get(name) for name in ("embedding", "stream", "tree"))
         self._at, at = {}, 0
         for part, number in shape.order():
             self._at[part, number] = at
@@ -38,17 +37,33 @@ class _Unpacker:
         self._read("stream", begin, at)
 
     def _trits(self, name, data, rows, columns):
-        shape, inner = self._shape, self._geometry.intermediate_size
+        shape = self._shape
         trits = unpack_matrix(data, rows, columns, shape.rows, shape.columns, shape.weight_code)
+        if name not in ("gate", "down"):
+            return trits
+        inner = self._geometry.intermediate_size
         if name == "gate":
             ordered = np.empty_like(trits)
             ordered[shape.gate_order] = trits
-            trits = ordered if inner == shape.inner else \
+            return ordered if inner == shape.inner else \
                 np.concatenate([ordered[:inner], ordered[shape.inner:shape.inner + inner]])
-        return np.ascontiguousarray(trits[:, :inner]) if name == "down" else trits
+        return np.ascontiguousarray(trits[:, :inner])
+
+    def _tables(self, number):
+        """Yields (attribute, trits) of the tables of a layer."""
+        shape, size = self._shape, self._shape.table_bytes
+        for k, name in enumerate(TABLES, number * len(TABLES)):
+            self._before()
+            records = self._tree[k * size:(k + 1) * size].reshape(-1, shape.record_bytes)
+            yield name, unpack_records(records, self._geometry.hidden_size, shape.rows * shape.columns,
+                                       shape.weight_code)
+            self._read("tree", k * size, (k + 1) * size)
 
     def layer(self, number):
-        return PackedLayer(**{name: value for part in LAYER_PARTS for name, value in self._part(part, number)})
+        parts = {name: value for part in self._shape.parts for name, value in self._part(part, number)}
+        if self._shape.tree_bytes:
+            parts |= dict(self._tables(number))
+        return PACKED_LAYERS[self._geometry.mixer](**parts)
 
     def embedding(self):
         """(codes, scales)"""
@@ -71,20 +86,20 @@ class _Unpacker:
         return trits, self.ends()["ws_head"]
 
 
-def unpacked(shape, embedding, stream, read=lambda name, begin, end: None, before=lambda: None):
+def unpacked(shape, sections, read=lambda name, begin, end: None, before=lambda: None):
     """The PackedModel that was packed, exactly; parts of a large one are made when they are asked for.
 
     Parameters
     ----------
     shape : Layout
-    embedding, stream : uint8 array
-        The two sections.
+    sections : dict of str to uint8 array
+        "embedding", "stream", and of a model with trees "tree".
     read : callable(section, begin, end)
         Told when bytes of a section have been read, and are not needed any more.
     before : callable()
         Called before bytes of a section are read.
     """
-    unpacker = _Unpacker(shape, embedding, stream, read, before)
+    unpacker = _Unpacker(shape, sections, read, before)
     ends = unpacker.ends()
     ws_head = ends.pop("ws_head")
     packed = OnDemand(shape.geometry, unpacker.layer, unpacker.embedding, unpacker.head, ends)

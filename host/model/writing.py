@@ -18,19 +18,21 @@ from dataclasses import asdict
 import numpy as np
 from crc32c import crc32c
 
-from sterna.firmware.layout import ALIGN, LayoutError, layout, memory_map, tiling_of, up
+from sterna.firmware.layout import ALIGN, TABLES, LayoutError, layout, memory_map, tiling_of, up
 from sterna.host.model.answer import widest
-from sterna.host.model.header import MATRICES, ImageError
+from sterna.host.model.header import SECTIONS, ImageError, matrix_names
 from sterna.host.model.mapping import Mapping
 from sterna.host.model.unpacking import unpacked
 from sterna.sim.golden import fp24
-from sterna.sim.golden.trits import counts, pack_matrix
+from sterna.sim.golden.trits import counts, pack_matrix, pack_records
 
 MAGIC = b"STERNA\r\n"
-IMAGE_VERSION = 1
-NUMERICS_VERSION = 1  # of the values in an image; versions 2 and 3 changed the sampling alone
+# Versions of the format and of the numerics that the values follow, by the mixer of a geometry: what numerics
+# changed since is no value of an image.
+VERSIONS = {"glu": (1, 1), "tree": (2, 4)}
 HEAD = struct.Struct("<8s4I")
 ROWS = 1 << 12  # of the embedding, written together
+TABLE_BYTES = 1 << 22  # of a table of trees, written together
 _WIDEST = 1.2345678901234567e-123  # as long as any number becomes in JSON
 
 
@@ -65,10 +67,13 @@ def _matrix(shape, name, trits, rows, columns):
 
 
 class _Ahead:
-    """The layers of a model as the order of the stream wants them; a thread makes the next one meanwhile."""
+    """The layers of a model as the order of the stream wants them; a thread makes the next one meanwhile.
 
-    def __init__(self, packed, pool):
-        self._layers, self._pool, self._made = packed.layers, pool, {}
+    ``last`` is the part that stands last of a layer.
+    """
+
+    def __init__(self, packed, pool, last):
+        self._layers, self._pool, self._last, self._made = packed.layers, pool, last, {}
 
     def _submit(self, number):
         if number < len(self._layers) and number not in self._made:
@@ -79,31 +84,49 @@ class _Ahead:
         layer = self._made[number].result()
         if part == "gates":
             self._submit(number + 1)
-        if part == "down":
+        if part == self._last:
             del self._made[number]
         return layer
 
 
 class _Sections:
-    """Writes the sections, and takes down what the header says about them."""
+    """Writes the sections, and takes down what the header says about them.
+
+    The tables of trees have a section of their own, behind the stream. They are written there layer by layer between
+    the parts of the stream, whose length is known, so that each layer is made once.
+    """
 
     def __init__(self, file, at, shape, written):
         self._file, self._at, self._shape, self._written = file, at, shape, written
-        self.entries, self.statistics = [], {}
+        self.entries, self.statistics, self._entry = [], {}, None
+
+    def _opened(self, name, at):
+        self._entry = {"name": name, "offset": at, "bytes": 0, "crc32c": 0}
+        self.entries.append(self._entry)
+        return self._entry
+
+    def _at_end_of(self, entry):
+        """What is written from here on belongs to ``entry``."""
+        self._entry = entry
+        self._file.seek(entry["offset"] + entry["bytes"])
 
     def _write(self, data):
         self._file.write(data)
-        entry = self.entries[-1]
+        entry = self._entry
         entry["bytes"] += memoryview(data).nbytes
         entry["crc32c"] = crc32c(data, entry["crc32c"])
+
+    def _close(self, entry):
+        """Zeros behind a section, whose end the file stands at."""
+        self._at = up(entry["offset"] + entry["bytes"], ALIGN)
+        self._file.write(bytes(self._at - entry["offset"] - entry["bytes"]))
 
     @contextmanager
     def section(self, name):
         """A section: all that is written in the block."""
-        self.entries.append({"name": name, "offset": self._at, "bytes": 0, "crc32c": 0})
+        entry = self._opened(name, self._at)
         yield self._write
-        self._at = up(self._at + self.entries[-1]["bytes"], ALIGN)
-        self._file.write(bytes(self._at - self.entries[-1]["offset"] - self.entries[-1]["bytes"]))
+        self._close(entry)
 
     def embedding(self, packed):
         shape, hidden = self._shape, packed.geometry.hidden_size
@@ -118,26 +141,50 @@ class _Sections:
                 write(out)
 
     def stream(self, packed):
-        sizes = []
-        with self.section("stream") as write, ThreadPoolExecutor(1) as pool:
-            layer = _Ahead(packed, pool)
-            for part, number in self._shape.order():
-                before = self.entries[-1]["bytes"]
+        shape, sizes, stream = self._shape, [], self._opened("stream", self._at)
+        tables = self._opened("tree", up(self._at + shape.stream_bytes, ALIGN)) if shape.tree_bytes else None
+        self._at_end_of(stream)
+        with ThreadPoolExecutor(1) as pool:
+            layer = _Ahead(packed, pool, shape.parts[-1])
+            for part, number in shape.order():
+                before = stream["bytes"]
                 at_end = part in ("end", "head")
-                self._part(write, packed if at_end else layer(part, number), part, "" if at_end else f"{number}.")
-                sizes.append({"part": part, "layer": number, "bytes": self.entries[-1]["bytes"] - before})
+                source = packed if at_end else layer(part, number)
+                self._part(source, part, "" if at_end else f"{number}.")
+                sizes.append({"part": part, "layer": number, "bytes": stream["bytes"] - before})
+                if part == "tree":
+                    self._at_end_of(tables)
+                    self._tables(source, number)
+                    self._at_end_of(stream)
                 self._written(part, number)
-        self.entries[-1]["layers"] = sizes
+        stream["layers"] = sizes
+        self._close(stream)
+        if tables:
+            self._at_end_of(tables)
+            self._close(tables)
 
-    def _part(self, write, source, part, prefix):
+    def _part(self, source, part, prefix):
         for kind, name, *size in self._shape.sections(part):
             value = getattr(source, name)
             if kind == "vector":
-                write(_vector(self._shape, value, size[0]))
+                self._write(_vector(self._shape, value, size[0]))
                 continue
-            self.statistics[prefix + name] = [*counts(value), float(getattr(source, "ws_" + name))]
+            self._count(prefix + name, value, getattr(source, "ws_" + name))
             for data in _matrix(self._shape, name, value, *size):
-                write(data)
+                self._write(data)
+
+    def _tables(self, layer, number):
+        shape = self._shape
+        for name in TABLES:
+            trits = getattr(layer, name)
+            self._count(f"{number}.{name}", trits, getattr(layer, "ws_" + name))
+            step = max(1, TABLE_BYTES // shape.record_bytes)
+            for at in range(0, len(trits), step):
+                self._write(pack_records(trits[at:at + step], shape.rows * shape.columns, shape.record_bytes,
+                                         shape.weight_code))
+
+    def _count(self, name, trits, ws):
+        self.statistics[name] = [*counts(trits), float(ws)]
 
 
 def _text(fixed, sections, extra):
@@ -153,15 +200,17 @@ def _longer(one, other):
 def _room(shape, fixed, source, answer):
     """Bytes (int) that the header's text takes at most; an answer and a source that are not made yet are short."""
     geometry, far = shape.geometry, 1 << 62
-    names = [f"{layer}.{name}" for layer in range(geometry.num_hidden_layers) for name in MATRICES]
-    most = 2 * geometry.intermediate_size * max(geometry.hidden_size, geometry.vocab_size)
+    names = [name for name, _ in matrix_names(geometry)]
+    # Rows of the largest matrix; not one for each kind of model, as all images begin with so much room.
+    inner = geometry.neurons if shape.tree_bytes else 2 * geometry.intermediate_size
+    most = inner * max(geometry.hidden_size, geometry.vocab_size)
     sections = [{"name": name, "offset": far, "bytes": far, "crc32c": (1 << 32) - 1}
-                for name in ("embedding", "stream", "tokenizer")]
+                for name in SECTIONS[geometry.mixer]]
     sections[1]["layers"] = [{"part": part, "layer": number, "bytes": shape.part_bytes(part)}
                              for part, number in shape.order()]
     made = {"sha256": "0" * 64, "sterna": "0" * 32, "numerics": 1000, "weights": "BF16,F16,F32"}
     known = widest(geometry.vocab_size).to_json()
-    extra = {"statistics": {name: [most, most, most, _WIDEST] for name in [*names, "head"]},
+    extra = {"statistics": {name: [most, most, most, _WIDEST] for name in names},
              "source": made if source is None or callable(source) else _longer(made, source),
              "answer": None if answer is None else known if callable(answer) else _longer(known, answer.to_json())}
     return len(_text(fixed, sections, extra))
@@ -192,7 +241,8 @@ def _readable(file, shape, entries):
         if release:
             release(at[name] + begin, at[name] + end)
 
-    return unpacked(shape, *(whole[entry["offset"]:][:entry["bytes"]] for entry in entries[:2]), read)
+    sections = {entry["name"]: whole[entry["offset"]:][:entry["bytes"]] for entry in entries}
+    return unpacked(shape, sections, read)
 
 
 def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, source=None, answer=None,
@@ -261,7 +311,7 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
     if len(text) > base - HEAD.size:
         raise ImageError(f"the header takes {len(text)} bytes, which is more than was thought: shorten the name")
     file.seek(0)
-    file.write(HEAD.pack(MAGIC, IMAGE_VERSION, NUMERICS_VERSION, len(text), crc32c(text)) + text)
+    file.write(HEAD.pack(MAGIC, *VERSIONS[geometry.mixer], len(text), crc32c(text)) + text)
     return file.seek(0, io.SEEK_END)
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from sterna.firmware.layout import layout, memory_map
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS, delivered_bytes, most_tokens
+from sterna.hw.config import PRESETS, delivered_bytes, most_tokens, most_visits
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.perf.predict import predict, program_of, timing_of
+from sterna.sim.perf.predict import MIXERS, predict, program_of, timing_of
 
 SLOTS = 8  # of the presets' second rows
 # No place and route of their own: one has one more address bit, the other the die of the ulx3s-25f.
@@ -94,8 +94,11 @@ def reasons(config, geometry):
         found.append(f"memory: needs {megabytes(size)}, has {megabytes(config.memory_bytes)}")
     if geometry.vocab_size > most_tokens(config):
         found.append(f"vocabulary: {geometry.vocab_size:,} tokens, counts {most_tokens(config):,}")
+    if geometry.mixer == "tree" and geometry.visits > most_visits(config):
+        found.append(f"trees: visits {geometry.visits:,} neurons, walks {most_visits(config):,}")
     try:
-        program_of(config, geometry)
+        if geometry.mixer in MIXERS:
+            program_of(config, geometry)
     except SternaError as error:  # or a number that no instruction has room for
         found.append(str(error).partition(": use ")[0])
     return found

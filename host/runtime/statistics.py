@@ -14,13 +14,19 @@ def useful_bytes(geometry, weight_code, output=True, tokens=1):
     """Bytes (float) that one run of the program cannot do without.
 
     All matrices at the code's bits per weight, the norm vectors and scales at 3 bytes a number, once for all tokens
-    of the run; an embedding row with its scale for each of its ``tokens``; with ``output`` also the head with its
-    norm, which tokens inside a prompt do not need. Padding, the state and bytes read twice do not count.
+    of the run; an embedding row with its scale for each of its ``tokens``, and of trees the rows of the neurons that
+    each of them visits; with ``output`` also the head with its norm, which tokens inside a prompt do not need.
+    Padding, the state and bytes read twice do not count.
     """
-    hidden, inner, vocab = geometry.hidden_size, geometry.intermediate_size, geometry.vocab_size
-    count = geometry.num_hidden_layers
-    weights = count * (4 * hidden * hidden + 3 * hidden * inner) + output * vocab * hidden
-    # Per layer: outer, W_f, W_i, W_g, keep, w_g, w_o, outer, W_gate; w_d; six scales. End: outer, W_head, a scale.
+    hidden, vocab, count = geometry.hidden_size, geometry.vocab_size, geometry.num_hidden_layers
+    if geometry.mixer == "tree":
+        inner, mixer = 0, tokens * 2 * hidden * geometry.visits
+    else:
+        inner = geometry.intermediate_size
+        mixer = 3 * hidden * inner
+    weights = count * (4 * hidden * hidden + mixer) + output * vocab * hidden
+    # Per layer: outer, W_f, W_i, W_g, keep, w_g, w_o, outer, W_gate or W_tree; w_d of gated units; six scales.
+    # End: outer, W_head, a scale.
     numbers = count * (9 * hidden + inner + 6) + output * (2 * hidden + 1)
     return weights * WEIGHT_BITS[weight_code] / 8 + numbers * FP24_BYTES + tokens * (hidden + FP24_BYTES)
 

@@ -1,23 +1,18 @@
 """The ternary matrix-vector engine: command in, weight tiles in, rows out."""
 
-from amaranth import C as Const
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import ActivationBuffers, activation_signature
+from sterna.hw.array.control import GATHER, WALK, Control, Product
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.rows import SUM_BITS, RowQueue
 from sterna.hw.array.tree import RowAccumulator
+from sterna.hw.config import most_visits
 from sterna.hw.stream import delayed
-
-
-class Product(data.Struct):
-    """One matrix-vector product: rows x (chunks * C) trits times the codes of a buffer."""
-
-    buffer: 1
-    rows: 24
-    chunks: 16
+from sterna.hw.tree.collector import Collector, Sign
+from sterna.hw.tree.gather import Gather
 
 
 class TernaryArray(wiring.Component):
@@ -39,6 +34,17 @@ class TernaryArray(wiring.Component):
                             +--> B x R x (C terms, adder tree, accumulator) --> row queue --> rows
         codes --> buffers --+
 
+    Where ``config.tree_rows`` is not 0 a product may also be a walk or a gather of records, one for
+    each row and active slot, slot fastest (`Product`):
+
+    * walk: row[s][i] = sum over j of code[s][j] * trit[s][i][j]. In row mode accumulator r takes
+      the columns ((t R + r) C) and up of tile t, each its own word of the codes (`ActivationBuffers`
+      with banks), and `Collector` adds the R sums: a record takes as many cycles as it has tiles.
+    * gather: Y[s][j] = sum over i of code[s][i] * trit[s][i][j], in lanes of its own (`Gather`).
+
+    Rows of both go to the row queue in words as rows of matrices do. Products of matrices keep
+    their cycles; behind and before a walk or gather the array empties.
+
     Parameters
     ----------
     config : Config
@@ -52,9 +58,14 @@ class TernaryArray(wiring.Component):
     rows : Out(stream of ArrayLayout(signed(24), V * B))
     done : Out(1)
         High in the cycle in which the last tile of a product is taken.
+    record_done : Out(1)
+        High in the cycle in which the last tile of a product or record is taken.
     busy, stall_stream, stall_rows : Out(1)
         A product is under way or waits; the one under way waits for tiles; it waits for the row
         queue.
+    active : In(B); sign : Out(Sign)
+        Only where ``config.tree_rows`` is not 0: the slots that have records, at least one, and
+        what each record of a walk gave, in their order.
     """
 
     def __init__(self, config):
@@ -73,177 +84,120 @@ class TernaryArray(wiring.Component):
                 "busy": Out(1),
                 "stall_stream": Out(1),
                 "stall_rows": Out(1),
+                "record_done": Out(1),
             }
+            | (
+                {
+                    "active": In(config.batch),
+                    "sign": Out(Sign),
+                }
+                if most_visits(config)
+                else {}
+            )
         )
 
     def elaborate(self, platform):
-        # Plan: decoder, buffers and row queue; the product under way (`running`, `left`, `chunk`)
-        # and the one behind it (`waiting`, `next_rows`); what is asked about a tile (`last_tile`,
-        # `groups`, `need`), with a fast clock found ahead; whether a chunk may `enter`, for which
-        # `credit` counts the room in the row queue; what moves when one does; at the end the
-        # accumulators, where trits and codes meet.
+        # Plan: decoder, buffers and row queue; `control`, which takes tiles; the accumulators,
+        # where trits and codes meet; what has become of a tile behind them; trees.
         m = Module()
         cfg = self._config
         rows, columns, lanes, batch = cfg.rows, cfg.columns, cfg.lanes, cfg.batch
-        bits = cfg.row_bits
+        bits, trees = cfg.row_bits, most_visits(cfg) > 0
         m.submodules.decoder = decoder = TritDecoder(
             trits=rows * columns, code=cfg.weight_code, pipelined=not cfg.slow
         )
+        banks = rows if trees else 1
         m.submodules.buffers = buffers = ActivationBuffers(
             columns=columns,
             lanes=lanes,
             words=cfg.activation_words,
             batch=batch,
             registered=not cfg.slow,
+            banks=banks,
         )
         m.submodules.queue = queue = RowQueue(
-            rows=rows, lanes=lanes, depth=cfg.row_words, bits=bits, batch=batch
+            rows=rows, lanes=lanes, depth=cfg.row_words, bits=bits, batch=batch, beats=trees
         )
+        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers, or
+        # the address of the codes does.
+        meet = max(decoder.latency, buffers.latency)
+        accumulators = [
+            RowAccumulator(columns=columns, bits=bits, pipelined=not cfg.slow)
+            for _ in range(rows * batch)
+        ]
+        row_latency = accumulators[0].latency
+        gather = collector = None
+        if trees:
+            m.submodules.collector = collector = Collector(
+                rows=rows, lanes=lanes, batch=batch, bits=bits, pipelined=not cfg.slow
+            )
+            m.submodules.gather = gather = Gather(
+                rows=rows,
+                columns=columns,
+                lanes=lanes,
+                batch=batch,
+                bits=cfg.gather_bits,
+                tiles=cfg.record_tiles,
+                visits=most_visits(cfg),
+                trits_latency=decoder.latency,
+                pipelined=not cfg.slow,
+            )
+            # Until the last group of a matrix' tile or the last word of a walk is in the queue.
+            behind = max(queue.groups_per_tile, collector.latency) + 2
+            m.submodules.control = control = Control(
+                cfg,
+                queue,
+                settle_cycles=meet + row_latency + behind,
+                hazard_cycles=gather.hazard_cycles,
+            )
+        else:
+            m.submodules.control = control = Control(cfg, queue)
         connect(m, flipped(self.activation), buffers.write)
         connect(m, flipped(self.rows), queue.rows)
-
-        # No matrix has more rows than fill the memory and no row more chunks than a buffer: narrow
-        # registers will do. Rows not yet started, this tile included.
-        left = Signal(min(24, (cfg.memory_bytes * rows // cfg.tile_bytes).bit_length()))
-        chunk = Signal(min(16, cfg.activation_words.bit_length()))
-        chunks = Signal.like(chunk)  # with a slow clock one less: the last place
-        buffer = Signal()
-        running = Signal()
-        waiting = Signal()  # a product waits in the three registers below
-        next_rows, next_chunks = (
-            Signal.like(left, name="next_rows"),
-            Signal.like(chunks, name="next_chunks"),
-        )
-        next_buffer = Signal()
-        per_tile, per_word = queue.groups_per_tile, queue.groups_per_word
-        gap = Signal(range(per_tile + 1))
-        credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
-
-        # What is asked about a chunk and about its tile.
-        first_chunk, last_chunk = Signal(), Signal()
-        last_tile = Signal()
-        groups = Signal(range(per_tile + 1), init=per_tile, name="groups_now")  # of this tile
-        # Groups in the word that the tiles before began
-        phase = Signal(range(per_word))
-        begun = [
-            queue.words_begun(*divmod(k, per_tile + 1)) for k in range(per_word * (per_tile + 1))
-        ]
-        need = Signal(range(max(begun) + 1))
-        table = Const(
-            sum(words << k * len(need) for k, words in enumerate(begun)), len(begun) * len(need)
-        )
-        enter = Signal()
-        loads = waiting & (~running | self.done)
-
-        def tile(left, phase, name):
-            """last_tile, groups and need of a tile that begins with so many rows left."""
-            kept = Signal.like(groups, name=f"groups_{name}")
-            last = Signal(name=f"last_{name}")
-            m.d.comb += [
-                last.eq(left <= rows),
-                kept.eq(Mux(last, (left + (queue.group_rows - 1)) // queue.group_rows, per_tile)),
-            ]
-            return Cat(last, kept, table.word_select(phase * (per_tile + 1) + kept, len(need)))
-
-        of_tile, phase_after = Cat(last_tile, groups, need), Signal.like(phase)
-        m.d.comb += phase_after.eq((phase + per_tile) % per_word)
-        if cfg.slow:
-            m.d.comb += [
-                of_tile.eq(tile(left, phase, "here")),
-                first_chunk.eq(chunk == 0),
-                last_chunk.eq(chunk == chunks),
-            ]
-        else:
-            # Found a tile and a chunk ahead.
-            with m.If(enter):
-                m.d.sync += [
-                    first_chunk.eq(last_chunk),
-                    last_chunk.eq(Mux(last_chunk, chunks == 1, chunk + 2 == chunks)),
-                ]
-                with m.If(last_chunk):
-                    m.d.sync += of_tile.eq(tile((left - rows)[: len(left)], phase_after, "after"))
-            with m.If(loads):
-                m.d.sync += [
-                    of_tile.eq(tile(next_rows, 0, "next")),
-                    first_chunk.eq(1),
-                    last_chunk.eq(next_chunks == 1),
-                ]
-
-        # Whether a chunk may enter.
-        if cfg.slow:
-            # `need` is known late. Any tile finds room where this is said; behind the start of a
-            # tile, when the queue is nearly full, it is said a cycle late.
-            room = Signal(init=1)
-            most = max(begun)
-            m.d.sync += room.eq(Mux(enter & first_chunk, credit >= 2 * most, credit >= most))
-            short = ~room
-        else:
-            # No carry chain: need is small
-            short = ~credit[len(need) :].any() & (credit[: len(need)] < need)
-        blocked = (first_chunk & short) | (last_chunk & (gap != 0))
+        connect(m, flipped(self.command), control.command)
+        enter, last_chunk = control.enter, control.last_chunk
         m.d.comb += [
-            enter.eq(running & self.tiles.valid & ~blocked),
-            self.tiles.ready.eq(running & ~blocked),
-            self.busy.eq(running | waiting),
-            self.stall_stream.eq(running & ~self.tiles.valid & ~blocked),
-            self.stall_rows.eq(running & blocked),
-            self.done.eq(enter & last_chunk & last_tile),
-            self.command.ready.eq(~waiting),
+            control.tile_valid.eq(self.tiles.valid),
+            self.tiles.ready.eq(control.tile_ready),
+            control.word_left.eq(queue.rows.valid & queue.rows.ready),
+            self.done.eq(control.done),
+            self.record_done.eq(control.record_done),
+            self.busy.eq(control.busy),
+            self.stall_stream.eq(control.stall_stream),
+            self.stall_rows.eq(control.stall_rows),
             decoder.tile.eq(self.tiles.payload),
             decoder.valid.eq(enter),
         ]
 
-        # Counts of chunks, tiles and products.
-        left_queue = queue.rows.valid & queue.rows.ready
-        m.d.sync += credit.eq(credit - Mux(enter & first_chunk, need, 0) + left_queue)
-        with m.If(gap != 0):
-            m.d.sync += gap.eq(gap - 1)
-        with m.If(enter):
-            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
-            with m.If(last_chunk):
-                m.d.sync += [
-                    left.eq(left - rows),
-                    gap.eq(per_tile - 1),
-                ]
-                m.d.sync += phase.eq(Mux(last_tile, 0, phase_after))
-        with m.If(self.done):
-            m.d.sync += running.eq(0)
-        with m.If(loads):
-            m.d.sync += [
-                waiting.eq(0),
-                running.eq(1),
-                left.eq(next_rows),
-                chunks.eq(next_chunks - cfg.slow),
-                buffer.eq(next_buffer),
-                chunk.eq(0),
-            ]
-        with m.If(self.command.valid & ~waiting):
-            m.d.sync += [
-                waiting.eq(1),
-                next_rows.eq(self.command.payload.rows),
-                next_chunks.eq(self.command.payload.chunks),
-                next_buffer.eq(self.command.payload.buffer),
-            ]
-
-        # Tiles and codes meet at the accumulators: the earlier of the two waits in registers, or
-        # the address of the codes does.
-        meet = max(decoder.latency, buffers.latency)
         trits = delayed(m, decoder.trits, meet - decoder.latency, "trits", reset=True)
-        place = delayed(m, Cat(chunk, buffer), meet - buffers.latency, "place", reset=True)
+        place = Cat(control.chunk, control.buffer)
+        if banks > 1:
+            place = Cat(place, control.bank)
+        place = delayed(m, place, meet - buffers.latency, "place", reset=True)
+        chunk_bits = len(control.chunk)
         m.d.comb += [
-            buffers.address.eq(place[:-1]),
-            buffers.buffer.eq(place[-1]),
+            buffers.address.eq(place[:chunk_bits]),
+            buffers.buffer.eq(place[chunk_bits]),
         ]
+        if banks > 1:
+            m.d.comb += [
+                buffers.bank.eq(place[chunk_bits + 1 :]),
+                buffers.apart.eq(control.mode == WALK),
+            ]
         mark = Signal(2)
-        m.d.comb += mark.eq(enter | (last_chunk << 1))
+        m.d.comb += mark.eq((enter & (control.mode != GATHER) if trees else enter) | last_chunk << 1)
         at_tree = delayed(m, mark, meet, "mark", reset=True)
-        finish = Signal(2 + len(groups))
-        m.d.comb += finish.eq((enter & last_chunk) | (last_tile << 1) | (groups << 2))
+        finish = Signal(2 + len(control.groups))
+        ends = enter & last_chunk
+        if trees:
+            ends = ends & (control.mode == 0)
+        m.d.comb += finish.eq(ends | (control.last_tile << 1) | (control.groups << 2))
         word_bits = 8 * columns  # of a slot
         for slot in range(batch):
-            codes = buffers.word.as_value().word_select(slot, word_bits)
             for r in range(rows):
-                row = RowAccumulator(columns=columns, bits=bits, pipelined=not cfg.slow)
+                bank = r if banks > 1 else 0
+                codes = buffers.word.as_value().word_select(bank * batch + slot, word_bits)
+                row = accumulators[slot * rows + r]
                 m.submodules[f"row{r}_{slot}" if slot else f"row{r}"] = row
                 m.d.comb += [
                     row.activations.eq(codes),
@@ -251,12 +205,54 @@ class TernaryArray(wiring.Component):
                     row.enable.eq(at_tree[0]),
                     queue.tile[slot * rows + r].eq(row.sum),
                 ]
+                if trees:
+                    m.d.comb += collector.sums[slot * rows + r].eq(row.sum)
                 for c in range(columns):
                     m.d.comb += row.trits[c].eq(trits[r * columns + c])
-        finished = delayed(m, finish, meet + row.latency, "finish", reset=True)
+        finished = delayed(m, finish, meet + row_latency, "finish", reset=True)
         m.d.comb += [
             queue.tile_valid.eq(finished[0]),
             queue.last.eq(finished[1]),
             queue.groups.eq(finished[2:]),
         ]
+        if trees:
+            self._trees(m, control, gather, collector, decoder, meet + row_latency)
+            m.d.comb += [
+                queue.beat.eq(collector.beat),
+                queue.beat_valid.eq(collector.beat_valid),
+            ]
         return m
+
+    def _trees(self, m, control, gather, collector, decoder, latency):
+        """Walks and gathers; sums of records are there ``latency`` cycles behind the last tile."""
+        enter, ends = control.enter, control.enter & control.last_chunk
+        record = Cat(
+            ends & (control.mode == WALK), control.slot_ends, control.last_tile, control.slot
+        )
+        record = delayed(m, record, latency, "record", reset=True)
+        connect(m, flipped(self.activation), gather.write)
+        m.d.comb += [
+            control.active.eq(self.active),
+            Cat(collector.valid, collector.slot_ends, collector.last, collector.slot).eq(record),
+            collector.active.eq(self.active),
+            gather.active.eq(self.active),
+            gather.enter.eq(enter & (control.mode == GATHER)),
+            gather.last.eq(control.done),
+            gather.buffer.eq(control.buffer),
+            gather.row.eq(control.row),
+            gather.slot.eq(control.slot),
+            gather.tile.eq(control.chunk),
+            gather.trits.eq(decoder.trits),
+            gather.length.eq(control.length),
+            gather.room.eq(control.room),
+            control.drain_begins.eq(gather.begins),
+            control.drain_ends.eq(gather.ends),
+            *(
+                collector.lanes[lane].eq(gather.lanes[lane])
+                for lane in range(self._config.lanes)
+            ),
+            collector.lanes_valid.eq(gather.valid),
+            collector.lanes_slot.eq(gather.lanes_slot),
+            collector.lanes_push.eq(gather.push),
+            self.sign.eq(collector.sign),
+        ]

@@ -31,9 +31,14 @@ class RowQueue(wiring.Component):
         Bits of a sum that are kept, at most 24; the others are copies of its sign.
     batch : int
         B.
+    beats : bool
+        Whether words of rows can come as they are, too.
 
     Members
     -------
+    beat : In(ArrayLayout(signed(24), V * B)); beat_valid : In(1)
+        Only with ``beats``: a word, one slot after the other. The producer must own its credit and
+        leave time for the groups of tiles that came before.
     tile : In(ArrayLayout(signed(24), R * B))
         One slot after the other: row r of slot s at s * R + r.
     tile_valid, last : In(1)
@@ -43,7 +48,8 @@ class RowQueue(wiring.Component):
         One slot after the other as well.
     """
 
-    def __init__(self, *, rows, lanes, depth, bits=SUM_BITS, batch=1):
+    def __init__(self, *, rows, lanes, depth, bits=SUM_BITS, batch=1, beats=False):
+        self._beats = beats
         self._rows, self._lanes, self._depth, self._bits, self._batch = (
             rows,
             lanes,
@@ -63,6 +69,14 @@ class RowQueue(wiring.Component):
                 "groups": In(range(self.groups_per_tile + 1)),
                 "rows": Out(stream.Signature(data.ArrayLayout(sums, lanes * batch))),
             }
+            | (
+                {
+                    "beat": In(data.ArrayLayout(sums, lanes * batch)),
+                    "beat_valid": In(1),
+                }
+                if beats
+                else {}
+            )
         )
 
     def words_begun(self, phase, groups):
@@ -122,6 +136,13 @@ class RowQueue(wiring.Component):
                     count.eq(Mux(full, 0, count + 1)),
                 ]
             group, valid = word, push
+        if self._beats:
+            beat = Cat(
+                self.beat[slot * self._lanes + lane][:bits]
+                for lane in range(self._lanes)
+                for slot in range(batch)
+            )
+            group, valid = Mux(self.beat_valid, beat, group), valid | self.beat_valid
         m.d.comb += [
             fifo.w_data.eq(group),
             fifo.w_en.eq(valid),

@@ -117,7 +117,7 @@ def portable(m, stages, row, total):
     stage = 1
     for level, registers in enumerate(row.registers):
         sums = [
-            _add_carry(terms[k], terms[k + 1], carries.pop()) for k in range(0, len(terms) - 1, 2)
+            add_carry(terms[k], terms[k + 1], carries.pop()) for k in range(0, len(terms) - 1, 2)
         ]
         sums += terms[len(sums) * 2 :]
         if registers:
@@ -132,10 +132,10 @@ def portable(m, stages, row, total):
         else:
             terms = [Signal.like(value, name=f"sum{level}_{k}") for k, value in enumerate(sums)]
             m.d.comb += [node.eq(value) for node, value in zip(terms, sums, strict=True)]
-    return _add_carry(total, terms[0], carries.pop())
+    return add_carry(total, terms[0], carries.pop())
 
 
-def _add_carry(a, b, carry):
+def add_carry(a, b, carry):
     """a + b + carry with the carry in the chain's first bit, so that it costs no second adder."""
     return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed()) >> 1
 

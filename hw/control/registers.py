@@ -319,6 +319,8 @@ class Registers(wiring.Component):
         }
         if cfg.top_k or cfg.memory_hz:
             constants[Register.LIST] = cfg.top_k | cfg.memory_hz // 1000 << 8
+        if cfg.tree_rows:
+            constants[Register.TREE] = cfg.tree_rows
         registers = self._run.readable() if cfg.batch == 1 else {}
         counted = {
             "frames_bad": self.frames_bad,

@@ -6,10 +6,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
-from sterna.hw.array.array import Product
+from sterna.hw.array.control import Product
+from sterna.hw.control import payloads
 from sterna.hw.control.addresses import AddressRegisters
 from sterna.hw.control.loop import SlotLoop
 from sterna.hw.control.widths import Widths
+from sterna.hw.memory.port import read_layout
 from sterna.hw.vector.operands import Command
 
 FAULT_INSTRUCTION = 1
@@ -56,7 +58,7 @@ class Sequencer(wiring.Component):
     def __init__(self, config):
         self._config = config
         address = config.word_address_bits
-        block = data.StructLayout({"address": address, "words": 24})
+        block = read_layout(address)
         masks = {name: In(config.batch) for name in isa.WHICH}
         super().__init__(
             {
@@ -93,7 +95,7 @@ class Sequencer(wiring.Component):
                 "fault": Out(8),
                 "vector": Out(stream.Signature(Command)),
                 "product": Out(stream.Signature(Product)),
-                "fetch": Out(stream.Signature(block)),
+                "fetch": Out(stream.Signature(read_layout(address, config.tree_rows))),
                 "store": Out(stream.Signature(block)),
                 "section": Out(stream.Signature(1)),
                 "vector_busy": In(1),
@@ -145,9 +147,7 @@ class Sequencer(wiring.Component):
 
         # Fields of the instruction, and the state that they change.
         def field(opcode, name):
-            lsb, width = isa.FIELDS[opcode][name]
-            return instruction[lsb : lsb + width]
-
+            return payloads.field(instruction, opcode, name)
         opcode = instruction[isa.OPCODE_FIELD[0] : isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
         offset = Signal(width.offset_bits)
         vl = Signal(width.length_bits)
@@ -155,17 +155,24 @@ class Sequencer(wiring.Component):
         left = Signal(width.element_bits)
         # `vl` was set to the strip's length in the cycle before, and may be more than is left
         vl_fresh = Signal()
-        words_field = field(isa.FETCH, "words")
         announced = Signal()  # the section of this instruction is in the router's queue
         reads_stream = Signal()
         condition = Signal()
+        issue = Signal()
         fresh = Signal(init=1)  # no token has ended since the last reset
         done = Signal()
         jump = Signal()
         kind = field(isa.VOP, "a_kind")
         is_op = [opcode == code for code in range(len(isa.OPCODE_NAMES))]
         sample_end = field(isa.SAMPLE, "end")
+        # What goes to the array; what of a FETCH is not a linear read.
+        walks = bool(cfg.tree_rows)
+        is_product = is_op[isa.MATVEC] | (is_op[isa.WALK] if walks else 0)
+        fetch_kind = field(isa.FETCH, "kind")
+        skips, records = Signal(), Signal()
         m.d.comb += [
+            skips.eq(is_op[isa.FETCH] & (fetch_kind == isa.KIND_SKIP)),
+            records.eq(is_op[isa.FETCH] & (fetch_kind[0] ^ fetch_kind[1])),
             reads_stream.eq((kind == isa.A_STREAM32) | (kind == isa.A_STREAM8)),
             next_pc.eq(Mux(jump, field(isa.JUMP, "target"), pc + 1)),
             advance.eq(done),
@@ -173,10 +180,7 @@ class Sequencer(wiring.Component):
             self.vector.payload.count.eq(vl),
             self.vector.payload.offset.eq(offset),
             self.vector.payload.start.eq(opcode == isa.SAMPLE),
-            self.product.payload.buffer.eq(field(isa.MATVEC, "buffer")),
-            self.product.payload.rows.eq(field(isa.MATVEC, "rows")),
-            self.product.payload.chunks.eq(field(isa.MATVEC, "chunks")),
-            self.section.payload.eq(opcode == isa.MATVEC),
+            self.section.payload.eq(is_product),
         ]
 
         # Address registers: set by SETA and ROWA, used by FETCH and STORE.
@@ -187,20 +191,18 @@ class Sequencer(wiring.Component):
             addresses.set.eq(is_op[isa.SETA] | is_op[isa.ROWA]),
             addresses.row.eq(is_op[isa.ROWA]),
             addresses.areg.eq(field(isa.FETCH, "areg")),
-            addresses.words.eq(words_field),
+            addresses.words.eq(Mux(records if walks else 0, 0, field(isa.FETCH, "words"))),
             addresses.value.eq(field(isa.ROWA, "base")),
             addresses.stride.eq(field(isa.ROWA, "stride")),
             addresses.token.eq(self.token),
             addresses.token_valid.eq(self.token_valid),
             addresses.taken.eq(
-                (self.fetch.valid & self.fetch.ready) | (self.store.valid & self.store.ready)
+                (self.fetch.valid & self.fetch.ready)
+                | (self.store.valid & self.store.ready)
+                | (skips & issue & addresses.ready)
             ),
         ]
-        for port in (self.fetch, self.store):
-            m.d.comb += [
-                port.payload.address.eq(addresses.address),
-                port.payload.words.eq(words_field),
-            ]
+        payloads.set_payloads(m, self, instruction, addresses.address, walks)
 
         # Conditions of jumps.
         conditions = [1, loop == 1, self.unwanted, self.greedy, self.at_start, fresh]
@@ -215,7 +217,6 @@ class Sequencer(wiring.Component):
         # STRIP and NEXT is loaded, a borrow tells that less is left than vl. A fast clock wants a
         # comparison of its own.
         strip = field(isa.NEXT, "strip")
-        issue = Signal()
         rest, more = Signal(width.element_bits + 1), Signal()
         compared = Signal()  # NEXT knows `more`
         m.d.comb += rest.eq(left - Mux(issue, strip[: width.length_bits], vl))
@@ -284,10 +285,16 @@ class Sequencer(wiring.Component):
                             m.next = "IDLE"
                     with m.Case(isa.VOP):
                         m.d.comb += done.eq(self.vector.valid & self.vector.ready)
-                    with m.Case(isa.MATVEC):
+                    with m.Case(isa.MATVEC, *([isa.WALK] if walks else [])):
                         m.d.comb += done.eq(self.product.valid & self.product.ready)
                     with m.Case(isa.FETCH):
-                        m.d.comb += done.eq(self.fetch.valid & self.fetch.ready)
+                        m.d.comb += done.eq(
+                            Mux(skips, addresses.ready, self.fetch.valid & self.fetch.ready)
+                        )
+                        if not walks:
+                            with m.If(records):
+                                m.d.sync += self.fault.eq(FAULT_INSTRUCTION)
+                                m.next = "FAULT"
                     with m.Case(isa.STORE):
                         m.d.comb += done.eq(self.store.valid & self.store.ready)
                     with m.Case(isa.SETA, isa.ROWA):
@@ -350,7 +357,7 @@ class Sequencer(wiring.Component):
                 if cfg.batch > 1:
                     with m.If(passes):
                         m.d.comb += [
-                            done.eq(is_op[isa.VOP] | addresses.ready),
+                            done.eq(is_op[isa.VOP] | (addresses.ready & (walks | ~records))),
                             addresses.taken.eq(~is_op[isa.VOP]),
                         ]
                 with m.If(self.section.valid & self.section.ready):
@@ -369,7 +376,7 @@ class Sequencer(wiring.Component):
 
         # Handshakes as plain expressions: they are defined from reset on, in every simulator.
         m.d.comb += issue.eq(fsm.ongoing("ISSUE"))
-        section_first = ~announced & (is_op[isa.MATVEC] | (is_op[isa.VOP] & reads_stream))
+        section_first = ~announced & (is_product | (is_op[isa.VOP] & reads_stream))
         m.d.comb += [
             self.running.eq(
                 fsm.ongoing("LOAD") | issue | (fsm.ongoing("FETCH") if registered else 0)
@@ -380,8 +387,10 @@ class Sequencer(wiring.Component):
                 acts & ((is_op[isa.VOP] & ~section_first) | (is_op[isa.SAMPLE] & ~sample_end))
             ),
             # Codes still on their way through the vector engine would miss the product.
-            self.product.valid.eq(issue & is_op[isa.MATVEC] & announced & ~self.vector_busy),
-            self.fetch.valid.eq(acts & is_op[isa.FETCH] & addresses.ready),
+            self.product.valid.eq(issue & is_product & announced & ~self.vector_busy),
+            self.fetch.valid.eq(
+                acts & is_op[isa.FETCH] & ~skips & (1 if walks else ~records) & addresses.ready
+            ),
             self.store.valid.eq(acts & is_op[isa.STORE] & addresses.ready),
             self.halted.eq(
                 issue & is_op[isa.HALT] & ~self.vector_busy & ~self.array_busy & self.store_idle

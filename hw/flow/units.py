@@ -5,6 +5,7 @@ error of the flow: for a unit that there is not, or a tool that fails.
 import importlib
 from dataclasses import dataclass
 
+from sterna.hw.config import most_visits
 from sterna.sim.golden.errors import SternaError
 
 
@@ -59,8 +60,41 @@ UNITS = {
                 "words": c.activation_words,
                 "batch": c.batch,
                 "registered": not c.slow,
+                "banks": c.rows if most_visits(c) else 1,
             },
         ),
+    ),
+    "gather": Unit(
+        "tree.gather:Gather",
+        lambda c: (
+            (),
+            {
+                "rows": c.rows,
+                "columns": c.columns,
+                "lanes": c.lanes,
+                "batch": c.batch,
+                "bits": c.gather_bits,
+                "tiles": c.record_tiles,
+                "visits": most_visits(c),
+                "trits_latency": 3 if c.weight_code == "trit5" and not c.slow else 1,
+                "pipelined": not c.slow,
+            },
+        ),
+        option="tree_rows",
+    ),
+    "collector": Unit(
+        "tree.collector:Collector",
+        lambda c: (
+            (),
+            {
+                "rows": c.rows,
+                "lanes": c.lanes,
+                "batch": c.batch,
+                "bits": c.row_bits,
+                "pipelined": not c.slow,
+            },
+        ),
+        option="tree_rows",
     ),
     "rows": Unit(
         "array.rows:RowQueue",
@@ -72,6 +106,7 @@ UNITS = {
                 "depth": c.row_words,
                 "bits": c.row_bits,
                 "batch": c.batch,
+                "beats": most_visits(c) > 0,
             },
         ),
     ),
@@ -96,9 +131,25 @@ UNITS = {
                 "fifo_words": c.fifo_words,
                 "pairs": c.pairs,
                 "queued": c.queued_fetches,
+                "tree_rows": c.tree_rows,
+                "record_bits": c.record_words.bit_length(),
+                "batch": c.batch,
             },
         ),
         "external",
+    ),
+    "walker": Unit(
+        "tree.walker:Walker",
+        lambda c: (
+            (),
+            {
+                "address_bits": c.word_address_bits,
+                "tree_rows": c.tree_rows,
+                "record_bits": c.record_words.bit_length(),
+                "batch": c.batch,
+            },
+        ),
+        option="tree_rows",
     ),
     "direct_fetch": Unit(
         "memory.fetch:DirectFetch",
@@ -112,7 +163,15 @@ UNITS = {
         "external",
     ),
     "gearbox": Unit(
-        "stream:Gearbox", lambda c: ((), {"port_bytes": c.port_bytes, "tile_bytes": c.tile_bytes})
+        "stream:Gearbox",
+        lambda c: (
+            (),
+            {
+                "port_bytes": c.port_bytes,
+                "tile_bytes": c.tile_bytes,
+                "records": most_visits(c) > 0,
+            },
+        ),
     ),
     "link": Unit("link.link:Link", _whole),
     "flash": Unit("link.flash:FlashBoot", lambda c: ((c.clock_hz,), {}), "onchip"),

@@ -7,8 +7,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout
+from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout, read_layout
 from sterna.hw.stream import Queue, Second
+from sterna.hw.tree.walker import Walker
 
 SHIFTED_FETCHES = 4  # most places for which shifting takes fewer cells than a memory
 
@@ -27,11 +28,15 @@ class Fetch(wiring.Component):
         must be even.
     queued : int
         Commands that can wait.
+    tree_rows, record_bits, batch : int
+        Of the `Walker`; without ``tree_rows`` there is none, and commands are linear reads.
 
     Members
     -------
-    command : In(stream of {address, words})
+    command : In(stream of read_layout)
         Up to ``queued`` wait behind the running one; a length of 0 words is not allowed.
+    active : In(B); sign : In(Sign)
+        Of the walker: the first with ``tree_rows`` and B > 1, the other with ``tree_rows``.
     bursts : Out(stream of burst_layout)
     arriving : In(stream of 8 * P)
         Words of the bursts, always accepted.
@@ -46,7 +51,16 @@ class Fetch(wiring.Component):
     """
 
     def __init__(
-        self, *, address_bits, port_bytes, fifo_words, pairs=False, queued=SHIFTED_FETCHES
+        self,
+        *,
+        address_bits,
+        port_bytes,
+        fifo_words,
+        pairs=False,
+        queued=SHIFTED_FETCHES,
+        tree_rows=0,
+        record_bits=0,
+        batch=1,
     ):
         if fifo_words < 4:
             raise ValueError(f"fifo_words {fifo_words}: at least 4")
@@ -58,10 +72,15 @@ class Fetch(wiring.Component):
             fifo_words,
         )
         self._pairs, self._queued = pairs, queued
-        self._command = data.StructLayout({"address": address_bits, "words": 24})
+        self._walker = tree_rows and Walker(
+            address_bits=address_bits, tree_rows=tree_rows, batch=batch, record_bits=record_bits
+        )
+        self._tree_rows = tree_rows
+        walker = self._walker.signature.members if tree_rows else {}
         super().__init__(
             {
-                "command": In(stream.Signature(self._command)),
+                "command": In(stream.Signature(read_layout(address_bits, tree_rows))),
+                **{name: walker[name] for name in ("active", "sign") if name in walker},
                 "bursts": Out(stream.Signature(burst_layout(address_bits))),
                 "arriving": In(stream.Signature(8 * port_bytes)),
                 "words": Out(stream.Signature(8 * port_bytes)),
@@ -78,7 +97,7 @@ class Fetch(wiring.Component):
         burst = min(MAX_BURST_WORDS, depth // 4)
         # No read is longer than the memory, so the counter needs one bit more than an address.
         words_bits = min(24, self._address_bits + 1)
-        held = data.StructLayout({"address": self._address_bits, "words": words_bits})
+        held = read_layout(self._address_bits, self._tree_rows, words_bits)
         if self._queued <= SHIFTED_FETCHES:
             m.submodules.queue = queue = Queue(held, self._queued)
             commands, queued = queue.i, queue.o
@@ -86,16 +105,29 @@ class Fetch(wiring.Component):
             m.submodules.queue = queue = SyncFIFO(width=held.size, depth=self._queued)
             commands, queued = queue.w_stream, queue.r_stream
         asked = data.View(held, Value.cast(commands.payload))
-        waiting = data.View(held, Value.cast(queued.payload))
         address = Signal(self._address_bits)
         left = Signal(words_bits)
         room = Signal(range(depth + 1), init=depth)  # words not promised to any burst
         length = Signal(8)
         taken = self._fifo(m)
         issued = Signal()
+        waits = 0  # for the walker
+        if self._tree_rows:
+            m.submodules.walker = walker = self._walker
+            m.d.comb += [
+                walker.sign.eq(self.sign),
+                Value.cast(walker.command.payload).eq(Value.cast(queued.payload)),
+                walker.command.valid.eq(queued.valid),
+                queued.ready.eq(walker.command.ready),
+            ]
+            if hasattr(self, "active"):
+                m.d.comb += walker.active.eq(self.active)
+            waits = ~walker.quiet
+            reads, waiting = walker.request, walker.request.payload
+        else:
+            reads, waiting = queued, data.View(held, Value.cast(queued.payload))
         m.d.comb += [
-            asked.address.eq(self.command.payload.address),
-            asked.words.eq(self.command.payload.words),
+            *(asked[name].eq(self.command.payload[name]) for name in held.members),
             commands.valid.eq(self.command.valid),
             self.command.ready.eq(commands.ready),
             length.eq(Mux(left < burst, left, burst)),
@@ -105,7 +137,7 @@ class Fetch(wiring.Component):
             issued.eq(self.bursts.valid & self.bursts.ready),
             self.arriving.ready.eq(1),
             self.full.eq((left != 0) & (room < burst)),
-            self.empty.eq((left == 0) & ~queued.valid),
+            self.empty.eq((left == 0) & ~queued.valid & ~waits),
             self.idle.eq(self.empty & (room == depth)),
         ]
         m.d.sync += room.eq(room - Mux(issued, length, 0) + taken)
@@ -114,8 +146,8 @@ class Fetch(wiring.Component):
                 address.eq(address + length),
                 left.eq(left - length),
             ]
-        m.d.comb += queued.ready.eq((left == 0) | (issued & (left == length)))
-        with m.If(queued.ready & queued.valid):
+        m.d.comb += reads.ready.eq((left == 0) | (issued & (left == length)))
+        with m.If(reads.ready & reads.valid):
             m.d.sync += [
                 address.eq(waiting.address),
                 left.eq(waiting.words),
@@ -190,9 +222,7 @@ class DirectFetch(wiring.Component):
         self._address_bits, self._port_bytes = address_bits, port_bytes
         super().__init__(
             {
-                "command": In(
-                    stream.Signature(data.StructLayout({"address": address_bits, "words": 24}))
-                ),
+                "command": In(stream.Signature(read_layout(address_bits))),
                 "reads": Out(stream.Signature(address_bits)),
                 "arriving": In(stream.Signature(8 * port_bytes)),
                 "words": Out(stream.Signature(8 * port_bytes)),

@@ -6,6 +6,17 @@ from amaranth.lib.wiring import In, Out
 MAX_BURST_WORDS = 32
 
 
+def read_layout(address_bits, tree_rows=0, words_bits=24):
+    """A long read: ``words`` words from a word address. With ``tree_rows`` it has the kind of a
+    FETCH: a walk or a gather reads records of so many words of a table that begins at the address.
+    """
+    count_bits = tree_rows.bit_length()
+    fields = {"kind": 2, "trees": count_bits, "levels": 5, "always": count_bits}
+    return data.StructLayout(
+        {"address": address_bits, "words": words_bits, **(fields if tree_rows else {})}
+    )
+
+
 def burst_layout(address_bits):
     """A read burst of ``length`` consecutive words, 1..MAX_BURST_WORDS, from a word address."""
     return data.StructLayout({"address": address_bits, "length": 8})

@@ -25,13 +25,15 @@ def make(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     shards: Annotated[int, typer.Option("--shards", help="Files that the weights are spread over.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Other numbers of the same kind.")] = 0,
+    tree: Annotated[str, typer.Option("--tree", metavar="KxD[+A]", help="K trees of depth D, and A neurons always "
+                                      "on, in place of gated linear units: the inner size does not count.")] = "",
 ):
     """Make up a checkpoint that looks trained, in the published layout, with a tokenizer.
 
     Its text means nothing. Weights are bfloat16; the folder's path is printed on standard output.
     """
     began = time.monotonic()
-    total = make_checkpoint(geometry_of(size), out, shards, seed, moving)
+    total = make_checkpoint(geometry_of(size, tree), out, shards, seed, moving)
     print(f"{total // 2:,} weights, {total / 1e9:.2f} GB, {time.monotonic() - began:.0f} s", file=sys.stderr)
     print(out)
 

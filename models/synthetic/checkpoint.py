@@ -6,12 +6,13 @@ import os
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sterna.models.synthetic import tensorwriter, vocabulary
 from sterna.models.synthetic.statistics import Statistics
 from sterna.sim.golden.errors import SternaError
-from sterna.sim.golden.packed import Geometry, PackError
+from sterna.sim.golden.geometry import Geometry, PackError, with_trees
 from sterna.sim.golden.strictjson import short
 
 SIZES = {"370m": Geometry(1024, 2816, 24, 32000), "1.3b": Geometry(2048, 5632, 24, 32000),
@@ -24,8 +25,20 @@ class SyntheticError(SternaError, ValueError):
     """A checkpoint that cannot be made; one line."""
 
 
-def geometry_of(size):
-    """The Geometry of a published size, or of "hidden,inner,layers,vocabulary"; SyntheticError otherwise."""
+def geometry_of(size, trees=""):
+    """The Geometry of a published size, or of "hidden,inner,layers,vocabulary"; SyntheticError otherwise.
+
+    With ``trees``, "KxD" or "KxD+A", the TreeGeometry that has them in place of the gated linear units, whose size
+    does not count then.
+    """
+    geometry = _published_or_made(size)
+    try:
+        return with_trees(geometry, trees) if trees else geometry
+    except PackError as error:
+        raise SyntheticError(f"--tree {trees}: {error}") from None
+
+
+def _published_or_made(size):
     if size.lower() in SIZES:
         return SIZES[size.lower()]
     numbers = size.split(",")
@@ -40,22 +53,23 @@ def geometry_of(size):
 
 def config(geometry):
     """config.json (dict) of a geometry, with the keys of the published ones."""
-    return {
+    mixer = {"channel_mixer": geometry.mixer} if geometry.mixer != "glu" else {}
+    keys = asdict(geometry) | mixer | {
         "architectures": ["HGRNBitForCausalLM"], "attn_mode": "fused_recurrent",
         "bos_token_id": vocabulary.MARKS.index(vocabulary.START), "conv_size": 4,
         "eos_token_id": vocabulary.MARKS.index(vocabulary.END), "expand_ratio": 1, "fuse_cross_entropy": True,
-        "hidden_act": "swish", "hidden_ratio": 4, "hidden_size": geometry.hidden_size, "initializer_range": 0.02,
-        "intermediate_size": geometry.intermediate_size, "max_position_embeddings": 2048,
-        "model_type": "hgrn_bit", "num_heads": 1, "num_hidden_layers": geometry.num_hidden_layers,
-        "rms_norm_eps": geometry.rms_norm_eps, "share_conv_kernel": True, "tie_word_embeddings": False,
+        "hidden_act": "swish", "hidden_ratio": 4, "initializer_range": 0.02, "max_position_embeddings": 2048,
+        "model_type": "hgrn_bit", "num_heads": 1, "share_conv_kernel": True, "tie_word_embeddings": False,
         "torch_dtype": "bfloat16", "transformers_version": "4.44.2", "use_cache": True, "use_lower_bound": True,
-        "use_short_conv": False, "vocab_size": geometry.vocab_size}
+        "use_short_conv": False}
+    return dict(sorted(keys.items()))
 
 
 def weight_bytes(geometry):
     """Bytes of the tensors (int)."""
-    hidden, inner, layers = geometry.hidden_size, geometry.intermediate_size, geometry.num_hidden_layers
-    vectors = layers * (9 * hidden + inner) + 2 * hidden
+    hidden, layers = geometry.hidden_size, geometry.num_hidden_layers
+    norms = sum(shape[0] for _, shape in geometry.mixer_tensors() if len(shape) == 1)
+    vectors = layers * (8 * hidden + norms) + 2 * hidden
     return 2 * (geometry.ternary_weights + geometry.vocab_size * hidden + vectors)
 
 
@@ -86,7 +100,7 @@ def make_checkpoint(geometry, folder, shards=1, seed=0, moving=None):
 
     Parameters
     ----------
-    geometry : Geometry
+    geometry : ModelGeometry
     folder : path
         A new one, or an empty one.
     shards : int
@@ -107,7 +121,8 @@ def make_checkpoint(geometry, folder, shards=1, seed=0, moving=None):
         A wrong value, a folder that is there already, or no room for it.
     """
     folder, total = Path(folder), weight_bytes(geometry)
-    most = min(MOST_SHARDS, 5 + 15 * geometry.num_hidden_layers)
+    each = sum(1 for _ in replace(geometry, num_hidden_layers=1).tensors()) - 5  # of a layer
+    most = min(MOST_SHARDS, 5 + each * geometry.num_hidden_layers)
     if not 1 <= shards <= most:
         raise SyntheticError(f"{shards} shards: use 1 to {most}")
     if not 0 <= seed < SEEDS:

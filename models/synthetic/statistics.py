@@ -6,6 +6,8 @@ outliers.
 - Matrices: Student's t with 8 degrees of freedom (trained ones have kurtosis 3.3 to 5 and a third of zeros once
   ternarised), rows of uneven size, the head's the most (rare tokens have small rows, and more zeros). Sizes by the
   number of inputs, so that sums are as large at any width as in the story model.
+- Trees, of which the story model has none: input rows as those of gate_proj; output rows as those of down_proj with
+  as many inputs as a token visits neurons.
 - Embedding: nearly Gaussian, standard deviation 0.65.
 - Norms: mean and spread per kind, and their way from the first layer to the last: the norm inside i_proj falls, those
   inside o_proj and down_proj rise. Beyond four layers these two are smaller, so that the residual stream ends as
@@ -25,7 +27,8 @@ OUTLIER, OUTLIER_EVERY = 20.0, 256
 BLOCK = 1 << 21  # numbers made at once, about
 STORY_LAYERS = 4
 # Mean |W| of the story model's matrices, and the inputs that they have there.
-MEAN, MEAN_INPUTS = {"down_proj": 0.33, "lm_head": 0.72}, {"down_proj": 800}
+MEAN = {"down_proj": 0.33, "tree_out": 0.33, "lm_head": 0.72}
+MEAN_INPUTS = {"down_proj": 800, "tree_out": 800}
 USUAL_MEAN, USUAL_INPUTS = 0.35, 240
 EMBEDDING_MEAN = 0.51
 # Natural logarithm of the largest row's size over the smallest.
@@ -34,7 +37,7 @@ USUAL_SPREAD = 0.3
 # Norms by the end of their names: in the first layer, in the last, standard deviation over mean.
 NORMS = {"attn_norm": (1.08, 1.06, 0.17), "mlp_norm": (1.1, 1.1, 0.04), "g_norm": (1.15, 1.15, 0.27),
          "f_proj.norm": (0.65, 0.8, 0.24), "i_proj.norm": (0.8, 0.12, 0.25), "g_proj.norm": (1.08, 1.1, 0.12),
-         "o_proj.norm": (0.3, 1.95, 0.25), "gate_proj.norm": (0.69, 0.63, 0.08),
+         "o_proj.norm": (0.3, 1.95, 0.25), "gate_proj.norm": (0.69, 0.63, 0.08), "tree_in.norm": (0.69, 0.63, 0.08),
          "down_proj.norm": (0.57, 1.5, 0.22), "model.norm": (1.0, 1.0, 0.4), "lm_head.norm": (0.36, 0.36, 0.3)}
 WITH_OUTLIERS = ("attn_norm", "mlp_norm", "o_proj.norm", "down_proj.norm")
 DAMPED = {"attn_norm": 0.25, "mlp_norm": 0.25, "model.norm": 1 / OUTLIER}
@@ -77,7 +80,7 @@ class Statistics:
 
     Parameters
     ----------
-    geometry : Geometry
+    geometry : ModelGeometry
     seed : int
     """
 
@@ -102,7 +105,7 @@ class Statistics:
         ----------
         name : str
         shape : tuple of int
-            Both as ``Geometry.tensors()`` gives them.
+            Both as the geometry's ``tensors()`` gives them.
         """
         if name == "model.lower_bounds":
             yield to_bfloat16(self._random(name).standard_normal(shape) * LOWER_BOUNDS)
@@ -131,8 +134,9 @@ class Statistics:
     def _matrix(self, name, rows, columns):
         embedding = name == "model.embeddings.weight"
         kind = _kind(name, (*MEAN, *SPREAD), "")
+        inputs = self.geometry.visits if kind == "tree_out" else columns
         mean = EMBEDDING_MEAN if embedding else \
-            MEAN.get(kind, USUAL_MEAN) * (MEAN_INPUTS.get(kind, USUAL_INPUTS) / columns) ** 0.5
+            MEAN.get(kind, USUAL_MEAN) * (MEAN_INPUTS.get(kind, USUAL_INPUTS) / inputs) ** 0.5
         tables = self._tables(FREEDOM_EMBEDDING if embedding else FREEDOM, mean, SPREAD.get(kind, USUAL_SPREAD))
         random, step = self._random(name), max(1, BLOCK // columns)
         for at in range(0, rows, step):

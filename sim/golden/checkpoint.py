@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.golden import strictjson, tensorfile
-from sterna.sim.golden.geometry import Geometry, PackError
+from sterna.sim.golden.geometry import GEOMETRIES, Geometry, PackError, TreeGeometry
 from sterna.sim.golden.strictjson import short
 from sterna.sim.golden.ternary import float32_of
 
@@ -41,6 +41,7 @@ _HARMLESS = frozenset("""
     forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
     begin_suppress_tokens
 """.split())
+_TREE_KEYS = ("trees", "tree_depth", "tree_always")  # of a channel_mixer "tree"; the last is 0 if it is left out
 _OFF = (None, False, "", [], {})  # what a key may be that is not known: it says that there is no such thing
 
 
@@ -61,7 +62,7 @@ def read_json(folder):
 
 def _check_keys(path, raw):
     """PackError for a key that is not known, and may change what the model computes."""
-    known = _HARMLESS | {key for key, *_ in _VALUES}
+    known = _HARMLESS | {key for key, *_ in _VALUES} | {"channel_mixer", *_TREE_KEYS}
     for key, value in raw.items():
         off = any(type(value) is type(one) and value == one for one in _OFF)
         if not (key in known or off or key.startswith("_") or "dropout" in key or key.endswith("pdrop")):
@@ -78,8 +79,29 @@ def _epsilon(raw):
     return epsilon
 
 
+def _mixer(raw):
+    """The kind of the channel mixer, "glu" where it is left out; PackError for keys that do not belong to it."""
+    mixer = raw.get("channel_mixer")
+    if not isinstance(mixer, (str, type(None))) or mixer not in (None, *GEOMETRIES):
+        raise PackError(f"channel_mixer is {short(mixer)}: only {' or '.join(map(repr, GEOMETRIES))} is supported")
+    given = [key for key in _TREE_KEYS if raw.get(key) is not None]
+    if mixer != "tree":
+        if given:
+            raise PackError(f"{given[0]} is {short(raw[given[0]])} and channel_mixer is {short(mixer)}: must be "
+                            f"'tree' for a model with trees, and no {given[0]} for any other")
+        return "glu"
+    for key in ("trees", "tree_depth"):
+        if key not in given:
+            raise PackError(f"channel_mixer is 'tree' and {key} is not there: must have trees and tree_depth, and "
+                            "tree_always if neurons are always on")
+    if raw.get("intermediate_size") is not None:
+        raise PackError(f"intermediate_size is {short(raw['intermediate_size'])} and channel_mixer is 'tree': trees "
+                        "have no such size: remove it")
+    return mixer
+
+
 def read_config(folder):
-    """The Geometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
+    """The ModelGeometry of a checkpoint folder's config.json; PackError if this is not a model that Sterna runs."""
     raw, path = read_json(folder), Path(folder) / "config.json"
     kind = raw.get("model_type")
     if kind != "hgrn_bit" and any(key in raw for key in _HEADS):
@@ -91,6 +113,10 @@ def read_config(folder):
                             "supported")
     _check_keys(path, raw)
     try:
+        if _mixer(raw) == "tree":
+            always = 0 if raw.get("tree_always") is None else raw["tree_always"]
+            return TreeGeometry(*(raw.get(name) for name in ("hidden_size", "trees", "tree_depth")), always,
+                                raw.get("num_hidden_layers"), raw.get("vocab_size"), _epsilon(raw))
         if raw.get("intermediate_size") is None:
             ratio = raw.get("hidden_ratio")
             ratio = 4 if ratio is None else ratio  # as the published code takes null
@@ -234,7 +260,7 @@ class Tensors:
 
 
 def load_checkpoint(folder):
-    """(Geometry, Tensors) of a folder, with every name and shape checked; PackError otherwise."""
+    """(ModelGeometry, Tensors) of a folder, with every name and shape checked; PackError otherwise."""
     geometry = read_config(folder)
     tensors = Tensors(folder)
     tensors.check(geometry)

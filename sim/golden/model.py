@@ -10,15 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from sterna.sim.golden import rng, tables, toplist
-from sterna.sim.golden.fp24 import LN2, PARTIAL_SUMS, mac, mul, round24, round24_into
+from sterna.sim.golden.fp24 import LN2, PARTIAL_SUMS, from_int, mac, mul, round24, round24_into
 from sterna.sim.golden.geometry import PackError
 from sterna.sim.golden.product import Product, are_held
+from sterna.sim.golden.tree import Trees
 
 _FLOOR, _INNER_EPS = round24(1e-5), round24(1e-6)
 _HALF, _THREE_HALVES, _TWO = 0.5, 1.5, 2.0
 _127, _LARGE = 127.0, round24(1.27e7)
 _EXACT = 1 << 24  # float32 holds every integer below this
-MATRICES = ("f", "i", "g", "o", "gate", "down")
+DENSE = {"glu": ("f", "i", "g", "o", "gate", "down"), "tree": ("f", "i", "g", "o")}  # of a geometry's mixer
 
 
 def _mul(a, b):
@@ -109,11 +110,13 @@ class _Matrix:
 
 
 class _Layer:
-    """The matrices (dict) and the vectors of a layer."""
+    """The matrices (dict), the vectors, and the trees of a layer that has some."""
 
-    def __init__(self, packed, held):
-        self.matrices = {p: _Matrix(getattr(packed, p), getattr(packed, "ws_" + p), held) for p in MATRICES}
-        self.vectors = replace(packed, **dict.fromkeys(MATRICES))
+    def __init__(self, packed, geometry, held):
+        names = DENSE[geometry.mixer]
+        self.matrices = {p: _Matrix(getattr(packed, p), getattr(packed, "ws_" + p), held) for p in names}
+        self.vectors = replace(packed, **dict.fromkeys(names))
+        self.trees = Trees(geometry, packed.tree_in, packed.tree_out) if geometry.mixer == "tree" else None
 
 
 class GoldenModel:
@@ -131,15 +134,17 @@ class GoldenModel:
         self.packed, self.geometry = packed, packed.geometry
         self._outer_eps = round24(self.geometry.rms_norm_eps)
         self._per_hidden = round24(1 / self.geometry.hidden_size)
-        self._per_inner = round24(1 / self.geometry.intermediate_size)
+        trees = self.geometry.mixer == "tree"
+        self._per_inner = round24(1 / (self.geometry.visits if trees else self.geometry.intermediate_size))
+        self._mix = self._mix_trees if trees else self._mix_gated
         self._held = are_held(self.geometry)
-        self._layers = [_Layer(layer, True) for layer in packed.layers] if self._held else None
+        self._layers = [_Layer(layer, self.geometry, True) for layer in packed.layers] if self._held else None
         self._codes, self._scales = packed.embedding_codes, packed.embedding_scale
         self._final = packed.final_outer, packed.w_head
         self._made_head = _Matrix(packed.head, packed.ws_head) if self._held else None
 
     def _layer(self, number):
-        return self._layers[number] if self._held else _Layer(self.packed.layers[number], False)
+        return self._layers[number] if self._held else _Layer(self.packed.layers[number], self.geometry, False)
 
     @property
     def _head(self):
@@ -158,12 +163,12 @@ class GoldenModel:
         e1 = mac(s1, self._per_hidden, self._outer_eps)
         return rsq(mac(e1, _INNER_EPS, mul(s2, self._per_hidden)))
 
-    def _enter(self, x, outer, folded, matrices):
-        """Codes and scales S [B, 1] of x for every matrix behind one outer norm."""
+    def _enter(self, x, outer, folded, scales):
+        """Codes and scales S [B, 1] of x for every matrix behind one outer norm; ``scales`` are their ws."""
         r = self._two_norms(sumsq(x), sumsq(_mul(x, outer)))
         u = [_mul(x, w) for w in folded]
         peaks = np.stack([np.abs(v).max(-1) for v in u])
-        scale, qm = matrix_scalars(peaks, r, np.array([[m.ws] for m in matrices]))
+        scale, qm = matrix_scalars(peaks, r, np.array(scales)[:, None])
         return [codes(v, q) for v, q in zip(u, qm, strict=True)], scale[..., None]
 
     def layer(self, number, x, h):
@@ -199,7 +204,7 @@ class GoldenModel:
     def _gates(self, layer, x):
         """Of x [B, H] what of the old state stays away, what comes, and the output gate; all [B, H]."""
         w, m = layer.vectors, layer.matrices
-        entered, scale = self._enter(x, w.attn_outer, (w.w_f, w.w_i, w.w_g_in), (m["f"], m["i"], m["g"]))
+        entered, scale = self._enter(x, w.attn_outer, (w.w_f, w.w_i, w.w_g_in), (w.ws_f, w.ws_i, w.ws_g))
         t = _mul(m["f"].rows(entered[0]), -scale[0])
         k = _mul(tables.sigmoid(t), w.keep)
         t = _mul(m["i"].rows(entered[1]), scale[1])
@@ -213,19 +218,39 @@ class GoldenModel:
         u = _mul(v, w.o_in)
         scale, qm = matrix_scalars(np.abs(u).max(-1), self._two_norms(sumsq(t), sumsq(v)), m["o"].ws)
         x = _mac(m["o"].rows(codes(u, qm)), scale[:, None], x)
-        (code,), (scale,) = self._enter(x, w.mlp_outer, (w.w_gate,), (m["gate"],))
+        return self._mix(layer, x)
+
+    def _mix_gated(self, layer, x):
+        """x [B, H] behind the gated linear unit of a layer."""
+        w, m = layer.vectors, layer.matrices
+        (code,), (scale,) = self._enter(x, w.mlp_outer, (w.w_gate,), (w.ws_gate,))
         rows = _mul(m["gate"].rows(code), scale)
         t, v = np.split(rows, 2, -1)
         y = _mul(v, _mul(t, tables.sigmoid(t)))
         u = _mul(y, w.w_down)
+        scale, code = self._enter_inner(y, u, w.ws_down)
+        return _mac(m["down"].rows(code), scale, x)
+
+    def _mix_trees(self, layer, x):
+        """x [B, H] behind the trees of a layer."""
+        w, trees = layer.vectors, layer.trees
+        (code,), (scale,) = self._enter(x, w.mlp_outer, (w.w_tree,), (w.ws_tree_in,))
+        sums, path = trees.walk(code)
+        t = _mul(from_int(sums), scale)
+        z = _mul(t, tables.sigmoid(t))
+        scale, code = self._enter_inner(z, z, w.ws_tree_out)
+        return _mac(from_int(trees.gather(code, path)), scale, x)
+
+    def _enter_inner(self, y, u, ws):
+        """Scale S [B, 1] and codes of u, y behind one norm and its weight."""
         r = rsq(mac(sumsq(y), self._per_inner, _INNER_EPS))
-        scale, qm = matrix_scalars(np.abs(u).max(-1), r, m["down"].ws)
-        return _mac(m["down"].rows(codes(u, qm)), scale[:, None], x)
+        scale, qm = matrix_scalars(np.abs(u).max(-1), r, ws)
+        return scale[:, None], codes(u, qm)
 
     def head(self, x):
         """Rows of the last layer's output x [B, H]."""
         (outer, folded), matrix = self._final, self._head
-        (code,), (scale,) = self._enter(x, outer, (folded,), (matrix,))
+        (code,), (scale,) = self._enter(x, outer, (folded,), (matrix.ws,))
         return Rows(matrix.rows(code), scale[:, 0])
 
     def step(self, ids, state):

@@ -7,49 +7,77 @@ import numpy as np
 
 from sterna.sim.golden.checkpoint import load_checkpoint, read_config  # noqa: F401 (for its readers)
 from sterna.sim.golden.fp24 import round24
-from sterna.sim.golden.geometry import Geometry, PackError
+from sterna.sim.golden.geometry import (  # noqa: F401
+    Geometry,
+    ModelGeometry,
+    PackError,
+    TreeGeometry,
+)
 from sterna.sim.golden.ternary import NotFiniteError, derive, float32_of, ternarise, ternary_already  # noqa: F401
 
 SMALL_WEIGHTS = 1 << 24  # a model with more trits is made layer by layer, on demand
 EMBEDDING_ROWS = 1 << 10  # quantised together
+# Of a geometry's mixer: attribute of a packed layer -> name of the tensor behind "mlp.".
+MIXER_TENSORS = {"glu": {"gate": "gate_proj", "down": "down_proj"},
+                 "tree": {"tree_in": "tree_in", "tree_out": "tree_out"}}
 
 
 @dataclass(frozen=True, eq=False)
-class PackedLayer:
-    """One layer. Trits are int8 -1, 0, 1; everything else is float64 with fp24 values."""
+class _CommonLayer:
+    """What the layers of all models have."""
 
     f: np.ndarray  # [H, H] trits, as i, g and o
     i: np.ndarray
     g: np.ndarray
     o: np.ndarray
-    gate: np.ndarray  # [2 I, H] trits: the gate half, then the value half
-    down: np.ndarray  # [H, I] trits
     ws_f: float  # scales, round(mean|W| / 127)
     ws_i: float
     ws_g: float
     ws_o: float
-    ws_gate: float
-    ws_down: float
     attn_outer: np.ndarray  # [H]
-    w_f: np.ndarray  # [H] folded weights: outer times inner, as w_i, w_g_in and w_gate
+    w_f: np.ndarray  # [H] folded weights: outer times inner, as w_i, w_g_in and that of the channel mixer
     w_i: np.ndarray
     w_g_in: np.ndarray
     keep: np.ndarray  # [H] 1 - lb
     g_norm: np.ndarray  # [H] w_g
     o_in: np.ndarray  # [H] w_o, the norm inside o_proj
     mlp_outer: np.ndarray  # [H]
-    w_gate: np.ndarray  # [H]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayer(_CommonLayer):
+    """One layer. Trits are int8 -1, 0, 1; everything else is float64 with fp24 values."""
+
+    gate: np.ndarray  # [2 I, H] trits: the gate half, then the value half
+    down: np.ndarray  # [H, I] trits
+    ws_gate: float
+    ws_down: float
+    w_gate: np.ndarray  # [H] folded
     w_down: np.ndarray  # [I] w_d, the norm inside down_proj
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTreeLayer(_CommonLayer):
+    """One layer of a model with trees; as `PackedLayer`, with two tables of E rows in place of gate and down."""
+
+    tree_in: np.ndarray  # [E, H] trits: the input row of each neuron
+    tree_out: np.ndarray  # [E, H] trits: the output row of each neuron
+    ws_tree_in: float
+    ws_tree_out: float
+    w_tree: np.ndarray  # [H] folded
+
+
+PACKED_LAYERS = {"glu": PackedLayer, "tree": PackedTreeLayer}  # of a geometry's mixer
 
 
 @dataclass(frozen=True, eq=False)
 class PackedModel:
     """A quantised model; embedding row v is ``embedding_codes[v] * embedding_scale[v]``."""
 
-    geometry: Geometry
+    geometry: ModelGeometry
     embedding_codes: np.ndarray  # [V, H] int8
     embedding_scale: np.ndarray  # [V] float64, fp24 values
-    layers: tuple  # of PackedLayer
+    layers: tuple  # of PackedLayer or PackedTreeLayer
     final_outer: np.ndarray  # [H]
     w_head: np.ndarray  # [H] folded
     head: np.ndarray  # [V, H] trits
@@ -85,8 +113,8 @@ class OnDemand(PackedModel):
 
     Parameters
     ----------
-    geometry : Geometry
-    layer : callable(int) -> PackedLayer
+    geometry : ModelGeometry
+    layer : callable(int) -> PackedLayer or PackedTreeLayer
     embedding : callable() -> (int8 array [V, H], float64 array [V])
         Codes and scales.
     head : callable() -> (int8 array [V, H], float)
@@ -189,18 +217,21 @@ class _Packer:
 
     def layer(self, number):
         at = f"model.layers.{number}."
-        names = {p: f"{at}attn.{p}_proj" for p in "figo"} | {p: f"{at}mlp.{p}_proj" for p in ("gate", "down")}
+        names = {p: f"{at}attn.{p}_proj" for p in "figo"}
+        names |= {p: f"{at}mlp.{name}" for p, name in MIXER_TENSORS[self.geometry.mixer].items()}
         parts = {}
         for part, name in names.items():
             parts[part], parts["ws_" + part] = self._matrix(name)
         outer, mlp_outer = self._vector(at + "attn_norm"), self._vector(at + "mlp_norm")
         folded = {"w_f": "f", "w_i": "i", "w_g_in": "g"}
-        return PackedLayer(
+        common = dict(
             **parts, **{key: round24(outer * self._vector(names[p] + ".norm")) for key, p in folded.items()},
             attn_outer=round24(outer), keep=self._keep[number], g_norm=round24(self._vector(at + "attn.g_norm")),
-            o_in=round24(self._vector(names["o"] + ".norm")), mlp_outer=round24(mlp_outer),
-            w_gate=round24(mlp_outer * self._vector(names["gate"] + ".norm")),
-            w_down=round24(self._vector(names["down"] + ".norm")))
+            o_in=round24(self._vector(names["o"] + ".norm")), mlp_outer=round24(mlp_outer))
+        if self.geometry.mixer == "tree":
+            return PackedTreeLayer(**common, w_tree=round24(mlp_outer * self._vector(names["tree_in"] + ".norm")))
+        return PackedLayer(**common, w_gate=round24(mlp_outer * self._vector(names["gate"] + ".norm")),
+                           w_down=round24(self._vector(names["down"] + ".norm")))
 
     def embedding(self):
         """(codes, scales)"""
@@ -226,7 +257,7 @@ def pack(geometry, tensors, kept=None):
 
     Parameters
     ----------
-    geometry : Geometry
+    geometry : ModelGeometry
     tensors : mapping
         With the names of ``geometry.shapes()``. ``stored(name)``, if it has that, gives the numbers
         as `derive` takes them.

@@ -4,6 +4,7 @@ import numpy as np
 
 from sterna.sim.golden.packed import load_checkpoint, lower_bounds, ternarise
 from sterna.sim.golden.product import Product, are_held
+from sterna.sim.golden.tree import Trees
 
 INNER_EPS = 1e-6  # of the norm inside every BitLinear, whatever rms_norm_eps is
 PEAK_FLOOR = 1e-5  # of max|y| in the quantiser; that of mean|W| is in packed.ternarise
@@ -50,13 +51,35 @@ class _BitLinear:
         return self._product(codes.astype(np.float32)).astype(x.dtype) * (step * self.mean)
 
 
+class _TreeMixer:
+    """norm -> int8 -> walk -> SiLU -> norm -> int8 -> gather; x [B, H] -> [B, H].
+
+    The branch is the sign of the integer sum of codes and trits, as on the hardware, and not that of a float: from
+    the same codes all levels take the same path. Codes of different levels differ by single steps where
+    a number lies at the edge between two, so paths of L0 and L1 part only where a sum is that close to 0.
+    """
+
+    def __init__(self, geometry, tensors, at, dtype):
+        into, mean = ternarise(tensors[at + "tree_in.weight"])
+        out, mean_out = ternarise(tensors[at + "tree_out.weight"])
+        self._trees, self._means = Trees(geometry, into, out), (dtype(mean), dtype(mean_out))
+        self._norm = tensors[at + "tree_in.norm.weight"].astype(dtype)
+
+    def __call__(self, x):
+        codes, step = quantise(rms_norm(x, self._norm, INNER_EPS))
+        sums, path = self._trees.walk(codes.astype(np.float32))
+        t = sums.astype(x.dtype) * (step * self._means[0])
+        codes, step = quantise(rms_norm(t * sigmoid(t), x.dtype.type(1), INNER_EPS))
+        return self._trees.gather(codes.astype(np.float32), path).astype(x.dtype) * (step * self._means[1])
+
+
 class Reference:
     """The float model of a checkpoint.
 
     Parameters
     ----------
-    source : path or (Geometry, mapping)
-        A checkpoint folder, or a geometry with float32 tensors under the names of ``Geometry.shapes()``.
+    source : path or (ModelGeometry, mapping)
+        A checkpoint folder, or a geometry with float32 tensors under the names of its ``shapes()``.
     dtype : numpy type
         np.float64, or np.float32 to measure the noise floor of float arithmetic.
     kept : bool
@@ -86,8 +109,12 @@ class Reference:
     def _make(self, number):
         """The parts (dict) of a layer."""
         tensors, dtype, at = self._tensors, self.dtype, f"model.layers.{number}."
-        names = {p: f"{at}attn.{p}_proj" for p in "ifgo"} | {p: f"{at}mlp.{p}_proj" for p in ("gate", "down")}
+        trees = self.geometry.mixer == "tree"
+        names = {p: f"{at}attn.{p}_proj" for p in "ifgo"}
+        names |= {} if trees else {p: f"{at}mlp.{p}_proj" for p in ("gate", "down")}
         parts = {p: _BitLinear(tensors, name, dtype, self._held) for p, name in names.items()}
+        if trees:
+            parts["trees"] = _TreeMixer(self.geometry, tensors, at + "mlp.", dtype)
         return parts | {n: tensors[f"{at}{n}.weight"].astype(dtype) for n in ("attn_norm", "mlp_norm", "attn.g_norm")}
 
     def _layer(self, number):
@@ -135,7 +162,10 @@ class Reference:
     def _behind(self, part, x, h, gate):
         """The block's output of its input x, new state h and output gate; all [B, H]."""
         x = x + part["o"](gate * (h * sigmoid(h)))
-        gate, value = np.split(part["gate"](rms_norm(x, part["mlp_norm"], self._eps)), 2, -1)
+        y = rms_norm(x, part["mlp_norm"], self._eps)
+        if "trees" in part:
+            return x + part["trees"](y)
+        gate, value = np.split(part["gate"](y), 2, -1)
         return x + part["down"](gate * sigmoid(gate) * value)
 
     def head(self, x):

@@ -1,4 +1,4 @@
-"""Trits to bytes and back (trit5, bit2), and matrices to runs of R x C tiles. Exact inverses of each other."""
+"""Trits to bytes and back (trit5, bit2): matrices to runs of R x C tiles, and tables to records, one for each row."""
 
 import numpy as np
 
@@ -99,4 +99,30 @@ def unpack_matrix(data, rows, columns, tile_rows, tile_columns, code):
             tiles = trits.reshape(last - first, chunks, tile_rows, tile_columns)
         block = tiles.swapaxes(1, 2).reshape((last - first) * tile_rows, -1)[:len(to)]
         to[:] = decode_trits(block, columns, code) if by_rows else block[:, :columns]
+    return out
+
+
+def pack_records(trits, tile_trits, record_bytes, code):
+    """uint8 [rows, record_bytes]: a record of whole tiles for each row of trits int8 [rows, columns]."""
+    rows, columns = trits.shape
+    tiles = -(-columns // tile_trits)
+    used = tiles * -(-tile_trits // _PER_BYTE[code])
+    out = np.zeros((rows, record_bytes), np.uint8)
+    step = max(1, _BLOCK_BYTES // (tiles * tile_trits))
+    for at in range(0, rows, step):
+        block = np.pad(trits[at:at + step], ((0, 0), (0, tiles * tile_trits - columns)))
+        out[at:at + step, :used] = encode_trits(block.reshape(-1, tile_trits), code).reshape(len(block), used)
+    return out
+
+
+def unpack_records(records, columns, tile_trits, code):
+    """Inverse of ``pack_records``: uint8 [rows, record_bytes] to int8 [rows, columns]."""
+    tiles = -(-columns // tile_trits)
+    tile_bytes = -(-tile_trits // _PER_BYTE[code])
+    out = np.empty((len(records), columns), np.int8)
+    step = max(1, _BLOCK_BYTES // (tiles * tile_trits))
+    for at in range(0, len(records), step):
+        run = np.ascontiguousarray(records[at:at + step, :tiles * tile_bytes])
+        trits = decode_trits(run.reshape(-1, tile_bytes), tile_trits, code)
+        out[at:at + step] = trits.reshape(len(run), -1)[:, :columns]
     return out

@@ -1,8 +1,8 @@
 """Instruction-level interpreter of the whole device (docs/isa.md), exact in its values, without any notion of time.
 
 It also checks what a program must guarantee: no read of a result under way without ``wait``, no bank read at two
-addresses, nothing in a slot loop that is not allowed there, no fetch, product or row that an in-order device would
-wait for forever.
+addresses, nothing in a slot loop that is not allowed there, no fetch, product, walk or row that an in-order device
+would wait for forever.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,9 @@ import numpy as np
 
 from sterna.firmware import isa
 from sterna.sim.golden import fp24
+from sterna.sim.machine.errors import MachineError
 from sterna.sim.machine.slots import Slot, admit
-from sterna.sim.machine.stream import MachineError, Stream
+from sterna.sim.machine.stream import Stream
 from sterna.sim.machine.vector import Context, VectorEngine
 
 __all__ = ["Machine", "MachineError", "Report"]
@@ -52,6 +53,8 @@ class Machine:
         The registers of chained slots.
     banks, scalars, codes : array
         [3, words, B, V], [32, B] and [2, B, n].
+    places : int64 [B, N] or None
+        The record of every row of the last walk; 0 for a slot without a token.
     fault : int
         1 after an illegal instruction.
     """
@@ -72,6 +75,10 @@ class Machine:
         self.program = []
         self.address = [0] * 4
         self._fresh = True  # no run has ended yet
+
+    @property
+    def places(self):
+        return self._stream.places
 
     def load(self, program):
         """Write the program memory and every slot's constant registers of a ``firmware.program.Program``."""
@@ -107,6 +114,7 @@ class Machine:
         if self._run is None:
             return None
         self._vector.keys[:] = self._run.keys
+        self._stream.active = self._run.active
         self._loop = self._off = self._left = self._vl = 0
         self._slot = None  # SLOT that has begun the present slot loop, and its slot
         self._reports, pc = [], 0
@@ -124,16 +132,18 @@ class Machine:
         opcode, f = self.program[pc]
         if opcode == isa.HALT:
             if not self._stream.idle or self._slot:
-                raise MachineError("the token ends with products, announced words or a slot loop left")
+                raise MachineError("the token ends with products, records, announced words or a slot loop left")
             self._run.advance()
             self._fresh = False
             return None
         if opcode == isa.VOP:
             if self._meant():
                 self._vop(pc, f)
-        elif opcode in (isa.FETCH, isa.STORE):
+        elif isa.is_walk(opcode, f) and self.config.tree_rows:
+            self._walk(opcode, f)
+        elif opcode in (isa.FETCH, isa.STORE) and not isa.is_walk(opcode, f):
             first = self.address[f["areg"]]
-            if self._meant():
+            if self._meant() and not f.get("kind"):
                 (self._stream.fetch if opcode == isa.FETCH else self._stream.announce)(first, f["words"])
             self.address[f["areg"]] = (first + f["words"]) % _WRAP
         elif opcode == isa.SETA:
@@ -174,6 +184,14 @@ class Machine:
             self.fault = 1
             return None
         return pc + 1
+
+    def _walk(self, opcode, f):
+        if self._slot:
+            raise MachineError("a walk in a slot loop")
+        if opcode == isa.WALK:
+            self._stream.walk(f)
+        else:
+            self._stream.fetch_records(f["kind"] == isa.KIND_WALK, self.address[f["areg"]], f)
 
     def _slot_loop(self, pc, f):
         if not f["again"]:

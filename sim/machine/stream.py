@@ -5,12 +5,9 @@ from collections import deque
 import numpy as np
 
 from sterna.sim.golden import fp24
-from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.trits import unpack_matrix
-
-
-class MachineError(SternaError, RuntimeError):
-    """A program that the device could not run; the message names the program counter."""
+from sterna.sim.machine.errors import MachineError
+from sterna.sim.machine.walk import Records, Table, gather, walk
 
 
 class _Product:
@@ -20,6 +17,14 @@ class _Product:
         self.buffer, self.count, self.chunks = buffer, rows, chunks
         self.rows = None  # float64 [beats, B, V] once computed
         self.taken = 0
+
+
+class _Walk(_Product):
+    """One WALK: ``count`` rows that it makes, of the records of ``visits`` rows."""
+
+    def __init__(self, fields):
+        super().__init__(fields["buffer"], fields["length"] if fields["out"] else fields["rows"], fields["chunks"])
+        self.out, self.visits, self.length = fields["out"], fields["rows"], fields["length"]
 
 
 class Stream:
@@ -36,6 +41,10 @@ class Stream:
     ----------
     codes : int8 [2, B, C * activation_words]
         The activation buffers of every slot.
+    active : bool [B]
+        Slots with a token in this run.
+    places : int64 [B, N] or None
+        The records of the last walk; 0 for a slot without a token.
     """
 
     def __init__(self, config, memory):
@@ -43,22 +52,36 @@ class Stream:
         self.codes = np.zeros((2, config.batch, config.activation_words * config.columns), np.int8)
         # On chip the words of every fetch are taken by instructions before the next one.
         self._most_fetches = config.queued_fetches if config.memory == "external" else 1
-        self._fetched = deque()  # [first word, words left]
+        self._fetched = deque()  # [first word, words left], or Records
+        self.active = np.ones(config.batch, bool)
+        self.places = None
         self._stores = deque()
         self._products = deque()
 
     @property
     def idle(self):
-        """Whether no product and no announced word is left; fetches may be."""
-        return not self._products and not self._stores
+        """Whether no product, no announced word and no record is left; linear fetches may be."""
+        return not (self._products or self._stores or any(isinstance(one, Records) for one in self._fetched))
+
+    def _queue(self, entry, end):
+        if len(self._fetched) >= self._most_fetches:
+            raise MachineError(f"more than {self._most_fetches} unfinished fetches")
+        if end * self.config.port_bytes > len(self.memory):
+            raise MachineError(f"fetch up to word {end}: outside the memory")
+        self._fetched.append(entry)
 
     def fetch(self, first, words):
         """FETCH of ``words`` words at word ``first``."""
-        if len(self._fetched) >= self._most_fetches:
-            raise MachineError(f"more than {self._most_fetches} unfinished fetches")
-        if (first + words) * self.config.port_bytes > len(self.memory):
-            raise MachineError(f"fetch up to word {first + words}: outside the memory")
-        self._fetched.append([first, words])
+        self._queue([first, words], first + words)
+
+    def fetch_records(self, walked, first, fields):
+        """FETCH of kind walk (``walked``) or gather, of the table at word ``first``."""
+        shape = {name: fields[name] for name in ("words", "trees", "levels", "always")}
+        records = Records(walked, first, active=self.active, **shape)
+        if not (records.trees and records.levels and records.words) or records.rows > self.config.tree_rows:
+            raise MachineError(f"{records.trees} trees of {records.levels} levels, {records.always} rows always, "
+                               f"{records.words} words each: the device walks {self.config.tree_rows} rows at most")
+        self._queue(records, records.end)
 
     def announce(self, first, words):
         """STORE of the next ``words`` words at word ``first``."""
@@ -88,6 +111,8 @@ class Stream:
         while words:
             if not self._fetched:
                 raise MachineError(f"waits for {words} stream words that no fetch before it brings")
+            if isinstance(self._fetched[0], Records):
+                raise MachineError("takes a section that stands behind the records of a walk")
             first, left = self._fetched[0]
             count = min(words, left)
             pieces.append(self.memory[first * port:(first + count) * port])
@@ -114,10 +139,17 @@ class Stream:
 
     def product(self, buffer, rows, chunks):
         """MATVEC."""
+        self._append(_Product(buffer, rows, chunks))
+
+    def walk(self, fields):
+        """WALK."""
+        self._append(_Walk(fields))
+
+    def _append(self, product):
         if len(self._products) >= 2:
             self._finish(self._products[0])
             self._check_row_queue()
-        self._products.append(_Product(buffer, rows, chunks))
+        self._products.append(product)
 
     def write_codes(self, buffer, codes):
         """int8 [B, n]: the first n codes of a buffer that no product may be using."""
@@ -146,6 +178,7 @@ class Stream:
         return np.concatenate(pieces)
 
     def _compute(self, product):
+        """int64 [rows, B] of a MATVEC."""
         c = self.config
         columns = product.chunks * c.columns
         if columns > self.codes.shape[2]:
@@ -155,13 +188,40 @@ class Stream:
                                      c.weight_code)
         codes = self.codes[product.buffer, :, :columns].T
         acc = trits.astype(np.float32) @ codes.astype(np.float32)  # exact below 2^24
-        rows = np.zeros((-(-product.count // c.lanes) * c.lanes, c.batch))
-        rows[:product.count] = fp24.from_int(acc.astype(np.int64))
-        product.rows = rows.reshape(-1, c.lanes, c.batch).transpose(0, 2, 1)
+        return acc.astype(np.int64)
+
+    def _compute_walk(self, product):
+        """int64 [rows, B] of a WALK."""
+        c, codes = self.config, self.codes[product.buffer]
+        if not self._fetched or not isinstance(self._fetched[0], Records):
+            raise MachineError("WALK: the next words of the stream are not the records of a walk")
+        records, tile = self._fetched.popleft(), c.rows * c.columns
+        if records.walk == bool(product.out):
+            raise MachineError(f"WALK out={product.out}: the next records are those of a "
+                               f"{'walk' if records.walk else 'gather'}")
+        if product.visits != records.rows or -(-product.chunks * c.tile_bytes // c.port_bytes) != records.words:
+            raise MachineError(f"WALK of {product.visits} rows of {product.chunks} tiles: FETCH has brought "
+                               f"{records.rows} of {records.words} words")
+        if product.visits > codes.shape[1] or product.length > min(product.chunks * tile, codes.shape[1]):
+            raise MachineError(f"WALK of {product.visits} rows of length {product.length}: a buffer holds "
+                               f"{codes.shape[1]} codes and a record {product.chunks * tile} trits")
+        table = Table(c, records, self.memory, product.chunks, product.length)
+        if not product.out:
+            sums, self.places = walk(table, codes)
+        elif self.places is None or self.places.shape[1] != product.visits:
+            raise MachineError(f"gathers {product.visits} rows that no walk has visited")
+        else:
+            sums = gather(table, codes[:, :product.visits], self.places)
+        return sums.T
 
     def _finish(self, product):
-        if product.rows is None:
-            self._compute(product)
+        if product.rows is not None:
+            return
+        c = self.config
+        rows = np.zeros((-(-product.count // c.lanes) * c.lanes, c.batch))
+        acc = self._compute_walk(product) if isinstance(product, _Walk) else self._compute(product)
+        rows[:product.count] = fp24.from_int(acc)
+        product.rows = rows.reshape(-1, c.lanes, c.batch).transpose(0, 2, 1)
 
     def _check_row_queue(self):
         """Products that must finish although nobody takes rows: what is left of them has to fit the row queue."""

@@ -7,7 +7,7 @@ import numpy as np
 from sterna.firmware import isa
 from sterna.sim.golden import fp24, rng, tables
 from sterna.sim.golden.toplist import choose
-from sterna.sim.machine.stream import MachineError
+from sterna.sim.machine.errors import MachineError
 
 AGES = 3  # operations after which every result of one has been written
 _TABLES = (None, tables.sigmoid, tables.recip, tables.rsqrt, tables.log2, tables.log1m, tables.exponent)

@@ -7,15 +7,21 @@ from math import erf, log, sqrt
 from sterna.firmware import isa
 from sterna.firmware.layout import memory_map
 from sterna.firmware.program import build_program
+from sterna.sim.golden.errors import SternaError
 from sterna.sim.perf.machine import Kind, Machine
 from sterna.sim.perf.memory import TIMING, Timing
 
+MIXERS = ("glu",)  # of the models that the cycle model knows
 FEW_LAYERS = 3  # of a large model; the others take as long as the one in the middle
 LARGE = 60_000  # events of all layers, from which on a model is large
 LARGE_HEAD = 1 << 15  # rows of the head, beyond which not all are walked
 FEW_ROWS = 1 << 13  # so many of them, and twice as many; the others take as long as the second half of these
 WARM = 1  # runs of the program until it goes on evenly
 RUNS, FEW_RUNS = 4, 1  # runs whose mean is taken, of a large model too
+
+
+class PredictError(SternaError, ValueError):
+    """A model whose cycles are not known."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +120,21 @@ def _events(config, geometry):
     return int(400 + rows / config.rows + 2 * rows / config.lanes + words / 32)
 
 
+def check_mixer(geometry):
+    """PredictError for a model that the cycle model does not know."""
+    if geometry.mixer not in MIXERS:
+        raise PredictError(f"the model's channel mixer is {geometry.mixer!r} and the cycle model knows "
+                           f"{', '.join(MIXERS)} alone: count cycles with sterna generate --device sim")
+
+
 @lru_cache(maxsize=8)
 def program_of(config, geometry):
     """The token program, decoded, of a model whose memory is as large as it has to be (list of (opcode, fields)).
 
-    ProgramError: its vectors, codes or program do not fit the configuration. IsaError: a number of it, as that of
-    its layers, is larger than an instruction has room for.
+    PredictError: the cycle model does not know such models. ProgramError: its vectors, codes or program do not fit
+    the configuration. IsaError: a number of it, as that of its layers, is larger than an instruction has room for.
     """
+    check_mixer(geometry)
     where = memory_map(config, geometry, check=False)
     return [isa.decode(word) for word in build_program(config, geometry, where).words]
 
@@ -181,6 +195,8 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
 
     Raises
     ------
+    PredictError
+        The cycle model does not know such models.
     ProgramError, IsaError
         The model does not fit the build: its vectors, codes or program, all layers of it. The size of the memory is
         not looked at.

@@ -10,9 +10,10 @@ What the program guarantees, that no code is written which a product may read, i
 from dataclasses import replace
 
 import pytest
-from amaranth.hdl import Cat, Mux, Signal
-from prove import AnyMemory, Proof, disproved, planted, stub
+from amaranth.hdl import Cat, Const, Mux, Signal
+from prove import AnyMemory, Proof, disproved, further, planted, stub
 from sterna.firmware import isa
+from sterna.hw.array.control import DENSE, GATHER, WALK
 from sterna.hw.config import PRESETS
 from sterna.hw.vector import slot
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.formal
 CONFIG = replace(PRESETS["lanes40"], program_words=16, memory_bytes=512, vector_words=32, register_bits=16)
 SLOW = replace(CONFIG, clock_hz=24_000_000)
 SLOTS = replace(CONFIG, batch=2)
+BARE = replace(SLOW, tree_rows=0)
 
 
 def sequencer(module, config=CONFIG):
@@ -59,15 +61,38 @@ def sequencer(module, config=CONFIG):
         lsb, width = isa.FIELDS[opcode][name]
         return word[lsb:lsb + width]
 
-    many = config.batch > 1
-    passes, all_slots = (_slots(proof, dut, inside, is_, done, field) if many else (0, None))
+    many, walks = config.batch > 1, bool(config.tree_rows)
+    kind = field(isa.FETCH, "kind")
+    records = is_(isa.FETCH) & ((kind == isa.KIND_WALK) | (kind == isa.KIND_GATHER))
+    faults = Const(0) if walks else records
+    passes, all_slots = (_slots(proof, dut, inside, is_, done, field, faults) if many else (0, None))
     proof.implies("instruction_stays", issue_ & proof.past(issue_), word == proof.past(word))
-    commands = {isa.MATVEC: dut.product, isa.FETCH: dut.fetch, isa.STORE: dut.store}
-    for opcode, port in commands.items():
-        name = isa.OPCODE_NAMES[opcode].lower()
-        proof.implies(f"{name}_offered", port.valid, is_(opcode) & ~passes)
-        proof.implies(f"{name}_once", is_(opcode) & done, taken(port) | passes)
+    is_product = is_(isa.MATVEC) | (is_(isa.WALK) if walks else 0)
+    skips = is_(isa.FETCH) & (kind == isa.KIND_SKIP)
+    fetches_words = is_(isa.FETCH) & ~skips & ~faults
+    commands = {"matvec": (is_product, dut.product, 0), "fetch": (fetches_words, dut.fetch, passes),
+                "store": (is_(isa.STORE), dut.store, passes)}
+    for name, (instruction, port, passed) in commands.items():
+        proof.implies(f"{name}_offered", port.valid, instruction & ~passed)
+        proof.implies(f"{name}_once", instruction & done, taken(port) | passed)
         proof.implies(f"{name}_no_more", proof.past(taken(port)), ~issue_)
+    product = dut.product.payload
+    proof.implies("product_mode", dut.product.valid, product.mode == Mux(
+        is_(isa.WALK) if walks else 0, Mux(field(isa.WALK, "out"), GATHER, WALK), DENSE))
+    if walks:
+        proof.implies("fetch_kind", dut.fetch.valid, dut.fetch.payload.kind == kind)
+
+    # Address registers: a table's stays, and what is fetched or stored, or passed over, is left behind.
+    moves = (is_(isa.FETCH) | is_(isa.STORE)) & ~records & done
+    stays = proof.past((issue_ & ~moves & ~is_(isa.SETA) & ~is_(isa.ROWA)) | ~dut.running)
+    for k in range(0 if config.slow else 4):
+        register = inside[f"addresses.a{k}"]
+        proof.implies(f"a{k}_stays", started & stays & ~proof.past(inside["addresses.multiplying"]),
+                      register == proof.past(register))
+        here = proof.past(moves & (field(isa.FETCH, "areg") == k))
+        size = len(register)
+        proof.implies(f"a{k}_moves", started & here, register == (
+            proof.past(register) + proof.past(field(isa.FETCH, "words")))[:size])
     starts_sampling = is_(isa.SAMPLE) & ~field(isa.SAMPLE, "end")
     proof.implies("vector_offered", dut.vector.valid, (is_(isa.VOP) | starts_sampling) & ~passes)
     proof.implies("vector_start", dut.vector.valid, dut.vector.payload.start == starts_sampling)
@@ -87,11 +112,11 @@ def sequencer(module, config=CONFIG):
     streams &= ~passes
     announced = Signal()
     m.d.sync += announced.eq(issue_ & ~done & (announced | taken(dut.section)))
-    proof.implies("section_for_stream", dut.section.valid, (is_(isa.MATVEC) | streams) & ~announced)
-    proof.implies("section_kind", dut.section.valid, dut.section.payload == is_(isa.MATVEC))
+    proof.implies("section_for_stream", dut.section.valid, (is_product | streams) & ~announced)
+    proof.implies("section_kind", dut.section.valid, dut.section.payload == is_product)
     proof.implies("section_first", dut.product.valid | (dut.vector.valid & streams), announced)
     proof.implies("announced", issue_, inside["announced"] == announced)
-    proof.implies("announced_for_stream", announced, is_(isa.MATVEC) | streams)
+    proof.implies("announced_for_stream", announced, is_product | streams)
 
     if not config.slow:
         proof.implies("multiplying", inside["addresses.multiplying"], is_(isa.ROWA))
@@ -106,7 +131,7 @@ def sequencer(module, config=CONFIG):
 
     # Faults.
     condition = field(isa.JUMP, "condition")
-    illegal = issue_ & (((word[:4] >= isa.WALK) & ~(many & (word[:4] == isa.SLOT)))
+    illegal = issue_ & (((word[:4] == isa.SLOT) & ~many) | (0 if walks else is_(isa.WALK)) | faults
                         | (is_(isa.JUMP) & (condition > (isa.CHAINED if many else isa.FRESH))))
     faulty = Signal()
     m.d.sync += faulty.eq(faulty | illegal)
@@ -170,7 +195,7 @@ def sequencer(module, config=CONFIG):
     proof.check(3, induction=True, search_cycles=9)
 
 
-def _slots(proof, dut, inside, is_, done, field):
+def _slots(proof, dut, inside, is_, done, field, faults):
     """The slot loop of docs/isa.md beside that of the sequencer; whether the present instruction is not for its slot,
     and whether a further slot of the loop follows.
     """
@@ -197,7 +222,7 @@ def _slots(proof, dut, inside, is_, done, field):
     proof.claim("slot", dut.slot == slot)
     command = dut.vector.payload
     skipped = looping[0] & ~(chosen >> slot[:3])[0]
-    passes = skipped & (is_(isa.VOP) | is_(isa.FETCH) | is_(isa.STORE))
+    passes = skipped & (is_(isa.VOP) | is_(isa.FETCH) | is_(isa.STORE)) & ~faults
     proof.implies("passed", passes, done)
     proof.implies("slots_written", dut.vector.valid, command.slots[:batch] == Mux(
         looping[0] & ~everywhere[0], 1 << slot[:3], (1 << batch) - 1))
@@ -205,7 +230,9 @@ def _slots(proof, dut, inside, is_, done, field):
     return passes, looping[0] & (slot < batch - 1)
 
 
-@pytest.mark.parametrize("config", [CONFIG, SLOW, SLOTS], ids=["fast", "slow", "slots"])
+@pytest.mark.parametrize("config", [CONFIG, SLOW, SLOTS, *further(BARE, replace(BARE, batch=2))],
+                         ids=lambda config: ("slots" if config.batch > 1 else "slow" if config.slow else "fast")
+                         + "_no_trees" * (not config.tree_rows))
 def test_sequencer(config):
     sequencer(planted("control.sequencer"), config)
 
@@ -220,6 +247,10 @@ def test_sequencer(config):
     ("[pc.eq(-1), fresh.eq(0)]", "pc.eq(-1)", "no_token_yet|next_instruction"),
     ("strip[:width.length_bits] < left", "strip[:width.length_bits] <= left", "left|next_instruction|offset|vl"),
     ("jump.eq(loop[1:].any())", "jump.eq(loop != 0)", "next_instruction"),
+    ("is_op[isa.MATVEC] | (is_op[isa.WALK] if walks else 0)", "is_op[isa.MATVEC]", "matvec|fault|section"),
+    ("Mux(records if walks else 0, 0, field(isa.FETCH, \"words\"))", "field(isa.FETCH, \"words\")", "a._stays"),
+    ("| (skips & issue & addresses.ready)", "", "a._moves"),
+    ("& ~skips & (1 if walks", "& (1 if walks", "fetch_offered"),
 ])
 def test_sequencer_catches_planted_bug(old, new, claim):
     with disproved(match=claim):
@@ -235,7 +266,7 @@ def test_slow_sequencer_catches_planted_bug():
     ("acts = issue & ~passes", "acts = issue", "vector_offered|fetch_offered|store_offered|section_for_stream"),
     ("self.section.valid.eq(acts & section_first)", "self.section.valid.eq(issue & section_first)",
      "section_for_stream|announced"),
-    ("done.eq(is_op[isa.VOP] | addresses.ready), ", "", "passed"),
+    ("done.eq(is_op[isa.VOP] | (addresses.ready & (walks | ~records))), ", "", "passed"),
     ("slots.again & slots.repeat", "slots.again", "next_instruction"),
     ("self.program_ready.eq(~fetch_next)", "self.program_ready.eq(~acts)", "read_beside_write"),
     ("self.vector.payload.prior.eq(slots.chains)", "self.vector.payload.prior.eq(slots.chained)", "slot_of_command"),

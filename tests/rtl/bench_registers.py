@@ -94,7 +94,8 @@ async def address_map(dut):
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
                        | c.register_bits << 18 | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,
-                 0x1C: c.activation_words | c.ring << 16, 0x24: int(c.digest[:8], 16), 0x28: c.top_k}
+                 0x1C: c.activation_words | c.ring << 16, 0x24: int(c.digest[:8], 16), 0x28: c.top_k,
+                 0x2C: c.tree_rows}
     for offset, value in constants.items():
         assert await host.read(REGISTERS + offset) == value, hex(offset)
         await host.write(REGISTERS + offset, 0)

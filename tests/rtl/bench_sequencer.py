@@ -4,19 +4,20 @@ import os
 
 import bench
 import cocotb
-from amaranth.lib import data
 from sequencer_model import Model, random_program
 from sterna.firmware import isa
-from sterna.hw.array.array import Product
+from sterna.hw.array.control import Product
 from sterna.hw.config import Config
+from sterna.hw.memory.port import read_layout
 from sterna.hw.vector.operands import Command
 from streams import StreamMonitor
 
 CONFIG = Config(**eval(os.environ["CONFIG"]))  # repr of a dictionary by the launcher
 STALL = float(os.environ.get("STALL", "0"))
 NUMBER_BITS = CONFIG.register_bits  # of positions and tokens
-BLOCK = data.StructLayout({"address": CONFIG.word_address_bits, "words": 24})
-OUTPUTS = {"vector": Command, "product": Product, "fetch": BLOCK, "store": BLOCK, "section": None}
+BLOCK = read_layout(CONFIG.word_address_bits)
+FETCH = read_layout(CONFIG.word_address_bits, CONFIG.tree_rows)
+OUTPUTS = {"vector": Command, "product": Product, "fetch": FETCH, "store": BLOCK, "section": None}
 
 
 def quiet_inputs(dut):
@@ -130,7 +131,7 @@ async def matvec_waits(dut):
 async def memory_waits(dut):
     """WAITM lets nothing pass while a result or a store is under way; HALT waits for the array as well."""
     quiet_inputs(dut)
-    fetch = StreamMonitor(dut, "fetch", BLOCK)
+    fetch = StreamMonitor(dut, "fetch", FETCH)
     await bench.start(dut)
     await write_program(dut, [isa.encode(isa.WAITM), isa.encode(isa.FETCH, words=4), isa.encode(isa.HALT)])
     rest = {"vector_busy": 0, "store_idle": 1, "array_busy": 0}
@@ -159,25 +160,33 @@ async def memory_waits(dut):
 
 @cocotb.test()
 async def faults(dut):
-    """WALK, SLOT with B = 1, and undefined conditions stop the sequencer for good and are reported."""
+    """Walks that are not built in, SLOT with B = 1, and undefined conditions stop the sequencer for good and are
+    reported.
+    """
     quiet_inputs(dut)
-    fetch = StreamMonitor(dut, "fetch", BLOCK)
+    fetch = StreamMonitor(dut, "fetch", FETCH)
     await bench.start(dut)
     condition = isa.CHAINED + (CONFIG.batch > 1)
-    for word in (isa.encode(isa.WALK), *([isa.encode(isa.SLOT)] if CONFIG.batch == 1 else ()),
+    walks = [isa.encode(isa.WALK), *(isa.encode(isa.FETCH, areg=2, kind=kind, words=4, trees=1, levels=1)
+                                     for kind in (isa.KIND_WALK, isa.KIND_GATHER))]
+    if CONFIG.batch > 1:  # also where it is not for the slot, here for none
+        walks.append([isa.encode(isa.SLOT, which=isa.FIRST), walks[-1]])
+    dut.product__ready.value = dut.section__ready.value = 1
+    for word in (*([] if CONFIG.tree_rows else walks), *([isa.encode(isa.SLOT)] if CONFIG.batch == 1 else ()),
                  isa.encode(isa.JUMP, condition=condition), isa.encode(isa.JUMP, condition=15)):
         dut.rst.value = 1
         await bench.cycles(dut, 2)
         dut.rst.value = 0
         count = len(fetch.items)
-        program = [isa.encode(isa.SETA, areg=2, value=9), isa.encode(isa.FETCH, areg=2, words=4), word,
+        fault = word if isinstance(word, list) else [word]
+        program = [isa.encode(isa.SETA, areg=2, value=9), isa.encode(isa.FETCH, areg=2, words=4), *fault,
                    isa.encode(isa.FETCH, areg=2, words=4), isa.encode(isa.HALT)]
         await write_program(dut, program)
         dut.go.value = 1
-        await bench.until(dut, lambda: int(dut.fault.value) == 1, 50, f"the fault of {word:#x}")
+        await bench.until(dut, lambda: int(dut.fault.value) == 1, 50, f"the fault of {fault}")
         dut.go.value = 0  # with B = 1 no run is under way while the next program is written
         await bench.cycles(dut, 30)
         await bench.settled(dut)
         assert int(dut.fault.value) == 1 and not int(dut.running.value)
         await bench.cycles(dut)
-        assert fetch.items[count:] == [{"address": 9, "words": 4}]
+        assert [(f["address"], f["words"]) for f in fetch.items[count:]] == [(9, 4)]

@@ -2,6 +2,7 @@
 
 from sterna.firmware import isa
 from sterna.firmware.assembler import Assembler
+from sterna.hw.array.control import DENSE, WALK
 from sterna.hw.control.sequencer import Widths
 
 
@@ -20,14 +21,21 @@ def random_program(random, config):
             pick = random.choice([0, 1, 2, 6, 8, 10]) if slots else random.randrange(11)
             areg = random.randrange(4)
             if pick == 0:
-                asm.emit(isa.FETCH, areg=areg, words=random.randint(1, 5000))
+                kinds = range(4) if config.tree_rows and not slots else (isa.KIND_LINEAR, isa.KIND_SKIP)
+                asm.emit(isa.FETCH, areg=areg, words=random.randint(1, 5000), kind=random.choice(kinds),
+                         trees=random.randint(0, config.tree_rows), levels=random.getrandbits(5),
+                         always=random.randint(0, config.tree_rows))
             elif pick == 1:
                 asm.emit(isa.SETA, areg=areg, value=random.getrandbits(bits))
             elif pick == 2:
                 asm.emit(isa.ROWA, areg=areg, base=random.getrandbits(bits), stride=random.randint(1, 400))
             elif pick == 3:
-                asm.emit(isa.MATVEC, buffer=random.randrange(2), rows=random.randint(1, 1 << 24) - 1,
-                         chunks=random.randint(1, 1000))
+                product = {"buffer": random.randrange(2), "rows": random.randint(1, 1 << 24) - 1,
+                           "chunks": random.randint(1, 1000)}
+                if config.tree_rows and random.random() < 0.5:
+                    asm.emit(isa.WALK, out=random.randrange(2), length=random.getrandbits(16), **product)
+                else:
+                    asm.emit(isa.MATVEC, **product)
             elif pick == 4:
                 asm.emit(isa.STRIP, elements=random.choice([random.randint(1, 900), most["strip"], most["elements"]]),
                          strip=random.choice([16, 32, 200, most["strip"]]))
@@ -96,7 +104,7 @@ class Model:
     """
 
     def __init__(self, config):
-        self.batch = config.batch
+        self.batch, self.walks = config.batch, config.tree_rows
         self.mask = (1 << config.word_address_bits) - 1
         self.offset_mask = (1 << Widths.of(config).offset_bits) - 1
         self.sent = {name: [] for name in ("vector", "product", "fetch", "store", "section")}
@@ -136,14 +144,20 @@ class Model:
                 if f["a_kind"] in (isa.A_STREAM32, isa.A_STREAM8):
                     self.sent["section"].append(0)
                 self._vector(program[pc - 1], 0, looping, spreads, slot, chains)
-            elif opcode == isa.MATVEC:
+            elif isa.is_walk(opcode, f) and not self.walks:
+                return False
+            elif opcode in (isa.MATVEC, isa.WALK):
                 self.sent["section"].append(1)
-                self.sent["product"].append(f)
+                mode = WALK + f.pop("out") if opcode == isa.WALK else DENSE
+                self.sent["product"].append({"mode": mode, "length": 0} | f)
             elif opcode in (isa.FETCH, isa.STORE):
                 name = "fetch" if opcode == isa.FETCH else "store"
-                if not skips:
-                    self.sent[name].append({"address": self.a[f["areg"]], "words": f["words"]})
-                self.a[f["areg"]] = self.a[f["areg"]] + f["words"] & self.mask
+                areg, kind = f.pop("areg"), f.get("kind")
+                if not skips and kind != isa.KIND_SKIP:
+                    self.sent[name].append({"address": self.a[areg]} | (f if self.walks or opcode == isa.STORE else
+                                                                        {"words": f["words"]}))
+                if not isa.is_walk(opcode, f):
+                    self.a[areg] = self.a[areg] + f["words"] & self.mask
             elif opcode == isa.SETA:
                 self.a[f["areg"]] = f["value"] & self.mask
             elif opcode == isa.ROWA:
@@ -169,5 +183,5 @@ class Model:
                 self.samples += 1
             elif opcode == isa.SAMPLE:
                 self._vector(program[pc - 1], 1, looping, spreads, slot, chains)
-            elif opcode in (isa.WALK, isa.SLOT):
+            elif opcode == isa.SLOT:
                 return False

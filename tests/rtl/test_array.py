@@ -154,20 +154,29 @@ class Fed(wiring.Component):
     """The array with its gearbox, wired as in the accelerator: a product's last tile drops the rest of its word."""
 
     def __init__(self, config):
-        self.gearbox = Gearbox(port_bytes=config.port_bytes, tile_bytes=config.tile_bytes)
+        self.trees = config.tree_rows > 0
+        self.gearbox = Gearbox(port_bytes=config.port_bytes, tile_bytes=config.tile_bytes, records=self.trees)
         self.array = TernaryArray(config)
         members = dict(self.array.signature.members)
+        self.through = [name for name in members if name != "tiles"]
         super().__init__({"words": In(stream.Signature(8 * config.port_bytes)),
-                          **{name: members[name] for name in ("command", "activation", "rows")}})
+                          **{name: members[name] for name in self.through}})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.gearbox, m.submodules.array = self.gearbox, self.array
         wiring.connect(m, wiring.flipped(self.words), self.gearbox.i)
         wiring.connect(m, self.gearbox.o, self.array.tiles)
-        for name in ("command", "activation", "rows"):
-            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.array, name))
-        m.d.comb += self.gearbox.drop.eq(self.array.done)
+        for name in self.through:
+            member, inner = getattr(self, name), getattr(self.array, name)
+            if self.signature.members[name].is_signature:
+                wiring.connect(m, wiring.flipped(member), inner)
+            else:
+                inward = self.signature.members[name].flow == In
+                m.d.comb += inner.eq(member) if inward else member.eq(inner)
+        m.d.comb += self.gearbox.drop.eq(self.array.record_done)
+        if self.trees:
+            m.d.comb += self.gearbox.ends.eq(self.array.done)
         return m
 
 

@@ -10,7 +10,8 @@ from sterna.hw.control.sequencer import Sequencer
 
 pytestmark = pytest.mark.rtl
 CONFIGS = {c.name: c for c in map(preset, ("up5k", "lanes40", "lanes320", "lanes40,batch=2",
-                                             "lanes10,batch=8", "lanes160,batch=4,top_k=16"))}
+                                             "lanes10,batch=8", "lanes160,batch=4,top_k=16",
+                                             "lanes10,tree_rows=0", "lanes40,batch=2,tree_rows=0"))}
 BATCHES = [name for name, config in CONFIGS.items() if config.batch > 1]
 
 
@@ -21,10 +22,15 @@ def parameters(name, **others):
 
 def top(unit, name):
     """Name of a bench's top module."""
-    return f"{unit}_{name.partition(',')[0]}_{CONFIGS[name].batch}"
+    config = CONFIGS[name]
+    return f"{unit}_{name.partition(',')[0]}_{config.batch}{'' if config.tree_rows else '_no_trees'}"
 
 
-@pytest.mark.parametrize("name", ["up5k", "lanes40", *BATCHES])
+def test_sequencer_with_walks(simulator):
+    test_sequencer("lanes40", 0.3, simulator)
+
+
+@pytest.mark.parametrize("name", ["up5k", "lanes40", "lanes10,tree_rows=0", *BATCHES])
 @pytest.mark.parametrize("stall", [0.5, 0.0])
 def test_sequencer(name, stall, simulator):
     bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), simulator, testcase="sequencer",
@@ -32,7 +38,8 @@ def test_sequencer(name, stall, simulator):
 
 
 @pytest.mark.parametrize("name, case", [("up5k", "faults"), ("up5k", "matvec_waits"), ("up5k", "memory_waits"),
-                                        ("lanes40,batch=2", "faults")])
+                                        ("lanes40,batch=2", "faults"), ("lanes10,tree_rows=0", "faults"),
+                                        ("lanes40,batch=2,tree_rows=0", "faults")])
 def test_sequencer_special(name, case, simulator):
     bench.run(Sequencer(CONFIGS[name]), "bench_sequencer", top("sequencer", name), simulator, testcase=case,
               env=parameters(name))

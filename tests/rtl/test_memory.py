@@ -38,6 +38,20 @@ def fetch(depth, latency, stall, simulator, queued=4):
               env={"DEPTH": depth, "LATENCY": latency, "STALL": stall, "QUEUED": queued, **ENVIRONMENT})
 
 
+WALKER = {"address_bits": 12, "port_bytes": 4, "fifo_words": 64, "queued": 8, "tree_rows": 40, "record_bits": 6}
+
+
+@pytest.mark.parametrize("batch, latency, delay, stall", [(4, 10, 12, 0.2), (1, 3, 5, 0.0), (2, 40, 60, 0.4),
+                                                          (8, 2, 0, 0.0)])
+def test_walks(batch, latency, delay, stall, simulator):
+    bench.run(Fetch(**WALKER, batch=batch), "bench_walker", f"walker{batch}", simulator, testcase="walks",
+              env={"BATCH": batch, "LATENCY": latency, "DELAY": delay, "STALL": stall, **ENVIRONMENT})
+
+
+def test_walks_as_soon_as_signs_come(simulator):
+    bench.run(Fetch(**WALKER), "bench_walker", "walker1", simulator, testcase="timing", env=ENVIRONMENT)
+
+
 class Pairs(wiring.Component):
     """The fetch engine before a consumer that takes the second word with the first one whenever ``both`` is high."""
 
@@ -88,6 +102,13 @@ def test_store(stall, simulator):
 def test_gearbox(port, tile, stall, simulator):
     bench.run(Gearbox(port_bytes=port, tile_bytes=tile), "bench_memory", f"gearbox{port}_{tile}", simulator,
               testcase="gearbox", env={"PORT": port, "TILE": tile, "STALL": stall})
+
+
+@pytest.mark.parametrize("port, tile", [(8, 12), (4, 3), (2, 3), (16, 3), (8, 10), (4, 15)])
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_gearbox_of_records(port, tile, stall, simulator):
+    bench.run(Gearbox(port_bytes=port, tile_bytes=tile, records=True), "bench_memory", f"gearbox_records{port}_{tile}",
+              simulator, testcase="gearbox", env={"PORT": port, "TILE": tile, "STALL": stall})
 
 
 @pytest.mark.parametrize("sections", [2, 8])

@@ -1,5 +1,6 @@
 """Random checkpoints, the command line and the seed of the unit tests."""
 
+import dataclasses
 import json
 import os
 import struct
@@ -54,10 +55,9 @@ def write_checkpoint(tmp_path, rng):
         folder = tmp_path / f"checkpoint{made}"
         made += 1
         folder.mkdir()
-        raw = {"model_type": "hgrn_bit", "hidden_size": geometry.hidden_size, "hidden_ratio": 4,
-               "intermediate_size": geometry.intermediate_size, "num_hidden_layers": geometry.num_hidden_layers,
-               "vocab_size": geometry.vocab_size, "rms_norm_eps": geometry.rms_norm_eps, "num_heads": 1,
-               "expand_ratio": 1, "use_short_conv": False, "use_lower_bound": True, "hidden_act": "swish"} | config
+        raw = {"model_type": "hgrn_bit", "hidden_ratio": 4, "num_heads": 1, "expand_ratio": 1,
+               "use_short_conv": False, "use_lower_bound": True, "hidden_act": "swish"} | dataclasses.asdict(geometry)
+        raw |= ({"channel_mixer": geometry.mixer} if geometry.mixer != "glu" else {}) | config
         (folder / "config.json").write_text(json.dumps(raw))
         if shards == 1:
             write_safetensors(folder / "model.safetensors", tensors, kind)

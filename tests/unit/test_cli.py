@@ -311,7 +311,7 @@ def test_devices_and_version(sterna):
     names = [line.split()[0] for line in out.splitlines()]
     assert code == 0 and {"golden", "sim", "sim:lanes40", "sim:up5k"} <= set(names)
     assert sterna("generate", "--list-devices")[1] == out and "sim:lanes40,batch=4,top_k=40" in out
-    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 5, isa 3, numerics 3, image 1\)\n", sterna("version")[1])
+    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 6, isa 4, numerics 4, image 2\)\n", sterna("version")[1])
 
 
 @pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "flash", "eval",

@@ -10,14 +10,15 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from sterna.host.device.driver import Device
 from sterna.hw.accelerator import Accelerator
-from sterna.hw.config import PRESETS, RANGES, Config, ConfigError
+from sterna.hw.config import PRESETS, RANGES, Config, ConfigError, most_visits
 
 SMALLEST = Config(name="smallest", rows=1, columns=5, lanes=1, port_bytes=2, memory_bytes=256, vector_words=1,
                   activation_words=1, strip=1, clock_hz=1, row_words=3, fifo_words=4, ring=2, credits=1,
                   program_words=1, register_bits=16, counters=False)
 LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=64, memory_bytes=1 << 31,
                  vector_words=1 << 14, activation_words=1651, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
-                 row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255, program_words=1024)
+                 tree_rows=0xFFFF, row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255,
+                 program_words=1024)
 
 
 def test_every_integer_has_a_range():
@@ -42,6 +43,8 @@ def test_values_outside_their_range_are_refused(field):
     ({"port_bytes": 128}, "port_bytes 128: use 2 to 64"), ({"memory_bytes": 320 + 1}, "must be a multiple of 64"),
     ({"lanes": 4, "columns": 20, "strip": 4, "row_words": 9}, "lanes 4: at most port_bytes 2"),
     ({"row_words": 2}, "row_words 2: the row queue must hold a strip of 1 rows and two tiles"),
+    ({"tree_rows": 6}, "tree_rows 6: at most the 5 codes of an activation buffer"),
+    ({"tree_rows": 5, "memory": "onchip"}, "tree_rows 5: needs memory outside of the chip"),
     ({"sdram": "AS4C16M16SA-7", "memory_bytes": 32 << 20, "memory_hz": 1, "clock_hz": 80_000_000},
      "memory_hz 1: use 10000000 to 143000000")])
 def test_what_cannot_be_built_is_refused(changes, message):
@@ -72,6 +75,7 @@ def configs(draw):
               "row_words": -(-(strip + 2 * max(rows, lanes)) // lanes) + draw(st.integers(0, 2)),
               "weight_code": draw(st.sampled_from(["trit5", "bit2"])), "batch": draw(st.sampled_from([1, 1, 2])),
               "memory": draw(st.sampled_from(["external", "onchip"])), "top_k": draw(st.sampled_from([0, 1, 5, 64])),
+              "tree_rows": draw(st.sampled_from([0, 0, 1, 2, 5])),
               "clock_hz": draw(st.sampled_from([1, 40_000_000, 40_000_001])),
               "register_bits": draw(st.integers(16, 32)), "counters": draw(st.booleans())}
     for field in ("vector_words", "activation_words", "program_words", "fifo_words", "credits"):
@@ -98,6 +102,13 @@ def test_the_shortest_ring_carries_a_text(chained):
     device, prompt = Device(fake, poll_s=0.005, stall_s=5.0), [5, 900, 17, 3, 8]
     found = list(device.run(prompt, 20, seed=3, chained=chained))
     assert found == list(enumerate(expected(prompt, 20, 3), len(prompt)))
+
+
+def test_every_preset_but_the_one_on_chip_walks_trees():
+    assert {name: most_visits(config) for name, config in PRESETS.items()} == \
+        dict.fromkeys(PRESETS, 1024) | {"up5k": 0}
+    fewer = dataclasses.replace(INFO, tree_rows=1000, activation_words=3, columns=20)
+    assert most_visits(fewer) == 60  # a code for each
 
 
 def test_presets_are_within_their_ranges():

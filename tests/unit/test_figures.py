@@ -159,7 +159,7 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
     assert files and not missing
 
 
-OWN = {"boards.py", "plan.py", "depth.py", "fullsize.py"}  # modules whose steps name them among their inputs
+OWN = {"boards.py", "plan.py", "depth.py", "fullsize.py", "tree"}  # modules whose steps name them among their inputs
 
 
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
@@ -244,7 +244,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
-              *cmm.names(), *(f"how.{path}" for path in (*pages.WAYS, "versus")),
+              *figures.tree.MADE_OF, *cmm.names(), *(f"how.{path}" for path in (*pages.WAYS, "versus")),
               *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}
     texts = [page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md"))]
     used = [match[2] for text in texts for match in pages.MARK.finditer(text)]

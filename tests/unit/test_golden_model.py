@@ -3,84 +3,13 @@
 import numpy as np
 import pytest
 from extremes import KINDS, extreme
+from plain import Plain, plain_sumsq
 from sterna.sim.golden import gate, model, rng as numbers, tables
 from sterna.sim.golden.fp24 import MAX, add, from_int, mac, mul, round24
 from sterna.sim.golden.gate import adversarial, evaluate, layerwise
 from sterna.sim.golden.model import GoldenModel, Rows
 from sterna.sim.golden.packed import Geometry, pack, random_model, random_tensors
 from sterna.sim.golden.reference import Reference
-
-# ---- Sections 3 to 8, one sequence, in the order of the text ----
-
-
-def plain_sumsq(v):
-    p = [0.0] * 64
-    for j, x in enumerate(v):
-        p[j % 64] = mac(x, x, p[j % 64])
-    d = 32
-    while d:
-        for k in range(d):
-            p[k] = add(p[k], p[k + d])
-        d //= 2
-    return p[0]
-
-
-def plain_rsq(t):
-    y = tables.rsqrt(t)
-    return mul(y, mac(-mul(mul(y, y), t), 0.5, 1.5))
-
-
-def plain_code(u, m):
-    z = u * m
-    return np.sign(z) * np.minimum(127, np.floor(np.abs(z) + 0.5))
-
-
-class Plain:
-    """One token at a time, one vector at a time."""
-
-    def __init__(self, packed):
-        self.p, g = packed, packed.geometry
-        self.h = [np.zeros(g.hidden_size) for _ in packed.layers]
-        self.eo = round24(g.rms_norm_eps)
-        self.per_h, self.per_i = round24(1 / g.hidden_size), round24(1 / g.intermediate_size)
-
-    def two_norms(self, s1, s2):
-        return plain_rsq(mac(mac(s1, self.per_h, self.eo), round24(1e-6), mul(s2, self.per_h)))
-
-    def product(self, u, r, trits, ws):
-        m = np.abs(u).max()
-        scale = mul(max(mul(m, r), round24(1e-5)), ws)
-        z0 = tables.recip(m)
-        z = mul(z0, mac(-m, z0, 2.0))
-        qm = min(mul(z, 127.0), mul(r, round24(1.27e7)))
-        return from_int(trits.astype(np.int64) @ plain_code(u, qm).astype(np.int64)), scale
-
-    def token(self, token):
-        p = self.p
-        x = mul(from_int(p.embedding_codes[token]), p.embedding_scale[token])
-        for w, h in zip(p.layers, self.h, strict=True):
-            r = self.two_norms(plain_sumsq(x), plain_sumsq(mul(x, w.attn_outer)))
-            row, s = self.product(mul(x, w.w_f), r, w.f, w.ws_f)
-            k = mul(tables.sigmoid(-mul(row, s) + 0.0), w.keep)
-            row, s = self.product(mul(x, w.w_i), r, w.i, w.ws_i)
-            t = mul(row, s)
-            h[:] = mac(k, mac(t, tables.sigmoid(t), -h), h)
-            a = mul(h, tables.sigmoid(h))
-            row, s = self.product(mul(x, w.w_g_in), r, w.g, w.ws_g)
-            t = mul(row, s)
-            v = mul(mul(t, a), w.g_norm)
-            row, s = self.product(mul(v, w.o_in), self.two_norms(plain_sumsq(t), plain_sumsq(v)), w.o, w.ws_o)
-            x = mac(row, s, x)
-            r = self.two_norms(plain_sumsq(x), plain_sumsq(mul(x, w.mlp_outer)))
-            row, s = self.product(mul(x, w.w_gate), r, w.gate, w.ws_gate)
-            t, v = np.split(row, 2)
-            t = mul(t, s)
-            y = mul(mul(v, s), mul(t, tables.sigmoid(t)))
-            r = plain_rsq(mac(plain_sumsq(y), self.per_i, round24(1e-6)))
-            row, s = self.product(mul(y, w.w_down), r, w.down, w.ws_down)
-            x = mac(row, s, x)
-        r = self.two_norms(plain_sumsq(x), plain_sumsq(mul(x, p.final_outer)))
-        return self.product(mul(x, p.w_head), r, p.head, p.ws_head)
 
 
 @pytest.mark.parametrize("kind", KINDS)

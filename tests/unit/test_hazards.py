@@ -2,7 +2,8 @@
 
 The checker is independent of the assembler's analysis: it executes the control instructions of tokens with concrete
 values and follows, operation by operation and slot by slot, which words are under way, which products still read
-which codes, how many rows and words have been asked for, and which parts of the memory are fetched and stored.
+which codes, how many rows and words have been asked for, which parts of the memory are fetched and stored, and which
+records of a walk stand where in the stream.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from sterna.firmware import isa
 from sterna.firmware.program import build_program
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
-from sterna.sim.golden.packed import Geometry
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 unpack = cache(isa.unpack)
@@ -29,23 +30,30 @@ class Hazard(AssertionError):
     """The program breaks a rule of docs/isa.md."""
 
 
+def is_records(entry):
+    """Whether an entry of what was asked for is that of a walk or gather."""
+    return isinstance(entry, tuple)
+
+
 class Checker:
     """Runs a program for some tokens from a reset on; Hazard names the instruction that breaks a rule."""
 
     def __init__(self, config, words):
         self.config = config
         self.program = [isa.decode(word) for word in words]
-        self.queue = 4 + (2 * config.batch if config.batch > 1 else 0)  # descriptors that it holds
+        self.queue = 4 + (2 * config.batch if config.batch > 1 else 0) + 4 * bool(config.tree_rows)  # of descriptors
         self.under_way = {}     # (slot, space, address) -> operation and beat of the last write, age when it is there
         self.products = []      # [buffer, beats of rows that no operation has taken]
         self.areg = [None] * 4
-        self.fetched = deque()  # [first word, words] asked for and not taken
+        self.fetched = deque()  # [first word, words] or (kind, fields of FETCH) asked for and not taken
+        self.visited = None     # fields of the last walk that was asked for
         self.owed = 0           # words taken before they were asked for
         self.stored = []        # (first, end) of stores that may not be in memory
         self.store_words = 0    # words announced by STORE and not written
         self.operation = 0
         self.fresh, self.sampling = True, False
         self.offered = 0        # keys of the list whose scores have not come
+        self.asked = []         # (kind, first word, records) of every table that was asked for
 
     def hazard(self, text):
         return Hazard(f"instruction {self.pc}: {text}")
@@ -79,20 +87,21 @@ class Checker:
             if opcode == isa.HALT:
                 self.need(not self.products and not self.store_words and not self.owed, "HALT with work left")
                 self.need(self.begin is None, "HALT in a slot loop")
+                self.need(not any(map(is_records, self.fetched)), "HALT before the records of a walk")
                 self.stored.clear()  # the end of a run waits for the stores
                 self.fresh = False
-                return sum(words for _, words in self.fetched)
+                return sum(words for _, words in self.fetched)  # no records
             used = self.begin is None or self.slot in self.meant(self.begin["which"])
-            if not used and opcode in (isa.FETCH, isa.STORE):
+            if isa.is_walk(opcode, f):
+                self.need(self.config.tree_rows and self.begin is None, "a walk in a slot loop, or in no such build")
+                (self.walk if opcode == isa.WALK else self.records)(f)
+            elif not used and opcode in (isa.FETCH, isa.STORE):
                 self.block(f)
             elif opcode == isa.VOP:
                 if used:
                     self.vop(f, vl, offset)
             elif opcode == isa.MATVEC:
-                self.need(len(self.products) < 2, "a third product would wait for ever")
-                self.products.append([f["buffer"], -(-f["rows"] // self.config.lanes)])
-                # Interlock: every operation before has written its codes.
-                self.under_way = {key: value for key, value in self.under_way.items() if key[1] != "code"}
+                self.product(f["buffer"], f["rows"])
                 self.take(-(-self.tiles(f) * self.config.tile_bytes // self.config.port_bytes))
             elif opcode == isa.SETA:
                 self.areg[f["areg"]] = f["value"]
@@ -107,12 +116,14 @@ class Checker:
                     self.slot, following = self.slot + 1, f["target"]
                 else:
                     self.begin = self.slot = None
+            elif opcode == isa.FETCH and f["kind"] == isa.KIND_SKIP:
+                self.block(f)
             elif opcode == isa.FETCH:
                 self.fetch(*self.block(f))
             elif opcode == isa.STORE:
                 self.need(not self.store_words, "STORE before the words of the last one")
                 first, end = self.block(f)
-                self.need(all(end <= a or a + words <= first for a, words in self.fetched),
+                self.need(all(is_records(one) or end <= one[0] or sum(one) <= first for one in self.fetched),
                           f"STORE to words from {first} on, which are still being fetched")
                 self.store_words = f["words"]
                 self.stored.append((first, end))
@@ -152,11 +163,47 @@ class Checker:
         self.need(f["words"] and end * self.config.port_bytes <= self.config.memory_bytes, f"words {first} to {end}")
         return first, end
 
+    def product(self, buffer, rows):
+        """A product, walk or gather of so many rows."""
+        self.need(len(self.products) < 2, "a third product would wait for ever")
+        self.products.append([buffer, -(-rows // self.config.lanes)])
+        # Interlock: every operation before has written its codes.
+        self.under_way = {key: value for key, value in self.under_way.items() if key[1] != "code"}
+
+    def records(self, f):
+        """FETCH of the records of a walk or gather; a gather reads what the walk before it has visited."""
+        shape = {name: f[name] for name in ("trees", "levels", "always", "words")}
+        rows = f["always"] + f["trees"] * f["levels"]
+        self.need(f["trees"] and f["levels"] and rows <= self.config.tree_rows, f"{rows} rows of a walk")
+        first, table = self.areg[f["areg"]], f["always"] + f["trees"] * ((1 << f["levels"]) - 1)
+        self.need(f["kind"] == isa.KIND_WALK or shape == self.visited, "a gather of what was not visited")
+        if f["kind"] == isa.KIND_WALK:
+            self.visited = shape
+        self.need((first + table * f["words"]) * self.config.port_bytes <= self.config.memory_bytes, "table")
+        self.need(all(end <= a or b <= first for a, b in self.stored for end in [first + table * f["words"]]),
+                  "records of what is stored")
+        self.need(len(self.fetched) < self.queue and not self.owed, f"FETCH behind {len(self.fetched)}")
+        self.asked.append((f["kind"], first, table))
+        self.fetched.append((f["kind"], f))
+
+    def walk(self, f):
+        """WALK takes the records that the stream has next, and needs nothing from behind them."""
+        self.need(self.fetched and is_records(self.fetched[0]), "WALK where no records stand")
+        kind, asked = self.fetched.popleft()
+        self.need(kind == (isa.KIND_GATHER if f["out"] else isa.KIND_WALK), "WALK of the other kind")
+        self.need(f["rows"] == asked["always"] + asked["trees"] * asked["levels"], f"{f['rows']} records")
+        self.need(-(-f["chunks"] * self.config.tile_bytes // self.config.port_bytes) == asked["words"],
+                  f"{f['chunks']} tiles of {asked['words']} words")
+        self.need((f["chunks"] - 1) * self.config.rows * self.config.columns < f["length"]
+                  <= f["chunks"] * self.config.rows * self.config.columns, f"{f['length']} elements")
+        self.need(f["rows"] <= self.config.activation_words * self.config.columns, f"{f['rows']} codes")
+        self.product(f["buffer"], f["length"] if f["out"] else f["rows"])
+
     def fetch(self, first, end):
         """Words come in the order of the fetches; what is stored must be in memory before it is fetched."""
         self.need(all(end <= a or b <= first for a, b in self.stored),
                   f"FETCH of words from {first} on, whose store may not be in memory")
-        waiting = sum(words for _, words in self.fetched)
+        waiting = sum(0 if is_records(one) else one[1] for one in self.fetched)
         self.need(waiting <= 2 if self.config.memory == "onchip" else len(self.fetched) < self.queue,
                   f"FETCH behind {len(self.fetched)} of which {waiting} words have not been taken")
         late = min(self.owed, end - first)
@@ -167,6 +214,7 @@ class Checker:
     def take(self, words):
         """The next section of the stream. With memory on chip nothing is taken before it has been asked for."""
         while words and self.fetched:
+            self.need(not is_records(self.fetched[0]), "a section behind the records of a walk")
             part = min(words, self.fetched[0][1])
             words -= part
             self.fetched[0] = [self.fetched[0][0] + part, self.fetched[0][1] - part]
@@ -314,7 +362,7 @@ def run(config, geometry, words):
         checker = Checker(config, words)
         # Results of one run may be under way when the next one starts, whatever that one is.
         for row, (kind, output) in enumerate(zip(way, (wanted, wanted, not wanted), strict=True)):
-            left.add(checker.token(row=row % geometry[3], wanted=output, greedy=greedy,
+            left.add(checker.token(row=row % geometry[-1], wanted=output, greedy=greedy,
                                    **kind | {"drafts": kind.get("drafts", False) and output}))
     assert len(left) == 1, f"{sorted(left)} words asked for and not taken"
     return left.pop()
@@ -353,17 +401,38 @@ def changed(words, change):
     raise AssertionError("nothing was changed")
 
 
+# Hidden size, trees, depth, always, layers, vocabulary: with rows for more than one strip
+TREES = {"lanes10": (50, 3, 2, 9, 3, 30), "lanes40": (150, 1, 6, 33, 2, 70), "lanes320": (500, 40, 1, 0, 2, 150),
+         "sim,batch=4,top_k=16": (90, 9, 3, 40, 2, 20)}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_programs_of_trees_keep_the_rules(name):
+    """The rules of "Walks" among them; and every table of a run is asked for at its place, layer by layer."""
+    config, geometry = preset(name), TreeGeometry(*TREES[name])
+    program = build_program(config, geometry)
+    assert run(config, TREES[name], program.words)
+    checker, where = Checker(config, program.words), program.memory_map
+    checker.token(row=0, wanted=True, greedy=True, starting=frozenset({0}))
+    size = where.tree_bytes // (2 * geometry.num_hidden_layers)
+    assert checker.asked == [
+        (kind, (where.tree_address + (2 * layer + table) * size) // config.port_bytes, geometry.neurons)
+        for layer in range(geometry.num_hidden_layers)
+        for table, kind in enumerate((isa.KIND_WALK, isa.KIND_GATHER))]
+
+
 GEOMETRY = (18, 27, 2, 10)
 SLOTS = "lanes40,batch=4,top_k=16"
 
 
 @pytest.mark.parametrize("name, geometry", [("up5k", (18, 35, 2, 19)), ("lanes40", (45, 75, 2, 45)),
                                             ("lanes160", (45, 85, 2, 45)),
-                                            ("lanes40,batch=2,top_k=4", (45, 75, 2, 45))])
+                                            ("lanes40,batch=2,top_k=4", (45, 75, 2, 45)),
+                                            ("lanes40,top_k=0", (45, 7, 4, 5, 2, 45))])
 def test_missing_waits_are_caught(name, geometry):
     """Every wait of a program is needed, and its lack is seen. Each strip loop goes round more than once."""
     config = preset(name)
-    words = build_program(config, Geometry(*geometry)).words
+    words = build_program(config, (TreeGeometry if len(geometry) == 6 else Geometry)(*geometry)).words
     waits = [number for number, word in enumerate(words)
              if isa.decode(word)[0] == isa.VOP and isa.decode(word)[1]["wait"]]
     unnoticed = []
@@ -410,7 +479,7 @@ def moves_result(f):
     ("sim", lambda op, f: op == isa.SAMPLE and not f.update(end=1), "samplings that are not"),
     ("sim", lambda op, f: op == isa.SETA and not f.update(value=1 << 31), "words 2147483648 to"),
     ("sim", lambda op, f: op == isa.JUMP and f["condition"] == isa.FRESH and not f.update(condition=isa.ALWAYS),
-     "FETCH behind|not taken|more rows|section"),
+     "FETCH behind|not taken|more rows|section|still being fetched"),
     ("sim", lambda op, f: op == isa.JUMP and f["condition"] == isa.FRESH and not f.update(condition=isa.AT_START),
      "no value since the reset|nothing has asked"),
     ("sim", lambda op, f: op == isa.STORE and not f.update(words=f["words"] + 1),
@@ -434,6 +503,43 @@ def test_broken_programs_are_caught(name, change, message):
     config, words = preset(name), good_program(name)
     with pytest.raises(AssertionError, match=message):
         run(config, GEOMETRY, changed(words, change))
+
+
+def changes_walk(which, **values):
+    """Changes fields of the first instruction of a walk: FETCH of a kind, or (None) WALK."""
+    def change(op, f):
+        return (op == isa.WALK if which is None else op == isa.FETCH and f["kind"] == which) and not f.update(values)
+    return change
+
+
+@pytest.mark.parametrize("change, message", [
+    (changes_walk(isa.KIND_WALK, kind=isa.KIND_GATHER), "what was not visited|WALK of the other kind"),
+    (changes_walk(isa.KIND_GATHER, kind=isa.KIND_WALK), "WALK of the other kind"),
+    (changes_walk(isa.KIND_GATHER, always=8), "what was not visited"),
+    (changes_walk(isa.KIND_WALK, levels=1), "what was not visited"),
+    (changes_walk(isa.KIND_WALK, trees=4095), "rows of a walk"),
+    (changes_walk(isa.KIND_SKIP, kind=isa.KIND_LINEAR), "WALK of the other kind|WALK where|section|FETCH behind"),
+    (changes_walk(None, out=1), "WALK of the other kind"),
+    (changes_walk(None, rows=3), "3 records"),
+    (changes_walk(None, chunks=9), "9 tiles"),
+    (changes_walk(None, length=1000), "1000 elements"),
+    (lambda op, f: op == isa.MATVEC and f["buffer"] == 0 and f["rows"] != 18 and not f.update(rows=17), "rows"),
+])
+def test_broken_walks_are_caught(change, message):
+    config, shape = preset("lanes10"), TREES["lanes10"]
+    words = build_program(config, TreeGeometry(*shape)).words
+    with pytest.raises(Hazard, match=message):
+        run(config, shape, changed(words, change))
+
+
+def test_a_walk_before_the_vectors_in_front_of_it_is_caught():
+    """WALK one place earlier: the last vector of the norm would come from behind its records."""
+    config, shape = preset("lanes10"), TREES["lanes10"]
+    words = build_program(config, TreeGeometry(*shape)).words
+    at = next(number for number, word in enumerate(words) if isa.decode(word)[0] == isa.WALK)
+    words[at - 1:at + 1] = words[at], words[at - 1]
+    with pytest.raises(Hazard, match="WALK where no records stand|behind the records"):
+        run(config, shape, words)
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["no output", "output"])

@@ -63,7 +63,9 @@ def programs(draw):
         else:
             opcode = draw(st.sampled_from([o for o in isa.FIELDS if o not in (isa.VOP, isa.SLOT)]))
             limits = {name: (1 << width) - 1 for name, (_, width) in isa.FIELDS[opcode].items()} | {"target": 0}
-            asm.emit(opcode, **{name: draw(st.integers(0, limits[name])) for name in isa.FIELDS[opcode]})
+            fields = {name: draw(st.integers(0, limits[name])) for name in isa.FIELDS[opcode]}
+            if begun is None or not isa.is_walk(opcode, fields):
+                asm.emit(opcode, **fields)
     if begun is not None:
         slot(asm, begun, draw)
     return asm.words(auto_wait=False)
@@ -95,6 +97,11 @@ def test_fields_do_not_overlap():
 
 def test_encoding_of_the_document():
     assert isa.encode(isa.SETA, areg=2, value=0x12345678) == 3 | 2 << 4 | 0x12345678 << 32
+    assert isa.encode(isa.FETCH, areg=1, words=300) == 2 | 1 << 4 | 300 << 32  # linear: as without walks
+    assert isa.encode(isa.FETCH, areg=1, kind=isa.KIND_GATHER, trees=9, levels=4, always=3, words=52) \
+        == 2 | 1 << 4 | 2 << 6 | 9 << 8 | 4 << 20 | 52 << 32 | 3 << 64
+    assert isa.encode(isa.WALK, buffer=1, out=1, rows=39, chunks=35, length=2048) \
+        == 14 | 1 << 4 | 1 << 5 | 39 << 32 | 35 << 64 | 2048 << 80
     asm = Assembler(4)
     asm.vop(isa.to_banks(0b101, 7, plus=True), isa.ROW, isa.scalar(9), isa.bank(1, 3, mod=True), negc=True,
             maximum=20)
@@ -113,6 +120,11 @@ def test_encoding_of_the_document():
     (lambda a: a.vop(c=isa.bank(0, 0, rotate=1)), "rotate 1"),
     (lambda a: a.vop(a=isa.ROW, table="RECIP", negp=True), "table RECIP"),
     (lambda a: a.emit(isa.FETCH, areg=4), "FETCH areg 4: use 0 to 3"),
+    (lambda a: a.emit(isa.FETCH, kind=isa.KIND_WALK, trees=4096), "FETCH trees 4096: use 0 to 4095"),
+    (lambda a: a.emit(isa.FETCH, kind=isa.KIND_WALK, levels=32), "FETCH levels 32: use 0 to 31"),
+    (lambda a: a.emit(isa.WALK, length=1 << 16), "WALK length 65536: use 0 to 65535"),
+    (lambda a: [a.emit(isa.SLOT), a.emit(isa.WALK)], "instruction 1: WALK of a walk in a slot loop"),
+    (lambda a: [a.emit(isa.SLOT), a.emit(isa.FETCH, kind=isa.KIND_GATHER)], "FETCH of a walk in a slot loop"),
     (lambda a: a.emit(isa.STRIP, elements=1 << 24), "use 0 to 16777215"),
     (lambda a: (a.emit(isa.JUMP, target="x"), a.words()), "label 'x' is not defined"),
     (lambda a: [a.emit(isa.SLOT), a.emit(isa.SLOT)], "SLOT in the slot loop of instruction 0"),
@@ -252,6 +264,36 @@ def test_jump_joins_both_paths():
         asm.vop(isa.to_scalar(7), isa.scalar(4), one=True)
         asm.emit(isa.HALT)
     assert waits(diamond) == [2]
+
+
+WALKS = """\
+FETCH areg=1 words=300
+FETCH areg=0 kind=walk trees=9 levels=4 always=3 words=52
+FETCH areg=0 kind=skip words=7956
+FETCH areg=0 kind=gather trees=9 levels=4 words=52
+WALK buffer=0 out=1 rows=39 chunks=35 length=2048
+"""
+
+
+def test_text_of_walks():
+    words = parse(WALKS, 4).words(auto_wait=False)
+    assert disassemble(words) == WALKS
+    assert [isa.is_walk(*isa.decode(word)) for word in words] == [False, True, False, True, True]
+    with pytest.raises(AssemblerError, match="line 1: field kind 'dance': not a number"):
+        parse("FETCH areg=0 kind=dance words=1", 4)
+
+
+def test_walks_wait_for_codes_by_themselves():
+    """WALK, like MATVEC, waits in hardware for the codes of its buffer: no operation does for its sake."""
+    def around(opcode):
+        def program(asm):
+            asm.vop(isa.to_activation(0), isa.bank(0, 0, words=4))
+            asm.vop(isa.to_banks(1, 0, words=4), isa.STREAM32)
+            asm.emit(opcode, buffer=0, rows=4, chunks=1)
+            asm.vop(isa.to_scalar(5), isa.ROW, one=True)
+            asm.vop(isa.to_activation(0), isa.bank(0, 0, words=4), isa.scalar(5))
+        return waits(program)
+    assert around(isa.WALK) == around(isa.MATVEC) == [4]
 
 
 def test_parse_names_the_line():

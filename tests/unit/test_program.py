@@ -1,16 +1,17 @@
 """The token program: limits of the presets, and one-line refusals."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 from sterna.firmware import isa
 from sterna.firmware.assembler import parse
-from sterna.firmware.layout import memory_map
+from sterna.firmware.layout import layout, memory_map
 from sterna.firmware.program import ProgramError, build_program, constants, inverse_temperature
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS, ConfigError
 from sterna.sim.golden.fp24 import from_bits
-from sterna.sim.golden.packed import Geometry
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
 
 SIZES = [("up5k", (80, 160, 4, 512)), ("lanes10", (256, 704, 6, 2048)), ("lanes40", (512, 1408, 8, 8192)),
          ("sim", (240, 800, 4, 1024)), ("lanes160", (1024, 2816, 4, 4096)),
@@ -39,6 +40,64 @@ def test_slots_fit_the_presets(name, shape, changes):
     assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
     where = program.memory_map
     assert where.state_bytes == shape[2] * config.batch * where.layer_state_bytes and where.end <= config.memory_bytes
+
+
+# Digests of the program memory for SIZES; on its instructions depend the cycles that docs/results.md quotes.
+GLU_PROGRAMS = {
+    "up5k": "5f1337934d977fe1",
+    "lanes10": "7541fcee86598c6a",
+    "lanes10,batch=4,top_k=0": "a1a316a3b74254f8",
+    "lanes10,batch=2,top_k=16": "0c587c2d4343983f",
+    "lanes40": "8e721fbb67f76856",
+    "lanes40,batch=4,top_k=0": "77d3672ee2c0a3fe",
+    "lanes40,batch=2,top_k=16": "24b21496bc797a81",
+    "sim": "c3a1436454875817",
+    "sim,batch=4,top_k=0": "3c677c96513d18f5",
+    "sim,batch=2,top_k=16": "55bc4afec6a1da62",
+    "lanes160": "a2071c86471522fd",
+    "lanes160,batch=4,top_k=0": "98bd7fb38538b502",
+    "lanes160,batch=2,top_k=16": "b940966d6602d2d7",
+    "lanes320": "1bd323f56646fd7a",
+    "lanes320,batch=4,top_k=0": "a02f63c5f738e18f",
+    "lanes320,batch=2,top_k=16": "d05292e9f7b5c416",
+}
+
+
+@pytest.mark.parametrize("changes", sorted({name.partition(",")[2] for name in GLU_PROGRAMS}))
+def test_programs_of_gated_linear_units_are_what_they_were(changes):
+    """Another channel mixer changes no word of them; whoever changes them on purpose takes the digests anew."""
+    shapes = dict(SIZES)
+    for name in GLU_PROGRAMS:
+        if name.partition(",")[2] == changes:
+            program = build_program(preset(name), Geometry(*shapes[name.split(",")[0]]))
+            assert hashlib.sha256(program.data).hexdigest()[:16] == GLU_PROGRAMS[name], name
+
+
+TREES = [("lanes10", (256, 32, 4, 16, 6, 2048)), ("lanes40", (512, 1, 11, 0, 8, 8192)),
+         ("sim", (240, 8, 2, 0, 4, 1024)), ("lanes160", (1024, 32, 7, 64, 4, 4096)),
+         ("lanes320", (2560, 8, 9, 100, 32, 32000))]
+
+
+@pytest.mark.parametrize("changes", ["", ",batch=4,top_k=16"])
+@pytest.mark.parametrize("name, shape", TREES)
+def test_trees_fit_the_presets(name, shape, changes):
+    config, geometry = preset(name + changes), TreeGeometry(*shape)
+    program = build_program(config, geometry)
+    assert len(program.words) <= 300 < config.program_words
+    assert max(program.vector_words) <= config.vector_words
+    assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
+    assert "w_d" not in program.vectors and program.vectors["z"].words == -(-geometry.visits // config.lanes)
+    assert float(from_bits(program.scalars[4])) == pytest.approx(1 / geometry.visits, rel=2 ** -16)
+    where, port, walks = program.memory_map, config.port_bytes, []
+    for opcode, f in map(isa.decode, program.words):
+        if opcode == isa.FETCH and f["kind"] in (isa.KIND_WALK, isa.KIND_GATHER):
+            assert (f["trees"], f["levels"], f["always"]) == (shape[1], shape[2] + 1, shape[3])
+            assert f["words"] * port == layout(config, geometry).record_bytes
+        if opcode == isa.FETCH and f["kind"] == isa.KIND_SKIP:
+            assert f["words"] * port * 2 * shape[4] == where.tree_bytes
+        if opcode == isa.WALK:
+            walks.append((f["out"], f["rows"], f["length"]))
+    assert walks == [(0, geometry.visits, shape[0]), (1, geometry.visits, shape[0])]
 
 
 def test_states_of_slots_lie_side_by_side():
@@ -92,6 +151,22 @@ def test_fetches_of_memory_on_chip_cover_the_stream():
 def test_refusals_name_what_is_too_large(name, shape, message):
     with pytest.raises(ProgramError, match=message) as caught:
         build_program(preset(name), Geometry(*shape))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, shape, message", [
+    ("up5k", (40, 1, 2, 0, 1, 64), "trees: the model visits 3 neurons in a layer and this build 0: use a build with"),
+    ("lanes40", (64, 256, 3, 1, 1, 64), "trees: the model visits 1,025 neurons in a layer and this build 1,024"),
+    ("lanes40,activation_words=60", (1280, 4, 2, 0, 1, 64),
+     "activation memory: the model needs 64 words of 20 codes and the device has 60"),
+    ("lanes10,vector_words=500", (50, 60, 6, 0, 1, 64), "vector memory: bank 0 needs 602 words and has 500"),
+    ("lanes10", (64, 1, 20, 0, 1, 64), "memory: the model needs .* bytes and the device has 33554432"),
+    ("lanes10,memory_bytes=2147483648,vector_words=8192", (1024, 1, 17, 0, 1, 64),
+     "trees: a table of 262143 neurons has 27262872 words and a skip passes 16777215: use a wider port"),
+])
+def test_refusals_of_trees(name, shape, message):
+    with pytest.raises(ProgramError, match=message) as caught:
+        build_program(preset(name), TreeGeometry(*shape))
     assert "\n" not in str(caught.value)
 
 

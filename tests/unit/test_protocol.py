@@ -90,7 +90,7 @@ def test_random_noise_gives_no_frames():
 def test_register_block_returns():
     assert DeviceInfo.parse(INFO.pack()) == INFO
     other = replace(INFO, rows=8, columns=40, lanes=8, credits=8, weight_code="bit2", ring=1024, memory_bytes=1 << 30,
-                    memory="onchip", port_bytes=64, batch=4, top_k=40, register_bits=16)
+                    memory="onchip", port_bytes=64, batch=4, top_k=40, register_bits=16, tree_rows=1024)
     assert DeviceInfo.parse(other.pack()) == other
     assert other.to_tiling() == {"rows": 8, "columns": 40, "lanes": 8, "port_bytes": 64, "strip": 16,
                                  "weight_code": "bit2"}
@@ -127,4 +127,4 @@ def test_bad_magic_and_impossible_values():
 def test_addresses_of_a_slot():
     assert protocol.register_address(Register.LIMIT, 3) == 0x90000350 and protocol.scalar_address(13, 2) == 0xA0000134
     assert protocol.ring_address(21, 16) == 0xB0000014 and protocol.ring_address(21, 16, 2) == 0xB0000094
-    assert (Register.TOP, Register.DRAFT_END, Register.SOURCE, protocol.HELLO_BYTES) == (0x64, 0x68, 0x6C, 0x2C)
+    assert (Register.TOP, Register.DRAFT_END, Register.SOURCE, protocol.HELLO_BYTES) == (0x64, 0x68, 0x6C, 0x30)

@@ -87,6 +87,8 @@ def write(path, geometry, seed=1):
     gguf = load("gguf")
     kinds = {"ternary": gguf.GGMLQuantizationType.TQ2_0, "norm": gguf.GGMLQuantizationType.F32,
              "embedding": gguf.GGMLQuantizationType.F16}
+    if geometry.mixer != "glu":
+        raise UsageError("a model with trees: a Llama has none, so no file of it has as many weights: use another")
     block = gguf.GGML_QUANT_SIZES[kinds["ternary"]][0]
     if geometry.hidden_size % block or geometry.intermediate_size % block:
         raise UsageError(f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}: TQ2_0 takes "

@@ -1,0 +1,103 @@
+"""Models with trees on the simulated board: tokens and every vector equal those of the instruction interpreter, and
+tokens those of the golden model.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import seed
+from soc import LANES320, Expected, Session, board_image, first_difference, random_timing
+from soc_slots import Both, random_text
+from sterna.hw.boards import preset
+from sterna.hw.config import PRESETS, most_visits
+from sterna.sim.golden.geometry import TreeGeometry
+from sterna.sim.golden.model import GoldenModel
+from sterna.sim.golden.packed import random_model
+from sterna.sim.golden.tree import Trees
+
+MODELS = 3  # per board process
+# Upper ends of the hidden size: some tiles of a record.
+SIZES = {"lanes10": 50, "lanes40": 130, "sim": 330, "lanes160": 450, "lanes320": 850, "bit2": 90, "tight": 60}
+# In ``tight`` the fetch engine has room for few words, so records come in pieces while signs are waited for. Its
+# clock is slow.
+CONFIGS = PRESETS | {
+    "lanes320": LANES320,
+    "bit2": dataclasses.replace(PRESETS["lanes10"], name="bit2", weight_code="bit2", rows=2, columns=10, lanes=2,
+                                port_bytes=4),
+    "tight": dataclasses.replace(PRESETS["lanes40"], name="tight", rows=2, columns=10, lanes=2, port_bytes=8,
+                                 fifo_words=8, vector_words=512, activation_words=16, memory_bytes=1 << 20,
+                                 tree_rows=37, strip=16, clock_hz=20_000_000)}
+RUNS = [pytest.param(name, marks=[pytest.mark.rest] * (name != "tight")) for name in SIZES]
+# Narrow ones with slots, that compile soon.
+NARROW = dataclasses.replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4,
+                             strip=18, vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20,
+                             tree_rows=100, top_k=0)
+SLOTS = {"2": preset("lanes40,batch=2,top_k=8"), "4": NARROW,
+         "8": dataclasses.replace(NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64,
+                                  top_k=4)}
+
+pytestmark = pytest.mark.rtl
+
+
+@pytest.fixture
+def zeros(monkeypatch):
+    """Sums of zero among those that choose a branch (list of one number per walk of the golden model)."""
+    found, walk = [], Trees.walk
+
+    def watched(trees, codes):
+        g = trees._geometry
+        sums, path = walk(trees, codes)
+        found.append(int((sums[:, g.tree_always:g.visits - g.trees] == 0).sum()))
+        return sums, path
+
+    monkeypatch.setattr(Trees, "walk", watched)
+    return found
+
+
+def random_shape(rng, config, hidden):
+    """A geometry with few layers, of any number of trees that the build walks."""
+    most = min(most_visits(config), 300)
+    levels = int(rng.choice([1, 2, 3, rng.integers(1, 8)]))
+    trees = int(rng.integers(1, max(2, min(most // levels, int(rng.choice([2, 12, 64]))))))
+    always = int(rng.choice([0, 0, rng.integers(0, most - trees * levels + 1)]))
+    h = int(rng.integers(1, hidden))
+    return TreeGeometry(h, trees, levels - 1, always, int(rng.integers(1, 4)), int(rng.integers(2, 70)))
+
+
+def tree_image(rng, config, geometry):
+    """Image of a random model; in each layer the root of one tree gives zero for all codes."""
+    def layer_of(layer):
+        table = layer.tree_in.copy()
+        table[geometry.tree_always + geometry.nodes * int(rng.integers(geometry.trees))] = 0
+        return dataclasses.replace(layer, tree_in=table)
+
+    packed = random_model(rng, geometry)
+    return board_image(dataclasses.replace(packed, layers=tuple(map(layer_of, packed.layers))), config)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_random_trees(name, tmp_path, zeros):
+    config = CONFIGS[name]
+    rng = np.random.default_rng([seed(), *name.encode()])
+    expected, timing = [], random_timing(rng)
+    print(f"timing {timing}")
+    images = [(g, tree_image(rng, config, g)) for g in (random_shape(rng, config, SIZES[name])
+                                                        for _ in range(MODELS))]
+    with Session(config, images[0][1], tmp_path, **timing) as session:
+        for number, (geometry, image) in enumerate(images):
+            if number:
+                session.load(image)
+            golden = Expected(config, image)
+            for temperature in (0.0, float(rng.uniform(0.3, 2))):
+                prompt = rng.integers(0, geometry.vocab_size, rng.integers(1, 5)).tolist()
+                count, key = int(rng.integers(1, 5)), int(rng.integers(1 << 32))
+                options = {"temperature": temperature, "seed": key}
+                print(f"{geometry}, prompt {prompt}, {count} tokens, {options}")
+                wanted = golden.generate(prompt, count, **options)
+                assert len(wanted) == count
+                assert wanted == GoldenModel(image.unpack()).generate(prompt, count, **options)
+                assert session.generate(prompt, count, **options) == wanted
+            expected += golden.vectors
+    assert first_difference(expected, session.trace()) is None
+    assert any(zeros) or all(geometry.tree_depth == 0 for geometry, _ in images)
