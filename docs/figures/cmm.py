@@ -44,6 +44,8 @@ def draw(values, folder):
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
+    if STEP not in values:
+        return {}
     found = values[STEP]["found"]
     cells, tree = report.cells(found), parse(found["plan"]["tree"])
     threads = list(dict.fromkeys(cell[0] for cell in cells))

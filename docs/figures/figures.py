@@ -338,9 +338,7 @@ def refill(results, names, given, files):
     found |= learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
-    found |= cmm.tables(values)
-    if cmm.STEP in values:
-        found |= cmm.draw(values, ROOT / "docs")
+    found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
     found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
