@@ -126,8 +126,8 @@ class Pretraining(Run):
     def save_state(self):
         """Write the state behind the last step, from which another run goes on (True); TrainError."""
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            kinds = isinstance(state["config"], dict) and isinstance(state["digest"], str)
-            wrong = not (numbers and kinds)
+                 "config": asdict(self.config), "digest": self._digest}
+        state |= {name: getattr(self, name) for name in RESUMED}
         if not (self.folder / "model").exists():  # it holds the tokenizer
             self._write()
         try:
