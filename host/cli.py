@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sterna.host.commands.bench import bench
+from sterna.host.commands.cmm import bench_cmm
 from sterna.host.commands.devices import devices, version, version_line
 from sterna.host.commands.doctor import doctor
 from sterna.host.commands.evaluate import evaluate, gate
@@ -78,9 +79,9 @@ def _with_verbose(command):
     return wrapped
 
 
-for _command, _name in ((generate, "generate"), (bench, "bench"), (devices, "devices"), (doctor, "doctor"),
-                        (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"), (plan, "plan"),
-                        (convert, "convert"),
+for _command, _name in ((generate, "generate"), (bench, "bench"), (bench_cmm, "bench-cmm"), (devices, "devices"),
+                        (doctor, "doctor"), (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"),
+                        (plan, "plan"), (convert, "convert"),
                         (flash, "flash"), (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 

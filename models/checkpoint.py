@@ -1,7 +1,6 @@
 """Checkpoint folders in the published layout: config.json, model.safetensors, tokenizer.json."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from safetensors.torch import save
 
 from sterna.models import layers
 from sterna.models.model import LanguageModel, ModelConfig
+from sterna.models.tree import Tree
 from sterna.sim.golden import packed
 from sterna.sim.golden.files import write_files
 
@@ -52,10 +52,12 @@ def load_checkpoint(folder, to_train=False):
         A file is missing or damaged, or this is no model that Sterna runs.
     """
     geometry, tensors = packed.load_checkpoint(folder)
-    model = LanguageModel(ModelConfig(**asdict(geometry)))
+    model = LanguageModel(ModelConfig.of(geometry))
     model.load_state_dict({name: torch.from_numpy(tensors[name]) for name in geometry.shapes()})
     if to_train:
         for module in model.modules():
-            if isinstance(module, layers.BitLinear):
-                module.weight.data = layers.latent(module.weight.data)
+            tables = [module] if isinstance(module, layers.BitLinear) else [module.tree_out] \
+                if isinstance(module, Tree) else []
+            for table in tables:
+                table.weight.data = layers.latent(table.weight.data)
     return model

@@ -195,10 +195,25 @@ class GatedLinearUnit(torch.autograd.Function):
 glu = GatedLinearUnit.apply
 
 
-class Block(nn.Module):
-    """x += MLGRU(norm(x)); x += GLU(norm(x)), over [N, T, H]; in training, dropout on what each half adds."""
+class GluMixer(nn.Module):
+    """The channel mixer of the published models: x [T, H] -> [T, H]."""
 
-    def __init__(self, hidden, intermediate, eps, std, dropout=0.0):
+    def __init__(self, hidden, intermediate, std):
+        super().__init__()
+        self.gate_proj = BitLinear(hidden, 2 * intermediate, std)
+        self.down_proj = BitLinear(intermediate, hidden, std)
+
+    def forward(self, x):
+        return self.down_proj(glu(self.gate_proj(x)))
+
+
+class Block(nn.Module):
+    """x += MLGRU(norm(x)); x += mlp(norm(x)), over [N, T, H]; in training, dropout on what each half adds.
+
+    ``mlp`` is the channel mixer, a module [T, H] -> [T, H], or None for none.
+    """
+
+    def __init__(self, hidden, make_mlp, eps, std, dropout=0.0):
         super().__init__()
         self.eps, self.dropout = eps, dropout
         self.attn_norm = _Scale(hidden)
@@ -207,9 +222,7 @@ class Block(nn.Module):
             setattr(self.attn, f"{name}_proj", BitLinear(hidden, hidden, std))
         self.attn.g_norm = _Scale(hidden)
         self.mlp_norm = _Scale(hidden)
-        self.mlp = nn.Module()
-        self.mlp.gate_proj = BitLinear(hidden, 2 * intermediate, std)
-        self.mlp.down_proj = BitLinear(intermediate, hidden, std)
+        self.mlp = make_mlp()
 
     def forward(self, x, lower, keep):
         n, t, hidden = x.shape
@@ -219,8 +232,8 @@ class Block(nn.Module):
         f, c = mlgru_gates(attn.f_proj(y).view(n, t, hidden), attn.i_proj(y).view(n, t, hidden), lower, keep)
         h = linear_recurrence(f, c).reshape(n * t, hidden)
         flat = flat + self._drop(attn.o_proj(mlgru_output(attn.g_proj(y), h, attn.g_norm.weight, self.eps)))
-        y = rms_norm(flat, self.mlp_norm.weight, self.eps)
-        flat = flat + self._drop(self.mlp.down_proj(glu(self.mlp.gate_proj(y))))
+        if self.mlp is not None:
+            flat = flat + self._drop(self.mlp(rms_norm(flat, self.mlp_norm.weight, self.eps)))
         return flat.view(n, t, hidden)
 
     def _drop(self, x):

@@ -12,11 +12,13 @@ import tokenizers
 import torch
 from torch.nn.functional import cross_entropy
 
-from sterna.models import data, layers
+from sterna.models import data, layers, tree
 from sterna.models.checkpoint import save_checkpoint
+from sterna.models.leafuse import LeafUse
 from sterna.models.model import LanguageModel, ModelConfig
 from sterna.models.runlog import RunLog
 from sterna.models.settings import TrainError
+from sterna.models.tree import TreeOptions
 from sterna.sim.golden.files import writing
 from sterna.sim.golden.strictjson import short
 
@@ -130,17 +132,15 @@ class Trainer:
         # A story longer than a row is cut there, and only the bytes before the cut are scored.
         self.hold_bytes = sum(len(self.tokenizer.decode(ids[:config.row_tokens + 1].tolist()).encode())
                               for ids in hold_ids)
-        self.model = LanguageModel(ModelConfig(
-            vocab_size=config.vocab_size, hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers, intermediate_size=config.intermediate_size),
-            config.dropout)
+        self.model = LanguageModel(ModelConfig.of(asdict(config)), config.dropout, TreeOptions(
+            gradient=config.tree_gradient, routing=config.tree_routing, balance=config.balance))
         self.model.set_products(config.products)
         self.model.to(self.device)  # the first weights come from the CPU's generator, so they are the same everywhere
         self.optimiser = torch.optim.AdamW(self._groups(), lr=config.learning_rate, betas=(0.9, 0.98),
                                            fused=self.device.type == "cuda")
         self.loss = cross_entropy
         self.step, self.tokens, self.elapsed, self.best, self.epoch, self.row = 0, 0, 0.0, math.inf, 0, 0
-        self.evaluated = 0
+        self.evaluated, self.leaf_use = 0, None
         if state:
             self._resume(state)
         self._log = RunLog(self.folder, self.step)
@@ -162,6 +162,7 @@ class Trainer:
     def compile(self):
         """Fuse element-wise work with torch.compile; worth its minute on runs longer than that."""
         layers.compile_elementwise()
+        tree.compile_elementwise()
         self.loss = torch.compile(cross_entropy)
 
     @property
@@ -200,7 +201,7 @@ class Trainer:
             The text is too short, or a file cannot be written.
         """
         if self._is_due():  # the run was stopped before it was evaluated
-            record = (self._log.last() or {}) | {"step": self.step, "bits_per_byte": self._evaluated()}
+            record = (self._log.last() or {}) | {"step": self.step} | self._evaluated()
             self._log.replace_last(record)
             self._keep(record["bits_per_byte"])
             yield record | {"progress": self.progress}
@@ -224,7 +225,7 @@ class Trainer:
                     record = {"step": self.step, "loss": round(loss, 4), "lr": rate, "tokens": self.tokens,
                               "seconds": round(self.elapsed, 1)}
                 if self._is_due():
-                    record["bits_per_byte"] = self._evaluated()
+                    record |= self._evaluated()
             finally:  # a step that was taken is in the log, even if the run is stopped before its evaluation
                 if record:
                     self._log.add(record)
@@ -237,13 +238,14 @@ class Trainer:
     def _gradients(self, batch, rate):
         """The loss (float) of a batch whose gradients, cut to norm 1, are ready for a step at a learning rate."""
         inputs, targets, keep = (part.to(self.device) for part in batch)
-        if self.config.dropout:  # a function of seed and step, so that a resumed run drops the same
+        if self.config.dropout or self.config.tree_routing == "coin":
+            # Chance is a function of seed and step, so that a resumed run drops the same.
             torch.manual_seed((self.config.seed << 32) + self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         loss = self.loss(self.model(inputs, keep), targets.reshape(-1).long(), ignore_index=-1)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + self.model.penalty()).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         loss, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()  # waits for the device, once
         self._check_finite("loss", loss, self.step + 1)
@@ -262,26 +264,36 @@ class Trainer:
         return self.evaluated < self.step and (self.progress >= 1 or self.step % self.config.evaluate_every == 0)
 
     def _evaluated(self):
+        """What an evaluation adds to the record of a step (dict)."""
         bits = self.evaluate()
         self._check_finite("bits per byte", bits, self.step)
-        return bits
+        return {"bits_per_byte": bits} | ({"leaf_use": self.leaf_use.figures()} if self.leaf_use else {})
+
+    def evaluate(self):
+        """Bits per byte on the held-out stories; ``leaf_use`` is then that of the model on them."""
+        return self.nats(self.hold_rows) / math.log(2) / self.hold_bytes
 
     @torch.no_grad()
-    def evaluate(self):
-        """Bits per byte on the held-out stories."""
+    def nats(self, packed):
+        """Sum of the losses (float) over all targets of packed rows, as ``data.pack_rows`` makes them."""
         total, rows = 0.0, self.config.rows
-        inputs, targets, keep = self.hold_rows
+        inputs, targets, keep = packed
+        self.leaf_use = LeafUse(self.model.routed())
+        if self.config.tree_routing == "coin":
+            torch.manual_seed(self.config.seed)
         self.model.eval()
         try:
             for at in range(0, len(inputs), rows):
                 short = rows - len(inputs[at:at + rows])
                 batch = [torch.from_numpy(np.pad(part[at:at + rows], ((0, short), (0, 0)), constant_values=fill))
                          .to(self.device) for part, fill in ((inputs, 0), (targets, -1), (keep, False))]
-                total += cross_entropy(self.model(batch[0], batch[2]), batch[1].reshape(-1).long(), ignore_index=-1,
-                                       reduction="sum").item()
+                wanted = batch[1].reshape(-1).long()
+                logits = self.model(batch[0], batch[2])
+                total += cross_entropy(logits, wanted, ignore_index=-1, reduction="sum").item()
+                self.leaf_use.add(wanted >= 0)
         finally:
             self.model.train()
-        return total / math.log(2) / self.hold_bytes
+        return total
 
     def _keep(self, bits):
         """Save what an evaluation was about: the checkpoint, if it is the best so far, and the state."""

@@ -24,8 +24,13 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures.encoder import page as encoder_page
+from docs.figures.encoder import speed as encoder_speed
+from docs.figures.encoder import variants as encoder_variants
+from docs.figures.learning import page as learning
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
+from docs.figures.tree import page as tree
 from docs.figures.versions import versions
 from docs.figures.versus import page as versus
 from docs.figures.versus.rounds import SIZE_OF, measure
@@ -54,7 +59,9 @@ CODE = {".py", ".cpp", ".hpp"}  # what counts as lines of code
 FOLDERS = ("hw", "firmware", "host", "sim", "models", "docs", "tests")
 # What results follow from: all that is read, and more rather than less. Trained models are inputs of their own.
 GATEWARE = ("hw", "firmware", "sim/golden")
-BOARD = (*GATEWARE, "sim/board", "sim/cpu", "sim/perf", "host", "models/*.py", "models/synthetic")
+BOARD = (*GATEWARE, "sim/board", "sim/cmm", "sim/cpu", "sim/perf", "host", "models/*.py", "models/encoder",
+         "models/synthetic")
+ENCODER = ("sim/golden", "models/*.py", "models/encoder")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan", "host/runtime/statistics.py")
 DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
@@ -72,10 +79,12 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
-           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE)}
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -236,6 +245,8 @@ def steps(options):
     for name in plan.NAMES:
         out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
                                                      (Path(plan.__file__),))
+    for name, function in tree.steps(image).items():
+        out[name] = Step(function, BOARD, (Path(tree.__file__).parent,))
     for name, case in energy.cases(ROOT / "models").items():
         out[f"energy.{name}"] = Step(lambda case=case: energy.project(case), BOARD, (case.model, *own))
     for size in fullsize.SIZES:
@@ -245,9 +256,12 @@ def steps(options):
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
+    out[cmm.STEP] = Step(cmm.measured, cmm.SOURCES, (), "", (cmm.measured,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
+    out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ENCODER,
+                                (Path(encoder_speed.__file__),), " ".join(tools("torch")))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -321,7 +335,13 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
-    found |= depth.tables(values) | pages.origins(shown) | boards.draw(drawn, ROOT / "docs")
+    found |= learning.tables()  # of runs with a command and a file of their own
+    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
+    found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
+    found |= cmm.tables(values)
+    if cmm.STEP in values:
+        found |= cmm.draw(values, ROOT / "docs")
+    found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")
     if whole("table.causes"):

@@ -19,7 +19,8 @@ FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}",
 WAYS = {"boards.place": "Boards", "boards.speed": "Speed of the boards", "boards.long": "A long run",
         "boards.netlist": "Netlists", "boards.units": "Units of the boards", "speed": None, "synth": "Cells",
         "forms": "LUTs per trit lane of a row accumulator", "placed": "A row accumulator placed on ECP5",
-        "quality": "Quality", "lines": "Lines of code", "perf": "The cycle model", "plan": "Published models"}
+        "quality": "Quality", "lines": "Lines of code", "perf": "The cycle model", "plan": "Published models",
+        "tree.speed": "Fast feedforward"}
 
 
 def show(name, value):

@@ -17,7 +17,8 @@ from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.sim.golden.model import GoldenModel
-from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
+from sterna.sim.golden.packed import random_model
 from sterna.sim.perf.memory import TIMING, Timing
 from sterna.sim.perf.predict import Conversions, predict
 
@@ -25,7 +26,10 @@ CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "up5k
          "lanes40,batch=2", "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2")
 KINDS = {"greedy": Sampling(), "sampled": Sampling(0.8, 3), "listed": Sampling(0.8, 3, 40), "prompt": None}
 WORDS = {"greedy": "greedy", "sampled": "sampled", "listed": "top-k 40", "prompt": "prompt"}
+TREE_CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "lanes40,batch=2", "lanes40,batch=4")
 GEOMETRIES, SEED = 3, 11
+# Of models with trees: hidden, trees, depth, neurons always on, layers, vocabulary.
+LEAST_TREES, MOST_TREES = (40, 1, 0, 0, 1, 100), (400, 24, 6, 20, 4, 800)
 LEAST, MOST = (40, 60, 1, 100), (200, 400, 4, 800)  # hidden, intermediate, layers, vocabulary
 SMALL = (80, 160, 4, 400)  # what up5k holds
 FIRST, RUNS = 3, 8  # runs of a text before those that are looked at, and these
@@ -38,6 +42,12 @@ def geometries(name, count=GEOMETRIES):
     rng = np.random.default_rng([SEED, *name.encode()])
     most = SMALL if name == "up5k" else MOST
     return [Geometry(*map(int, rng.integers(LEAST, np.add(most, 1)))) for _ in range(count)]
+
+
+def tree_geometries(name, count=GEOMETRIES):
+    """As ``geometries``, of models with trees (list of TreeGeometry)."""
+    rng = np.random.default_rng([SEED, *b"tree", *name.encode()])
+    return [TreeGeometry(*map(int, rng.integers(LEAST_TREES, np.add(MOST_TREES, 1)))) for _ in range(count)]
 
 
 def configuration(name):
@@ -155,10 +165,13 @@ def compare(config, packed, path, tokenizer_json, timing, kinds=tuple(KINDS)):
     return out
 
 
-def errors(name, folder, tokenizer_json):
-    """What a step finds: for each kind the errors of the geometries, predicted / measured - 1."""
+def errors(name, folder, tokenizer_json, shapes=geometries):
+    """What a step finds: for each kind the errors of the geometries, predicted / measured - 1.
+
+    ``shapes`` is ``geometries`` or ``tree_geometries``: steps "perf.NAME" and "perf.tree.NAME".
+    """
     out = {}
-    for number, geometry in enumerate(geometries(name)):
+    for number, geometry in enumerate(shapes(name)):
         packed = random_model(np.random.default_rng([SEED, number]), geometry)
         found = compare(configuration(name), packed, folder / "random.sterna", tokenizer_json, timing_of(name))
         for kind, (cycles, *predictions) in found.items():
@@ -169,9 +182,13 @@ def errors(name, folder, tokenizer_json):
 
 def tables(results):
     """Markdown by name (dict of str), of what is there of the figures: ``results`` are values by step."""
+    return _table(results, "perf", CASES) | _table(results, "perf.tree", TREE_CASES)
+
+
+def _table(results, steps, cases):
     rows = []
-    for name in CASES:
-        found = results.get(f"perf.{step_of(name)}")
+    for name in cases:
+        found = results.get(f"{steps}.{step_of(name)}")
         if found:
             values = {key: max(value, key=abs) for key, value in found.items() if key != "how"}
             worst = [max((value for key, value in values.items() if key.endswith(f".{given}")), key=abs)
@@ -180,8 +197,8 @@ def tables(results):
                                  for kind in KINDS), *(f"{value:+.2%}" for value in worst)])
     if not rows:
         return {}
-    return {"table.perf": table(["configuration", *WORDS.values(), "worst of these", "worst, knowing the numbers"],
-                                rows)}
+    head = ["configuration", *WORDS.values(), "worst of these", "worst, knowing the numbers"]
+    return {f"table.{steps}": table(head, rows)}
 
 
 def step_of(name):

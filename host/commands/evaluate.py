@@ -19,7 +19,7 @@ from sterna.host.runtime.open import DEFAULT_DEVICE, is_hardware, open_runtime
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.models.data import read_stories
 from sterna.sim.cpu.evaluate import evaluate as evaluate_stream
-from sterna.sim.cpu.model import CpuModel, KernelsError
+from sterna.sim.cpu.model import CpuModel
 from sterna.sim.golden.compiler import ToolError
 from sterna.sim.golden.extras import install_hint
 from sterna.sim.golden.gate import LIMITS
@@ -46,13 +46,10 @@ def load_stories(path, vocabulary, limit):
 
 
 def exact_model(packed):
-    """The CpuModel of a PackedModel, or the GoldenModel, which is the same but slow.
-
-    The latter where there is no compiler, or the kernels have no such model.
-    """
+    """The CpuModel of a PackedModel, or the GoldenModel, which is the same but slow, where there is no compiler."""
     try:
         return CpuModel(packed)
-    except (KernelsError, ToolError) as error:
+    except ToolError as error:
         tell(f"computing with the golden model, slowly: {error}")
         return GoldenModel(packed)
 

@@ -15,7 +15,7 @@ from sterna.host.model.image import Image, ImageError
 from sterna.host.plan import rows as planned
 from sterna.host.runtime.known import name_of
 from sterna.hw.boards import BOARDS
-from sterna.sim.perf.predict import MIXERS, predict
+from sterna.sim.perf.predict import predict
 
 
 def matrices_of(image, path):
@@ -41,17 +41,17 @@ def boards(geometry, step=lambda name: None):
     """A dict for each board: its ``name``, whether the model ``fits``, the ``reasons`` why not, and the speed.
 
     ``tokens_per_second`` is that of one sequence by the cycle model, at the clock of the board's bitstream; None
-    where the model does not fit, or the cycle model does not know it.
+    where the model does not fit.
     """
     known, out = {}, []
     for name, board in BOARDS.items():
         step(f"predicting speeds: {name}")
         config = board.config
         why = planned.reasons(config, geometry)
-        if not why and geometry.mixer in MIXERS and config.digest not in known:
+        if not why and config.digest not in known:
             known[config.digest] = predict(config, geometry).stream_tokens_per_second
         out.append({"name": name, "fits": not why, "reasons": why,
-                    "tokens_per_second": None if why else known.get(config.digest)})
+                    "tokens_per_second": None if why else known[config.digest]})
     return out
 
 

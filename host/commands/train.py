@@ -23,7 +23,7 @@ def train(
     fuse: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse operations with torch.compile: a minute "
                                        "at the start, then faster.")] = True,
 ):
-    """Train a model.
+    """Train a model, or with an entry `task` in the configuration an encoder (docs/encoder.md).
 
     Writes best/ (a checkpoint folder, the best on held-out stories), log.jsonl, loss.png and state.pt into the
     folder. Ctrl-C saves the state behind the last whole step; the same command goes on exactly there. All entries
@@ -34,6 +34,11 @@ def train(
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise HostError(f"training needs {package}: run {install_hint('torch')}")
+    from sterna.models.encoder.settings import has_task
+    if has_task(config):
+        from sterna.host.commands.train_encoder import train_encoder
+        train_encoder(config, out or Path("build") / "train" / config.stem, device)
+        return
     from sterna.models.settings import TrainConfig
     from sterna.models.train import DivergedError, Trainer
     settings = TrainConfig.load(config)

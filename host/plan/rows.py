@@ -118,9 +118,12 @@ def widened(config, geometry):
 
     What no wider memory mends, as too many layers for a program, is no reason to widen: ``predict`` raises it.
     """
-    inner = layout(config, geometry).inner
+    trees = geometry.mixer == "tree"
+    inner = geometry.visits if trees else layout(config, geometry).inner
     codes = -(-max(geometry.hidden_size, inner) // config.columns)
     out = {"activation_words": codes} if codes > config.activation_words else {}
+    if trees and inner > config.tree_rows:
+        out["tree_rows"] = inner
     words = config.vector_words
     while words < 1 << 14 and _short(replace(config, vector_words=words, **out), geometry):
         words *= 2

@@ -4,7 +4,7 @@ from sterna.host.errors import HostError, UsageError
 from sterna.host.model.answer import make_answer
 from sterna.host.runtime.sampling import Sampling
 from sterna.sim.cpu.build import kernels
-from sterna.sim.cpu.model import MIXERS, CpuModel, usable_threads
+from sterna.sim.cpu.model import CpuModel, usable_threads
 from sterna.sim.golden.compiler import ToolError
 from sterna.sim.golden.model import GoldenModel
 
@@ -47,7 +47,7 @@ def answering(tell=lambda line: None, progress=lambda done, total: None):
         progress(0, 1)
         size = packed.geometry.vocab_size
         try:
-            if not compiled or packed.geometry.mixer not in MIXERS:
+            if not compiled:
                 return make_answer(GoldenModel(packed), size, start)
             model = CpuModel(packed, threads, progress=progress)
             try:

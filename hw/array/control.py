@@ -120,7 +120,8 @@ class Control(wiring.Component):
         rows = cfg.rows
         # No matrix has more rows than fill the memory. Rows not yet started, this tile included.
         left = Signal(min(24, (cfg.memory_bytes * rows // cfg.tile_bytes).bit_length()))
-        chunk = Signal.like(self.chunk)
+        banked = trees and rows > 1
+        chunk = Signal.like(self.chunk, name="passed") if banked else self.chunk
         chunks = Signal.like(chunk)  # with a slow clock one less: the last place
         running = Signal()
         waiting = Signal()  # a product waits in the three registers below
@@ -133,8 +134,8 @@ class Control(wiring.Component):
         credit = Signal(range(cfg.row_words + 1), init=cfg.row_words)
 
         # What is asked about a chunk and about its tile.
-        first_chunk, last_chunk = Signal(), self.last_chunk
-        last_tile, groups = self.last_tile, self.groups
+        first_chunk = Signal()
+        last_chunk, last_tile, groups = self.last_chunk, self.last_tile, self.groups
         # Groups in the word that the tiles before began
         phase = Signal(range(per_word))
         begun = [
@@ -326,10 +327,7 @@ class Control(wiring.Component):
                 next_buffer.eq(command.buffer),
             ]
 
-        # Where the codes are.
-        if not trees or rows == 1:
-            m.d.comb += self.chunk.eq(chunk)
-        else:
+        if banked:  # where the codes are
             wraps = self.bank == rows - 1
             with m.If(ends):
                 m.d.sync += [

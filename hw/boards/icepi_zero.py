@@ -1,8 +1,8 @@
 """Icepi Zero: an ECP5-25F with 32 MB of SDR SDRAM in the format of a Raspberry Pi Zero, its serial
 line through an FT231X.
 
-Same chip and clocks as the ULX3S; the PLL makes them of 50 MHz. This file is all that the board
-needs.
+Same chip and clocks as the ULX3S with a 25F, so no walks of trees; the PLL makes the clocks of 50
+MHz. This file is all that the board needs.
 """
 
 from dataclasses import replace

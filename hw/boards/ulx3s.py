@@ -10,6 +10,9 @@ from dataclasses import replace
 from sterna.hw.boards.board import Board
 from sterna.hw.config import Config
 
+# Walks of trees take block RAM for what a walk remembers and for the sums of its gather, some 14
+# more than the rest: too much for the 56 of a 25F, which is also in the 12F.
+TREE_ROWS = {"85f": 1024, "45f": 1024, "25f": 0, "12f": 0}
 # The chip gives 2 bytes at 125 MHz, which is 3 per cycle at 83.3 MHz or 15 trits: the array takes
 # 20, so that it catches up with what was read while it waited.
 CONFIG = Config(
@@ -34,7 +37,9 @@ CONFIG = Config(
 
 def _board(size, suffix="", **changes):
     return Board(
-        config=replace(CONFIG, name=f"ulx3s-{size}{suffix}", **changes),
+        config=replace(
+            CONFIG, name=f"ulx3s-{size}{suffix}", tree_rows=TREE_ROWS[size], **changes
+        ),
         platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform",
         top="sterna.hw.boards.ecp5:SdramTop",
         programmer=("--board", "ulx3s"),

@@ -131,9 +131,10 @@ template <class Port> const uint8_t *bytes_of(const Port &port) { return reinter
 template <class Port> void set_bytes(Port &port, const uint8_t *source, size_t size) { std::memcpy(&port, source, size); }
 
 #if BOARD_TRACE
-void record(std::FILE *file, const Vboard &top) {
+void record(std::FILE *file, const Vboard &top, uint64_t cycle) {
     uint8_t flags = uint8_t(top.trace_last | top.trace_is_code << 1);
     std::fwrite(&flags, 1, 1, file);
+    std::fwrite(&cycle, 1, sizeof cycle, file);
     std::fwrite(bytes_of(top.trace_values), 1, 3 * BOARD_LANES, file);
     std::fwrite(bytes_of(top.trace_codes), 1, BOARD_LANES, file);
 }
@@ -290,7 +291,7 @@ int run(int argc, char **argv) {
 #endif
 #if BOARD_TRACE
         if (trace && top->trace_valid && !reset)
-            record(trace, *top);
+            record(trace, *top, cycle);
 #endif
 #if BOARD_EXTERNAL
         bool write_waits = false;

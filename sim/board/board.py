@@ -248,6 +248,21 @@ def read_toggles(path):
     return {name: int(count) for count, _, name in rows}
 
 
+def _beats(path, lanes):
+    """The whole records of a trace file (structured array): flags, cycle, values and codes of each beat."""
+    record = np.dtype([("flags", "u1"), ("cycle", "<u8"), ("values", "u1", (lanes, 3)), ("codes", "i1", (lanes,))])
+    raw = Path(path).read_bytes()
+    return np.frombuffer(raw, record, count=len(raw) // record.itemsize)
+
+
+def trace_cycles(path, lanes):
+    """The cycle, from the start of the board, in which the last beat of each vector of `read_trace` was written
+    (int64 array [vectors]).
+    """
+    beats = _beats(path, lanes)
+    return beats["cycle"][np.flatnonzero(beats["flags"] & 1)].astype(np.int64)
+
+
 def read_trace(path, lanes):
     """Vectors of a trace file in order: list of (is_code, values) per vector.
 
@@ -257,9 +272,7 @@ def read_trace(path, lanes):
     With B > 1 `lanes` is B V, those of all slots, and each beat has the V lanes of slot 0, then those of slot 1, and
     so on: ``values.reshape(-1, B, V)`` are beats, slots and lanes.
     """
-    record = np.dtype([("flags", "u1"), ("values", "u1", (lanes, 3)), ("codes", "i1", (lanes,))])
-    raw = Path(path).read_bytes()
-    beats = np.frombuffer(raw, record, count=len(raw) // record.itemsize)
+    beats = _beats(path, lanes)
     values = beats["values"].astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
     vectors, begin = [], 0
     for end in np.flatnonzero(beats["flags"] & 1) + 1:

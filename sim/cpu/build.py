@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,32 @@ _X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 PATHS = {"native": (("-march=native",) if _X86 else ("-mcpu=native",), ()),
          "avx2": (("-march=x86-64-v3",), ("-march=x86_64_v3",)),
          "plain": (("-DSTERNA_PLAIN",),)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """C code that becomes a library.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where it lies, if not in KERNELS, whose files it may include anyway.
+    main : str
+        The file that is compiled.
+    flags : tuple of str
+        Besides FLAGS, behind them.
+    what, instead : str
+        What it is for, and what to do without it: parts of messages.
+    """
+
+    folder: Path | None = None
+    main: str = "model.c"
+    flags: tuple = ()
+    what: str = "--device cpu"
+    instead: str = "use --device golden"
+
+
+CPU = Source()
 
 
 class CompilerError(ToolError):
@@ -76,15 +103,18 @@ def _unknown(flags, error):
     return False
 
 
-def sources():
-    """Source files of the kernels, sorted by path (list of pathlib.Path)."""
-    return sorted(path for path in KERNELS.iterdir() if path.suffix in (".c", ".h"))
+def sources(source=CPU):
+    """Files that a library is made of, sorted by path (list of pathlib.Path)."""
+    folders = {KERNELS, source.folder or KERNELS}
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".c", ".h"))
 
 
-def _key(path, flags, command):
+def _key(path, flags, command, source=CPU):
     total = hashlib.sha256()
     parts = [path, *map(repr, (FLAGS, LIBRARIES, flags)), command, machine()]
-    for part in [*(text.encode() for text in parts), *(source.read_bytes() for source in sources())]:
+    if source != CPU:
+        parts += [source.main, *source.flags]
+    for part in [*(text.encode() for text in parts), *(file.read_bytes() for file in sources(source))]:
         total.update(len(part).to_bytes(8, "little") + part)
     return total.hexdigest()[:20]
 
@@ -97,54 +127,59 @@ def _whole(library, total):
         return False
 
 
-def _compile(path, files):
+def _compile(path, files, source=CPU):
     """Compiles with the first flags that the compiler knows, into their pair of ``files``; returns the library."""
+    doing = f"compiling the kernels of {source.what}"
     with tempfile.TemporaryDirectory() as folder, working() as step:
-        step("compiling the kernels of --device cpu (once on this machine)")
+        step(f"{doing} (once on this machine)")
         out = Path(folder) / "kernels.so"
         ways = PATHS[path]
         for flags in ways:
             try:
-                must_run([*_c_compiler(), *FLAGS, *flags, KERNELS / "model.c", "-o", out, *LIBRARIES],
-                         "compiling the kernels of --device cpu", env={**os.environ, "LC_ALL": "C"})
+                must_run([*_c_compiler(), *FLAGS, *source.flags, *flags, "-I", KERNELS,
+                          (source.folder or KERNELS) / source.main, "-o", out, *LIBRARIES], doing,
+                         env={**os.environ, "LC_ALL": "C"})
                 break
             except ToolError as error:
                 if flags is ways[-1] or not _unknown(flags, error):
                     raise CompilerError(f"{' '.join(str(error).split())}: use another compiler with CXX, or "
-                                        "--device golden") from None
+                                        f"{source.instead}") from None
         try:
             data = out.read_bytes()
         except OSError:
-            raise CompilerError(f"compiling the kernels of --device cpu: {' '.join(compiler())} wrote no library: "
-                                "use another compiler with CXX, or --device golden") from None
+            raise CompilerError(f"{doing}: {' '.join(compiler())} wrote no library: use another compiler with CXX, "
+                                f"or {source.instead}") from None
     library, total = files[flags]
     write_files({library: data, total: hashlib.sha256(data).hexdigest()})
     return library
 
 
 @cache
-def kernels(path="native"):
+def kernels(path="native", source=CPU):
     """The compiled kernels (ctypes.CDLL), compiled if they have not been yet.
 
     Parameters
     ----------
     path : str
         One of ``PATHS``.
+    source : Source
+        Which library.
 
     Raises
     ------
     ToolError
         There is no compiler, or it fails, or the folder of builds cannot be written.
     """
+    once = f"{source.what} compiles its kernels once"
     try:
         command = compiler_version()
     except ToolError as error:
         if os.environ.get("CXX", "").strip():
-            raise CompilerError(f"--device cpu compiles its kernels once: {error}, or use --device golden") from None
-        raise CompilerError("--device cpu compiles its kernels once, and there is no compiler: install g++ or "
-                            f"clang++, or run {install_hint('compiler')}, or use --device golden") from None
+            raise CompilerError(f"{once}: {error}, or {source.instead}") from None
+        raise CompilerError(f"{once}, and there is no compiler: install g++ or clang++, or run "
+                            f"{install_hint('compiler')}, or {source.instead}") from None
     folder = build_folder() / "cpu"
-    stems = {flags: folder / _key(path, flags, command) for flags in PATHS[path]}
+    stems = {flags: folder / _key(path, flags, command, source) for flags in PATHS[path]}
     files = {flags: (stem.with_suffix(".so"), stem.with_suffix(".sha256")) for flags, stem in stems.items()}
 
     def built():
@@ -153,8 +188,8 @@ def kernels(path="native"):
     library = built()
     if not library:
         with locked(builds_folder("cpu") / "lock"):
-            library = built() or _compile(path, files)
+            library = built() or _compile(path, files, source)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise CompilerError(f"{library} cannot be loaded ({error}): remove it, or use --device golden") from None
+        raise CompilerError(f"{library} cannot be loaded ({error}): remove it, or {source.instead}") from None

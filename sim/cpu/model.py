@@ -19,12 +19,8 @@ from sterna.sim.golden.model import Rows
 BLOCK = 96  # columns of a call: tokens that share one reading of the weights
 THREADS_VARIABLE = "STERNA_THREADS"
 MOST_THREADS = 256
+CODES_BEHIND = 256  # codes that may be read behind those that count: a piece of rows.h
 _CHUNK = 1024  # rows of a task of the sampler
-MIXERS = ("glu",)  # of the models that the kernels compute
-
-
-class KernelsError(SternaError, ValueError):
-    """A model that the kernels do not compute."""
 
 
 class ThreadsError(SternaError, ValueError):
@@ -73,16 +69,14 @@ class CpuModel:
 
     Attributes
     ----------
-    geometry : Geometry
+    geometry : Geometry or TreeGeometry
     weight_bytes : int
-        Bytes of weights that a token with its head reads from memory.
+        Bytes of weights that a token with its head reads from memory: of trees, the rows that it visits.
     path : str
         How products are computed, for people.
 
     Raises
     ------
-    KernelsError
-        A model with trees, which the kernels do not have.
     ToolError
         No compiler; see ``build.kernels``.
     PackError
@@ -93,9 +87,6 @@ class CpuModel:
         threads = usable_threads() if threads is None else threads
         if not 1 <= threads <= MOST_THREADS:
             raise ThreadsError(f"{threads} threads: use 1 to {MOST_THREADS}")
-        if packed.geometry.mixer not in MIXERS:
-            raise KernelsError(f"the model's channel mixer is {packed.geometry.mixer!r} and the kernels of this "
-                               f"processor have {', '.join(MIXERS)} alone: use --device golden")
         self.geometry, self._library = packed.geometry, declare(kernels(path))
         self._pool = self._library.sterna_pool(threads)
         if not self._pool:
@@ -202,14 +193,18 @@ class CpuModel:
         most = max(s.wide, s.inner_wide)
         names = {"x": s.wide, "u0": most, "u1": s.wide, "u2": s.wide, "t": most, "v": most, "scalars": 5, "scale": 3}
         self.vectors = {name: np.zeros(columns * width) for name, width in names.items()}
-        self.vectors |= {f"code{k}": np.zeros(columns * (most, s.wide, s.wide)[k], np.int8) for k in range(3)}
-        self.vectors["code_sum"] = np.zeros(3 * columns, np.int32)
+        self.vectors |= {f"code{k}": np.zeros(columns * (most, s.wide, s.wide)[k] + CODES_BEHIND, np.int8)
+                         for k in range(3)}
+        visited = columns * s.inner_wide if s.trees else 0
+        self.vectors |= {"code_sum": np.zeros(3 * columns, np.int32), "sum": np.zeros(visited, np.int32),
+                         "path": np.zeros(visited, np.int32)}
 
     def _call(self, **fields):
         """The Call with this model's vectors, and other fields."""
         at = {name: pointer(array) for name, array in self.vectors.items() if array.dtype == np.float64}
         call = Call(ctypes.pointer(self._weights.structure), x=at["x"], t=at["t"], v=at["v"], scalars=at["scalars"],
-                    scale=at["scale"], code_sum=pointer(self.vectors["code_sum"], ctypes.POINTER(c_int32)), **fields)
+                    scale=at["scale"], **{name: pointer(array, ctypes.POINTER(c_int32)) for name, array in
+                                          self.vectors.items() if array.dtype == np.int32}, **fields)
         for k in range(3):
             call.u[k] = at[f"u{k}"]
             call.code[k] = pointer(self.vectors[f"code{k}"], Codes)

@@ -9,14 +9,16 @@ from sterna.sim.golden import tables
 from sterna.sim.golden.fp24 import round24
 
 MATRICES = ("f", "i", "g", "o", "gate", "value", "down")
-VECTORS = ("attn_outer", "w_f", "w_i", "w_g_in", "keep", "g_norm", "o_in", "mlp_outer", "w_gate", "w_down")
+TABLES = ("tree_in", "tree_out")
+VECTORS = ("attn_outer", "w_f", "w_i", "w_g_in", "keep", "g_norm", "o_in", "mlp_outer", "w_gate", "w_down", "w_tree")
 Doubles, Codes = POINTER(c_double), POINTER(c_int8)
 
 
 class Layer(Structure):
-    """struct layer of model.c."""
+    """struct layer of call.h."""
 
     _fields_ = [("matrix", c_void_p * len(MATRICES)), ("ws", c_double * len(MATRICES)),
+                *((name, c_void_p) for name in TABLES), *((f"ws_{name}", c_double) for name in TABLES),
                 *((name, Doubles) for name in VECTORS)]
 
 
@@ -34,23 +36,25 @@ class Tables(Structure):
 
 
 class ModelStructure(Structure):
-    """struct model of model.c."""
+    """struct model of call.h."""
 
-    _fields_ = [*((name, c_int) for name in ("hidden", "inner", "layers", "vocabulary", "wide", "inner_wide")),
+    _fields_ = [*((name, c_int) for name in ("hidden", "inner", "layers", "vocabulary", "wide", "inner_wide",
+                                           "trees", "levels", "always")),
                 ("constants", Constants), ("tables", POINTER(Tables)), ("layer", POINTER(Layer)),
                 ("embedding", Codes), ("embedding_scale", Doubles), ("final_outer", Doubles), ("w_head", Doubles),
                 ("head", c_void_p), ("ws_head", c_double), ("pool", c_void_p)]
 
 
 class Call(Structure):
-    """struct call of model.c; what the kernels keep there themselves stands at its end."""
+    """struct call of call.h; what the kernels keep there themselves stands at its end."""
 
     _fields_ = [("model", POINTER(ModelStructure)),
                 *((name, c_int) for name in ("columns", "first", "last", "embeds")),
                 ("tokens", POINTER(c_int64)), ("slots", POINTER(c_int32)), ("state", Doubles),
                 ("layer_stride", c_int64), ("slot_stride", c_int64), ("x", Doubles), ("u", Doubles * 3),
                 ("t", Doubles), ("v", Doubles), ("code", Codes * 3), ("scalars", Doubles), ("scale", Doubles),
-                ("code_sum", POINTER(c_int32)), ("heads", c_int), ("head_columns", POINTER(c_int32)),
+                ("code_sum", POINTER(c_int32)), ("sum", POINTER(c_int32)), ("path", POINTER(c_int32)),
+                ("heads", c_int), ("head_columns", POINTER(c_int32)),
                 ("rows", Doubles), ("head_scale", Doubles),
                 ("layer", c_int), ("outer", Doubles), ("folded", Doubles * 3), ("ws", c_double * 3),
                 ("matrices", c_int)]
@@ -84,10 +88,15 @@ def table_structure():
     return out
 
 
+def inner_of(geometry):
+    """Values of the norm inside the channel mixer (int): I of a gated linear unit, N of trees."""
+    return geometry.visits if geometry.mixer == "tree" else geometry.intermediate_size
+
+
 def constants_of(geometry):
-    """The Constants of a Geometry (docs/numerics.md, section 5)."""
+    """The Constants of a geometry (docs/numerics.md, section 5)."""
     return Constants(round24(geometry.rms_norm_eps), round24(1 / geometry.hidden_size),
-                     round24(1 / geometry.intermediate_size), round24(1e-6), round24(1e-5), round24(1.27e7))
+                     round24(1 / inner_of(geometry)), round24(1e-6), round24(1e-5), round24(1.27e7))
 
 
 def declare(library):
@@ -101,14 +110,18 @@ def declare(library):
     library.sterna_run.argtypes = [POINTER(Call)]
     library.sterna_draw.argtypes = library.sterna_likelihood.argtypes = [POINTER(Draw)]
     library.sterna_pack.argtypes = [c_void_p, POINTER(c_int8), c_int, c_int]
-    library.sterna_matrix_bytes.restype = c_int64
-    library.sterna_matrix_bytes.argtypes = [c_int, c_int]
+    library.sterna_pack_table.restype = None
+    library.sterna_pack_table.argtypes = library.sterna_pack.argtypes
+    library.sterna_matrix_bytes.restype = library.sterna_table_bytes.restype = c_int64
+    library.sterna_matrix_bytes.argtypes = library.sterna_table_bytes.argtypes = [c_int, c_int]
     library.sterna_map.restype = c_void_p
     library.sterna_map.argtypes = [c_int64]
     library.sterna_unmap.argtypes = [c_void_p, c_int64]
     library.sterna_try.argtypes = [c_int, POINTER(Tables), Doubles, Doubles, Doubles, Doubles, c_int]
     library.sterna_try_rows.argtypes = [POINTER(c_int32), c_void_p, c_int, POINTER(c_int8), c_int, c_int]
-    library.sterna_try.restype = library.sterna_try_rows.restype = None
+    library.sterna_try_table.argtypes = [c_int, POINTER(c_int32), c_void_p, c_int, POINTER(c_int32), POINTER(c_int8),
+                                         c_int]
+    library.sterna_try.restype = library.sterna_try_rows.restype = library.sterna_try_table.restype = None
     for which, structure in enumerate((Layer, ModelStructure, Call, Tables, Draw)):
         if library.sterna_sizes(which) != ctypes.sizeof(structure):
             raise RuntimeError(f"{structure.__name__} has {ctypes.sizeof(structure)} bytes here and "

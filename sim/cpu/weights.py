@@ -7,11 +7,13 @@ import numpy as np
 
 from sterna.sim.cpu.structures import (
     MATRICES,
+    TABLES,
     VECTORS,
     Codes,
     Layer,
     ModelStructure,
     constants_of,
+    inner_of,
     pointer,
     table_structure,
 )
@@ -24,6 +26,16 @@ _EXACT = (1 << 24) // 127  # columns whose sums the golden model still holds exa
 def padded(count):
     """``count`` elements with their padding (int)."""
     return -(-count // PADDING) * PADDING
+
+
+def _matrices(layer, inner):
+    """Yields (attribute of its scale, trits) of a layer's matrices, in the order of MATRICES."""
+    for name in MATRICES:
+        if name in ("gate", "value"):
+            if hasattr(layer, "gate"):
+                yield "gate", layer.gate[:inner] if name == "gate" else layer.gate[inner:]
+        elif hasattr(layer, name):
+            yield name, getattr(layer, name)
 
 
 class Weights:
@@ -44,8 +56,8 @@ class Weights:
     structure : ModelStructure
         What the kernels take. Valid as long as this object.
     matrix_bytes, token_bytes : int
-        Bytes of all matrices as they lie in memory; bytes that a token with its head reads: the matrices, the
-        vectors and a row of the embedding.
+        Bytes of all matrices and tables as they lie in memory; bytes that a token with its head reads: the
+        matrices, of the tables the rows that it visits, the vectors and a row of the embedding.
 
     Raises
     ------
@@ -58,14 +70,18 @@ class Weights:
     def __init__(self, packed, library, pool, progress=lambda done, total: None):
         geometry = packed.geometry
         self._library, self._kept = library, []
-        hidden, inner, count = geometry.hidden_size, geometry.intermediate_size, geometry.num_hidden_layers
+        hidden, inner, count = geometry.hidden_size, inner_of(geometry), geometry.num_hidden_layers
+        trees = geometry.mixer == "tree"
         for columns in (hidden, inner):
             if columns > _EXACT:
                 raise PackError(f"a matrix has {columns} columns: at most {_EXACT} keep the sums exact")
-        square, wide, tall = (library.sterna_matrix_bytes(*shape)
-                              for shape in ((hidden, hidden), (inner, hidden), (hidden, inner)))
-        head = library.sterna_matrix_bytes(geometry.vocab_size, hidden)
-        self.matrix_bytes = count * (4 * square + 2 * wide + tall) + head
+        square, head = (library.sterna_matrix_bytes(rows, hidden) for rows in (hidden, geometry.vocab_size))
+        if trees:
+            mixer, read = (2 * library.sterna_table_bytes(rows, hidden) for rows in (geometry.neurons, inner))
+        else:
+            mixer = read = sum(library.sterna_matrix_bytes(*shape) for shape in
+                               ((inner, hidden), (inner, hidden), (hidden, inner)))
+        self.matrix_bytes = count * (4 * square + mixer) + head
         self._at = library.sterna_map(self.matrix_bytes)
         if not self._at:
             raise MemoryError(f"no room for {self.matrix_bytes:,} bytes of weights")
@@ -73,20 +89,26 @@ class Weights:
         self._free.atexit = False  # a daemon thread may read them then, and the kernel takes memory back anyway
         self._tables, self._layers = table_structure(), (Layer * count)()
         self.structure = ModelStructure(
-            hidden, inner, count, geometry.vocab_size, padded(hidden), padded(inner), constants_of(geometry),
-            ctypes.pointer(self._tables), self._layers)
+            hidden, inner, count, geometry.vocab_size, padded(hidden), padded(inner),
+            *((geometry.trees, geometry.levels, geometry.tree_always) if trees else ()))
+        self.structure.constants = constants_of(geometry)
+        self.structure.tables, self.structure.layer = ctypes.pointer(self._tables), self._layers
         vectors = 0
         layers = iter(packed.layers)
         for number, target in enumerate(self._layers):
             layer = next(layers)
-            for k, name in enumerate(MATRICES):
-                trits = layer.gate[:inner] if name == "gate" else layer.gate[inner:] if name == "value" else \
-                    getattr(layer, name)
+            for k, (name, trits) in enumerate(_matrices(layer, inner)):
                 target.matrix[k] = self._pack(trits)
-                target.ws[k] = getattr(layer, "ws_gate" if name == "value" else f"ws_{name}")
+                target.ws[k] = getattr(layer, "ws_" + name)
+            if trees:
+                for name in TABLES:
+                    setattr(target, name, self._pack(getattr(layer, name), "table"))
+                    setattr(target, "ws_" + name, getattr(layer, "ws_" + name))
             for name in VECTORS:
-                setattr(target, name, self._vector(getattr(layer, name)))
-            vectors += 8 * (9 * padded(hidden) + padded(inner))
+                if hasattr(layer, name):
+                    vector = getattr(layer, name)
+                    setattr(target, name, self._vector(vector))
+                    vectors += 8 * padded(len(vector))
             del layer
             progress(number + 1, count + 1)
         s = self.structure
@@ -95,7 +117,7 @@ class Weights:
         s.embedding = self._keep(packed.embedding_codes, np.int8, Codes)
         s.embedding_scale = self._keep(packed.embedding_scale, np.float64)
         s.pool = pool
-        self.token_bytes = self.matrix_bytes + vectors + 16 * padded(hidden) + hidden
+        self.token_bytes = self.matrix_bytes - count * (mixer - read) + vectors + 16 * padded(hidden) + hidden
         progress(count + 1, count + 1)
 
     @property
@@ -103,11 +125,13 @@ class Weights:
         """The Tables of the kernels."""
         return self._tables
 
-    def _pack(self, trits):
-        """Packs a matrix int8 [rows, columns] behind the last one; its address (int)."""
+    def _pack(self, trits, kind="matrix"):
+        """Packs a matrix or table int8 [rows, columns] behind the last one; its address (int)."""
         trits, at = np.ascontiguousarray(trits, np.int8), self._at
-        self._library.sterna_pack(at, pointer(trits, Codes), *trits.shape)
-        self._at += self._library.sterna_matrix_bytes(*trits.shape)
+        pack, size = (self._library.sterna_pack_table, self._library.sterna_table_bytes) if kind == "table" else \
+            (self._library.sterna_pack, self._library.sterna_matrix_bytes)
+        pack(at, pointer(trits, Codes), *trits.shape)
+        self._at += size(*trits.shape)
         return at
 
     def _keep(self, values, dtype, *kind):

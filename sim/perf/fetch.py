@@ -3,12 +3,13 @@
 from collections import deque
 
 from sterna.sim.perf.memory import Runs
+from sterna.sim.perf.walker import Walker
 
 BURST_WORDS = 32
 OUTSTANDING = 8
 SKID_WORDS = 2  # of each half of the FIFO
 FIFO_CYCLES, SKID_CYCLES = 2, 1  # of a word through FIFO and skid buffer
-COMMAND_CYCLES = 2  # from a FETCH to its first burst
+COMMAND_CYCLES = 1  # from the cycle in which a read is taken to its first burst
 BURST_CYCLES = 1  # from a burst to the memory's command
 DIRECT_CYCLES = 3  # of memory on chip, from a FETCH to its first word
 
@@ -25,24 +26,24 @@ class ReadAhead:
 
     Attributes
     ----------
-    announced : int
-        Words of all fetches so far.
     full, empty, wait : float
         Cycles without a word, for want of room, of a fetch, and for other causes.
+    signs : list of int
+        As of the `Walker`.
     """
 
     def __init__(self, config, memory):
-        self._memory = memory
+        self._memory, walker = memory, Walker(config.batch)
         self._burst = min(BURST_WORDS, config.fifo_words // 4)
         fast = not config.slow
         self._room = config.fifo_words + (SKID_WORDS * (1 + config.pairs) if fast else 0)
         self.latency = FIFO_CYCLES + (SKID_CYCLES if fast else 0)
         self._hop = BURST_CYCLES if fast else 0
-        self._commands = deque()
+        self._walker, self.signs = walker, walker.signs
+        self._read = None  # the one that is cut into bursts: cycle of the first one, address, words left, `empty`
         self._issued = 0  # cycle of the last burst
         self._promised = 0
         self._ends = deque(maxlen=OUTSTANDING)  # last words of the bursts under way
-        self.announced = 0
         self.taken = Runs()
         self.full = self.empty = self.wait = 0.0
 
@@ -55,10 +56,9 @@ class ReadAhead:
         """When a FETCH offered at a time is accepted: at once, as programs keep fewer of them than there is room."""
         return time
 
-    def command(self, time, address, words):
+    def command(self, time, kind, address, words, trees, levels, always):
         """A FETCH accepted at a time."""
-        self._commands.append([time + COMMAND_CYCLES, address, words])
-        self.announced += words
+        self._walker.add(time, kind, address, words, trees, levels, always)
 
     def available(self, word):
         """When a word (number) can be taken (float)."""
@@ -68,7 +68,7 @@ class ReadAhead:
 
     def run_until(self, time):
         """Commands the bursts that reach the memory before a time."""
-        while self._commands and (when := self._when()) is not None and self._asked(when) < time:
+        while (when := self._when()) is not None and self._asked(when) < time:
             self._next()
 
     def _asked(self, time):
@@ -77,34 +77,40 @@ class ReadAhead:
         return max(time, self._ends[0] + 1) if len(self._ends) == OUTSTANDING else time
 
     def _when(self):
-        """Cycle of the next burst, None if it depends on what is not known yet."""
+        """Cycle of the next burst, None if it depends on what is not known yet or there is none."""
+        if not self._read:
+            read = self._walker.next(self._issued)
+            if read is None:
+                return None
+            time, address, words = read
+            # Nothing is left to be read until then, but for a walker that waits.
+            empty = 0 if self._walker.walks else time + COMMAND_CYCLES
+            self._read = [time + COMMAND_CYCLES, address, words, empty]
         needed = self._promised + self._burst - self._room
         if needed > self.taken.count:
             return None
         room = self.taken.time(needed - 1) + 1 if needed > 0 else 0
-        ready = max(self._commands[0][0], self._issued + 1)
+        ready = max(self._read[0], self._issued + 1)
         self._short = room if room > ready else 0
         return max(ready, room)
 
     def _next(self):
         """The next burst."""
-        command = self._commands[0]
         time = self._when()
         if time is None:
-            raise RuntimeError("a burst waits for words that nobody takes")
+            raise RuntimeError("a burst waits for words that nobody takes, or for a sign that nobody gives")
+        command = self._read
         words = min(self._burst, command[2])
         self._issued = time
         before = self._memory.last
         first = self._memory.read(self._asked(time), command[1], words)
-        self._causes(before, first, command[0])
+        self._causes(before, first, command[3])
         self._ends.append(self._memory.last)
         self._promised += words
         command[1] += words
         command[2] -= words
         if not command[2]:
-            self._commands.popleft()
-            if self._commands:
-                self._commands[0][0] = max(self._commands[0][0], time + 1)
+            self._read = None
 
     def _causes(self, before, first, ready):
         """Why no word came between two bursts."""
@@ -123,6 +129,7 @@ class DirectReads:
     """Reads of a memory that answers in the next cycle, a word at a time: a FETCH waits for the one before."""
 
     full = empty = wait = 0.0
+    signs = ()
 
     def __init__(self):
         self._starts, self._times = [], []
@@ -136,9 +143,9 @@ class DirectReads:
         left = self.announced - 2  # places behind the memory
         return max(time, self.taken.time(left - 1) + 1) if left > 0 else time
 
-    def command(self, time, address, words):
-        """A FETCH accepted at a time."""
-        del address
+    def command(self, time, kind, address, words, trees, levels, always):
+        """A linear FETCH accepted at a time."""
+        del kind, address, trees, levels, always
         self._starts.append(self.announced)
         self._times.append(time + DIRECT_CYCLES)
         self.announced += words

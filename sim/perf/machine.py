@@ -4,7 +4,7 @@ from dataclasses import astuple, dataclass
 from math import ceil
 
 from sterna.firmware import isa
-from sterna.sim.perf.array import Array
+from sterna.sim.perf.array import DENSE, GATHER, WALK, Array
 from sterna.sim.perf.fetch import DirectReads, ReadAhead
 from sterna.sim.perf.memory import PortMemory, SdramMemory
 from sterna.sim.perf.toplist import TopLists
@@ -158,8 +158,8 @@ class Machine:
         elif opcode == isa.JUMP:
             if self._holds(f["condition"]):
                 return time, f["target"]
-        elif opcode == isa.MATVEC:
-            time = self._product(f, time)
+        elif opcode in (isa.MATVEC, isa.WALK):
+            time = self._product(opcode, f, time)
         elif opcode in (isa.FETCH, isa.STORE):
             time = self._block(opcode, f, time)
         elif opcode in (isa.SETA, isa.ROWA):
@@ -224,29 +224,35 @@ class Machine:
     def _block(self, opcode, f, time):
         """FETCH and STORE."""
         register, words = f["areg"], f["words"]
+        kind = f["kind"] if opcode == isa.FETCH else isa.KIND_LINEAR
         time = self._turn(register, time)
         address = self._address[register]
-        self._address[register] += words
-        if not self._meant():
+        if kind in (isa.KIND_LINEAR, isa.KIND_SKIP):
+            self._address[register] += words
+        if not self._meant() or kind == isa.KIND_SKIP:
             return time
         if opcode == isa.FETCH:
             time = self._fetch.accept(time)
-            self._fetch.command(time, address, words)
+            self._fetch.command(time, kind, address, words, f["trees"], f["levels"], f["always"])
             return time
         time = max(time, self._stores)
         self._store = address, words
         return time
 
-    def _product(self, f, time):
-        """MATVEC."""
+    def _product(self, opcode, f, time):
+        """MATVEC and WALK."""
         config = self._config
         accepted = max(time + 1, self._vector.idle, self._array.free())
         front = None if self._front is None else max(self._front, time + 1)
-        self._array.product(accepted, front, self._word, f["rows"], f["chunks"])
-        tiles = -(-f["rows"] // config.rows) * f["chunks"]
-        self._word += -(-tiles * config.tile_bytes // config.port_bytes)
+        rows, columns = f["rows"], f["chunks"] * config.columns
+        mode, records, tiles = DENSE, 1, -(-rows // config.rows) * f["chunks"]
+        if opcode == isa.WALK:
+            mode, records, tiles = GATHER if f["out"] else WALK, rows * config.batch, f["chunks"]
+            rows, columns = (f["length"], rows) if f["out"] else (rows, f["length"])
+        self._array.product(accepted, front, self._word, rows, f["chunks"], mode, records)
+        self._word += records * -(-tiles * config.tile_bytes // config.port_bytes)
         self._front = None
-        self._taken.append([f["chunks"] * config.columns, self._number, -(-f["rows"] // config.lanes)])
+        self._taken.append([columns, self._number, -(-rows // config.lanes)])
         self._number += 1
         return accepted
 

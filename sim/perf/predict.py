@@ -6,22 +6,16 @@ from math import erf, log, sqrt
 
 from sterna.firmware import isa
 from sterna.firmware.layout import memory_map
-from sterna.firmware.program import build_program
-from sterna.sim.golden.errors import SternaError
+from sterna.firmware.program import ProgramError, build_program
 from sterna.sim.perf.machine import Kind, Machine
 from sterna.sim.perf.memory import TIMING, Timing
 
-MIXERS = ("glu",)  # of the models that the cycle model knows
 FEW_LAYERS = 3  # of a large model; the others take as long as the one in the middle
 LARGE = 60_000  # events of all layers, from which on a model is large
 LARGE_HEAD = 1 << 15  # rows of the head, beyond which not all are walked
 FEW_ROWS = 1 << 13  # so many of them, and twice as many; the others take as long as the second half of these
 WARM = 1  # runs of the program until it goes on evenly
 RUNS, FEW_RUNS = 4, 1  # runs whose mean is taken, of a large model too
-
-
-class PredictError(SternaError, ValueError):
-    """A model whose cycles are not known."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +108,14 @@ class Conversions:
 
 def _events(config, geometry):
     """Instructions, rows of tiles, bursts and beats of a layer, roughly (int)."""
-    h, i = geometry.hidden_size, geometry.intermediate_size
-    rows = 5 * h + 2 * i
-    words = (4 * h * h + 3 * h * i) / 5 / config.port_bytes
+    h, slots = geometry.hidden_size, config.batch
+    if geometry.mixer == "tree":
+        inner, mixer = geometry.visits * slots * config.rows, 2 * h * geometry.visits * slots
+    else:
+        inner, mixer = geometry.intermediate_size, 3 * h * geometry.intermediate_size
+    rows = 5 * h + 2 * inner
+    words = (4 * h * h + mixer) / 5 / config.port_bytes
     return int(400 + rows / config.rows + 2 * rows / config.lanes + words / 32)
-
-
-def check_mixer(geometry):
-    """PredictError for a model that the cycle model does not know."""
-    if geometry.mixer not in MIXERS:
-        raise PredictError(f"the model's channel mixer is {geometry.mixer!r} and the cycle model knows "
-                           f"{', '.join(MIXERS)} alone: count cycles with sterna generate --device sim")
 
 
 @lru_cache(maxsize=8)
@@ -173,7 +164,7 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
     ----------
     config : Config
         A preset, a board's, or one of them with other parameters.
-    geometry : Geometry
+    geometry : ModelGeometry
     prompt : bool
         Tokens of a prompt are read, with slots chained; otherwise they are made, each slot of a build for itself.
     sampled, top_k, top_p
@@ -194,13 +185,13 @@ def predict(config, geometry, *, prompt=False, sampled=True, top_k=0, top_p=Fals
 
     Raises
     ------
-    PredictError
-        The cycle model does not know such models.
     ProgramError, IsaError
         The model does not fit the build: its vectors, codes or program, all layers of it. The size of the memory is
-        not looked at.
+        not looked at, nor how many rows a walk may have. Trees, and memory on the chip.
     """
-    check_mixer(geometry)
+    if geometry.mixer == "tree" and config.memory != "external":
+        raise ProgramError(f"trees: {config.name} has its memory on the chip, where no records are walked: use a "
+                           "configuration with memory outside of it")
     timing = timing or timing_of(config)[0]
     kind = Kind(output=not prompt, sampled=sampled and not prompt, top_k=top_k, top_p=top_p,
                 chained=prompt and config.batch > 1)

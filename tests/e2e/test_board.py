@@ -18,7 +18,7 @@ from fst import Fst
 from sterna.hw.boards import preset
 from sterna.sim.board import compile as board_compile
 from sterna.sim.board import toolchain
-from sterna.sim.board.board import BoardError, SimulatedBoard, read_trace
+from sterna.sim.board.board import BoardError, SimulatedBoard, read_trace, trace_cycles
 
 HERE = Path(__file__).parent
 SEED = int(os.environ.get("STERNA_SEED", "1"))
@@ -173,15 +173,20 @@ def test_trace_has_every_vector(tmp_path):
     assert [is_code for is_code, _ in vectors] == [False, False]
     np.testing.assert_array_equal(vectors[0][1], beats[:3].reshape(-1))
     np.testing.assert_array_equal(vectors[1][1], beats[7])
+    first, second = trace_cycles(tmp_path / "trace", CONFIG.lanes)
+    assert first + 1 < second  # a frame lies between
 
 
 def test_trace_of_codes(tmp_path):
-    beats = [bytes([2, *range(12), 1, 255, 3, 4]), bytes([3, *range(12), 5, 6, 128, 8]),
-             bytes([1, *range(12), 0, 0, 0, 0])]
+    def beat(flags, cycle, *codes):
+        return bytes([flags, *cycle.to_bytes(8, "little"), *range(12), *codes])
+
+    beats = [beat(2, 7, 1, 255, 3, 4), beat(3, 9, 5, 6, 128, 8), beat(1, 1 << 40, 0, 0, 0, 0)]
     (tmp_path / "trace").write_bytes(b"".join(beats) + beats[0][:9])
     (codes, code_values), (numbers, values) = read_trace(tmp_path / "trace", 4)
     assert codes and code_values.tolist() == [1, -1, 3, 4, 5, 6, -128, 8]
     assert not numbers and values.tolist() == [0x020100, 0x050403, 0x080706, 0x0B0A09]
+    assert trace_cycles(tmp_path / "trace", 4).tolist() == [9, 1 << 40]
 
 
 def test_client_is_told_when_it_waits_and_when_its_turn_has_come():

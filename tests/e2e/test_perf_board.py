@@ -12,7 +12,8 @@ from small_model import byte_tokenizer
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS
 from sterna.sim.board.compile import key
-from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
+from sterna.sim.golden.packed import random_model
 from sterna.sim.perf.memory import Timing
 from sterna.sim.perf.predict import predict
 from test_soc_geometries import CONFIGS
@@ -38,7 +39,14 @@ def geometry(rng, name):
                     int(rng.integers(100, 400)))
 
 
-def check(name, folder, kinds, timing=None):
+def trees(rng, name):
+    """A TreeGeometry: trees that wait for the memory or stand side by side, with rows that are always read or not."""
+    del name
+    return TreeGeometry(int(rng.integers(40, 150)), int(rng.choice([1, 3, 16])), int(rng.integers(0, 6)),
+                        int(rng.choice([0, 9])), int(rng.integers(2, 4)), int(rng.integers(100, 300)))
+
+
+def check(name, folder, kinds, timing=None, geometry=geometry):
     """Measures and predicts a random model; what is worse than WORST is told."""
     rng = np.random.default_rng([seed(), *name.encode()])
     config, shape = perf.configuration(name), geometry(rng, name)
@@ -78,6 +86,22 @@ def test_every_preset_and_kind_is_predicted(name, tmp_path):
 @pytest.mark.parametrize("latency, interval, refresh", [(0, 780, 0), (150, 400, 80), (60, 2000, 300)])
 def test_other_memories_are_predicted(latency, interval, refresh, tmp_path):
     check("lanes40", tmp_path, tuple(perf.KINDS), Timing(latency, interval, refresh))
+
+
+def test_fresh_trees_are_predicted(tmp_path):
+    check("lanes40", tmp_path, ("greedy", "prompt"), geometry=trees)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("name", ["lanes10", "sim", "lanes320", "lanes40,batch=2"])
+def test_trees_on_every_preset_are_predicted(name, tmp_path):
+    check(name, tmp_path, tuple(perf.KINDS), geometry=trees)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("latency, interval, refresh", [(0, 780, 0), (150, 400, 80)])
+def test_trees_with_other_memories_are_predicted(latency, interval, refresh, tmp_path):
+    check("lanes40", tmp_path, ("greedy",), Timing(latency, interval, refresh), trees)
 
 
 def test_counters_name_the_same_causes(tmp_path):

@@ -15,7 +15,8 @@ from sterna.sim.machine.slots import FLAG_CHAINED, NEVER
 
 # Those with more slots are narrow, so that they compile soon: with an array wider than the port, and one as wide.
 _NARROW = replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4, strip=18,
-                  vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20, top_k=0)
+                  vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20, top_k=0,
+                  tree_rows=0)
 CONFIGS = {"2": preset("lanes40,batch=2,top_k=8"), "4": _NARROW,
            "8": replace(_NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64, top_k=4)}
 SIZES = {"2": (70, 90), "4": (50, 60), "8": (50, 60)}

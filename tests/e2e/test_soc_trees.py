@@ -28,7 +28,8 @@ CONFIGS = PRESETS | {
     "tight": dataclasses.replace(PRESETS["lanes40"], name="tight", rows=2, columns=10, lanes=2, port_bytes=8,
                                  fifo_words=8, vector_words=512, activation_words=16, memory_bytes=1 << 20,
                                  tree_rows=37, strip=16, clock_hz=20_000_000)}
-RUNS = [pytest.param(name, marks=[pytest.mark.rest] * (name != "tight")) for name in SIZES]
+# The board of lanes40 is built for test_soc_geometries, too.
+RUNS = [pytest.param(name, marks=[pytest.mark.rest] * (name != "lanes40")) for name in SIZES]
 # Narrow ones with slots, that compile soon.
 NARROW = dataclasses.replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4,
                              strip=18, vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20,
@@ -101,3 +102,48 @@ def test_random_trees(name, tmp_path, zeros):
             expected += golden.vectors
     assert first_difference(expected, session.trace()) is None
     assert any(zeros) or all(geometry.tree_depth == 0 for geometry, _ in images)
+
+
+def session_with_slots(rng, name, folder):
+    config, timing = SLOTS[name], random_timing(rng)
+    image = tree_image(rng, config, random_shape(rng, config, 90))
+    print(f"{image.geometry}, timing {timing}")
+    return Both(config, image, folder, **timing)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("name", SLOTS)
+def test_trees_in_slots(name, tmp_path, zeros):
+    """Slots walk paths of their own, some of them or all; then the slots of one text, whose prompt and drafts they
+    share out. Every state is the golden model's.
+    """
+    config = SLOTS[name]
+    rng = np.random.default_rng([seed(), *name.encode()])
+    with session_with_slots(rng, name, tmp_path) as both:
+        for number in range(2):
+            if number:
+                both.load(tree_image(rng, config, random_shape(rng, config, 90)))
+            vocab = both.image.geometry.vocab_size
+            for count in (config.batch, int(rng.integers(1, config.batch + 1))):
+                slots = rng.permutation(config.batch)[:count].tolist()
+                texts = {slot: random_text(rng, vocab, config) for slot in slots}
+                for slot in slots:
+                    both.begin(slot, **texts[slot])
+                found = both.start(slots)
+                for slot in slots:
+                    assert ([token for _, token in found[slot]], both.state_of(slot)) == both.expected(**texts[slot])
+            for length in (1, config.batch + 1, int(rng.integers(2, 3 * config.batch))):
+                text = random_text(rng, vocab, config) | {"prompt": rng.integers(0, vocab, length).tolist()}
+                both.begin(0, chained=True, **text)
+                both.put_tokens(length, rng.integers(0, vocab, 5))
+                both.put(draft_end=length + 5)
+                found = [both.start([0])[0]]
+                end = length + text["count"] - 1
+                while both.machine.position < end:
+                    both.put(draft_end=0, limit=end)
+                    found.append(both.start([0])[0])
+                tokens = [token for part in found for _, token in part]
+                assert (tokens, both.state_of(both.machine.source)) == both.expected(**text)
+            both.put(flags=0)
+    assert both.difference() is None
+    assert any(zeros)

@@ -122,27 +122,29 @@ def test_row_queue_catches_mixed_slots(shape, old, new):
         row_queue(planted("array.rows", old, new), *shape, 8, 2)
 
 
-def array_credit(module, rows_, lanes, batch=1, slow=False):
+def array_credit(control, rows_, lanes, batch=1, slow=False):
     """`credit` is the room of the row queue less what is on its way: never negative, and the queue takes every row.
 
     Products of any shape, tiles and the consumer of the rows in any cycle; by induction.
     """
     config = replace(PRESETS["lanes10"], rows=rows_, lanes=lanes, columns=5 * lanes, strip=lcm(rows_, lanes),
-                     batch=batch, row_words=8, activation_words=4, memory_bytes=256, port_bytes=16,
+                     batch=batch, row_words=8, activation_words=4, memory_bytes=256, port_bytes=16, tree_rows=0,
                      **({"clock_hz": SLOW_HZ} if slow else {}))
     proof = Proof()
     m = proof.m
-    module.RowQueue = planted("array.rows").RowQueue
+    module = planted("array.array")
+    module.RowQueue, module.Control = planted("array.rows").RowQueue, control.Control
     dut = module.TernaryArray(config)
     inside = proof.add(dut)
     product = dut.command.payload
-    proof.assume((product.rows != 0) & (product.rows < 1 << len(inside["left"])))
+    proof.assume((product.rows != 0) & (product.rows < 1 << len(inside["control.left"])))
     proof.assume((product.chunks != 0) & (product.chunks <= config.activation_words))
-    running, chunk, chunks, left = (inside[name] for name in ("running", "chunk", "chunks", "left"))
-    credit, phase = inside["credit"], inside["phase"]
+    running, chunk, chunks, left = (inside[f"control.{name}"] for name in ("running", "chunk", "chunks", "left"))
+    credit, phase = inside["control.credit"], inside["control.phase"]
     proof.implies("chunk", running, chunk < chunks + slow)
     proof.implies("rows_left", running, left != 0)
-    proof.implies("next_product", inside["waiting"], (inside["next_chunks"] != 0) & (inside["next_rows"] != 0))
+    proof.implies("next_product", inside["control.waiting"],
+                  (inside["control.next_chunks"] != 0) & (inside["control.next_rows"] != 0))
     proof.implies("between_products", ~running, chunk == 0)
     stages = []
     while True:
@@ -159,7 +161,7 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
     group = gcd(rows_, lanes)
     per_tile, per_word = rows_ // group, lanes // group
     if slow:
-        proof.implies("room", inside["room"], credit >= -(-per_tile // per_word))
+        proof.implies("room", inside["control.room"], credit >= -(-per_tile // per_word))
 
     def modulo(value):
         return value[:(per_word - 1).bit_length()] if per_word > 1 else Const(0)
@@ -174,11 +176,11 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
         return (before + added + (per_word - 1)) // per_word - (before != 0)
 
     # What was found ahead of the tile and the chunk that enter.
-    proof.implies("first_chunk", running, inside["first_chunk"] == (chunk == 0))
-    proof.implies("last_chunk", running, inside["last_chunk"] == (chunk == chunks - (0 if slow else 1)))
-    proof.implies("last_tile", running, inside["last_tile"] == (left <= rows_))
-    proof.implies("groups", running, inside["groups_now"] == groups)
-    proof.implies("need", running, inside["need"] == begun(phase, groups))
+    proof.implies("first_chunk", running, inside["control.first_chunk"] == (chunk == 0))
+    proof.implies("last_chunk", running, inside["control.last_chunk"] == (chunk == chunks - (0 if slow else 1)))
+    proof.implies("last_tile", running, inside["control.last_tile"] == (left <= rows_))
+    proof.implies("groups", running, inside["control.groups"] == groups)
+    proof.implies("need", running, inside["control.need"] == begun(phase, groups))
     proof.implies("phase_at_rest", ~running, phase == 0)
 
     # From the queue to the tile that enters: the words that are still to come and the groups in the last one.
@@ -201,7 +203,7 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
         words += Mux(valid, begun(before, size), 0)
         expected = Mux(valid, Mux(last, 0, modulo(before + size)), before)
         if per_tile > 1:
-            proof.implies(f"distance_{k}", valid, inside["gap"] + k >= per_tile - 1)
+            proof.implies(f"distance_{k}", valid, inside["control.gap"] + k >= per_tile - 1)
             for young in range(max(0, k - per_tile + 1), k):
                 proof.claim(f"distance_{young}_{k}", ~(valid & stages[young][0]))
             proof.implies(f"register_free_{k}", valid, held <= len(stages) - k)
@@ -211,23 +213,23 @@ def array_credit(module, rows_, lanes, batch=1, slow=False):
     taken, done = dut.command.valid & dut.command.ready, dut.done
     products = Signal(2)
     m.d.sync += products.eq(products + taken - done)
-    proof.claim("two_products", products == running + inside["waiting"])
+    proof.claim("two_products", products == running + inside["control.waiting"])
     proof.check(3, induction=True)
 
 
 @pytest.mark.parametrize("rows_, lanes, batch", [*SHAPES, (3, 2, 2)])
 def test_array_credit(rows_, lanes, batch):
-    array_credit(planted("array.array"), rows_, lanes, batch)
+    array_credit(planted("array.control"), rows_, lanes, batch)
 
 
 @pytest.mark.parametrize("rows_, lanes", [(1, 2), *further((2, 1), (3, 2))])
 def test_credit_of_a_slow_array(rows_, lanes):
-    array_credit(planted("array.array"), rows_, lanes, slow=True)
+    array_credit(planted("array.control"), rows_, lanes, slow=True)
 
 
 def test_credit_of_a_slow_array_catches_planted_bug():
     with disproved(match="room"):
-        array_credit(planted("array.array", "credit >= 2 * most", "credit >= 2 * most - 1"), 2, 1, slow=True)
+        array_credit(planted("array.control", "credit >= 2 * most", "credit >= 2 * most - 1"), 2, 1, slow=True)
 
 
 @pytest.mark.parametrize("shape, old, new", [
@@ -240,7 +242,7 @@ def test_credit_of_a_slow_array_catches_planted_bug():
 ])
 def test_array_credit_catches_planted_bug(shape, old, new):
     with disproved():
-        array_credit(planted("array.array", old, new), *shape)
+        array_credit(planted("array.control", old, new), *shape)
 
 
 def packer_bytes(module, lanes, port):

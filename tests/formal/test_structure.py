@@ -22,9 +22,9 @@ from sterna.hw.soc import Soc
 
 pytestmark = pytest.mark.formal
 CONFIGS = {"external": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,
-                               program_words=16),
+                               program_words=16, tree_rows=16),
            "slots": replace(PRESETS["lanes10"], fifo_words=16, vector_words=128, activation_words=16, ring=16,
-                            program_words=16, batch=2),
+                            program_words=16, batch=2, tree_rows=16),
            "onchip": replace(PRESETS["up5k"], memory_bytes=1024, ring=16, program_words=16)}
 REGISTERS = ("$dff", "$sdff", "$adff", "$mem")
 
@@ -77,8 +77,8 @@ def waiting_streams(component):
 
 @pytest.mark.parametrize("memory, unit", [
     (memory, unit) for memory, config in CONFIGS.items() for unit in units.units_of(config)
-    if unit in ("fetch", "direct_fetch", "arbiter", "gearbox", "router", "store", "onchip", "link", "sequencer",
-                "registers", "array", "vector")])
+    if unit in ("fetch", "walker", "direct_fetch", "arbiter", "gearbox", "router", "store", "onchip", "link",
+                "sequencer", "registers", "array", "vector")])
 def test_valid_never_waits_for_ready(memory, unit):
     assert waiting_streams(units.create(unit, CONFIGS[memory])) == []
 
@@ -90,7 +90,7 @@ def test_planted_wait_is_seen():
 
 SMALL = {"fifo_words": 16, "vector_words": 128, "activation_words": 16, "ring": 16, "program_words": 16, "credits": 1,
          "top_k": 0}
-SOCS = {"sdram": replace(BOARDS["ulx3s-85f"].config, **SMALL),
+SOCS = {"sdram": replace(BOARDS["ulx3s-85f"].config, tree_rows=16, **SMALL),
         "onchip": replace(BOARDS["icebreaker"].config, **SMALL)}
 LEVEL = "refreshing"  # a wrong cycle of it is a wrong cycle in a counter and no more
 

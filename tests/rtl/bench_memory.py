@@ -326,7 +326,8 @@ async def gearbox(dut):
     if not STALL and tile <= PORT * (1 + pairs):
         per_tile = 1 if pairs or tile == PORT else 1 + 1 / (PORT // tile)
         sections = sum(ends for *_, ends in records)
-        assert cycles <= per_tile * len(tiles.items) + 2 * sections + len(records) * (per_tile > 1), "not a tile per cycle"
+        most = per_tile * len(tiles.items) + 2 * sections + len(records) * (per_tile > 1)
+        assert cycles <= most, "not a tile per cycle"
 
 
 @cocotb.test()

@@ -263,12 +263,11 @@ async def stopped(dut):
         rows = trits_of(2 if queue == b.gather else visits, BATCH, length if queue == b.gather else 1)
         queue(0, rows)
         beats = -(-(length if queue == b.gather else visits) // LANES)
-        for _ in range(20000):
+        waits = 0
+        while waits < 30 and not (beats <= CONFIG.row_words and not int(dut.busy.value)):
+            await bench.settled(dut)
+            waits = waits + 1 if int(dut.stall_rows.value) else 0
             await bench.cycles(dut)
-            if int(dut.stall_rows.value) or (beats <= CONFIG.row_words and not int(dut.busy.value)):
-                break
-        await bench.cycles(dut, 30)
-        assert beats <= CONFIG.row_words or int(dut.stall_rows.value)
         b.rows.stall = 0.3
         await b.rows.receive(len(b.beats))
         b.rows.stall = 1.0

@@ -83,7 +83,7 @@ class Stream:
         self.words += [mixed((address + k) & MASK) for k in range(words)]
 
     def linear(self, address, words):
-        self.driver.send({"kind": isa.KIND_LINEAR, "address": address, "words": words, "trees": 0, "levels": 0, "always": 0})
+        self.driver.send({"kind": isa.KIND_LINEAR, "address": address, "words": words})
         self.read(address, words)
 
     def walk(self, address, words, slots, shape):
@@ -97,7 +97,7 @@ class Stream:
             self.consumer.records.append((len(self.words), goes_right(place, (self.salt, k % slots))))
 
     def gather(self, address, words):
-        self.driver.send({"kind": isa.KIND_GATHER, "address": address, "words": words, "trees": 1, "levels": 1, "always": 0})
+        self.driver.send({"kind": isa.KIND_GATHER, "address": address, "words": words})
         for row in self.path:
             self.read(address + row * words, words)
 

@@ -107,8 +107,9 @@ def test_gearbox(port, tile, stall, simulator):
 @pytest.mark.parametrize("port, tile", [(8, 12), (4, 3), (2, 3), (16, 3), (8, 10), (4, 15)])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_gearbox_of_records(port, tile, stall, simulator):
-    bench.run(Gearbox(port_bytes=port, tile_bytes=tile, records=True), "bench_memory", f"gearbox_records{port}_{tile}",
-              simulator, testcase="gearbox", env={"PORT": port, "TILE": tile, "STALL": stall})
+    bench.run(Gearbox(port_bytes=port, tile_bytes=tile, records=True), "bench_memory",
+              f"gearbox_records{port}_{tile}", simulator, testcase="gearbox",
+              env={"PORT": port, "TILE": tile, "STALL": stall})
 
 
 @pytest.mark.parametrize("sections", [2, 8])

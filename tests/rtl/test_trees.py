@@ -24,11 +24,12 @@ SMALLS = (
     small("one", **ONE, port_bytes=2),
     small("one,batch=4", **ONE, port_bytes=2, batch=4),
     small("eight,batch=8", **ONE, port_bytes=2, batch=8),
-    small("slow", clock_hz=24_000_000),
+    small("slow", clock_hz=24_000_000, port_bytes=8),
     small("slow,batch=2", clock_hz=24_000_000, batch=2),
     small("bit2", weight_code="bit2", port_bytes=8),
     small("two", rows=2, columns=5, lanes=1, port_bytes=2),  # a word is a tile
-    small("five,batch=2", rows=5, columns=10, lanes=1, strip=20, row_words=40, port_bytes=16, batch=2),
+    small("five,batch=2", rows=5, columns=10, lanes=1, strip=20, row_words=40, port_bytes=16, batch=2,
+          vector_words=512),
     small("visits", tree_rows=3),
 )
 PRESETS = [preset(name) for name in ("lanes10", "lanes40", "sim", "lanes160", "lanes320")]
@@ -36,25 +37,24 @@ WIDE = small("wide", rows=4, columns=40, lanes=8, strip=32, port_bytes=16, row_w
 SLOTS = [dataclasses.replace(preset("lanes40"), name="lanes40,batch=2", batch=2),
          dataclasses.replace(preset("lanes10"), name="lanes10,batch=4", batch=4)]
 CONFIGS = {c.name: c for c in (*SMALLS, WIDE, *PRESETS, *SLOTS)}
-FIRST = SMALLS[0].name
+ICARUS = [pytest.param(c.name, marks=pytest.mark.icarus) for c in SMALLS]
 
 
-def cases(names):
-    """In Icarus, and the first one in Verilator, in `make test`."""
-    return [pytest.param(FIRST, "verilator"), *(pytest.param(name, "icarus", marks=pytest.mark.icarus)
-                                                for name in names)]
-
-
-def run(name, simulator, testcase, **env):
+def run(name, simulator, testcase=None, **env):
     config = CONFIGS[name]
     bench.run(Fed(config), "bench_trees", top("fed", name), simulator, testcase=testcase,
               env={**env, **parameters(config)})
 
 
 @pytest.mark.rtl
+def test_everything():
+    run("small,batch=2", "verilator", STALL=0.4)
+
+
+@pytest.mark.rtl
 @pytest.mark.parametrize("stall", [0.4, 0.0])
 @pytest.mark.parametrize("name, simulator", [
-    *cases([c.name for c in SMALLS]),
+    *(pytest.param(c.name, "icarus", marks=pytest.mark.icarus) for c in SMALLS),
     *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in (WIDE, *PRESETS, *SLOTS))])
 def test_queued(name, simulator, stall):
     run(name, simulator, "queued", STALL=stall)
@@ -62,22 +62,17 @@ def test_queued(name, simulator, stall):
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("name, simulator", [
-    *cases([c.name for c in SMALLS]),
+    *(pytest.param(c.name, "icarus", marks=pytest.mark.icarus) for c in SMALLS),
     *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in PRESETS[:2])])
 def test_largest_sums(name, simulator):
     run(name, simulator, "largest")
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("name, simulator", cases([c.name for c in SMALLS]))
-def test_rate(name, simulator):
-    run(name, simulator, "rate")
-
-
-@pytest.mark.rtl
-@pytest.mark.parametrize("name, simulator", cases([c.name for c in SMALLS]))
-def test_stopped(name, simulator):
-    run(name, simulator, "stopped")
+@pytest.mark.parametrize("case", ["rate", "stopped", "short_records"])
+@pytest.mark.parametrize("name", ICARUS)
+def test_records(name, case):
+    run(name, "icarus", case)
 
 
 @pytest.mark.rtl
@@ -87,9 +82,3 @@ def test_queued_in_a_fabric(name):
     config = CONFIGS[name]
     bench.run(Fed(config), "bench_trees", top("fed", "ecp5", name), "icarus", [CARRY_CELLS], "queued",
               {"STALL": 0.3, "ROUNDS": 2, **parameters(config)}, platform=TARGETS["ecp5"])
-
-
-@pytest.mark.rtl
-@pytest.mark.parametrize("name, simulator", cases([c.name for c in SMALLS]))
-def test_short_records(name, simulator):
-    run(name, simulator, "short_records")

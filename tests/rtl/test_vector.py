@@ -20,7 +20,7 @@ def run(case, lanes, port_bytes, stall, simulator, parts=1, compact=False, batch
     config = dataclasses.replace(preset("lanes40"), name="vector", rows=1, lanes=lanes, columns=5 * lanes, strip=64,
                                  port_bytes=port_bytes, vector_words=WORDS, batch=batch, top_k=top_k)
     if compact:
-        config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000)
+        config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000, tree_rows=0)
     assert config.compact == compact
     stages = Stages.of(config)
     name = f"vector{lanes}_{port_bytes}{'c' * compact}_{batch}{'k' * (top_k > 0)}"

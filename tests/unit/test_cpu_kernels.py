@@ -108,3 +108,40 @@ def test_products_are_exact(rng, path):
                                         pointer(codes, POINTER(c_int8)), codes.shape[1], count)
                 found = sums - codes[:count].sum(1, dtype=np.int32)[:, None]
                 same(found, wanted[:count, 32 * block:32 * block + 32])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_rows_of_tables_are_exact(rng, path):
+    library, kind = structures.declare(build.kernels(path)), POINTER(c_int32)
+    for columns in (1, 64, 100, 256, 300, 2100):
+        wide, pieces = -(-columns // PADDING) * PADDING, -(-columns // 256)
+        trits = rng.integers(-1, 2, (300, columns), np.int8)
+        trits[:2], trits[2] = 1, -1
+        table = np.zeros(library.sterna_table_bytes(300, columns), np.uint8)
+        library.sterna_pack_table(table.ctypes.data, pointer(trits, POINTER(c_int8)), 300, columns)
+
+        def tried(gathers, rows, codes, out):
+            library.sterna_try_table(gathers, pointer(out, kind), table.ctypes.data, columns, pointer(rows, kind),
+                                     pointer(codes, POINTER(c_int8)), len(codes))
+            return out
+
+        # Of several tokens; behind the last one's codes and beyond a row's columns stands what must not count.
+        store = np.full(8 * wide + 256, 99, np.int8)
+        for count in range(1, 9):
+            codes = store[:count * wide].reshape(count, wide)
+            codes[:] = 0
+            codes[:, :columns] = rng.integers(-127, 128, (count, columns))
+            codes[0, :columns] = 127  # the largest sum of all
+            codes[-1, :columns] = -127
+            for row in (1, 2, int(rng.integers(300))):
+                sums = tried(0, np.array([row], np.int32), codes, np.zeros(count, np.int32))
+                same(sums - codes.sum(1, dtype=np.int32), codes[:, :columns].astype(np.int64) @ trits[row])
+            store[count * wide:] = 99
+        for count in (4, 8, 12, 132, 260):
+            for codes in (rng.integers(-127, 128, count), np.full(count, 127), np.full(count, -127)):
+                codes = codes.astype(np.int8)
+                for rows in (rng.integers(0, 300, count), np.ones(count), np.full(count, 2)):
+                    rows = rows.astype(np.int32)
+                    sums = tried(1, rows, codes, np.zeros(256 * pieces, np.int32)) - codes.sum(dtype=np.int32)
+                    same(sums[:columns], codes.astype(np.int64) @ trits[rows])
+                    assert not sums[columns:wide].any()

@@ -26,14 +26,15 @@ ROOMS = {
                     *GATEWARE),
     "sim.board": ("hw.flow", "hw.boards", "hw.memory.chips", "sim.golden", *GATEWARE),
     "sim.cpu": ("sim.golden",),
+    "sim.cmm": ("sim.cpu", "sim.golden"),
     "models": ("sim.golden",),
     "host.errors": ("sim.golden.errors",),
     "host.device": DEVICE[1:],
     "host.model": ("host.errors", "firmware", "hw.config", "hw.protocol", "sim.golden"),
     "host.runtime": ("host.model", "hw.boards", "sim.board", "sim.cpu", *DEVICE),
     "host": ("host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models", "sim.board", "sim.cpu",
-             "sim.perf", "hw", *DEVICE),
-    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.cpu", "sim.machine",
+             "sim.cmm", "sim.perf", "hw", *DEVICE),
+    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.cmm", "sim.cpu", "sim.machine",
                      "sim.perf", "hw.flow", "hw.boards", "hw.memory.chips", "hw", *DEVICE),
 }
 

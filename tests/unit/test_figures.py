@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.config import PRESETS
 
-from docs.figures import boards, causes, figures, fullsize, pages, perf, plan
+from docs.figures import boards, causes, cmm, figures, fullsize, pages, perf, plan
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -150,7 +150,8 @@ def imports_of(path):
     return {file for place in places for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
 
 
-@pytest.mark.parametrize("sources", [figures.GATEWARE, figures.BOARD], ids=["gateware", "board"])
+@pytest.mark.parametrize("sources", [figures.GATEWARE, figures.BOARD, figures.ENCODER],
+                         ids=["gateware", "board", "encoder"])
 def test_a_result_follows_from_all_that_its_sources_import(sources):
     """No step has a source that its key does not tell: what a file of the sources imports is one of them."""
     files = {file for source in sources for file in figures.files_of(source)}
@@ -159,7 +160,7 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
     assert files and not missing
 
 
-OWN = {"boards.py", "plan.py", "depth.py", "fullsize.py"}  # modules whose steps name them among their inputs
+OWN = {"boards.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree"}  # a step of theirs has them as inputs
 
 
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
@@ -177,6 +178,10 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
             read = figures.MODELLED
         elif name.startswith("depth"):
             read = figures.DEEP
+        elif name == cmm.STEP:
+            read = cmm.SOURCES
+        elif name.startswith("encoder"):
+            read = figures.ENCODER
         assert step.sources == read, name
         assert step.code or OWN & {Path(file).name for file in step.inputs}, name
     monkeypatch.setattr(figures, "ROOT", tmp_path)
@@ -241,6 +246,9 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
               "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
+              *figures.tree.MADE_OF, *cmm.names(),
+              "table.encoder.study", "table.encoder.tasks", "table.encoder.speed",
+              *(f"encoder.study.{name}" for name in ("tokens", "unigram", "fff.score", "none.score", "narrow.score")),
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
               *(f"how.{path}" for path in (*pages.WAYS, "versus")),
               *(f"table.synth.{name}" for name, _ in figures.SYNTHESES)}

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docs.figures.perf import Known
+from sterna.firmware import isa
 from sterna.firmware.isa import IsaError
+from sterna.firmware.layout import layout
 from sterna.firmware.program import ProgramError
 from sterna.hw.array.activations import ActivationBuffers
 from sterna.hw.array.decoder import TritDecoder
@@ -19,8 +21,11 @@ from sterna.hw.memory import arbiter, port
 from sterna.hw.memory import sdram as controller
 from sterna.hw.stream import SKID_DEPTH
 from sterna.hw.vector.sampler import PRELUDE_CYCLES
-from sterna.sim.golden.packed import Geometry, random_model
-from sterna.sim.perf import array, fetch, memory, predict, vector
+from sterna.hw.tree.collector import Collector
+from sterna.hw.tree.gather import FAST, SLOW, Gather
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
+from sterna.sim.golden.packed import random_model
+from sterna.sim.perf import array, fetch, memory, predict, vector, walker
 from sterna.sim.perf.predict import Conversions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -55,12 +60,22 @@ def test_numbers_are_those_of_the_gateware():
         for columns in (5, 10, 15, 20, 40):
             row = RowAccumulator(columns=columns, pipelined=not slow)
             assert array.tree_cycles(columns, slow) == row.latency
+    for rows in (1, 2, 3, 5, 8, 10):
+        for batch in (1, 4):
+            for slow in (False, True):
+                collector = Collector(rows=rows, lanes=4, batch=batch, bits=20, pipelined=not slow)
+                assert array.collecting_cycles(rows, batch, slow) == collector.latency
+    for pipelined, hazard in ((True, array.HAZARD), (False, array.HAZARD_SLOW)):
+        gather = Gather(rows=2, columns=10, lanes=4, batch=1, bits=20, tiles=4, visits=8, trits_latency=1,
+                        pipelined=pipelined)
+        assert gather.hazard_cycles == hazard
     other = replace(PRESETS["lanes10"], weight_code="bit2", rows=2, columns=10, port_bytes=4)
     for config in (*PRESETS.values(), other):
         decoder = TritDecoder(trits=config.rows * config.columns, code=config.weight_code, pipelined=not config.slow)
         buffers = ActivationBuffers(columns=config.columns, lanes=config.lanes, words=config.activation_words,
                                     registered=not config.slow)
         assert array.meeting_cycles(config) == max(decoder.latency, buffers.latency)
+        assert decoder.latency <= (SLOW if config.slow else FAST)  # the gather's codes are as late as its trits
     assert (fetch.BURST_WORDS, fetch.OUTSTANDING, fetch.SKID_WORDS) == (port.MAX_BURST_WORDS, arbiter.OUTSTANDING,
                                                                         SKID_DEPTH)
     assert (memory.SdramMemory.REFRESH_GROUP, vector.PRELUDE) == (controller.REFRESH_GROUP, PRELUDE_CYCLES)
@@ -135,3 +150,61 @@ def test_conversions_of_a_known_model_are_counted():
     known = Known(random_model(np.random.default_rng(1), Geometry(60, 100, 2, 80)))
     for product in range(7):
         assert known.rows(60, product) == pytest.approx(Conversions(60).rows(60, product), abs=2.5)
+
+
+# ---- Trees ----
+
+
+def test_the_walker_asks_in_the_order_of_a_walk_and_in_its_time():
+    """Two slots, one row always read, two trees of two levels, a word each; then a gather and a linear read."""
+    one = walker.Walker(2)
+    one.add(10, isa.KIND_WALK, 100, 1, 2, 2, 1)
+    one.add(11, isa.KIND_GATHER, 200, 1, 2, 2, 1)
+    one.add(12, isa.KIND_LINEAR, 300, 50)
+    found = [one.next(0) for _ in range(6)]
+    # Found in cycle 11, two cycles for two levels; counted from 15 on, every other cycle, and one more for a root.
+    assert found == [(17, 100, 1), (19, 100, 1), (22, 101, 1), (24, 101, 1), (26, 104, 1), (28, 104, 1)]
+    assert one.next(0) is None and one
+    one.signs += [20, 22, 40, 41, 42]
+    children = [one.next(0) for _ in range(3)]
+    assert [time for time, _, _ in children] == [40, 41, 42]  # the roots' signs, of which the last one is not there
+    assert one.next(0) is None
+    one.signs.append(50)
+    children.append(one.next(60))  # the bursts of the one before end then
+    assert children[-1][0] == 60
+    offsets = [address - 100 for _, address, _ in children]
+    assert all(at in choices for at, choices in zip(offsets, ((2, 3), (2, 3), (5, 6), (5, 6)), strict=True))
+    places = [address - 200 for _, address, _ in (one.next(0) for _ in range(10))]
+    assert places == [0, 0, 1, 1, 4, 4, *offsets]
+    time, address, words = one.next(0)
+    assert (address, words) == (300, 50) and not one
+    one.add(13, isa.KIND_WALK, 100, 1, 2, 2, 1)
+    assert one.next(0) is None  # until all signs of the walk before have come
+
+
+@pytest.mark.parametrize("name", ["lanes40", pytest.param("lanes320,batch=4", marks=pytest.mark.rest)])
+def test_a_walk_reads_its_records_and_hides_its_latency(name):
+    config = preset(name)
+
+    def layers(*trees):
+        """Cycles and words of a layer of such trees."""
+        few, many = (predict.predict(config, TreeGeometry(160, *trees, count, 64)) for count in (2, 4))
+        return (many.cycles_per_run - few.cycles_per_run) / 2, (many.words - few.words) / 2
+
+    record = layout(config, TreeGeometry(160, 1, 0, 0, 1, 64)).record_bytes // config.port_bytes
+    one, deep, wide, always = (layers(*trees) for trees in ((1, 0, 0), (1, 9, 0), (10, 0, 0), (1, 0, 9)))
+    assert deep[1] - one[1] == wide[1] - one[1] == always[1] - one[1] == 2 * 9 * record * config.batch
+    # Each level of a single tree waits for the memory; trees side by side and rows that are always read do not.
+    level = (deep[0] - one[0]) / 9
+    assert level > timing(config) + array.meeting_cycles(config) + array.tree_cycles(config.columns, False)
+    assert wide[0] - one[0] < 0.5 * (deep[0] - one[0]) and always[0] - one[0] < 0.5 * (deep[0] - one[0])
+
+
+def timing(config):
+    """Cycles from a command to the first word."""
+    return predict.timing_of(config)[0].latency
+
+
+def test_trees_need_memory_outside_of_the_chip():
+    with pytest.raises(ProgramError, match="^trees: up5k has its memory on the chip, where no records are walked"):
+        predict.predict(preset("up5k"), TreeGeometry(40, 1, 1, 0, 1, 64))

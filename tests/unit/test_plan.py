@@ -10,12 +10,14 @@ from small_model import GEOMETRY, write_folder
 from sterna.firmware.layout import memory_map
 from sterna.host.model.model import Model
 from sterna.host.plan import rows as planned
+from sterna.host.errors import UsageError
 from sterna.host.plan.advice import buy
+from sterna.host.plan.mixer import planted, saving, unit_beside
 from sterna.host.plan.model import NAMES, geometry_of
 from sterna.host.plan.rows import POWER, load_seconds, needs, reasons, row, rows, widened
 from sterna.hw.boards import BOARDS, preset
 from sterna.models.synthetic.checkpoint import SIZES
-from sterna.sim.golden.packed import Geometry
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
 
 TINY, WIDE = Geometry(40, 48, 2, 264), NAMES["370m"]
 FEW = ("icepi-zero", "icebreaker", "lanes40", "lanes40,batch=8")
@@ -165,3 +167,56 @@ def test_text_and_json_agree(sterna):
     code, text, err = sterna(*flags)
     assert code == 0 and "one stream" in text and "all slots" in text and found["buy"][:20] in text
     assert f"{found['rows'][1]['tokens_per_second']:,.0f}" in text and "\x1b" not in text + err
+
+
+# ---- Trees ----
+
+
+def test_trees_in_place_of_a_unit_and_a_unit_beside_trees():
+    trees = planted(NAMES["1.3b"], "32x7+4")
+    assert trees == TreeGeometry(2048, 32, 7, 4, 24, 32000, NAMES["1.3b"].rms_norm_eps)
+    for name, geometry in NAMES.items():
+        assert unit_beside(planted(geometry, "1x11")) == geometry, name
+    for given, text in ((NAMES["1.3b"], "8"), (NAMES["1.3b"], "0x3"), (trees, "8x9")):
+        with pytest.raises(UsageError, match=f"^--tree {text}: [^\\n]+$"):
+            planted(given, text)
+
+
+def test_what_trees_save():
+    """The bounds of a unit of 5632 against 8 trees of depth 9, counted by hand; 3 I / 2 N is 105.6."""
+    unit = NAMES["1.3b"]
+    trees = planted(unit, "8x9")
+    one = row("lanes320", trees)
+    found = saving(trees, unit, [one, replace(one, name="no", stream_tokens_per_second=None)], [
+        replace(one, stream_tokens_per_second=one.stream_tokens_per_second / 2), one])
+    assert found.slots == 106 and found.speed == {"lanes320": 2, "no": None}
+    assert found.unit_bytes / found.mixer_bytes == pytest.approx(105.6)
+    assert found.unit_token_bytes / found.token_bytes == pytest.approx(2.71, abs=0.01)
+    assert "(106 times less)" in found.text and "(2.71 times less)" in found.text and "with 106 slots" in found.text
+
+
+def test_plan_of_trees_tells_the_speed_over_that_of_the_unit(sterna):
+    flags = ("plan", "160,640,2,264", "--tree", "4x3+2", "--config", "sim", "--config", "icebreaker")
+    code, out, _ = sterna(*flags, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["geometry"]["trees"] == 4 and found["unit"]["intermediate_size"] == 640
+    speed = {one["name"]: one["stream_tokens_per_second"] for one in found["rows"]}
+    without = row("sim", Geometry(160, 640, 2, 264)).stream_tokens_per_second
+    assert found["unit"]["speed"] == {"sim": speed["sim"] / without, "icebreaker": None}
+    assert speed["icebreaker"] is None
+    assert 1 < found["unit"]["speed"]["sim"] < found["unit"]["unit_token_bytes"] / found["unit"]["token_bytes"]
+    code, out, _ = sterna(*flags)
+    text = " ".join(out.split())
+    assert code == 0 and f"{found['unit']['speed']['sim']:.2f}" in text and "over GLU" in text
+    assert "4 trees of depth 3 and 2 neurons always on (18 of 62 neurons visited)" in text
+    assert "over GLU" not in sterna("plan", "160,640,2,264", "--config", "sim")[1]
+    code, out, err = sterna("plan", "160,640,2,264", "--tree", "4")
+    assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("error: --tree 4: ")
+
+
+def test_trees_that_are_too_wide_are_planned_with_more_places():
+    geometry = TreeGeometry(64, 700, 1, 0, 1, 64)
+    assert widened(preset("lanes320"), geometry) == {"tree_rows": 1400}
+    one = row("lanes320", geometry)
+    assert not one.fits and one.widened == {"tree_rows": 1400} and one.tokens_per_second > 0
+    assert one.reasons[0] == "trees: visits 1,400 neurons, walks 1,024"

@@ -302,6 +302,7 @@ def write_config(path, **changes):
     ({"hidden": 16}, "unknown entry 'hidden', perhaps 'hidden_size'; the entries are text, .*, minutes .docs/tr"),
     ({"zzz": 16}, "unknown entry 'zzz'; the entries"),
     ({"seed": None}, "the entry 'seed' is missing"),
+    ({"intermediate_size": None}, "the entry 'intermediate_size' is missing"),
     ({"vocab_size": 100}, "vocab_size 100: at least 257"),
     ({"products": "int8", "hidden_size": 20}, "multiples of 8"),
 ])
@@ -519,6 +520,9 @@ def test_plot_leaves_out_what_is_not_finite(tmp_path):
         plot_log([{"step": 1, "loss": math.nan}], tmp_path / "none.png")
 
 
+NUMBERS = {name for name in OPTIONAL if name in LIMITS}  # that have a default
+
+
 def test_page_names_every_entry():
     page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
     rows = [re.split(r" *(?<!\\)\| *", row)[1:-1] for row in re.findall(r"(?m)^\| `.*$", page)]
@@ -526,7 +530,8 @@ def test_page_names_every_entry():
     assert [row[0].strip("`") for row in rows] == [field.name for field in fields]
     for (name, kind, allowed, default, what), field in zip(rows, fields, strict=True):
         assert kind == field.type.__name__ and what
-        assert (default == "0") == (field.name in OPTIONAL), name
+        assert default == (f"{field.default:g}" if field.name in NUMBERS else "" if field.name not in OPTIONAL
+                           else field.default), name
         low, high = LIMITS.get(field.name, (None, None))
         if field.name in ("vocab_size", "learning_rate"):  # these begin elsewhere
             low = {"vocab_size": 257, "learning_rate": "above 0,"}[field.name]

@@ -6,62 +6,12 @@
 #include <sys/mman.h>
 #include <stddef.h>
 
-#include "fp24.h"
+#include "call.h"
 #include "matrix.h"
-#include "pool.h"
 #include "sampler.h"
 #include "stream.h"
+#include "trees.h"
 #include "try.h"
-
-enum { F, I, G, O, GATE, VALUE, DOWN, MATRICES };
-
-struct layer {
-    const uint8_t *matrix[MATRICES];
-    double ws[MATRICES];
-    const double *attn_outer, *w_f, *w_i, *w_g_in, *keep, *g_norm, *o_in, *mlp_outer, *w_gate, *w_down;
-};
-
-struct model {
-    int hidden, inner, layers, vocabulary; /* as they are */
-    int wide, inner_wide;                  /* hidden and inner with their padding */
-    struct constants constants;
-    const struct tables *tables;
-    const struct layer *layer;
-    const int8_t *embedding;
-    const double *embedding_scale;
-    const double *final_outer, *w_head;
-    const uint8_t *head;
-    double ws_head;
-    struct pool *pool;
-};
-
-/* A call, and the vectors that it works on: of each column, `wide` or `inner_wide` elements. */
-struct call {
-    const struct model *model;
-    int columns, first, last; /* layers first to last - 1 */
-    int embeds;               /* whether x comes from `tokens` */
-    const int64_t *tokens;
-    const int32_t *slots;
-    double *state;
-    int64_t layer_stride, slot_stride; /* of the state, in elements */
-    double *x, *u[3], *t, *v;          /* u, t and v have room for inner_wide */
-    int8_t *code[3];
-    double *scalars; /* of a column: s1, s2, three peaks */
-    double *scale;   /* of a column: S of up to three matrices */
-    int32_t *code_sum;
-    int heads; /* columns with a head */
-    const int32_t *head_columns;
-    double *rows, *head_scale; /* rows [heads, vocabulary] */
-    /* Of the loop under way. */
-    int layer;
-    const double *outer, *folded[3];
-    double ws[3];
-    int matrices;
-};
-
-enum { S1, S2, PEAKS, SCALARS = 5 };
-
-static const struct layer *layer_of(const struct call *call) { return &call->model->layer[call->layer]; }
 
 /* ---- Norms: sums and peaks, then scalars and codes. ---- */
 
@@ -114,13 +64,6 @@ static void enter(struct pool *pool, int64_t *loop, struct call *call) {
 }
 
 /* ---- Attention: rows of f, i and g with the recurrence, then the norm behind it, then rows of o. ---- */
-
-/* FROMINT of the sums of LANES rows. */
-INLINE doubles rows_at(const int32_t *sums, int32_t code_sum) {
-    ints v;
-    memcpy(&v, sums, sizeof v);
-    return round_all(__builtin_convertvector(v - code_sum, doubles));
-}
 
 static void mix_task(void *context, int block) {
     const struct call *call = context;
@@ -322,6 +265,14 @@ static void call_run(struct pool *pool, int thread, int64_t loop, void *context)
         set_norm(call, NULL, 1, (const double *const[]){NULL}, &w->ws[O]);
         pool_each(pool, &loop, enter_codes_task, call, n);
         pool_each(pool, &loop, o_task, call, blocks);
+        if (m->trees) {
+            set_norm(call, w->mlp_outer, 1, &w->w_tree, &w->ws_tree_in);
+            enter(pool, &loop, call);
+            pool_each(pool, &loop, walk_task, call, walk_tasks(call));
+            pool_each(pool, &loop, visited_task, call, n);
+            pool_each(pool, &loop, tree_out_task, call, gather_tasks(call));
+            continue;
+        }
         set_norm(call, w->mlp_outer, 1, &w->w_gate, &w->ws[GATE]);
         enter(pool, &loop, call);
         pool_each(pool, &loop, gate_task, call, inner_blocks);
@@ -365,6 +316,12 @@ _Static_assert(sizeof(struct call) <= CONTEXT_BYTES && sizeof(struct draw) <= CO
 void sterna_pack(uint8_t *out, const int8_t *trits, int rows, int columns) { matrix_pack(out, trits, rows, columns); }
 
 int64_t sterna_matrix_bytes(int rows, int columns) { return matrix_bytes(rows, columns); }
+
+void sterna_pack_table(uint8_t *out, const int8_t *trits, int rows, int columns) {
+    table_pack(out, trits, rows, columns);
+}
+
+int64_t sterna_table_bytes(int rows, int columns) { return table_bytes(rows, columns); }
 
 /* Memory for matrices, in large pages where there are any, as reading it in order then misses no translations. NULL:
    none. */

@@ -2,6 +2,7 @@
 #ifndef TRY_H
 #define TRY_H
 
+#include "rows.h"
 #include "sampler.h"
 
 /* out[k] = function `what` of a[k], b[k] and c[k], for a multiple of SUMS. */
@@ -48,6 +49,19 @@ void sterna_try(int what, const struct tables *tables, const double *a, const do
 /* Products of `columns` tokens' codes [columns, width] with packed trits: int32 [columns, 32] of block `block`. */
 void sterna_try_rows(int32_t *sums, const uint8_t *matrix, int block, const int8_t *codes, int width, int columns) {
     matrix_rows(sums, matrix, block, codes, width, width, columns);
+}
+
+/* Of a packed table: the products of its row rows[0] with `count` tokens' codes [count, padded columns], or, if it
+   `gathers`, the sums [pieces, LINE_COLUMNS] of its rows rows[0..count - 1], each times its code, a multiple of 4. */
+void sterna_try_table(int gathers, int32_t *sums, const uint8_t *table, int columns, const int32_t *rows,
+                      const int8_t *codes, int count) {
+    int pieces = row_pieces(columns);
+    int64_t bytes = (int64_t)pieces * LINE;
+    if (!gathers)
+        row_sums(sums, table + rows[0] * bytes, codes, padded(columns), pieces, count);
+    else
+        for (int piece = 0; piece < pieces; piece++)
+            gather_line(sums + piece * LINE_COLUMNS, table + piece * LINE, bytes, rows, codes, count);
 }
 
 #endif

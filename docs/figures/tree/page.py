@@ -1,0 +1,23 @@
+"""The steps, tables and pictures of docs/fff.md, for docs/figures/figures.py."""
+
+from docs.figures.tree import speed
+
+# The paths of the steps that a table or picture is made of.
+MADE_OF = {"table.tree.speed": ("tree.speed",), "table.tree.cycles": ("tree.speed",),
+           speed.PICTURE: ("tree.speed",)}
+
+
+def steps(image):
+    """{name: function without parameters} in the order of their runs; ``image`` gives the tokenizer."""
+    return {f"tree.speed.{name}.{shape}": lambda name=name, shape=shape: speed.speed(name, shape, image)
+            for name, shape in speed.names()}
+
+
+def tables(results):
+    """Markdown by name (dict of str), of what is there of the figures: ``results`` are values by step."""
+    return speed.tables(results)
+
+
+def draw(results, folder):
+    """Write the pictures for which every figure is there; returns what shows them, by name (dict of str)."""
+    return speed.draw(results, folder)

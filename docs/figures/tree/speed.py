@@ -1,0 +1,132 @@
+"""Fast feedforward against the gated linear unit in the RTL: the 1.3B shape at three widths; table and plot."""
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from docs.figures.pages import table
+from docs.figures.tree.cycles import LAYERS, measure
+from sterna.host.model.model import Model
+from sterna.host.runtime.statistics import useful_bytes
+from sterna.hw.config import PRESETS
+from sterna.sim.golden.geometry import Geometry, TreeGeometry
+from sterna.sim.perf.memory import TIMING
+
+HIDDEN, INNER, DEPTH, VOCABULARY, EPS = 2048, 5632, 24, 32000, 1e-6  # of the 1.3B model
+CUT = 512  # rows of the head that is simulated
+SHAPES = {"1x11": (1, 11), "8x9": (8, 9), "32x7": (32, 7), "128x5": (128, 5)}
+GLU = "glu"
+# The presets with vector banks that hold vectors of this width, and strips of as many rows as a program takes: an
+# operation takes 16 cycles at least. At 320 lanes the FIFO is as deep as the block memory that it takes anyway.
+CASES = {
+    "lanes10": replace(PRESETS["lanes10"], vector_words=16384),
+    "lanes40": replace(PRESETS["lanes40"], vector_words=4096, strip=120),
+    "lanes320": replace(PRESETS["lanes320"], strip=120, fifo_words=4096),
+}
+LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port",
+          "lanes320": "320 lanes, 64-byte port"}
+COLOURS = ("#89c2d9", "#2a6f97", "#013a63")
+PICTURE = "picture.tree.speed"
+PARTS = {"products": "its products", "vectors": "loads of vectors", "update": "update of x and next norm",
+         "mixer": "mixer, barrier to barrier", "layer": "layer", "whole": f"token of {DEPTH} layers"}
+
+
+def geometry(shape, layers=LAYERS, vocabulary=CUT):
+    """Geometry or TreeGeometry of a shape, GLU or one of SHAPES."""
+    if shape == GLU:
+        return Geometry(HIDDEN, INNER, layers, vocabulary, EPS)
+    trees, depth = SHAPES[shape]
+    return TreeGeometry(HIDDEN, trees, depth, 0, layers, vocabulary, EPS)
+
+
+def mixer_bytes(shape):
+    """Bytes (float) of the channel mixer's weights that a layer reads for a token, at 1.6 bits each."""
+    return (3 * INNER if shape == GLU else 2 * geometry(shape).visits) * HIDDEN * 0.2
+
+
+def token_bytes(shape):
+    """Bytes (float) that a token of the whole model cannot do without."""
+    return useful_bytes(geometry(shape, DEPTH, VOCABULARY), "trit5")
+
+
+def speed(name, shape, image):
+    """Cycles of a shape on a case's configuration; ``image`` gives the tokenizer."""
+    timing = TIMING[name]
+    options = {"latency_cycles": timing.latency, "refresh_interval_cycles": timing.interval,
+               "refresh_cycles": timing.refresh}
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(CASES[name], geometry(shape), Path(folder), Model(image).tokenizer_json, options)
+    whole = DEPTH * found.layer + found.token - LAYERS * found.layer + (VOCABULARY / CUT - 1) * found.head
+    return {**found._asdict(), "whole": whole, "mixer_bytes": mixer_bytes(shape), "token_bytes": token_bytes(shape),
+            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers, a head of {CUT} rows, the "
+                   f"last of three greedy tokens; memory latency {timing.latency} cycles, refresh {timing.refresh} "
+                   f"of every {timing.interval}; whole: projected to {DEPTH} layers and {VOCABULARY} rows"}
+
+
+def names():
+    """(case, shape) of every step."""
+    return [(name, shape) for name in CASES for shape in (GLU, *SHAPES)]
+
+
+def ratios(results, name, shape):
+    """{of what: the GLU's over the shape's} and the bound of the token, or None where one was not run."""
+    glu, tree = (results.get(f"tree.speed.{name}.{which}") for which in (GLU, shape))
+    if not glu or not tree:
+        return None
+    return {"bytes": glu["mixer_bytes"] / tree["mixer_bytes"], "products": glu["products"] / tree["products"],
+            "mixer": glu["mixer"] / tree["mixer"], "token": glu["whole"] / tree["whole"],
+            "bound": glu["token_bytes"] / tree["token_bytes"]}
+
+
+def tables(results):
+    """Markdown by name (dict of str), of what is there of the figures: ``results`` are values by step."""
+    rows, cycles = [], []
+    for name, shape in names():
+        found, values = ratios(results, name, shape), results.get(f"tree.speed.{name}.{shape}")
+        if values:
+            cycles.append([LABELS[name], shape.upper() if shape == GLU else shape,
+                           *(f"{values[key]:,.0f}" for key in PARTS)])
+        if found and shape != GLU:
+            rows.append([LABELS[name], shape, *(f"{found[key]:,.0f}" for key in ("bytes", "products", "mixer")),
+                         f"{found['token']:.2f}", f"{found['bound']:.2f}"])
+    out = {}
+    if rows:
+        out["table.tree.speed"] = table(["configuration", "trees x depth", "mixer's bytes", "product cycles",
+                                         "mixer, barrier to barrier", "token", "bound of the token"], rows)
+    if cycles:
+        out["table.tree.cycles"] = table(["configuration", "mixer", *PARTS.values()], cycles)
+    return out
+
+
+def draw(results, folder):
+    """Write fff-speed.svg; returns what shows it, by name (dict of str)."""
+    from matplotlib.figure import Figure
+
+    from docs.figures.causes import save
+    found = {(name, shape): ratios(results, name, shape) for name in CASES for shape in SHAPES}
+    if not all(found.values()):
+        return {}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    tokens, mixers = figure.subplots(1, 2)
+    places = range(len(SHAPES))
+    for number, (name, colour) in enumerate(zip(CASES, COLOURS, strict=True)):
+        at = [place + 0.27 * (number - 1) for place in places]
+        for panel, key in ((tokens, "token"), (mixers, "mixer")):
+            panel.bar(at, [found[name, shape][key] for shape in SHAPES], 0.25, color=colour,
+                      label=LABELS[name] if panel is tokens else None)
+    bounds = [found["lanes10", shape]["bound"] for shape in SHAPES]
+    for place, bound in zip(places, bounds, strict=True):
+        tokens.plot([place - 0.42, place + 0.42], [bound] * 2, color="#d62828",
+                    label=None if place else "bound: bytes of a token")
+    for panel, title in ((tokens, "token of 24 layers (projected)"), (mixers, "channel mixer, barrier to barrier")):
+        panel.set_xticks(places, SHAPES)
+        panel.set_xlabel("trees x depth")
+        panel.set_ylabel("times as fast as the GLU")
+        panel.set_title(title, fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    tokens.set_ylim(0, math.ceil(2 * max(bounds)) / 2)
+    mixers.set_yscale("log")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    save(figure, folder / "fff-speed.svg")
+    return {PICTURE: "![Speed-up of fast feedforward layers over the GLU](fff-speed.svg)"}

@@ -1,0 +1,1 @@
+"""An encoder with fast feedforward layers (UltraFastBERT): PyTorch modules, training, evaluation."""
