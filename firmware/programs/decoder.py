@@ -37,12 +37,9 @@ class TokenProgram(Pieces):
     ----------
     MIXER : str
         The part of the stream behind "out".
-    STATE_FIRST : bool
-        The state of a layer stands in front of its first matrix, otherwise behind it.
     """
 
     MIXER: str
-    STATE_FIRST = True
 
     def start(self):
         """Up to the first norm. The embedding row comes last:
@@ -58,7 +55,7 @@ class TokenProgram(Pieces):
         self.emit(isa.ROWA, areg=ROW_AREG, base=where.embedding_address // port, stride=where.row_bytes // port)
         if self.ahead:
             self.fetch(ROW_AREG, where.row_bytes)
-            self.fetch_matrices()
+            self.fetch_stream("mixer", "out", self.MIXER)
         self.begin_channels()
         self.strip(self.h)
         self.load("outer", "u0", "u1", "u2", *WS)
@@ -91,7 +88,7 @@ class TokenProgram(Pieces):
         for areg, address in ((STREAM_AREG, self.map.stream_address), (STATE_IN_AREG, self.map.state_address)):
             self.emit(isa.SETA, areg=areg, value=address // self.port)
         self.fetch_stream("norm", "gates")
-        if self.ahead and self.STATE_FIRST:
+        if self.ahead:
             self.fetch_state()
 
     def fetch_state(self):
@@ -103,24 +100,9 @@ class TokenProgram(Pieces):
         if self.ahead:
             self.first_fetches()
 
-    def fetch_matrices(self):
-        """The matrices and vectors of a layer from its mixer on, and the state if it stands among them."""
-        if self.STATE_FIRST:
-            self.fetch_stream("mixer", "out", self.MIXER)
-            return
-        first = self.shape.matrix_bytes(self.h, self.h)
-        self.fetch(STREAM_AREG, first)
-        self.fetch_state()
-        self.fetch(STREAM_AREG, sum(map(self.shape.part_bytes, ("mixer", "out", self.MIXER))) - first)
-
     def load_layer(self):
-        """The vectors of a layer's mixer, and its state if it stands in front of it."""
+        """The vectors of a layer's mixer and its state."""
         self.load("keep", "w_g", "w_o")
-        if self.STATE_FIRST:
-            self.load_state()
-
-    def load_state(self):
-        """The state that is read."""
         if not self.ahead:
             self.fetch_state()
         self.load("h")
@@ -173,9 +155,8 @@ class TokenProgram(Pieces):
         """Everything up to the middle of the next layer, or the rest of the token in the last one."""
         self.jump(isa.LAST_LAYER, "fetch end")
         self.fetch_channels("norm", "gates")
-        if self.STATE_FIRST:
-            self.fetch_state()
-        self.fetch_matrices()
+        self.fetch_state()
+        self.fetch_stream("mixer", "out", self.MIXER)
         self.jump(isa.ALWAYS, "fetched")
         self.asm.label("fetch end")
         self.fetch_channels("end")
@@ -191,25 +172,20 @@ class TokenProgram(Pieces):
         self.load_layer()
         self.asm.label("loaded")
         self.strip(self.h)
-        if self.STATE_FIRST:
-            self.first_state()
+        self.first_state()
         vop(isa.to_activation(0), v["u0"].read(), s(Q[0]))
         self.fetch_stream_now("mixer", "out", self.MIXER)
         self.product(0, self.h, self.h)
         self.more_scalars()
         vop(isa.to_activation(1), v["u1"].read(), s(Q[1]))
-        if self.STATE_FIRST:
-            self.second_product()
+        self.product(1, self.h, self.h)
+        if self.ahead:
+            self.fetches()
         self.loop("f", self.h)
         vop(t1.write(), ROW, s(S[0]), negp=True)
         vop(s1.write(), t1.read(), table="SIGMOID")
         vop(keep.write(plus=True), s1.read(), keep.read(plus=True))
         self.again("f")
-        if not self.STATE_FIRST:
-            self.strip(self.h)
-            self.load_state()
-            self.first_state()
-            self.second_product()
         self.quantise("u2", 0, 2, self.h)
         self.product(0, self.h, self.h)
         self.clear(1)
@@ -227,12 +203,6 @@ class TokenProgram(Pieces):
         self.load(WS[0], "outer", "u0")
         self.enter_fold(1)
         self.jump(isa.ALWAYS, "tail")
-
-    def second_product(self):
-        """The product with i, and all fetches up to the middle of the next layer."""
-        self.product(1, self.h, self.h)
-        if self.ahead:
-            self.fetches()
 
     def first_state(self):
         """The state of the start position."""

@@ -24,16 +24,14 @@ class SlotProgram(TokenProgram):
         self.emit(isa.SETA, areg=STATE_OUT_AREG, value=where.state_address // port)
         self.emit(isa.SETA, areg=STATE_IN_AREG, value=where.state_address // port)
         self.asm.slots(isa.ACTIVE, self.fetch_row)
-        if self.STATE_FIRST:
-            self.fetch_state()
-        self.fetch_matrices()
+        self.fetch_state()
+        self.fetch_stream("mixer", "out", self.MIXER)
         self.begin_channels()
         self.strip(self.h)
         self.load("outer", "u0", "u1", "u2", *WS)
-        self.load("keep", "w_g", "w_o")
+        self.load_gates()
         self.asm.slots(isa.ACTIVE, self.load_row)
-        if self.STATE_FIRST:
-            self.load_state()
+        self.load_state()
         self.first_norm()
 
     def fetch_row(self):
@@ -56,6 +54,13 @@ class SlotProgram(TokenProgram):
         h = self.v["h"]
         self.asm.slots(isa.READS, lambda: self.vop(h.write(), STREAM32))
         self.asm.slots(isa.FIRST, lambda: self.vop(h.write(), ZERO))
+
+    def load_gates(self):
+        self.load("keep", "w_g", "w_o")
+
+    def load_layer(self):
+        self.load_gates()
+        self.load_state()
 
     def first_state(self):
         pass  # it is in place

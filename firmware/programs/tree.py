@@ -28,7 +28,6 @@ class TreeProgram(TokenProgram):
     """The parts of the channel mixer; they need memory outside of the chip."""
 
     MIXER = "tree"
-    STATE_FIRST = False
 
     def inner_vector(self):
         self.n = self.geometry.visits
