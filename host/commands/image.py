@@ -18,7 +18,7 @@ from sterna.host.model.model import Model, check_fits, check_size
 from sterna.host.runtime.known import answering, check_answer, self_test
 from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS
+from sterna.hw.config import PRESETS, most_visits
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.golden.files import writing
 
@@ -71,7 +71,9 @@ def convert(
         check_fits(folder, config, model.geometry)
     fits = holds(config, model.geometry)
     if not fits:
-        tell(f"no preset's memory holds this model: tiled for {config.name}, it runs on models in software alone")
+        many = model.geometry.mixer == "tree" and model.geometry.visits > max(map(most_visits, PRESETS.values()))
+        why = " walks as many neurons as this model visits" if many else "'s memory holds this model"
+        tell(f"no preset{why}: tiled for {config.name}, it runs on models in software alone")
     model.vocabulary  # noqa: B018 (a tokenizer that does not fit is refused before anything is written)
     with moving() as progress:
         def loaded(done, total):  # the kernels take 2 bits for a weight

@@ -90,12 +90,12 @@ class CpuModel:
     """
 
     def __init__(self, packed, threads=None, path="native", progress=lambda done, total: None):
-        if packed.geometry.mixer not in MIXERS:
-            raise KernelsError(f"the model's channel mixer is {packed.geometry.mixer!r} and the kernels of this "
-                               f"processor have {', '.join(MIXERS)} alone: use --device golden")
         threads = usable_threads() if threads is None else threads
         if not 1 <= threads <= MOST_THREADS:
             raise ThreadsError(f"{threads} threads: use 1 to {MOST_THREADS}")
+        if packed.geometry.mixer not in MIXERS:
+            raise KernelsError(f"the model's channel mixer is {packed.geometry.mixer!r} and the kernels of this "
+                               f"processor have {', '.join(MIXERS)} alone: use --device golden")
         self.geometry, self._library = packed.geometry, declare(kernels(path))
         self._pool = self._library.sterna_pool(threads)
         if not self._pool:

@@ -58,6 +58,14 @@ def test_from_a_folder_to_text(folder, sterna, tmp_path):
     assert "trees: the model visits 13 neurons in a layer and this build 0: use a build with more tree_rows" in err
 
 
+def test_more_neurons_than_any_preset_walks(folder, sterna, tmp_path, monkeypatch):
+    monkeypatch.setattr("sterna.firmware.layout.most_visits", lambda build: 12)
+    monkeypatch.setattr("sterna.host.commands.image.most_visits", lambda build: 12)
+    code, _, err = sterna("convert", folder, "-o", tmp_path / "m.sterna", "--no-answer")
+    assert code == 0 and Image.load(tmp_path / "m.sterna").geometry == GEOMETRY
+    assert "no preset walks as many neurons as this model visits: tiled for lanes320, it runs on models in" in err
+
+
 def test_self_test_of_an_image(folder, sterna, tmp_path):
     image = tmp_path / "m.sterna"
     assert sterna("convert", folder, "-o", image)[0] == 0

@@ -20,7 +20,7 @@ from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import pack, random_tensors
 from test_hostile import PEAK_BYTES, run
 
-GEOMETRY = TreeGeometry(40, 2, 2, 1, 1, 264)  # a row is a whole tile: bytes of records are trits, or zeros behind them
+GEOMETRY = TreeGeometry(40, 2, 2, 1, 1, 264)  # a row is one whole tile: all bytes of records are trits
 TENSORS = random_tensors(np.random.default_rng(SEED), GEOMETRY)
 BUILD = replace(DEVICE, tree_rows=64)
 IMAGE = build_image(pack(GEOMETRY, TENSORS), BUILD, byte_tokenizer(), "small", 0)
