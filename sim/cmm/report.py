@@ -149,8 +149,8 @@ def machine_line(found):
 def warning(found):
     """Why the figures are not for quoting (str), empty if they are."""
     if busy(found):
-        return ("**Not for quoting:** others used the machine, and they interrupt long calls rather than short ones, so "
-                "these ratios are too high.")
+        return ("**Not for quoting:** others used the machine, and they interrupt long calls rather than short ones, "
+                "so these ratios are too high.")
     return "**Not for quoting:** too few calls." if found["plan"]["quick"] else ""
 
 
