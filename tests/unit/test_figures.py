@@ -247,7 +247,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.fullsize", "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
               "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
-              *figures.tree.MADE_OF, *figures.learning.tables(), *cmm.names(),
+              *figures.tree.MADE_OF, "learning.text", *figures.learning.tables(), *cmm.names(),
               "table.encoder.study", "table.encoder.tasks", "table.encoder.speed",
               *(f"encoder.study.{name}" for name in ("tokens", "unigram", "fff.score", "none.score", "narrow.score")),
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
