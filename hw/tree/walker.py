@@ -132,25 +132,30 @@ class Walker(wiring.Component):
         issue, moves = Signal(), Signal()
         m.d.comb += moves.eq(~ready_valid | issue)
 
-        # The sign that is wanted: from the memory, or just arriving.
-        stored, kept, kept_sign = Signal(), Signal(), Signal()
+        # The sign that is wanted: from the memory, behind a register, or kept till it comes from
+        # there, or just arriving.
+        known, stored, stored_sign = Signal(), Signal(), Signal()
+        kept, kept_sign = Signal(), Signal()
         arrives, sign = Signal(), Signal()
         advance = issue & ready_flags.follows
         m.d.comb += [
             arrives.eq(self.sign.valid & (signed == wanted)),
-            sign.eq(Mux(stored, signs_read.data, Mux(kept, kept_sign, self.sign.positive))),
+            sign.eq(Mux(stored, stored_sign, Mux(kept, kept_sign, self.sign.positive))),
             signs_read.addr.eq(wanted),
             signs_write.addr.eq(signed),
             signs_write.data.eq(self.sign.positive),
             signs_write.en.eq(self.sign.valid),
         ]
         m.d.sync += [
-            stored.eq((wanted < signed) & ~advance),
-            kept.eq(arrives & ~advance),
-            kept_sign.eq(self.sign.positive),
+            known.eq((wanted < signed) & ~advance),
+            stored.eq(known & ~advance),
+            stored_sign.eq(signs_read.data),
+            kept.eq((arrives | (kept & ~stored)) & ~advance),
             signed.eq(signed + self.sign.valid),
             wanted.eq(wanted + advance),
         ]
+        with m.If(arrives):
+            m.d.sync += kept_sign.eq(self.sign.positive)
 
         # Requests: of a walk or gather, or of a linear read.
         place = Signal(bits)
