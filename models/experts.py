@@ -10,7 +10,7 @@ class Experts(nn.Module):
     """x [T, H] -> [T, H]: ``used`` of ``experts`` experts of ``size`` neurons, chosen per token by a ternary router.
 
     With the tables, rounding and norm of ``sterna.models.tree``. Neurons are weighted by their expert's share in the
-    softmax over the chosen logits, times ``used``; so the router learns through the weights.
+    softmax over the chosen logits, so the router learns through the weights; the norm takes their scale away.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Experts(nn.Module):
     def forward(self, x):
         logits = self.router(x)
         top, chosen = logits.topk(self.used, -1)
-        weights = torch.zeros_like(logits).scatter(-1, chosen, torch.softmax(top, -1) * self.used)
+        weights = torch.zeros_like(logits).scatter(-1, chosen, torch.softmax(top, -1))
         if self.training and self.balance:
             share = (weights.detach() > 0).to(x.dtype).mean(0) / self.used
             self.penalty = self.experts * (share * torch.softmax(logits, -1).mean(0)).sum()

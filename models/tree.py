@@ -48,13 +48,8 @@ class TreeOptions:
 
 
 def level(values, depth):
-    """The nodes of one level of trees in heap order: [..., nodes] -> [..., 2^depth]."""
+    """The nodes of one level of trees: [..., nodes] in heap order -> [..., 2^depth]."""
     return values[..., 2**depth - 1:2**(depth + 1) - 1]
-
-
-def pairs(values, depth):
-    """The children of the nodes of one level, left and right: [..., nodes] -> [..., 2^depth, 2]."""
-    return level(values, depth + 1).unflatten(-1, (2**depth, 2))
 
 
 def masked(t, factors, visits):

@@ -29,13 +29,14 @@ def tables(values):
     return {"table.cmm.ratios": report.ratios(found), "table.cmm.times": report.times(found),
             "table.cmm.looks": report.looks(found), "table.cmm.faults": report.fault_table(found),
             "text.cmm.touched": report.touched(found), "text.cmm.machine": report.machine_line(found),
-            "text.cmm.bars": report.bars(found), "text.cmm.left": "; ".join(found["left_out"]) or "nothing"}
+            "text.cmm.bars": report.bars(found), "text.cmm.warning": report.warning(found),
+            "text.cmm.left": "; ".join(found["left_out"]) or "nothing"}
 
 
 def names():
     """Of ``tables``, and the picture: what is made of the step (list of str)."""
     parts = ("table.cmm.ratios", "table.cmm.times", "table.cmm.looks", "table.cmm.faults", "text.cmm.touched",
-             "text.cmm.machine", "text.cmm.bars", "text.cmm.left")
+             "text.cmm.machine", "text.cmm.bars", "text.cmm.warning", "text.cmm.left")
     return [*parts, PICTURE]
 
 
@@ -44,6 +45,8 @@ def draw(values, folder):
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
+    if STEP not in values:
+        return {}
     found = values[STEP]["found"]
     cells, tree = report.cells(found), parse(found["plan"]["tree"])
     threads = list(dict.fromkeys(cell[0] for cell in cells))

@@ -195,10 +195,10 @@ def demo(image):
             "how": f"simulated text and cycles; wall clock measured on {os.cpu_count()} cores, {platform.machine()}"}
 
 
-def model_errors(image, name):
+def model_errors(image, name, shapes=perf.geometries):
     """The cycle model against the RTL."""
     with tempfile.TemporaryDirectory() as folder:
-        return perf.errors(name, Path(folder), Model(image).tokenizer_json)
+        return perf.errors(name, Path(folder), Model(image).tokenizer_json, shapes)
 
 
 def count_lines():
@@ -242,6 +242,10 @@ def steps(options):
     for name in perf.CASES:
         out[f"perf.{perf.step_of(name)}"] = Step(lambda name=name: model_errors(image, name), BOARD,
                                                  (Path(perf.__file__),), "", (model_errors,))
+    for name in perf.TREE_CASES:
+        out[f"perf.tree.{perf.step_of(name)}"] = Step(
+            lambda name=name: model_errors(image, name, perf.tree_geometries), BOARD, (Path(perf.__file__),), "",
+            (model_errors,))
     for name in plan.NAMES:
         out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
                                                      (Path(plan.__file__),))
@@ -338,9 +342,7 @@ def refill(results, names, given, files):
     found |= learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
-    found |= cmm.tables(values)
-    if cmm.STEP in values:
-        found |= cmm.draw(values, ROOT / "docs")
+    found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
     found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")

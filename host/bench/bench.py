@@ -117,12 +117,12 @@ def used_bytes(geometry, weight_bytes, head=True):
 
     Parameters
     ----------
-    geometry : Geometry
+    geometry : ModelGeometry
     weight_bytes : int
-        What one reading of all weights takes.
+        What one reading of all weights takes; of trees, of the rows that a token visits.
     head : bool
     """
-    return weight_bytes * (1 - (not head) * geometry.vocab_size * geometry.hidden_size / geometry.ternary_weights)
+    return weight_bytes * (1 - (not head) * geometry.vocab_size * geometry.hidden_size / geometry.read_weights)
 
 
 def stream_of(runtime):

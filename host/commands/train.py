@@ -85,6 +85,9 @@ def _run(trainer, out):
             bars.update(task, completed=record["progress"], description=line)
             if "bits_per_byte" in record:
                 line += f", held out {record['bits_per_byte']:.4f} bits per byte"
+            if use := record.get("leaf_use"):
+                line += (f", leaves used {min(layer['used'] for layer in use):.0%}, largest share "
+                         f"{max(layer['largest'] for layer in use):.0%}")
             if first or "bits_per_byte" in record or record["step"] % LINE_STEPS == 0:
                 # A bar on a terminal must be the one to print, or the line would land inside it.
                 tell(line) if bars.disable else bars.console.print(line, highlight=False)

@@ -128,7 +128,8 @@ class Statistics:
     simulated : bool
         The cycles come from a simulation: speeds at the clock are projections.
     weight_bytes : int
-        What one reading of all weights takes from this machine's memory; 0: not known.
+        What one reading of all weights takes from this machine's memory, of trees with the rows that one text
+        visits; 0: not known.
     passes : int
         Such readings over the tokens made.
     slots : int

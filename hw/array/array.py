@@ -38,7 +38,7 @@ class TernaryArray(wiring.Component):
     each row and active slot, slot fastest (`Product`):
 
     * walk: row[s][i] = sum over j of code[s][j] * trit[s][i][j]. In row mode accumulator r takes
-      the columns ((t R + r) C) and up of tile t, each its own word of the codes (`ActivationBuffers`
+      the columns (t R + r) C and up of tile t, with its own word of the codes (`ActivationBuffers`
       with banks), and `Collector` adds the R sums: a record takes as many cycles as it has tiles.
     * gather: Y[s][j] = sum over i of code[s][i] * trit[s][i][j], in lanes of its own (`Gather`).
 
@@ -185,7 +185,8 @@ class TernaryArray(wiring.Component):
                 buffers.apart.eq(control.mode == WALK),
             ]
         mark = Signal(2)
-        m.d.comb += mark.eq((enter & (control.mode != GATHER) if trees else enter) | last_chunk << 1)
+        counts = enter & (control.mode != GATHER) if trees else enter
+        m.d.comb += mark.eq(counts | (last_chunk << 1))
         at_tree = delayed(m, mark, meet, "mark", reset=True)
         finish = Signal(2 + len(control.groups))
         ends = enter & last_chunk

@@ -10,7 +10,7 @@ from sterna.hw.config import SUM_BITS
 
 
 class Sign(data.Struct):
-    """Of a record of a walk: ``valid`` in one cycle; its sum is ``positive``, neither 0 nor less."""
+    """Of a record of a walk: ``valid`` for a cycle; its sum is ``positive``, not 0 and not less."""
 
     valid: 1
     positive: 1

@@ -26,7 +26,7 @@ class Walker(wiring.Component):
     Rows that are always read and roots wait for nothing, a gather for no sign: all its places are
     known when the walk has asked for its last record. A record of a deeper level is offered in the
     cycle in which its sign comes, if that is the next one. A walk begins when all signs of the walk
-    before have come. Throughput: a record every other cycle, and one fewer at each level; L + 3
+    before have come. Throughput: a record every third cycle, and one fewer at each level; L + 4
     cycles pass before a walk's first record.
 
     Parameters
@@ -118,7 +118,7 @@ class Walker(wiring.Component):
         )
 
         # The record that is being counted, the sum behind it, and both of its places.
-        base, fresh, begins = Signal(bits), Signal(), Signal()
+        base, fetched, fresh, begins = Signal(bits), Signal(), Signal(), Signal()
         step = Signal()
         flags = data.StructLayout({"child": 1, "follows": 1, "again": 1})
         summed, summed_flags, summed_valid = Signal(bits), Signal(flags), Signal()
@@ -181,9 +181,15 @@ class Walker(wiring.Component):
             m.d.sync += summed_valid.eq(step)
 
         counting, reading = Signal(), Signal()
+        read_place = Signal(bits)
         m.d.comb += step.eq(counting & fresh & (moves | ~summed_valid))
-        # A level begins when the path memory holds all of the one before.
-        m.d.sync += fresh.eq(counting & ~step & (~begins | empty))
+        # A level begins when the path memory holds all of the one before. A place has a cycle from
+        # the memory to a register, as block RAM gives its data late, and one from there to the sum.
+        m.d.sync += [
+            fetched.eq(counting & ~step & (~begins | empty)),
+            fresh.eq(counting & ~step & fetched),
+            read_place.eq(path_read.data),
+        ]
         with m.If(empty):
             m.d.sync += begins.eq(0)
         last_slot, last_row, end = Signal(), Signal(), Signal()
@@ -278,7 +284,7 @@ class Walker(wiring.Component):
                     with m.If(level == 0):
                         m.next = "IDLE"
             with m.State("CHILD"):
-                counts(path_read.data << 1, child=1, follows=1)
+                counts(read_place << 1, child=1, follows=1)
                 m.d.comb += rows.eq(trees)
                 with m.If(step & last_slot):
                     m.d.sync += base.eq(base - span)
@@ -291,7 +297,7 @@ class Walker(wiring.Component):
                     with m.If(level == 1):
                         m.next = "IDLE"
             with m.State("GATHER"):
-                counts(path_read.data, again=1)
+                counts(read_place, again=1)
                 m.d.comb += reading.eq(1)
                 with m.If(step & (parent + 1 == asked)):
                     m.next = "IDLE"

@@ -1,5 +1,6 @@
 """Masked pre-training of an encoder."""
 
+import hashlib
 from dataclasses import asdict
 
 import numpy as np
@@ -76,6 +77,10 @@ class Pretraining(Run):
         if len(rows) < config.holdout_rows + config.rows:
             raise TrainError(f"{text} fills {len(rows)} rows of {config.length} tokens, and holdout_rows "
                              f"{config.holdout_rows} and rows {config.rows} need more: lower them or give more text")
+        self._digest = hashlib.sha256(rows.tobytes()).hexdigest()
+        if state and state["digest"] != self._digest:
+            raise TrainError(f"{self.folder} was trained on another text than {text}: give that text or use another "
+                             "--out")
         order = np.random.default_rng(0).permutation(len(rows))  # the same rows are held out whatever the seed is
         held, self.rows = rows[order[:config.holdout_rows]], rows[order[config.holdout_rows:]]
         self.held_rows = hide(held, self.words, np.random.default_rng(0))
@@ -121,7 +126,8 @@ class Pretraining(Run):
     def save_state(self):
         """Write the state behind the last step, from which another run goes on (True); TrainError."""
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-                 "config": asdict(self.config)} | {name: getattr(self, name) for name in RESUMED}
+                 "config": asdict(self.config), "digest": self._digest}
+        state |= {name: getattr(self, name) for name in RESUMED}
         if not (self.folder / "model").exists():  # it holds the tokenizer
             self._write()
         try:
@@ -140,7 +146,7 @@ class Pretraining(Run):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             numbers = all(type(state[key]) in (int, float) for key in RESUMED)
-            wrong = not (numbers and isinstance(state["config"], dict))
+            wrong = not (numbers and isinstance(state["config"], dict) and isinstance(state["digest"], str))
         except Exception as error:  # torch raises several kinds for a damaged file
             raise TrainError(f"cannot resume from {path}: {(str(error).splitlines() or ['damaged'])[0]}") from None
         if wrong:

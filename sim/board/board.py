@@ -256,11 +256,13 @@ def _beats(path, lanes):
 
 
 def trace_cycles(path, lanes):
-    """The cycle, from the start of the board, in which the last beat of each vector of `read_trace` was written
-    (int64 array [vectors]).
+    """The cycles, from the start of the board, in which the first and the last beat of each vector of `read_trace`
+    were written (int64 array [vectors, 2]).
     """
     beats = _beats(path, lanes)
-    return beats["cycle"][np.flatnonzero(beats["flags"] & 1)].astype(np.int64)
+    last = np.flatnonzero(beats["flags"] & 1)
+    first = np.concatenate([[0], last[:-1] + 1])
+    return beats["cycle"][np.stack([first, last], axis=1)].astype(np.int64)
 
 
 def read_trace(path, lanes):

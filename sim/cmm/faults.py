@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from sterna.sim.cmm.shape import BERT, HIDDEN
-from sterna.sim.cmm.ways import CONDITIONAL, Way, numpy_dense, torch_dense
+from sterna.sim.cmm.ways import Way, numpy_dense, torch_dense
 
 GROUP, DENSE = "fault", f"fault dense {BERT}"
 NONE, OUTPUTS, POINTER, FRESH, ALL = "none", "outputs read", "one pointer", "never initialised", "all three"
@@ -66,8 +66,3 @@ def ways(bench):
     for name, used in ((NONE, bench), (FRESH, fresh)):
         out.append(Way(DENSE, "fp32", name, lambda _, copy, buffers, used=used: dense(used, copy, buffers), BERT))
     return out
-
-
-def honest(way):
-    """Whether a way has no fault (bool)."""
-    return way.group == CONDITIONAL or way.name == NONE

@@ -7,6 +7,7 @@ import numpy as np
 
 from sterna.sim.cmm.check import check
 from sterna.sim.cmm.ways import PACKED_COPIES, Buffers
+from sterna.sim.cmm.weights import widened
 
 STATES = ("same", "warm", "cold")
 TURNS, CALLS = 6, 10  # of every way; a fast one makes more calls in a turn
@@ -77,7 +78,6 @@ class Inputs:
 
     def result(self, way):
         """What a way left (float64)."""
-        from sterna.sim.cmm.weights import widened
         return (widened(self.buffers.y_half) if way.half else self.buffers.y).astype(np.float64)
 
 

@@ -146,6 +146,14 @@ def machine_line(found):
             f"{found['seconds']:.0f} s in all{quick}.")
 
 
+def warning(found):
+    """Why the figures are not for quoting (str), empty if they are."""
+    if busy(found):
+        return ("**Not for quoting:** others used the machine, and they interrupt long calls rather than short ones, "
+                "so these ratios are too high.")
+    return "**Not for quoting:** too few calls." if found["plan"]["quick"] else ""
+
+
 def bars(found):
     """The trial's ratios beside these: one sentence, empty unless it is the same case."""
     if found["plan"]["tree"] != "1x11":
@@ -155,7 +163,7 @@ def bars(found):
         pair = ratio(found, (1, batch, state), BERT, ("fp32",))
         if pair:
             parts.append(f"{number(pair[0])} against {trial} at batch {batch}, {state}")
-    return f"Beside the trial, one thread, fp32, dense {BERT}: {'; '.join(parts)}." if parts else ""
+    return f"Beside a trial, one thread, fp32, dense {BERT}: {'; '.join(parts)}." if parts else ""
 
 
 def text(found):
@@ -165,6 +173,6 @@ def text(found):
     if faulty := fault_table(found):
         parts += ["The published faults, same input", faulty]
     parts += [touched(found), machine_line(found)]
-    parts += [bars(found)] * bool(bars(found))
+    parts += [one for one in (bars(found), warning(found)) if one]
     parts += [f"Left out: {one}." for one in found["left_out"]]
     return "\n\n".join(parts) + "\n"

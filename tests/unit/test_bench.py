@@ -20,6 +20,7 @@ from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.runtime import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.sim.board.board import SimulatedBoard
+from sterna.sim.golden.geometry import TreeGeometry
 
 GREEDY = Sampling()
 
@@ -230,6 +231,8 @@ def test_a_processor_s_rows_say_what_it_reads(sterna, model, monkeypatch):
     weights = GEOMETRY.ternary_weights
     assert bench.used_bytes(GEOMETRY, weights) == weights
     assert bench.used_bytes(GEOMETRY, weights, head=False) == pytest.approx(weights - 264 * 40)
+    trees = TreeGeometry(40, 3, 5, 0, 2, 264)  # of which a token reads 18 of 189 rows
+    assert bench.used_bytes(trees, trees.read_weights, head=False) == pytest.approx(2 * (4 * 1600 + 2 * 18 * 40))
     flags = ("bench", "-m", model.path, "--device", "cpu,golden", "-p", 8, "-n", 4, "-r", 2, "-t", 1)
     code, out, err = sterna(*flags, "-o", "json")
     rows = json.loads(out)

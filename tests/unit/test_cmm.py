@@ -242,7 +242,8 @@ def test_reports_say_what_was_found(found):
     assert "| 1 | 64 | cold | fp32 | 2 (1 to 6.8) C | 300 (150 to 1,020) C | 400 " in text
     assert "| the kernel as it is | 2 | 150 | 150 |" in text and "| all three together | 1 | 300 | 150 |" in text
     assert "9.5% at batch 64 (390 rows)" in text and "others used 50% of the processors" in text
-    assert "a busy machine, whose medians are not for quoting" in text
+    assert "a busy machine, whose medians are not for quoting" in text and "these ratios are too high" in text
+    assert report.warning(found | {"machine": found["machine"] | {"others": None}}) == ""
     assert "150 against 183 at batch 1, warm; 150 against 27 at batch 64, cold." in text
     assert report.busy(found | {"machine": found["machine"] | {"others": 0.02}}) is False
     assert "| dense 12 | bf16 | C | 0.25 |" in report.looks(found)

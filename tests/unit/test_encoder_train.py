@@ -208,6 +208,9 @@ def test_pre_training_goes_on_exactly_where_it_stopped(tmp_path, text):
     assert [r["step"] for r in read_log(tmp_path / "parted")] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(TrainError, match="was trained with rows 4, not 5: use another --out"):
         Pretraining(replace(CONFIG, rows=5), text, tmp_path / "parted")
+    text.write_text(text.read_text().replace("cat", "dog", 1))
+    with pytest.raises(TrainError, match="was trained on another text than .*t.txt: give that text"):
+        Pretraining(CONFIG, text, tmp_path / "parted")
     (tmp_path / "parted" / "state.pt").write_bytes(b"damaged")
     with pytest.raises(TrainError, match="cannot resume from .*state.pt"):
         Pretraining(CONFIG, text, tmp_path / "parted")

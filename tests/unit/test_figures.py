@@ -244,9 +244,10 @@ def test_the_documentation_names_only_figures_that_exist():
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
-              "table.fullsize", "table.perf", "table.buy", "table.plan", "picture.plan", "table.depth",
+              "table.fullsize", "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
+              "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
-              *figures.tree.MADE_OF, *cmm.names(),
+              *figures.tree.MADE_OF, "learning.text", *figures.learning.tables(), *cmm.names(),
               "table.encoder.study", "table.encoder.tasks", "table.encoder.speed",
               *(f"encoder.study.{name}" for name in ("tokens", "unigram", "fff.score", "none.score", "narrow.score")),
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
@@ -275,6 +276,9 @@ def test_tables_of_the_cycle_model():
     assert perf.tables(found)["table.perf"].splitlines()[2] == \
         "| lanes40,batch=2 | +0.10% |  |  | -1.20% | -1.20% | -0.31% |"
     assert perf.tables({}) == {} and len(perf.geometries("up5k")) == 3
+    found = perf.tables({f"perf.tree.{name}": value for name, value in (("lanes10", found["perf.lanes40b2"]),)})
+    assert [*found] == ["table.perf.tree"] and len(found["table.perf.tree"].splitlines()) == 3
+    assert perf.tree_geometries("sim")[0].mixer == "tree" and len({*perf.tree_geometries("sim")}) == 3
 
 
 def test_table_and_picture_of_the_published_models(tmp_path):

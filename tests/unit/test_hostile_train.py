@@ -18,7 +18,8 @@ pytestmark = pytest.mark.torch
 GOOD = {"text": '"t.txt"', "holdout_stories": "4", "vocab_size": "264", "hidden_size": "16",
         "intermediate_size": "24", "num_hidden_layers": "1", "row_tokens": "32", "rows": "2", "learning_rate": "0.01",
         "weight_decay": "0", "products": '"fp32"', "seed": "1", "evaluate_every": "3",
-        "dropout": "0.1", "steps": "6", "minutes": "0.5"}
+        "dropout": "0.1", "steps": "6", "minutes": "0.5", "channel_mixer": '"glu"', "trees": "0", "tree_depth": "0",
+        "tree_gradient": '"child"'}
 VALUES = st.sampled_from(["nan", "inf", "-inf", "1e400", "-1", "0", "1.5", "true", '""', '"x"', "[]", "{}",
                           "9" * 5000,
                           "10000000000000", "0x10", "1979-05-27", "'''", "[" * 3000 + "]" * 3000, '"\\ud800"', "",

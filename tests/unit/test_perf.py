@@ -182,6 +182,13 @@ def test_the_walker_asks_in_the_order_of_a_walk_and_in_its_time():
     assert one.next(0) is None  # until all signs of the walk before have come
 
 
+def test_levels_follow_each_other_when_signs_are_early():
+    one = walker.Walker(1)
+    one.signs += [0] * 4
+    one.add(10, isa.KIND_WALK, 100, 1, 1, 4, 0)
+    assert [one.next(0)[0] for _ in range(4)] == [20, 24, 28, 32]
+
+
 @pytest.mark.parametrize("name", ["lanes40", pytest.param("lanes320,batch=4", marks=pytest.mark.rest)])
 def test_a_walk_reads_its_records_and_hides_its_latency(name):
     config = preset(name)

@@ -87,6 +87,7 @@ def test_trees_fit_the_presets(name, shape, changes):
     assert max(program.vector_words) <= config.vector_words
     assert parse(program.listing, config.lanes).words(auto_wait=False) == program.words
     assert "w_d" not in program.vectors and program.vectors["z"].words == -(-geometry.visits // config.lanes)
+    assert program.vectors["t1"].words == -(-shape[0] // config.lanes)  # one strip behind the gather
     assert float(from_bits(program.scalars[4])) == pytest.approx(1 / geometry.visits, rel=2 ** -16)
     where, port, walks = program.memory_map, config.port_bytes, []
     for opcode, f in map(isa.decode, program.words):

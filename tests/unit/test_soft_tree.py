@@ -75,6 +75,8 @@ def test_hardening_drives_the_entropy_down_and_gradients_reach_everything():
     optimiser = torch.optim.SGD(tree.parameters(), lr=4.0)
     tree(x).square().sum().backward()
     assert all((p.grad != 0).flatten(1).any(1).all() for p in tree.parameters() if p.ndim > 1)
+    c = torch.sigmoid(x @ tree.router.t() + tree.router_bias)
+    torch.testing.assert_close(tree.hardening, -(c * c.log() + (1 - c) * (1 - c).log()).mean())
     seen = []
     for _ in range(40):
         optimiser.zero_grad()

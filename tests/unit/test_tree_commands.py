@@ -97,6 +97,7 @@ def test_plan_knows_models_with_trees(folder, sterna, tmp_path):
         texts.append(out.partition(": ")[2])
         assert "3 trees of depth 2 and 4 neurons always on (13 of 25 neurons visited)" in " ".join(out.split())
         assert "trees: visits 13 neurons, walks 0" in " ".join(out.split())
+        assert "against a gated linear unit (GLU) of 256: the mixer of a layer reads" in " ".join(out.split())
     assert texts[0] == texts[1]
 
 

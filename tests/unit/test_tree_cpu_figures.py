@@ -41,3 +41,10 @@ def test_a_measurement_and_its_table():
     text = cpu.tables({cpu.STEP: found})["table.tree.cpu"]
     assert len(text.splitlines()) == 2 + len(cpu.SHAPES) and f"{1 / found['8x9.slots']:,.1f}" in text
     assert cpu.tables({}) == {}
+
+
+def test_a_gain_is_of_the_unit_over_the_trees(monkeypatch):
+    monkeypatch.setattr(cpu.Player, "seconds", lambda self, kind: self.model.weight_bytes * 1e-9)
+    found = cpu.measure(layers=1, rounds=1)
+    for kind in cpu.KINDS:
+        assert found[f"1x11.{kind}.gain"] == pytest.approx(found["glu.bytes"] / found["1x11.bytes"])

@@ -33,6 +33,11 @@ CONFIG = TrainConfig(
     products="fp32", seed=SEED, evaluate_every=3, steps=6)
 
 
+def further(cases):
+    """Cases that `make test` leaves out."""
+    return [pytest.param(case, marks=pytest.mark.rest) for case in cases]
+
+
 @pytest.fixture
 def text(tmp_path):
     """A file of 40 small stories."""
@@ -79,7 +84,7 @@ def loop(mixer, x):
     return sum(c * rows_out[row].astype(float) for c, row in zip(codes, rows, strict=True)) * step * mean_out, rows
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[3], *further(s for s in SHAPES if s != SHAPES[3])], ids=str)
 @pytest.mark.parametrize("form", ["masked", "walk"])
 def test_both_forms_equal_a_loop(form, shape):
     mixer, x = made(shape, form=form)
@@ -92,7 +97,7 @@ def test_both_forms_equal_a_loop(form, shape):
     assert wrong <= 1  # float32 may round one code of a token to the other side
 
 
-@pytest.mark.parametrize("shape", [s for s in SHAPES if s[1]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[3], *further([SHAPES[2], SHAPES[4]])], ids=str)
 @pytest.mark.parametrize("gradient", ["none", "child"])
 def test_forms_are_one_function_with_one_gradient(shape, gradient):
     results = []
@@ -246,10 +251,10 @@ def test_experts_equal_a_loop_and_their_router_learns():
     for n, row in enumerate(logits.numpy()):
         first, second = np.argsort(-row)[:2]
         share = 1 / (1 + np.exp(row[second] - row[first]))
-        for expert, weight in ((first, 2 * share), (second, 2 * (1 - share))):
+        for expert, weight in ((first, share), (second, 1 - share)):
             at = slice(3 * expert, 3 * expert + 3)
             z[n, at] = torch.nn.functional.silu(t[n, at]) * weight
-    y = z / (z.square().sum(-1, keepdim=True) / 6 + 1e-6).sqrt()
+    y = z / (z.square().sum(-1, keepdim=True) / 6 + 1e-6).sqrt()  # of 2 experts of 3
     expected = layers.TernaryProduct.apply(y, mixer.tree_out.weight.t(), "fp32")
     assert ((found - expected).abs().amax(-1) > 1e-3).sum() <= 1
     (found.square().sum() + mixer.balance * mixer.penalty).backward()
@@ -258,8 +263,8 @@ def test_experts_equal_a_loop_and_their_router_learns():
     assert mixer.leaves.shape == (TOKENS, 2) and mixer.choices == (1, 5)
 
 
-@pytest.mark.parametrize("changes", [{}, pytest.param({"tree_routing": "coin"}, marks=pytest.mark.rest), pytest.param(
-    {"tree_routing": "frozen", "balance": 0.1}, marks=pytest.mark.rest)], ids=str)
+@pytest.mark.parametrize("changes", [{"tree_routing": "coin"}, *further(
+    [{}, {"tree_routing": "frozen", "balance": 0.1}])], ids=str)
 def test_resumed_run_equals_an_uninterrupted_one_and_logs_the_leaves(text, tmp_path, changes):
     config = dataclasses.replace(CONFIG, **changes)
     records = list(Trainer(config, text, tmp_path / "whole").run())

@@ -40,8 +40,8 @@ class Cycles(NamedTuple):
         layer's first norm.
     products : int
         Of these with a product under way: from the codes, or what is loaded behind them, to the
-        operation that takes the last rows; of a gather, whose rows come together, to that which
-        takes the first.
+        operation that takes the last rows; of a gather, whose rows come together, to its first
+        beat.
     vectors : int
         Of the mixer's: operations that load vectors of the stream.
     update : int
@@ -76,12 +76,15 @@ def instructions(config, image, prompt=PROMPT, count=COUNT):
     return fields
 
 
-def intervals(fields, ends, gathers):
-    """The Cycles of vectors: the fields of their instructions, and the cycles in which each was complete (int array).
+def intervals(fields, cycles, gathers):
+    """The Cycles of vectors: the fields of their instructions, and the cycles of the first and the last beat of each
+    (int array [vectors, 2]).
 
     ``gathers``: the second product of the mixer is a gather. ValueError: they are not those of LAYERS layers and two
     tokens or more.
     """
+    begins, ends = cycles.T
+
     def where(holds):
         return np.array([k for k, f in enumerate(fields) if holds(f)])
 
@@ -105,15 +108,15 @@ def intervals(fields, ends, gathers):
     first, second, following = last[[MIXER, MIXER + 1, CODES]]
     begin, end = barrier(first), barrier(following)
     products, taken = 0, []
-    for start, stop, part in ((first, second, -1), (second, end, 0 if gathers else -1)):
+    for start, stop, gather in ((first, second, False), (second, end, gathers)):
         taken = between(rows, start, stop)
         start = max(start, *between(loads, start, taken[0]), start)
-        products += ends[taken[part]] - ends[start]
+        products += (begins[taken[0]] if gather else ends[taken[-1]]) - ends[start]
     fold = between(where(lambda f: f["one"]), taken[-1], end)[0]
     loaded = between(loads, begin, end)
     return Cycles(*map(int, (
         ends[last[0]] - ends[before[0]], ends[end] - ends[barrier(last[0])], ends[end] - ends[begin], products,
-        (ends[loaded] - ends[loaded - 1]).sum(), ends[fold - 1] - ends[taken[0]],
+        (ends[loaded] - ends[loaded - 1]).sum(), ends[fold - 1] - begins[taken[0]],
         ends[rows[-1]] - ends[last[-1]])))
 
 

@@ -1,6 +1,5 @@
-"""Fast feedforward against the gated linear unit in the RTL: the 1.3B shape at three widths; table and plot."""
+"""Fast feedforward against the gated linear unit in the RTL: the 1.3B shape at three widths."""
 
-import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +25,6 @@ CASES = {
 }
 LABELS = {"lanes10": "10 lanes, 2-byte port", "lanes40": "40 lanes, 8-byte port",
           "lanes320": "320 lanes, 64-byte port"}
-COLOURS = ("#89c2d9", "#2a6f97", "#013a63")
-PICTURE = "picture.tree.speed"
 PARTS = {"products": "its products", "vectors": "loads of vectors", "update": "update of x and next norm",
          "mixer": "mixer, barrier to barrier", "layer": "layer", "whole": f"token of {DEPTH} layers"}
 
@@ -69,6 +66,11 @@ def names():
     return [(name, shape) for name in CASES for shape in (GLU, *SHAPES)]
 
 
+def gain(name, shape):
+    """Name of the figure that says how many times as fast as the GLU's a token is."""
+    return f"tree.gain.{name}.{shape}"
+
+
 def ratios(results, name, shape):
     """{of what: the GLU's over the shape's} and the bound of the token, or None where one was not run."""
     glu, tree = (results.get(f"tree.speed.{name}.{which}") for which in (GLU, shape))
@@ -81,52 +83,19 @@ def ratios(results, name, shape):
 
 def tables(results):
     """Markdown by name (dict of str), of what is there of the figures: ``results`` are values by step."""
-    rows, cycles = [], []
+    rows, cycles, out = [], [], {}
     for name, shape in names():
         found, values = ratios(results, name, shape), results.get(f"tree.speed.{name}.{shape}")
         if values:
             cycles.append([LABELS[name], shape.upper() if shape == GLU else shape,
                            *(f"{values[key]:,.0f}" for key in PARTS)])
         if found and shape != GLU:
+            out[gain(name, shape)] = f"{found['token']:.2f}"
             rows.append([LABELS[name], shape, *(f"{found[key]:,.0f}" for key in ("bytes", "products", "mixer")),
                          f"{found['token']:.2f}", f"{found['bound']:.2f}"])
-    out = {}
     if rows:
         out["table.tree.speed"] = table(["configuration", "trees x depth", "mixer's bytes", "product cycles",
                                          "mixer, barrier to barrier", "token", "bound of the token"], rows)
     if cycles:
         out["table.tree.cycles"] = table(["configuration", "mixer", *PARTS.values()], cycles)
     return out
-
-
-def draw(results, folder):
-    """Write fff-speed.svg; returns what shows it, by name (dict of str)."""
-    from matplotlib.figure import Figure
-
-    from docs.figures.causes import save
-    found = {(name, shape): ratios(results, name, shape) for name in CASES for shape in SHAPES}
-    if not all(found.values()):
-        return {}
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    tokens, mixers = figure.subplots(1, 2)
-    places = range(len(SHAPES))
-    for number, (name, colour) in enumerate(zip(CASES, COLOURS, strict=True)):
-        at = [place + 0.27 * (number - 1) for place in places]
-        for panel, key in ((tokens, "token"), (mixers, "mixer")):
-            panel.bar(at, [found[name, shape][key] for shape in SHAPES], 0.25, color=colour,
-                      label=LABELS[name] if panel is tokens else None)
-    bounds = [found["lanes10", shape]["bound"] for shape in SHAPES]
-    for place, bound in zip(places, bounds, strict=True):
-        tokens.plot([place - 0.42, place + 0.42], [bound] * 2, color="#d62828",
-                    label=None if place else "bound: bytes of a token")
-    for panel, title in ((tokens, "token of 24 layers (projected)"), (mixers, "channel mixer, barrier to barrier")):
-        panel.set_xticks(places, SHAPES)
-        panel.set_xlabel("trees x depth")
-        panel.set_ylabel("times as fast as the GLU")
-        panel.set_title(title, fontsize=10)
-        panel.spines[["top", "right"]].set_visible(False)
-    tokens.set_ylim(0, math.ceil(2 * max(bounds)) / 2)
-    mixers.set_yscale("log")
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    save(figure, folder / "fff-speed.svg")
-    return {PICTURE: "![Speed-up of fast feedforward layers over the GLU](fff-speed.svg)"}
