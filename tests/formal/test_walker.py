@@ -2,10 +2,10 @@
 
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
-from prove import Proof, disproved, further, planted
+from prove import Proof, disproved, planted
 from sterna.firmware import isa
 
-pytestmark = pytest.mark.formal
+pytestmark = [pytest.mark.formal, pytest.mark.rest]  # the bench of the walker sees it once in `make test`
 GATHER, CHILD = 2, 6  # states in the order in which the text names them
 
 
@@ -99,7 +99,7 @@ def walker(module, trees, levels, always, slots=1, cycles=20):
     proof.check(cycles)
 
 
-SHAPES = [(1, 2, 0), (1, 1, 1), *further(((2, 2, 0),), ((1, 3, 1),), ((1, 2, 0, 2),))]  # trees, levels, always, slots
+SHAPES = [(1, 2, 0), (1, 1, 1), (1, 2, 0, 2)]  # trees, levels, always, slots
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -124,7 +124,6 @@ def test_walker_catches_planted_bug(changes, claim):
         walker(planted("tree.walker", *changes), 1, 2, 0)
 
 
-@pytest.mark.rest
 def test_walker_catches_a_sign_that_is_taken_twice():
     with disproved(match="child[23]|sign_known2"):
         walker(planted("tree.walker", "stored.eq(known & ~advance)", "stored.eq(known)"),
