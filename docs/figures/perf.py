@@ -26,7 +26,7 @@ CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "up5k
          "lanes40,batch=2", "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2")
 KINDS = {"greedy": Sampling(), "sampled": Sampling(0.8, 3), "listed": Sampling(0.8, 3, 40), "prompt": None}
 WORDS = {"greedy": "greedy", "sampled": "sampled", "listed": "top-k 40", "prompt": "prompt"}
-TREE_CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "lanes40,batch=2", "lanes40,batch=4")
+TREE_CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "lanes40,batch=2", "lanes40,batch=4")
 GEOMETRIES, SEED = 3, 11
 # Of models with trees: hidden, trees, depth, neurons always on, layers, vocabulary.
 LEAST_TREES, MOST_TREES = (40, 1, 0, 0, 1, 100), (400, 24, 6, 20, 4, 800)
