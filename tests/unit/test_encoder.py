@@ -213,7 +213,7 @@ def test_the_published_layout_at_full_width(tmp_path):
     geometry, tensors = load_encoder(tmp_path)
     assert geometry == PUBLISHED and geometry.neurons == 4095 and geometry.visits == 12
     assert {name: list(shape) for name, shape in geometry.tensors()} == published_keys()
-    assert round(at / 4 / 10**6) == 189  # the published model's page counts 189M parameters
+    assert round(at / 4 / 10**6) == 189  # a page about the published model counts 189M
     assert tensors["encoder.layers.15.ffn.linear_out.weight"].shape == (768, 4095)
     wrong = PUBLISHED_CONFIG | {"arch": PUBLISHED_CONFIG["arch"] | {"intermed_depth": 10}}
     (tmp_path / "config.json").write_text(json.dumps(wrong))
