@@ -33,8 +33,6 @@ class Cycles(NamedTuple):
     ----------
     token : int
         From a token to the next.
-    layer : int
-        From a barrier of a layer to the same one of the next: of the scalars before its first product.
     mixer : int
         From barrier to barrier: from the scalars of the channel mixer's norm to those of the next
         layer's first norm.
@@ -52,7 +50,6 @@ class Cycles(NamedTuple):
     """
 
     token: int
-    layer: int
     mixer: int
     products: int
     vectors: int
@@ -76,6 +73,21 @@ def instructions(config, image, prompt=PROMPT, count=COUNT):
     return fields
 
 
+def _codes(fields, layers):
+    """Numbers of the vectors of codes of the last two tokens (int array [2, layers CODES + 1]); ValueError."""
+    codes = [k for k, f in enumerate(fields) if f["d_kind"] in (isa.D_ACTIVATION0, isa.D_ACTIVATION1)]
+    per_token = layers * CODES + 1  # and the head's
+    if len(codes) < 2 * per_token:
+        raise ValueError(f"{len(codes)} vectors of codes: two tokens have {per_token} each")
+    return np.array(codes[-2 * per_token:]).reshape(2, per_token)
+
+
+def period(fields, cycles, layers):
+    """Cycles (int) from a token to the next of a model of ``layers`` layers; otherwise as `intervals`."""
+    before, last = _codes(fields, layers)
+    return int(cycles[last[0], 1] - cycles[before[0], 1])
+
+
 def intervals(fields, cycles, gathers):
     """The Cycles of vectors: the fields of their instructions, and the cycles of the first and the last beat of each
     (int array [vectors, 2]).
@@ -88,14 +100,11 @@ def intervals(fields, cycles, gathers):
     def where(holds):
         return np.array([k for k, f in enumerate(fields) if holds(f)])
 
-    codes = where(lambda f: f["d_kind"] in (isa.D_ACTIVATION0, isa.D_ACTIVATION1))
     rows = where(lambda f: f["a_kind"] == isa.A_ROW)
     loads = where(lambda f: f["a_kind"] == isa.A_STREAM32)
     scalars = np.setdiff1d(where(lambda f: f["d_kind"] == isa.D_SCALAR), loads)
-    per_token = LAYERS * CODES + 1  # and the head's
-    if len(fields) != len(ends) or len(codes) < 2 * per_token:
-        raise ValueError(f"{len(fields)} instructions, {len(ends)} vectors, {len(codes)} of codes: "
-                         f"use the same run, of two tokens with {per_token} vectors of codes each")
+    if len(fields) != len(ends):
+        raise ValueError(f"{len(fields)} instructions and {len(ends)} vectors: use the same run")
 
     def between(numbers, begin, end):
         return numbers[(numbers > begin) & (numbers < end)]
@@ -104,7 +113,7 @@ def intervals(fields, cycles, gathers):
         """The vector of the last scalar before codes."""
         return scalars[scalars < code][-1]
 
-    before, last = codes[-2 * per_token:].reshape(2, per_token)
+    last = _codes(fields, LAYERS)[1]
     first, second, following = last[[MIXER, MIXER + 1, CODES]]
     begin, end = barrier(first), barrier(following)
     products, taken = 0, []
@@ -115,20 +124,20 @@ def intervals(fields, cycles, gathers):
     fold = between(where(lambda f: f["one"]), taken[-1], end)[0]
     loaded = between(loads, begin, end)
     return Cycles(*map(int, (
-        ends[last[0]] - ends[before[0]], ends[end] - ends[barrier(last[0])], ends[end] - ends[begin], products,
+        period(fields, cycles, LAYERS), ends[end] - ends[begin], products,
         (ends[loaded] - ends[loaded - 1]).sum(), ends[fold - 1] - begins[taken[0]],
         ends[rows[-1]] - ends[last[-1]])))
 
 
-def measure(config, geometry, folder, tokenizer_json, timing=None):
-    """The Cycles of a random model on the simulated board.
+def traced(config, geometry, folder, tokenizer_json, timing=None):
+    """(instruction fields, cycles) of every vector of a random model on the simulated board, as `intervals` takes
+    them.
 
     Parameters
     ----------
     config : Config
         With one slot.
     geometry : Geometry or TreeGeometry
-        Of LAYERS layers.
     folder : Path
         Takes the image and the trace, which are large; both are removed.
     tokenizer_json : str
@@ -144,8 +153,7 @@ def measure(config, geometry, folder, tokenizer_json, timing=None):
                              timing={"trace": trace, **(timing or {})}) as runtime:
             for _ in runtime.generate(list(PROMPT), COUNT, Sampling()):
                 pass
-        return intervals(instructions(config, model.image), trace_cycles(trace, config.lanes),
-                         geometry.mixer == "tree")
+        return instructions(config, model.image), trace_cycles(trace, config.lanes)
     finally:
         path.unlink(missing_ok=True)
         trace.unlink(missing_ok=True)

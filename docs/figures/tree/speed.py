@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from docs.figures.pages import table
-from docs.figures.tree.cycles import LAYERS, measure
+from docs.figures.tree.cycles import LAYERS, intervals, period, traced
 from sterna.host.model.model import Model
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.config import PRESETS
@@ -52,13 +52,19 @@ def speed(name, shape, image):
     timing = TIMING[name]
     options = {"latency_cycles": timing.latency, "refresh_interval_cycles": timing.interval,
                "refresh_cycles": timing.refresh}
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(CASES[name], geometry(shape), Path(folder), Model(image).tokenizer_json, options)
-    whole = DEPTH * found.layer + found.token - LAYERS * found.layer + (VOCABULARY / CUT - 1) * found.head
-    return {**found._asdict(), "whole": whole, "mixer_bytes": mixer_bytes(shape), "token_bytes": token_bytes(shape),
-            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers, a head of {CUT} rows, the "
-                   f"last of three greedy tokens; memory latency {timing.latency} cycles, refresh {timing.refresh} "
-                   f"of every {timing.interval}; whole: projected to {DEPTH} layers and {VOCABULARY} rows"}
+    def run(layers):
+        with tempfile.TemporaryDirectory() as folder:
+            return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json, options)
+
+    found = intervals(*run(LAYERS), shape != GLU)
+    layer = found.token - period(*run(LAYERS - 1), LAYERS - 1)
+    whole = found.token + (DEPTH - LAYERS) * layer + (VOCABULARY / CUT - 1) * found.head
+    return {**found._asdict(), "layer": layer, "whole": whole, "mixer_bytes": mixer_bytes(shape),
+            "token_bytes": token_bytes(shape),
+            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers (and {LAYERS - 1}, whose "
+                   f"difference is a layer), a head of {CUT} rows, the last of three greedy tokens; memory latency "
+                   f"{timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: projected to "
+                   f"{DEPTH} layers and {VOCABULARY} rows"}
 
 
 def names():
