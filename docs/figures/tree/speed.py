@@ -63,7 +63,8 @@ def speed(name, shape, image):
             "token_bytes": token_bytes(shape),
             "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers (and {LAYERS - 1}, whose "
                    f"difference is a layer), a head of {CUT} rows, the last of three greedy tokens; memory latency "
-                   f"{timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: projected to "
+            return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json,
+                          options)
                    f"{DEPTH} layers and {VOCABULARY} rows"}
 
 
