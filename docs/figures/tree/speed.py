@@ -63,9 +63,8 @@ def speed(name, shape, image):
             "token_bytes": token_bytes(shape),
             "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers (and {LAYERS - 1}, whose "
                    f"difference is a layer), a head of {CUT} rows, the last of three greedy tokens; memory latency "
-            return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json,
-                          options)
-                   f"{DEPTH} layers and {VOCABULARY} rows"}
+                   f"{timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: projected "
+                   f"to {DEPTH} layers and {VOCABULARY} rows"}
 
 
 def names():
