@@ -37,7 +37,16 @@ WIDE = small("wide", rows=4, columns=40, lanes=8, strip=32, port_bytes=16, row_w
 SLOTS = [dataclasses.replace(preset("lanes40"), name="lanes40,batch=2", batch=2),
          dataclasses.replace(preset("lanes10"), name="lanes10,batch=4", batch=4)]
 CONFIGS = {c.name: c for c in (*SMALLS, WIDE, *PRESETS, *SLOTS)}
-ICARUS = [pytest.param(c.name, marks=pytest.mark.icarus) for c in SMALLS]
+
+
+def icarus(*names):
+    """Parameters for the simulator that is slow with what is large, of all small configurations if none is named."""
+    return [pytest.param(name, "icarus", marks=pytest.mark.icarus) for name in names or (c.name for c in SMALLS)]
+
+
+def verilator(*configs):
+    """Parameters for the simulator that takes long to build."""
+    return [pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in configs]
 
 
 def run(name, simulator, testcase=None, **env):
@@ -52,27 +61,29 @@ def test_everything():
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("stall", [0.4, 0.0])
-@pytest.mark.parametrize("name, simulator", [
-    *(pytest.param(c.name, "icarus", marks=pytest.mark.icarus) for c in SMALLS),
-    *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in (WIDE, *PRESETS, *SLOTS))])
-def test_queued(name, simulator, stall):
-    run(name, simulator, "queued", STALL=stall)
+@pytest.mark.parametrize("name, simulator", [*icarus(), *verilator(WIDE, *PRESETS, *SLOTS)])
+def test_queued(name, simulator):
+    run(name, simulator, "queued", STALL=0.4)
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("name, simulator", icarus("small,batch=2", "one", "slow"))
+def test_queued_without_stalls(name, simulator):
+    run(name, simulator, "queued", STALL=0.0)
 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("name, simulator", [
-    *(pytest.param(c.name, "icarus", marks=pytest.mark.icarus) for c in SMALLS),
-    *(pytest.param(c.name, "verilator", marks=pytest.mark.rest) for c in PRESETS[:2])])
+    *icarus("small,batch=2", "slow", "bit2", "five,batch=2"), *verilator(*PRESETS[:2])])
 def test_largest_sums(name, simulator):
     run(name, simulator, "largest")
 
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("case", ["rate", "stopped", "short_records"])
-@pytest.mark.parametrize("name", ICARUS)
-def test_records(name, case):
-    run(name, "icarus", case)
+@pytest.mark.parametrize("name, simulator", icarus("small,batch=2", "one", "slow", "two", "five,batch=2"))
+def test_records(name, simulator, case):
+    run(name, simulator, case)
 
 
 @pytest.mark.rtl

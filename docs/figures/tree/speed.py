@@ -52,6 +52,7 @@ def speed(name, shape, image):
     timing = TIMING[name]
     options = {"latency_cycles": timing.latency, "refresh_interval_cycles": timing.interval,
                "refresh_cycles": timing.refresh}
+
     def run(layers):
         with tempfile.TemporaryDirectory() as folder:
             return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json, options)
