@@ -45,8 +45,6 @@ class Cycles(NamedTuple):
     update : int
         Of the mixer's: from the first operation on rows of its second product to the fold of the next
         norm's sums.
-    head : int
-        From the codes of the head's product to the operation that takes its last rows.
     """
 
     token: int
@@ -54,7 +52,6 @@ class Cycles(NamedTuple):
     products: int
     vectors: int
     update: int
-    head: int
 
 
 def instructions(config, image, prompt=PROMPT, count=COUNT):
@@ -125,8 +122,7 @@ def intervals(fields, cycles, gathers):
     loaded = between(loads, begin, end)
     return Cycles(*map(int, (
         period(fields, cycles, LAYERS), ends[end] - ends[begin], products,
-        (ends[loaded] - ends[loaded - 1]).sum(), ends[fold - 1] - begins[taken[0]],
-        ends[rows[-1]] - ends[last[-1]])))
+        (ends[loaded] - ends[loaded - 1]).sum(), ends[fold - 1] - begins[taken[0]])))
 
 
 def traced(config, geometry, folder, tokenizer_json, timing=None):

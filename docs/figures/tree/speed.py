@@ -53,19 +53,21 @@ def speed(name, shape, image):
     options = {"latency_cycles": timing.latency, "refresh_interval_cycles": timing.interval,
                "refresh_cycles": timing.refresh}
 
-    def run(layers):
+    def run(layers, rows):
         with tempfile.TemporaryDirectory() as folder:
-            return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json, options)
+            return traced(CASES[name], geometry(shape, layers, rows), Path(folder), Model(image).tokenizer_json,
+                          options)
 
-    found = intervals(*run(LAYERS), shape != GLU)
-    layer = found.token - period(*run(LAYERS - 1), LAYERS - 1)
-    whole = found.token + (DEPTH - LAYERS) * layer + (VOCABULARY / CUT - 1) * found.head
-    return {**found._asdict(), "layer": layer, "whole": whole, "mixer_bytes": mixer_bytes(shape),
+    found = intervals(*run(LAYERS, CUT), shape != GLU)
+    less, more = (period(*run(LAYERS - 1, rows), LAYERS - 1) for rows in (CUT, 2 * CUT))
+    layer, head = found.token - less, more - less
+    whole = found.token + (DEPTH - LAYERS) * layer + (VOCABULARY / CUT - 1) * head
+    return {**found._asdict(), "layer": layer, "head": head, "whole": whole, "mixer_bytes": mixer_bytes(shape),
             "token_bytes": token_bytes(shape),
-            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers (and {LAYERS - 1}, whose "
-                   f"difference is a layer), a head of {CUT} rows, the last of three greedy tokens; memory latency "
-                   f"{timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: projected "
-                   f"to {DEPTH} layers and {VOCABULARY} rows"}
+            "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers and a head of {CUT} rows, "
+                   f"the last of three greedy tokens; a layer and {CUT} rows: differences to other such runs; memory "
+                   f"latency {timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: "
+                   f"projected to {DEPTH} layers and {VOCABULARY} rows"}
 
 
 def names():
