@@ -47,27 +47,32 @@ def token_bytes(shape):
     return useful_bytes(geometry(shape, DEPTH, VOCABULARY), "trit5")
 
 
+def whole(name, token, layer):
+    """Cycles of a token of the whole model, of those of one with LAYERS layers and CUT rows and those of a layer:
+    rows of the head come as the memory gives them.
+    """
+    timing, words = TIMING[name], (VOCABULARY - CUT) * HIDDEN * 0.2 / CASES[name].port_bytes
+    return token + (DEPTH - LAYERS) * layer + words * timing.interval / (timing.interval - timing.refresh)
+
+
 def speed(name, shape, image):
     """Cycles of a shape on a case's configuration; ``image`` gives the tokenizer."""
     timing = TIMING[name]
     options = {"latency_cycles": timing.latency, "refresh_interval_cycles": timing.interval,
                "refresh_cycles": timing.refresh}
 
-    def run(layers, rows):
+    def run(layers):
         with tempfile.TemporaryDirectory() as folder:
-            return traced(CASES[name], geometry(shape, layers, rows), Path(folder), Model(image).tokenizer_json,
-                          options)
+            return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json, options)
 
-    found = intervals(*run(LAYERS, CUT), shape != GLU)
-    less, more = (period(*run(LAYERS - 1, rows), LAYERS - 1) for rows in (CUT, 2 * CUT))
-    layer, head = found.token - less, more - less
-    whole = found.token + (DEPTH - LAYERS) * layer + (VOCABULARY / CUT - 1) * head
-    return {**found._asdict(), "layer": layer, "head": head, "whole": whole, "mixer_bytes": mixer_bytes(shape),
-            "token_bytes": token_bytes(shape),
+    found = intervals(*run(LAYERS), shape != GLU)
+    layer = found.token - period(*run(LAYERS - 1), LAYERS - 1)
+    return {**found._asdict(), "layer": layer, "whole": whole(name, found.token, layer),
+            "mixer_bytes": mixer_bytes(shape), "token_bytes": token_bytes(shape),
             "how": f"cycles simulated: random weights, hidden {HIDDEN}, {LAYERS} layers and a head of {CUT} rows, "
-                   f"the last of three greedy tokens; a layer and {CUT} rows: differences to other such runs; memory "
-                   f"latency {timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: "
-                   f"projected to {DEPTH} layers and {VOCABULARY} rows"}
+                   f"the last of three greedy tokens; a layer: difference to {LAYERS - 1} layer; memory latency "
+                   f"{timing.latency} cycles, refresh {timing.refresh} of every {timing.interval}; whole: projected "
+                   f"to {DEPTH} layers, and {VOCABULARY} rows as fast as the memory gives them"}
 
 
 def names():
