@@ -23,10 +23,10 @@ def train(
     fuse: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse operations with torch.compile: a minute "
                                        "at the start, then faster.")] = True,
 ):
-    """Train a model, or with an entry `task` in the configuration an encoder (docs/encoder.md).
+    """Train a model or an encoder (needs PyTorch).
 
-    Writes best/ (a checkpoint folder, the best on held-out stories), log.jsonl, loss.png and state.pt into the
-    folder. Ctrl-C saves the state behind the last whole step; the same command goes on exactly there. All entries
+    With an entry `task` in the configuration it is an encoder (docs/encoder.md). Writes best/ (a checkpoint folder,
+    the best on held-out stories), log.jsonl, loss.png and state.pt into the folder. Ctrl-C saves the state behind the last whole step; the same command goes on exactly there. All entries
     of the configuration: docs/training.md.
 
     Example: sterna train models/configs/tiny.toml --out build/train/tiny

@@ -120,7 +120,7 @@ def test_limit_is_the_credit_of_the_host(session, golden):
     assert device.wait_token(0.2) is None and device.status() == (False, False, 0, 5)
 
 
-@pytest.mark.parametrize("word", [isa.WALK, 15, isa.encode(isa.JUMP, condition=9), 15 | 0xABCDEF << 40])
+@pytest.mark.parametrize("word", [15, isa.encode(isa.JUMP, condition=9), 15 | 0xABCDEF << 40])
 def test_unknown_instruction_is_a_fault_and_the_link_lives(session, check, word, rng):
     words = list(session.program.words)
     words[int(rng.integers(0, 12))] = word  # before the first jump: it is met

@@ -96,7 +96,7 @@ def test_a_board_of_ones_own(monkeypatch):
     ({"memory_hz": 0}, "memory_hz 0: use the clock of the chip"),
     ({"memory_hz": 200_000_000}, "memory_hz 200000000: .* the port takes 4 at 83333333 Hz"),
     ({"sdram": ""}, "memory_hz 125000000: needs sdram"),
-    ({"memory": "onchip", "sdram": "AS4C16M16SA-7"}, "needs external memory")])
+    ({"memory": "onchip", "sdram": "AS4C16M16SA-7", "tree_rows": 0}, "needs external memory")])
 def test_configurations_that_do_not_fit_the_chip(changes, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(ULX3S.config, **changes)

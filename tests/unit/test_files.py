@@ -225,7 +225,7 @@ def test_nothing_else_renames_files():
                         found.append((path.name, ast.unparse(node)))
     assert sorted(item for item in found if item[0] != "files.py") == [
         ("checkpoint.py", "os.replace(part, folder)"), ("compile.py", "os.rename(work, folder)"),
-        ("ternary.py", "os.replace(part, path)")]
+        ("study.py", "(work / 'part').rename(work / 'text')"), ("ternary.py", "os.replace(part, path)")]
 
 
 def test_builds_lie_where_they_can_be_written(tmp_path, monkeypatch):

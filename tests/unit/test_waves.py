@@ -147,7 +147,7 @@ def test_upload_is_left_out_of_waveforms(folder, tmp_path, monkeypatch, waves, p
         raise Stopped
 
     monkeypatch.setattr(board, "SimulatedBoard", simulated)
-    monkeypatch.setitem(PRESETS, "sim", dataclasses.replace(PRESETS["sim"], memory=memory))
+    monkeypatch.setitem(PRESETS, "sim", dataclasses.replace(PRESETS["sim"], memory=memory, tree_rows=0))
     with pytest.raises(Stopped):
         open_runtime("sim", Model(folder), tell=print, waves=Recording(tmp_path / "w.vcd") if waves else None,
                      preload=preload)
