@@ -26,8 +26,9 @@ def train(
     """Train a model or an encoder (needs PyTorch).
 
     With an entry `task` in the configuration it is an encoder (docs/encoder.md). Writes best/ (a checkpoint folder,
-    the best on held-out stories), log.jsonl, loss.png and state.pt into the folder. Ctrl-C saves the state behind the last whole step; the same command goes on exactly there. All entries
-    of the configuration: docs/training.md.
+    the best on held-out stories), log.jsonl, loss.png and state.pt into the folder. Ctrl-C saves the state behind the
+    last whole step; the same command goes on exactly there. All entries of the configuration:
+    docs/training.md.
 
     Example: sterna train models/configs/tiny.toml --out build/train/tiny
     """

@@ -14,6 +14,8 @@ from sterna.sim.golden import compiler
 
 from docs.figures import cmm
 
+pytestmark = pytest.mark.rest  # a benchmark by itself, of nothing that others need
+
 PATHS = ("native", *(pytest.param(path, marks=pytest.mark.rest) for path in ("plain", "avx2")))
 
 

@@ -11,6 +11,8 @@ from sterna.host.errors import HostError
 
 from docs.figures.encoder import page, speed, texts, variants
 
+pytestmark = pytest.mark.rest  # figures of the documentation
+
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("an", "el", "ith", "o", "ur", "ay")]
 

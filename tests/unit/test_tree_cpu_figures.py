@@ -8,6 +8,8 @@ from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import eager
 
 
+pytestmark = pytest.mark.rest  # figures of the documentation
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     for name, value in (("HIDDEN", 72), ("INNER", 96), ("VOCABULARY", 40)):
