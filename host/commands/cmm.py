@@ -43,10 +43,10 @@ def bench_cmm(
     """Time trees of neurons against dense layers here.
 
     On this processor: a fast feedforward layer 768 -> KxD -> 768 (docs/fff-cpu.md) reads only the rows that it
-    visits. Every way to compute it or a dense layer that this machine has (a kernel in C, NumPy, torch and numba if they are installed;
-    fp32 and bf16) is compared with float64 first; then the best of each side are timed in turns, and the ratio of
-    their medians is shown. Dense layers have 3072 neurons (BERT), 4095, and as many as are visited. "cold" visits
-    copies of the layer that fill the last cache three times.
+    visits. Every way to compute it or a dense layer that this machine has (a kernel in C, NumPy, torch and numba if
+    they are installed; fp32 and bf16) is compared with float64 first; then the best of each side are timed in turns,
+    and the ratio of their medians is shown. Dense layers have 3072 neurons (BERT), 4095, and as many as are visited.
+    "cold" visits copies of the layer that fill the last cache three times.
 
     Leave the machine alone meanwhile: the report says if others used it. One thread and all together take a few
     minutes.
