@@ -93,7 +93,7 @@ def test_fresh_trees_are_predicted(tmp_path):
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize("name", ["lanes10", "sim", "lanes320", "lanes40,batch=2"])
+@pytest.mark.parametrize("name", ["lanes10", "lanes320"])
 def test_trees_on_every_preset_are_predicted(name, tmp_path):
     check(name, tmp_path, tuple(perf.KINDS), geometry=trees)
 
