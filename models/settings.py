@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sterna.sim.golden.errors import SternaError
@@ -34,6 +34,42 @@ LIMITS = {**{name: (1, _LARGE) for name in ("holdout_stories", "vocab_size", "hi
 
 class TrainError(SternaError, ValueError):
     """A training run that cannot start or go on; the message names the value and the way out."""
+
+
+def table(path):
+    """The entries (dict) of a TOML file; TrainError if it cannot be read."""
+    try:
+        return tomllib.loads(read_bytes(path, CONFIG_BYTES).decode())
+    except OSError as error:
+        raise TrainError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except RecursionError:
+        raise TrainError(f"cannot read the configuration {path}: nested too deeply") from None
+    except ValueError as error:  # too long, no UTF-8, no TOML, or an integer of thousands of digits
+        raise TrainError(f"cannot read the configuration {path}: {error}") from None
+
+
+def made(kind, path, values, needed, page):
+    """A dataclass ``kind`` out of the entries of the configuration ``path``.
+
+    TrainError, which names the file: an entry that ``kind`` has not (``page`` tells of those that it has), one of
+    ``needed`` that is missing, one of the wrong type, or a value that ``kind`` refuses.
+    """
+    types = typing.get_type_hints(kind)
+    if unknown := sorted(set(values) - set(types)):
+        near = difflib.get_close_matches(unknown[0], types, 1)
+        hint = f", perhaps {near[0]!r}" if near else ""
+        raise TrainError(f"{path}: unknown entry {short(unknown[0])}{hint}; the entries are {', '.join(types)} "
+                         f"({page})")
+    if missing := sorted(needed - set(values)):
+        raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
+    for name, value in values.items():
+        # A whole number may stand for a float, never the other way round.
+        if type(value) is not types[name] and not (types[name] is float and type(value) is int):
+            raise TrainError(f"{path}: {name} = {short(value)} must be of type {types[name].__name__}")
+    try:
+        return kind(**values)
+    except TrainError as error:
+        raise TrainError(f"{path}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,32 +172,11 @@ class TrainConfig:
         TrainError
             The file is not there or not TOML, or an entry is missing, unknown or of the wrong type.
         """
-        try:
-            values = tomllib.loads(read_bytes(path, CONFIG_BYTES).decode())
-        except OSError as error:
-            raise TrainError(f"cannot read the configuration {path}: {error.strerror}") from None
-        except RecursionError:
-            raise TrainError(f"cannot read the configuration {path}: nested too deeply") from None
-        except ValueError as error:  # too long, no UTF-8, no TOML, or an integer of thousands of digits
-            raise TrainError(f"cannot read the configuration {path}: {error}") from None
-        types = typing.get_type_hints(cls)
-        if unknown := sorted(set(values) - set(types)):
-            near = difflib.get_close_matches(unknown[0], types, 1)
-            hint = f", perhaps {near[0]!r}" if near else ""
-            raise TrainError(f"{path}: unknown entry {short(unknown[0])}{hint}; the entries are {', '.join(types)} "
-                             "(docs/training.md)")
+        values = table(path)
         mixer = values.get("channel_mixer", "glu")
         needed = NEEDED[mixer] if isinstance(mixer, str) and mixer in NEEDED else set()
-        if missing := sorted((set(types) - set(values) - OPTIONAL) | (needed - set(values))):
-            raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
-        for name, value in values.items():
-            # A whole number may stand for a float, never the other way round.
-            if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-                raise TrainError(f"{path}: {name} = {short(value)} must be of type {types[name].__name__}")
-        try:
-            return cls(**values)
-        except TrainError as error:
-            raise TrainError(f"{path}: {error}") from None
+        names = {field.name for field in fields(cls)}
+        return made(cls, path, values, (names - OPTIONAL) | needed, "docs/training.md")
 
     def text_path(self, path):
         """The text of a configuration file ``path``: beside it, in the folder above it, or in sterna's models folder.

@@ -1,15 +1,12 @@
 """The configurations of an encoder's training: TOML files with a ``task``; docs/encoder.md lists the entries."""
 
-import difflib
-import tomllib
-import typing
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from sterna.models.settings import CONFIG_BYTES, MOST_PARAMETERS, TrainError
+from sterna.models.settings import MOST_PARAMETERS, TrainError, made, table
 from sterna.sim.golden.encoder_checkpoint import FEEDFORWARDS, EncoderGeometry
 from sterna.sim.golden.geometry import PackError
-from sterna.sim.golden.strictjson import read_bytes, short
+from sterna.sim.golden.strictjson import short
 
 _LARGE = 10**9
 _LIMITS = {"rows": (1, 1 << 16), "seed": (0, 2**32 - 1), "weight_decay": (0, 1000), "dropout": (0, 0.9),
@@ -107,49 +104,23 @@ class ClassifyConfig:
 TASKS = {"mlm": PretrainConfig, "classify": ClassifyConfig}
 
 
-def _table(path):
-    """The entries (dict) of a TOML file; TrainError."""
-    try:
-        return tomllib.loads(read_bytes(path, CONFIG_BYTES).decode())
-    except OSError as error:
-        raise TrainError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except RecursionError:
-        raise TrainError(f"cannot read the configuration {path}: nested too deeply") from None
-    except ValueError as error:
-        raise TrainError(f"cannot read the configuration {path}: {error}") from None
-
-
 def has_task(path):
     """Whether a file is a configuration with a task: an encoder's (bool); False for one that cannot be read, too."""
     try:
-        return "task" in _table(path)
+        return "task" in table(path)
     except TrainError:
         return False
 
 
 def load_config(path):
     """The PretrainConfig or ClassifyConfig of a TOML file; TrainError, one line, for what is neither."""
-    values = _table(path)
+    values = table(path)
     task = values.get("task")
     if not isinstance(task, str) or task not in TASKS:
         raise TrainError(f"{path}: task {short(task)}: use {' or '.join(TASKS)}")
     kind = TASKS[task]
-    types = typing.get_type_hints(kind)
-    if unknown := sorted(set(values) - set(types)):
-        near = difflib.get_close_matches(unknown[0], types, 1)
-        hint = f", perhaps {near[0]!r}" if near else ""
-        raise TrainError(f"{path}: unknown entry {short(unknown[0])}{hint}; the entries are {', '.join(types)} "
-                         "(docs/encoder.md)")
     needed = {field.name for field in fields(kind) if field.default is MISSING}
-    if missing := sorted(needed - set(values)):
-        raise TrainError(f"{path}: the entry {missing[0]!r} is missing")
-    for name, value in values.items():
-        if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-            raise TrainError(f"{path}: {name} = {short(value)} must be of type {types[name].__name__}")
-    try:
-        return kind(**values)
-    except TrainError as error:
-        raise TrainError(f"{path}: {error}") from None
+    return made(kind, path, values, needed, "docs/encoder.md")
 
 
 def place_of(path, name):

@@ -209,6 +209,12 @@ class Tensors:
         for name in self._entries:
             if any(part in _PROJECTIONS for part in name.split(".")):
                 raise PackError(f"{self.folder}: tensor {short(name)} belongs to {ATTENTION}")
+        self._check_exactly(geometry, "this model type")
+
+    def _check_exactly(self, geometry, what):
+        """PackError, one line that names it, for the first tensor that a geometry has and the folder not, that is too
+        many for ``what`` it is, or of another shape.
+        """
         wanted = set()
         # One after the other: a config.json may ask for more layers than there is memory for their names.
         for name, shape in geometry.tensors():
@@ -221,7 +227,7 @@ class Tensors:
                                 f"config.json asks for {list(shape)}")
         for name in self._entries:
             if name not in wanted:
-                raise PackError(f"{self.folder}: tensor {short(name)} is not part of this model type: its effect "
+                raise PackError(f"{self.folder}: tensor {short(name)} is not part of {what}: its effect "
                                 "would be lost")
 
     def path_of(self, name):

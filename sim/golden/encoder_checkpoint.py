@@ -191,19 +191,7 @@ class EncoderTensors(Tensors):
 
     def check(self, geometry):
         """PackError, one line that names it, for the first key that is missing, too many, or of a wrong shape."""
-        wanted = set()
-        for name, shape in geometry.tensors():
-            wanted.add(name)
-            if name not in self._entries:
-                raise PackError(f"{self.folder}: tensor {name!r} is missing: config.json asks for "
-                                f"shape {list(shape)}")
-            if self._entries[name].shape != shape:
-                raise PackError(f"{self.folder}: tensor {name!r} has shape {list(self._entries[name].shape)}: "
-                                f"config.json asks for {list(shape)}")
-        for name in self._entries:
-            if name not in wanted:
-                raise PackError(f"{self.folder}: tensor {short(name)} is not part of this encoder: its effect "
-                                "would be lost")
+        self._check_exactly(geometry, "this encoder")
 
 
 def load_encoder(folder):
