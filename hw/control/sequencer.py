@@ -1,7 +1,7 @@
 """The sequencer: fetches microinstructions and issues them in order (docs/isa.md)."""
 
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 

@@ -177,6 +177,39 @@ class Expected:
         return [report.token for report in machine.run()]
 
 
+def play(rng, session, images):
+    """Makes greedy and sampled texts with each image in turn, all compared with interpreter and golden model.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    session : Session
+        With the first image.
+    images : list of Image
+
+    Returns
+    -------
+    list
+        The interpreter's vectors, which those of ``session.trace()`` must equal.
+    """
+    vectors = []
+    for number, image in enumerate(images):
+        if number:
+            session.load(image)
+        golden, vocab = Expected(session.config, image), image.geometry.vocab_size
+        for temperature in (0.0, float(rng.uniform(0.3, 2))):
+            prompt = rng.integers(0, vocab, rng.integers(1, 5)).tolist()
+            count, key = int(rng.integers(1, 5)), int(rng.integers(1 << 32))
+            options = {"temperature": temperature, "seed": key}
+            print(f"{image.geometry}, prompt {prompt}, {count} tokens, {options}")
+            wanted = golden.generate(prompt, count, **options)
+            assert len(wanted) == count
+            assert wanted == GoldenModel(image.unpack()).generate(prompt, count, **options)
+            assert session.generate(prompt, count, **options) == wanted
+        vectors += golden.vectors
+    return vectors
+
+
 def first_difference(expected, actual):
     """None, or a text that names the first vector in which the board's trace departs from the interpreter's.
 

@@ -7,12 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import seed
-from soc import LANES320, Expected, Session, board_image, first_difference, random_timing
+from soc import LANES320, Session, board_image, first_difference, play, random_timing
 from soc_slots import Both, random_text
 from sterna.hw.boards import preset
 from sterna.hw.config import PRESETS, most_visits
 from sterna.sim.golden.geometry import TreeGeometry
-from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import random_model
 from sterna.sim.golden.tree import Trees
 
@@ -81,27 +80,13 @@ def tree_image(rng, config, geometry):
 def test_random_trees(name, tmp_path, zeros):
     config = CONFIGS[name]
     rng = np.random.default_rng([seed(), *name.encode()])
-    expected, timing = [], random_timing(rng)
+    timing = random_timing(rng)
     print(f"timing {timing}")
-    images = [(g, tree_image(rng, config, g)) for g in (random_shape(rng, config, SIZES[name])
-                                                        for _ in range(MODELS))]
-    with Session(config, images[0][1], tmp_path, **timing) as session:
-        for number, (geometry, image) in enumerate(images):
-            if number:
-                session.load(image)
-            golden = Expected(config, image)
-            for temperature in (0.0, float(rng.uniform(0.3, 2))):
-                prompt = rng.integers(0, geometry.vocab_size, rng.integers(1, 5)).tolist()
-                count, key = int(rng.integers(1, 5)), int(rng.integers(1 << 32))
-                options = {"temperature": temperature, "seed": key}
-                print(f"{geometry}, prompt {prompt}, {count} tokens, {options}")
-                wanted = golden.generate(prompt, count, **options)
-                assert len(wanted) == count
-                assert wanted == GoldenModel(image.unpack()).generate(prompt, count, **options)
-                assert session.generate(prompt, count, **options) == wanted
-            expected += golden.vectors
+    images = [tree_image(rng, config, random_shape(rng, config, SIZES[name])) for _ in range(MODELS)]
+    with Session(config, images[0], tmp_path, **timing) as session:
+        expected = play(rng, session, images)
     assert first_difference(expected, session.trace()) is None
-    assert any(zeros) or all(geometry.tree_depth == 0 for geometry, _ in images)
+    assert any(zeros) or all(image.geometry.tree_depth == 0 for image in images)
 
 
 def session_with_slots(rng, name, folder):

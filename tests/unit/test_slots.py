@@ -1,6 +1,5 @@
 """Slots on the interpreter: each sequence comes out as the golden model gives it alone, independent or chained."""
 
-import numpy as np
 import pytest
 from slot_board import Board, come_and_go, tokens_of
 from sterna.firmware import isa

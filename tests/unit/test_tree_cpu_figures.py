@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from docs.figures.tree import cpu
+from docs.figures.tree import cpu, shapes
 from sterna.sim.cpu.model import CpuModel
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import eager
 
-
 pytestmark = pytest.mark.rest  # figures of the documentation
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     for name, value in (("HIDDEN", 72), ("INNER", 96), ("VOCABULARY", 40)):
-        monkeypatch.setattr(cpu, name, value)
+        monkeypatch.setattr(shapes, name, value)
 
 
 @pytest.mark.parametrize("shape", ["glu", "8x9"])
@@ -36,12 +36,12 @@ def test_random_models_are_models_and_their_tokens_walk_different_paths(shape):
 def test_a_measurement_and_its_table():
     found = cpu.measure(layers=1, rounds=2)
     assert found["glu.token.gain"] == found["glu.prompt.gain"] == 1
-    for shape in cpu.SHAPES:
+    for shape in cpu.MIXERS:
         for kind in cpu.KINDS:
             assert 0 < found[f"{shape}.{kind}.least"] <= found[f"{shape}.{kind}"]
     assert found["1x11.bytes"] < found["128x5.bytes"] and "measured on" in found["how"]
     text = cpu.tables({cpu.STEP: found})["table.tree.cpu"]
-    assert len(text.splitlines()) == 2 + len(cpu.SHAPES) and f"{1 / found['8x9.slots']:,.1f}" in text
+    assert len(text.splitlines()) == 2 + len(cpu.MIXERS) and f"{1 / found['8x9.slots']:,.1f}" in text
     assert cpu.tables({}) == {}
 
 

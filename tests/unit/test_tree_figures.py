@@ -5,6 +5,7 @@ import pytest
 
 from docs.figures.tree import picture, slots, speed
 from docs.figures.tree.cycles import intervals, period
+from docs.figures.tree.shapes import GLU, SHAPES
 from sterna.firmware import isa
 from sterna.hw.protocol import BATCHES
 
@@ -54,19 +55,19 @@ def test_runs_that_do_not_belong_together_are_refused():
 def results():
     """Made-up results: with trees everything is twice as fast and half as many bytes."""
     def values(shape):
-        part = 1 if shape == speed.GLU else 2
+        part = 1 if shape == GLU else 2
         return {"products": 4000 / part, "vectors": 1, "update": 2, "mixer": 6000 / part, "layer": 9000, "head": 5,
                 "whole": 90000 / part, "mixer_bytes": 600 / part, "token_bytes": 7000 / part}
     found = {f"tree.speed.{name}.{shape}": values(shape) for name, shape in speed.names()}
-    return found | {slots.STEP: {f"{shape}.{batch}": 3.0 if shape == speed.GLU else 1.5
-                                 for shape in (speed.GLU, *speed.SHAPES) for batch in BATCHES}}
+    return found | {slots.STEP: {f"{shape}.{batch}": 3.0 if shape == GLU else 1.5
+                                 for shape in (GLU, *SHAPES) for batch in BATCHES}}
 
 
 def test_tables_say_how_many_times_as_fast_as_the_unit():
     found = speed.tables(results()) | slots.tables(results())
     assert found[speed.gain("lanes40", "1x11")] == "2.00"
     assert found["table.tree.speed"].splitlines()[2] == "| 10 lanes, 2-byte port | 1x11 | 2 | 2 | 2 | 2.00 | 2.00 |"
-    assert len(found["table.tree.speed"].splitlines()) == 2 + len(speed.CASES) * len(speed.SHAPES)
+    assert len(found["table.tree.speed"].splitlines()) == 2 + len(speed.CASES) * len(SHAPES)
     assert found["table.tree.slots"].splitlines()[2].startswith("| 1x11 | 2.00 (2.75) |")
     one = {name: values for name, values in results().items() if name != "tree.speed.lanes40.glu"}
     assert speed.gain("lanes40", "1x11") not in speed.tables(one)
@@ -79,4 +80,4 @@ def test_the_picture_needs_every_figure(tmp_path):
 
 def test_bytes_are_those_of_the_visited_rows():
     assert speed.mixer_bytes("1x11") == pytest.approx(2 * 12 * 2048 / 5)
-    assert speed.mixer_bytes(speed.GLU) / speed.mixer_bytes("1x11") == pytest.approx(704)
+    assert speed.mixer_bytes(GLU) / speed.mixer_bytes("1x11") == pytest.approx(704)

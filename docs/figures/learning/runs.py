@@ -96,8 +96,6 @@ def shortened(folder):
 
 def train(name, seed, folder, tell):
     """Train a model and measure it on the validation stories; what is kept of it (dict)."""
-    import torch
-
     from sterna.models.train import Trainer
     config, started = TrainConfig(**settings_of(name, seed)), time.process_time()
     trainer = Trainer(config, shortened(folder), folder / f"{name}-{seed}")

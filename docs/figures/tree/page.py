@@ -1,13 +1,14 @@
 """The steps, tables and pictures of docs/fff.md, for docs/figures/figures.py."""
 
 from docs.figures.tree import cpu, picture, slots, speed
+from docs.figures.tree.shapes import GLU, SHAPES
 
 # The paths of the steps that a table or picture is made of.
 MADE_OF = {"table.tree.speed": ("tree.speed",), "table.tree.cycles": ("tree.speed",),
            "table.tree.slots": (slots.STEP,), "table.tree.cpu": (cpu.STEP,),
            picture.PICTURE: ("tree.speed", slots.STEP),
-           **{speed.gain(name, shape): tuple(f"tree.speed.{name}.{which}" for which in (speed.GLU, shape))
-              for name in speed.CASES for shape in speed.SHAPES}}
+           **{speed.gain(name, shape): tuple(f"tree.speed.{name}.{which}" for which in (GLU, shape))
+              for name in speed.CASES for shape in SHAPES}}
 
 
 def steps(image):

@@ -3,7 +3,8 @@
 import math
 
 from docs.figures.tree import slots
-from docs.figures.tree.speed import CASES, LABELS, SHAPES, ratios
+from docs.figures.tree.shapes import SHAPES
+from docs.figures.tree.speed import CASES, LABELS, ratios
 from sterna.hw.protocol import BATCHES
 
 COLOURS = ("#89c2d9", "#2a6f97", "#013a63")

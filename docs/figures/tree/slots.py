@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from docs.figures.pages import table
-from docs.figures.tree.speed import CASES, CUT, DEPTH, GLU, LAYERS, SHAPES, VOCABULARY, geometry
+from docs.figures.tree.cycles import LAYERS
+from docs.figures.tree.shapes import DEPTH, GLU, SHAPES, geometry
+from docs.figures.tree.speed import CASES, CUT, whole
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.protocol import BATCHES
 from sterna.sim.perf.memory import TIMING
@@ -14,14 +16,14 @@ STEP = f"tree.slots.{CASE}"
 
 
 def cycles(shape, batch):
-    """Cycles (float) of a run of the whole model, with a token in every slot: predicted of few layers and rows."""
+    """Cycles (float) of a run of the whole model, with a token in every slot: projected as those of the RTL are."""
     config = replace(CASES[CASE], batch=batch)
 
-    def run(layers, vocabulary):
-        return predict(config, geometry(shape, layers, vocabulary), timing=TIMING[CASE]).cycles_per_run
+    def run(layers):
+        return predict(config, geometry(shape, layers, CUT), timing=TIMING[CASE]).cycles_per_run
 
-    one, two, head = run(LAYERS - 1, CUT), run(LAYERS, CUT), run(LAYERS, 2 * CUT)
-    return two + (DEPTH - LAYERS) * (two - one) + (VOCABULARY / CUT - 1) * (head - two)
+    token = run(LAYERS)
+    return whole(CASE, token, token - run(LAYERS - 1))
 
 
 def step():
@@ -32,8 +34,8 @@ def step():
 
 def bound(shape, batch):
     """The ratio of the bytes that a run of ``batch`` tokens cannot do without (float)."""
-    whole, part = (useful_bytes(geometry(which, DEPTH, VOCABULARY), "trit5", tokens=batch) for which in (GLU, shape))
-    return whole / part
+    unit, trees = (useful_bytes(geometry(which), "trit5", tokens=batch) for which in (GLU, shape))
+    return unit / trees
 
 
 def gains(values):

@@ -6,16 +6,13 @@ from pathlib import Path
 
 from docs.figures.pages import table
 from docs.figures.tree.cycles import LAYERS, intervals, period, traced
+from docs.figures.tree.shapes import DEPTH, GLU, HIDDEN, INNER, SHAPES, VOCABULARY, geometry
 from sterna.host.model.model import Model
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.config import PRESETS
-from sterna.sim.golden.geometry import Geometry, TreeGeometry
 from sterna.sim.perf.memory import TIMING
 
-HIDDEN, INNER, DEPTH, VOCABULARY, EPS = 2048, 5632, 24, 32000, 1e-6  # of the 1.3B model
 CUT = 512  # rows of the head that is simulated
-SHAPES = {"1x11": (1, 11), "8x9": (8, 9), "32x7": (32, 7), "128x5": (128, 5)}
-GLU = "glu"
 # The presets with vector banks that hold vectors of this width, and strips of as many rows as a program takes: an
 # operation takes 16 cycles at least. At 320 lanes the FIFO is as deep as the block memory that it takes anyway.
 CASES = {
@@ -29,14 +26,6 @@ PARTS = {"products": "its products", "vectors": "loads of vectors", "update": "u
          "mixer": "mixer, barrier to barrier", "layer": "layer", "whole": f"token of {DEPTH} layers"}
 
 
-def geometry(shape, layers=LAYERS, vocabulary=CUT):
-    """Geometry or TreeGeometry of a shape, GLU or one of SHAPES."""
-    if shape == GLU:
-        return Geometry(HIDDEN, INNER, layers, vocabulary, EPS)
-    trees, depth = SHAPES[shape]
-    return TreeGeometry(HIDDEN, trees, depth, 0, layers, vocabulary, EPS)
-
-
 def mixer_bytes(shape):
     """Bytes (float) of the channel mixer's weights that a layer reads for a token, at 1.6 bits each."""
     return (3 * INNER if shape == GLU else 2 * geometry(shape).visits) * HIDDEN * 0.2
@@ -44,7 +33,7 @@ def mixer_bytes(shape):
 
 def token_bytes(shape):
     """Bytes (float) that a token of the whole model cannot do without."""
-    return useful_bytes(geometry(shape, DEPTH, VOCABULARY), "trit5")
+    return useful_bytes(geometry(shape), "trit5")
 
 
 def whole(name, token, layer):
@@ -63,7 +52,8 @@ def speed(name, shape, image):
 
     def run(layers):
         with tempfile.TemporaryDirectory() as folder:
-            return traced(CASES[name], geometry(shape, layers), Path(folder), Model(image).tokenizer_json, options)
+            return traced(CASES[name], geometry(shape, layers, CUT), Path(folder), Model(image).tokenizer_json,
+                          options)
 
     found = intervals(*run(LAYERS), shape != GLU)
     layer = found.token - period(*run(LAYERS - 1), LAYERS - 1)
