@@ -5,15 +5,17 @@ addresses.
 """
 
 import math
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from sterna.hw.config import PRESETS, TILING, most_tokens, most_visits
+from sterna.hw.config import PRESETS, RANGES, TILING, Config, most_tokens, most_visits
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.geometry import ModelGeometry
 
 ALIGN = 64
+MOST_TRITS = 1 << 16  # R C of an array that is believed
 # Parts of a layer, by the mixer of a geometry, in the order of the stream but for `BEHIND`.
 PARTS = {"glu": ("norm", "gates", "mixer", "out", "glu", "down"), "tree": ("norm", "gates", "mixer", "out", "tree")}
 BEHIND = {"glu": ("down",), "tree": ()}  # the parts that stand behind the next layer's norm
@@ -32,6 +34,34 @@ def up(n, step):
 def tiling_of(config):
     """{field: value} of what an image depends on in a configuration."""
     return {name: getattr(config, name) for name in TILING}
+
+
+def check_tiling(tiling):
+    """ValueError (one line) unless the values {field of TILING: value} are those of an array that
+    can be built.
+    """
+    for name, value in tiling.items():
+        good = (
+            isinstance(value, str)
+            if name == "weight_code"
+            else type(value) is int and 0 < value <= MOST_TRITS
+        )
+        if not good:
+            raise ValueError(f"{name} is {reprlib.repr(value)}: no array has that")
+    if tiling["rows"] * tiling["columns"] > MOST_TRITS:
+        raise ValueError(
+            f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}"
+        )
+    # What does not belong to the tiling gets values that fit any.
+    Config(
+        name="tiling",
+        memory_bytes=256,
+        vector_words=1,
+        activation_words=1,
+        clock_hz=1,
+        row_words=RANGES["row_words"][1],
+        **tiling,
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ ACCUMULATOR_BITS = 22  # |sum| <= 127 * columns: enough for 16512 columns of a m
 SUM_BITS = 24  # of a row's sum where the vector engine takes it
 # What an image depends on
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
-MOST_TRITS = 1 << 16  # R C of an array that is believed
 # What the gateware can be built with, field by field; bounds of 16 bits are those of the register
 # block, which tells them. `fetch` wants 4 words at least, the ISA rotates by up to 7 lanes, and a
 # ring of one entry has no place for the token that follows.
@@ -343,34 +342,6 @@ class Config:
         values = asdict(self) | {"versions": VERSIONS}
         values.pop("name")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def check_tiling(tiling):
-    """ValueError (one line) unless the values {field of TILING: value} are those of an array that
-    can be built.
-    """
-    for name, value in tiling.items():
-        good = (
-            isinstance(value, str)
-            if name == "weight_code"
-            else type(value) is int and 0 < value <= MOST_TRITS
-        )
-        if not good:
-            raise ValueError(f"{name} is {reprlib.repr(value)}: no array has that")
-    if tiling["rows"] * tiling["columns"] > MOST_TRITS:
-        raise ValueError(
-            f"{tiling['rows']} x {tiling['columns']} trits: an array has at most {MOST_TRITS}"
-        )
-    # What does not belong to the tiling gets values that fit any.
-    Config(
-        name="tiling",
-        memory_bytes=256,
-        vector_words=1,
-        activation_words=1,
-        clock_hz=1,
-        row_words=RANGES["row_words"][1],
-        **tiling,
-    )
 
 
 _MIB = 1 << 20

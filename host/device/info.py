@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from sterna.firmware.layout import check_tiling
 from sterna.host.errors import HostError
 from sterna.hw import protocol
-from sterna.hw.config import check_tiling
 from sterna.hw.protocol import Register
 
 

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass, fields
 
+from sterna.firmware.layout import check_tiling
 from sterna.host.model.answer import Answer, AnswerError, parse_answer
-from sterna.hw.config import TILING, check_tiling
+from sterna.hw.config import TILING
 from sterna.sim.golden import strictjson
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.geometry import GEOMETRIES, ModelGeometry, PackError
