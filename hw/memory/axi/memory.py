@@ -79,6 +79,17 @@ class AxiMemory(wiring.Component):
             }
         )
 
+    @classmethod
+    def of(cls, config, base=0):
+        """That of a Config with ``axi_ports``."""
+        return cls(
+            word_address_bits=config.word_address_bits,
+            ports=config.axi_ports,
+            beat_bytes=config.port_bytes // config.axi_ports,
+            block_bytes=config.block_bytes,
+            base=base,
+        )
+
     def _beat_address(self, word, port):
         """Where the beat of a port lies that belongs to a word: its address over a beat's bytes."""
         bits, port_bits = (self._block - 1).bit_length(), (self._ports - 1).bit_length()
