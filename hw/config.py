@@ -215,8 +215,8 @@ class Config:
         need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
         need(
             self.weight_code != "trit5" or self.rows * self.columns % 5 == 0,
-            f"columns {self.columns}: rows {self.rows} x columns must be a multiple of 5, the trits "
-            "of a byte",
+            f"columns {self.columns}: rows {self.rows} x columns must be a multiple of 5, the "
+            "trits of a byte",
         )
         for field in ("lanes", "port_bytes", "ring", "block_bytes"):
             value = getattr(self, field)
