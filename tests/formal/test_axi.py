@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import Array, Mux, Signal
 from axi_rules import MASTER, MEMORY, AxiRules
-from prove import Proof, disproved, planted
+from prove import Proof, disproved, further, planted
 from sterna.hw.memory.axi.bus import Axi4
 
 pytestmark = pytest.mark.formal
@@ -65,8 +65,6 @@ def reads(module, cycles=9, errors=False):
     proof.implies("some", dut.o.valid, level != 0)
     proof.implies("data", dut.o.valid, dut.o.payload == (queue[0] + done)[:8])
     proof.offers_well(o=dut.o)
-    if errors:  # a wrong answer was among those before: what is offered is right all the same
-        proof.implies("stops", dut.error & ~dut.o.valid, ~proof.past(dut.error) | ~proof.past(0, init=0))
     proof.check(cycles)
 
 
@@ -81,13 +79,14 @@ def test_reader_under_errors():
 
 @pytest.mark.parametrize("old, new, match", [
     ("(~axi.arvalid | axi.arready) & (used != slots)", "(used != slots)", "ar_stays|data"),
+    *further(
     ("(~axi.arvalid | axi.arready) & (used != slots)", "(~axi.arvalid | axi.arready)", "ar_id|data|no_error"),
     ("axi.arlen.eq((command.payload.length - 1)[:LENGTH_BITS])", "axi.arlen.eq(command.payload.length)", None),
     ("there[oldest] > next_beat", "used != 0", "data"),
     ("write.addr.eq(Cat(number[: (block - 1).bit_length()], identity))",
      "write.addr.eq(Cat(number[: (block - 1).bit_length()], oldest))", "data"),
     ("with m.If(axi.arready):", "with m.If(1):", "ar_stays"),
-])
+    )])
 def test_reader_catches_planted_bug(old, new, match):
     with disproved(match=match):
         reads(planted(READER, old, new))
@@ -138,11 +137,12 @@ def test_writer():
 
 @pytest.mark.parametrize("old, new, match", [
     ("command.ready.eq(~axi.awvalid | axi.awready)", "command.ready.eq(1)", "aw_stays"),
+    *further(
     ("axi.wvalid.eq(fifo.r_rdy & (open_ != 0))", "axi.wvalid.eq(fifo.r_rdy)", "w_unasked"),
     ("axi.wlast.eq(beat.last)", "axi.wlast.eq(fifo.r_level == 1)", "w_last|w_stays|beat"),
     ("axi.awsize.eq((self._beat_bytes - 1).bit_length())", "axi.awsize.eq(1)", "aw_size"),
     ("m.d.sync += axi.awvalid.eq(0)", "m.d.sync += axi.awvalid.eq(axi.wlast)", "aw_stays|overflow|w_last|aw_|b"),
-])
+    )])
 def test_writer_catches_planted_bug(old, new, match):
     with disproved(match=match):
         writes(planted(WRITER, old, new))
@@ -214,14 +214,15 @@ def test_combiner():
 
 
 @pytest.mark.parametrize("old, new, match", [
-    ("& ~full_block", "", "command|place"),
+    ("full_block | (patience == 0)", "(patience == 0)", "command|place"),
+    *further(
     ("room.eq(Cat(*ready).all() & self.command.ready & ~taken[-1])",
      "room.eq(Cat(*ready).all() & self.command.ready)", "waits"),
     ("retires.eq(Cat(*(count != 0 for count in answers)).all())", "retires.eq(answers[0] != 0)", "waits"),
     ("self.waits.eq(Cat(*matches, in_burst).any())", "self.waits.eq(Cat(*matches).any())", "waits"),
     ("group.eq(Mux(behind, above, here))", "group.eq(here)", "waits"),
     ("beat.payload.last.eq(self.command.valid)", "beat.payload.last.eq(ends)", "last|command"),
-])
+    )])
 def test_combiner_catches_planted_bug(old, new, match):
     with disproved(match=match):
         combines(planted(COMBINER, old, new))
