@@ -1,4 +1,5 @@
-"""A board with AXI ports and a DRAM behind them: texts bit for bit, whole tokens as `make full-size` has them, faults.
+"""A board with AXI ports and a DRAM behind them: texts bit for bit, whole tokens as `make full-size`
+has them, faults.
 """
 
 import dataclasses

@@ -30,8 +30,8 @@ class AxiMemory(wiring.Component):
     answered, since AXI keeps no order between the channels; other reads pass it.
 
     Throughput: a word per cycle as long as each port gives a beat per cycle, 2^ID_BITS blocks
-    ahead. Latency: six cycles beside the memory's own. Back-pressure: reads wait for places, writes for
-    room or answers; words that return are always taken, as RREADY and BREADY say.
+    ahead. Latency: six cycles beside the memory's own. Back-pressure: reads wait for places, writes
+    for room or answers; words that return are always taken, as RREADY and BREADY say.
 
     Parameters
     ----------
