@@ -357,7 +357,7 @@ class Dram {
             AxiAnswer &a = answers[k];
             a.arready = p.reads.size() < t_.depth;
             a.awready = p.unanswered < t_.depth;
-            a.wready = true;
+            a.wready = !p.begun.empty(); // addresses first
             a.rvalid = a.bvalid = false;
             if (!p.reads.empty()) {
                 const Read &r = p.reads.front();

@@ -244,7 +244,7 @@ def test_the_documentation_names_only_figures_that_exist():
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
-              "table.fullsize", "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
+              "table.fullsize", "table.fullboard", "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
               "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
               *figures.tree.MADE_OF, "learning.text", *figures.learning.tables(), *cmm.names(),
