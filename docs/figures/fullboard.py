@@ -77,6 +77,7 @@ def on_interpreter(config, image, tokens):
         memory[address:address + len(data)] = data
     machine = Machine(config, memory, lambda *vector: vectors.append(vector))
     machine.load(program)
+    machine.position = machine.start = 0
     machine.ring[0], machine.prompt_end, machine.limit = FIRST, 1, tokens
     return [report.token for report in machine.run()], vectors
 
