@@ -66,7 +66,8 @@ CONTROL_RUN = 1
 CONTROL_RESET = 2
 FLAG_SAMPLE = 1
 FLAG_CHAINED = 2
-FAULTS = {1: "instruction"}
+FAULT_INSTRUCTION, FAULT_MEMORY = 1, 2
+FAULTS = {FAULT_INSTRUCTION: "instruction", FAULT_MEMORY: "memory"}
 
 COUNTERS = 0x80  # byte offset of the first one
 COUNTER_NAMES = (

@@ -7,6 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.link.flash import FlashPins
+from sterna.hw.memory.axi.bus import Axi4
+from sterna.hw.memory.axi.memory import ID_BITS
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
@@ -61,6 +63,8 @@ class SimulatedBoard(wiring.Component):
     cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``,
         in place of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock
         of its own
+    axi0_arid, axi0_araddr, ... : with ``config.axi_ports``, in place of the memory's ports above: the members of
+        ``Axi4`` of each port, in the main clock
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
@@ -69,7 +73,7 @@ class SimulatedBoard(wiring.Component):
     def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
         self._config, self._baud, self._flash = config, baud, flash
         self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
-        self._external = config.memory == "external" and not config.sdram
+        self._external = config.memory == "external" and not config.sdram and not config.axi_ports
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
@@ -82,6 +86,10 @@ class SimulatedBoard(wiring.Component):
             ports |= FlashPins().members
         if config.sdram:
             ports |= SdramPins(CHIPS[config.sdram].row_bits).members
+        if config.axi_ports:
+            bus = Axi4(data_bytes=config.port_bytes // config.axi_ports, id_bits=ID_BITS)
+            ports |= {f"axi{k}_{name}": member for k in range(config.axi_ports)
+                      for name, member in bus.members.items()}
         if self._external:
             word_bits = 8 * config.port_bytes
             ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
@@ -115,6 +123,13 @@ class SimulatedBoard(wiring.Component):
         if self._config.sdram:
             domain = m.d.memory if self._config.own_memory_clock else m.d.sync
             domain += pad_registers(soc.pins, self)
+        for k in range(self._config.axi_ports):
+            axi = soc.axi[k]
+            m.d.comb += [
+                getattr(axi, name).eq(getattr(self, f"axi{k}_{name}")) if member.flow == In else
+                getattr(self, f"axi{k}_{name}").eq(getattr(axi, name))
+                for name, member in axi.signature.members.items()
+            ]
         if self._external:
             memory = soc.memory
             m.d.comb += [
