@@ -52,7 +52,7 @@ def small(tmp_path_factory):
 
 def test_whole_tokens(small, tmp_path, monkeypatch):
     """A slower memory gives fewer tokens, and the vectors stay."""
-    monkeypatch.setitem(SETTINGS, "slow", dataclasses.replace(SETTINGS["measured"], transfer=40_000))
+    monkeypatch.setitem(SETTINGS, "slow", dataclasses.replace(SETTINGS["measured"], transfer=400_000))
     found = {name: fullboard.whole_tokens(small, DEVICE, name, 3, tmp_path) for name in SETTINGS}
     cycles = {name: f["cycles"] for name, f in found.items()}
     assert 1.2 * max(cycles[name] for name in SETTINGS if name != "slow") < cycles["slow"]
