@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, lanes, netlists, pages, perf
+from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, kria, lanes, netlists, pages, perf
 from docs.figures import plan, slots
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
@@ -86,7 +86,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
-           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF}
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF, **kria.MADE_OF}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -237,6 +237,8 @@ def steps(options):
     for name, (function, inputs) in boards.steps(lambda name: ROOT / f"models/{name}/{name}.sterna").items():
         read = GATEWARE if "place" in name or "units" in name else BOARD
         out[name] = Step(function, read, (*inputs, *own))
+    for name, function in kria.steps().items():
+        out[name] = Step(function, GATEWARE, (Path(kria.__file__),))
     for family in FORMS:
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), GATEWARE, (), str(FORM_COLUMNS), (forms,))
     for form in PLACED:
@@ -343,7 +345,7 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
-    found |= lanes.tables(values)
+    found |= lanes.tables(values) | kria.tables(values)
     found |= learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")

@@ -8,7 +8,9 @@ from sterna.hw.config import ConfigError
 from sterna.hw.presets import PRESETS
 
 BOARDS = {
-    board.name: board for module in (ulx3s, icepi_zero, icebreaker, kv260) for board in module.BOARDS
+    board.name: board
+    for module in (ulx3s, icepi_zero, icebreaker, kv260)
+    for board in module.BOARDS
 }
 
 

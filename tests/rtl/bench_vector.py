@@ -338,8 +338,8 @@ async def chains(dut):
 
 @cocotb.test()
 async def stores(dut):
-    """Long stores of banks to a memory that takes few words: the engine stands still while the banks are read, and while
-    an operation behind them writes one.
+    """Long stores of banks to a memory that takes few words: the engine stands still while the banks are read, and
+    while an operation behind them writes one.
     """
     engine = Engine(dut, float(os.environ["STALL"]))
     await engine.start()
