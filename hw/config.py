@@ -25,8 +25,8 @@ SUM_BITS = 24  # of a row's sum where the vector engine takes it
 # What an image depends on
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
 # What the gateware can be built with, field by field; bounds of 16 bits are those of the register
-# block, which tells them. `fetch` wants 4 words at least, the ISA rotates by up to 7 lanes, and a
-# ring of one entry has no place for the token that follows.
+# block, which tells them. `fetch` wants 4 words at least, and a ring of one entry has no place for
+# the token that follows.
 RANGES = {
     "rows": (1, 0xFFFF),
     "columns": (5, 0xFFFF),

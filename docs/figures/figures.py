@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, kria, lanes, netlists, pages, perf
-from docs.figures import plan, slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullboard, fullsize, kria, lanes, netlists
+from docs.figures import pages, perf, plan, slots
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
@@ -80,7 +80,7 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
-           "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (), "table.fullboard": (),
            **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
@@ -346,7 +346,7 @@ def refill(results, names, given, files):
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
     found |= lanes.tables(values) | kria.tables(values)
-    found |= learning.tables()  # of runs with a command and a file of their own
+    found |= fullboard.tables(fullboard.kept()) | learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
     found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")

@@ -41,7 +41,7 @@ struct AxiAnswer {
 class Dram {
     static constexpr uint64_t CHUNK = 64, PAIR_BYTES = 16384; // of the data lines; of a row in both banks of a pair
     static constexpr unsigned PAIRS = 4;                      // two bank groups of four banks: chunks alternate between groups
-    static constexpr uint64_t DRAIN = 32, OLD = 400000;       // writes go when there are so many chunks, or one is so old
+    static constexpr uint64_t DRAIN = 32, OLD = 2000000;      // writes go when there are so many chunks, or one is so old
     static constexpr uint64_t NONE = ~uint64_t(0);
 
     struct Read {
@@ -55,7 +55,7 @@ class Dram {
         std::vector<uint8_t> data, mask;
     };
     struct Pair {
-        uint64_t row = NONE, ready = 0, opened = 0, written = 0;
+        uint64_t row = NONE, ready = 0, opened = 0, written = 0; // opened: the ACTIVATE, or the end of a refresh
     };
     struct Port {
         AxiPins before{};
@@ -175,7 +175,7 @@ class Dram {
     // Opens a row, both banks of a pair; the times of its commands are those at which they may come.
     void open(uint64_t row, uint64_t at) {
         Pair &p = pair_of(row);
-        uint64_t act = std::max({at, p.ready > t_.rcd ? p.opened : 0});
+        uint64_t act = std::max(at, p.opened); // of a closed row: when the refresh before has ended
         if (p.row != NONE)
             act = std::max({at, p.opened + t_.ras, p.written + t_.write_recovery}) + t_.rp;
         p.row = row;
@@ -270,7 +270,6 @@ class Dram {
             column_ = std::max(column_, now()) + t_.rp + t_.rfc;
             for (Pair &p : pairs_) {
                 p.row = NONE;
-                p.ready = 0;
                 p.opened = column_;
             }
             refresh_ += t_.refi;

@@ -91,7 +91,7 @@ class Combiner(wiring.Component):
         m.d.comb += [
             room.eq(Cat(*ready).all() & self.command.ready & ~taken[-1]),
             full_block.eq(held.address[:beat_bits].all() if beat_bits else 1),
-            continues.eq(write.valid & (write.payload.address == following) & ~full_block),
+            continues.eq(write.valid & (write.payload.address == following)),
             ends.eq(full_block | (patience == 0) | (self.asked & in_burst)),
             write.ready.eq(~valid | room),
             pushes.eq(valid & room & (write.valid | ends)),

@@ -14,7 +14,7 @@ only.
 
 MOST_BEATS = 256  # of a burst with INCR, AxLEN being 8 bits
 BOUNDARY_BYTES = 4096
-BEAT_BYTES = (4, 64)  # least and most
+BEAT_BYTES = (1, 128)  # widths of the data lines that the standard knows, least and most
 
 
 class LayoutError(ValueError):
