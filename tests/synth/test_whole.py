@@ -1,5 +1,6 @@
 """Cells of a whole accelerator by unit, from a synthesis that keeps the hierarchy."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from sterna.hw import __main__ as command
 from sterna.hw.boards import preset
 from sterna.hw.flow import whole
 from sterna.hw.flow.units import SynthesisError
@@ -75,6 +77,14 @@ def test_tables_say_what_fits():
 def test_other_families_are_refused():
     with pytest.raises(SynthesisError, match="family 'ecp5': by unit, use one of xc7, xcup"):
         whole.by_unit(preset("lanes10"), "ecp5")
+
+
+def test_the_command_prints_a_row_for_each_unit(monkeypatch, capsys):
+    monkeypatch.setattr(whole, "by_unit", lambda config, family, step: whole.rows(MODULES, config.name, family))
+    with pytest.raises(SystemExit) as done:
+        command.main(["synth", "whole", "--preset", "kv260", "--family", "xcup", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert not done.value.code and [(row["unit"], row["luts"]) for row in rows][-1] == ("whole", 60)
 
 
 @pytest.mark.synth
