@@ -6,13 +6,10 @@ from sterna.hw.boards import preset
 from sterna.hw.flow.whole import BAUD, PARTS, WHOLE, by_unit
 
 PART = "xck26"
-# Vector memory of 32,768 numbers a bank holds the vectors of the published sizes up to 13B.
-WORDS = "vector_words=4096"
-CASES = {
-    "kv260": f"kv260,{WORDS}", "kv260b2": f"kv260,{WORDS},batch=2", "kv260b4": f"kv260,{WORDS},batch=4,tree_rows=0",
-    "lanes320": f"lanes320,{WORDS}", "lanes320b2": f"lanes320,{WORDS},batch=2",
-    "lanes320b4": f"lanes320,{WORDS},batch=4,tree_rows=0",
-}
+# The presets but for their deep memories: vector memory of 32,768 numbers a bank, which holds the vectors of the
+# published sizes up to 13B, and a FIFO of which the depth changes no UltraRAM.
+DEEP = "vector_words=4096,fifo_words=2048"
+CASES = {"kv260": f"kv260,{DEEP}", "kv260b4": f"kv260,{DEEP},batch=4,tree_rows=0", "lanes320": f"lanes320,{DEEP}"}
 KINDS = {"luts": "LUTs", "lut_ram": "of them LUT RAM", "flip_flops": "flip-flops", "carry": "carry cells",
          "block_ram": "RAMB36", "half_block_ram": "RAMB18", "ultra_ram": "URAM288", "dsp": "DSP48E2"}
 UNITS = "kv260"  # the case whose units have a table
@@ -54,4 +51,4 @@ def tables(values):
     return out
 
 
-MADE_OF = {"table.kria": ("kria",), "table.kria.units": (f"kria.{UNITS}",)}
+MADE_OF = {"table.kria": tuple(f"kria.{name}" for name in CASES), "table.kria.units": (f"kria.{UNITS}",)}

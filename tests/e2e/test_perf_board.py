@@ -18,6 +18,7 @@ from sterna.sim.perf.memory import Timing
 from sterna.sim.perf.predict import predict
 from test_soc_geometries import CONFIGS
 from test_soc_geometries import FIRST as BUILT
+from test_soc_large import WIDEST
 
 WORST = 0.01
 SERIAL, LISTED = 0.02, 0.03  # with assumed numbers: conversions on up5k, and lists, whose rows come in random order
@@ -104,6 +105,18 @@ def test_trees_on_every_preset_are_predicted(name, tmp_path):
 @pytest.mark.parametrize("latency, interval, refresh", [(0, 780, 0), (150, 400, 80)])
 def test_trees_with_other_memories_are_predicted(latency, interval, refresh, tmp_path):
     check("lanes40", tmp_path, ("greedy",), Timing(latency, interval, refresh), trees)
+
+
+@pytest.mark.rest
+def test_the_widest_build_is_predicted(tmp_path):
+    """On the board of test_soc_large: 32 lanes, strips of 160 rows, a port of 128 bytes."""
+    rng, timing = np.random.default_rng([seed(), 32]), Timing(40, 780, 35, 200)
+    packed = random_model(rng, Geometry(int(rng.integers(90, 200)), int(rng.integers(150, 250)), 2, 300))
+    kinds = "greedy", "sampled", "prompt"
+    found = perf.compare(WIDEST, packed, tmp_path / "x.sterna", byte_tokenizer(), timing, kinds)
+    for kind, (cycles, known, _) in found.items():
+        print(f"{packed.geometry} {kind}: {cycles:.1f} measured, {known.cycles_per_run / cycles - 1:+.2%}")
+        assert known.cycles_per_run == pytest.approx(cycles, rel=WORST), kind
 
 
 def test_counters_name_the_same_causes(tmp_path):

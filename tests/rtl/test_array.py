@@ -83,7 +83,7 @@ def test_activation_buffers(columns, lanes, words, batch, simulator):
 @pytest.mark.rtl
 @pytest.mark.parametrize("rows, lanes, batch", [
     (3, 4, 4), (1, 1, 2), (2, 8, 2), (6, 1, 2),
-    *((*shape, 1) for shape in [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1), (3, 4), (10, 4), (5, 2)])])
+    *((*shape, 1) for shape in [(1, 1), (2, 8), (1, 4), (4, 4), (8, 2), (6, 1), (3, 4), (10, 4), (5, 2), (25, 8)])])
 @pytest.mark.parametrize("stall", [0.8, 0.0])
 def test_row_queue(rows, lanes, batch, stall, simulator):
     bench.run(RowQueue(rows=rows, lanes=lanes, depth=16, batch=batch), "bench_array_units",
