@@ -68,7 +68,7 @@ def test_cells_of_a_module_count_wherever_it_is():
 def test_tables_say_what_fits():
     case = {f"{unit}.{kind}": k for unit in ("array", whole.WHOLE) for k, kind in enumerate(kria.KINDS, 1)}
     much = case | {f"{whole.WHOLE}.ultra_ram": 65}
-    found = kria.tables({"kria.kv260": case, "kria.kv260b2": much})
+    found = kria.tables({"kria.kv260": case, "kria.kv260b4": much})
     assert "| array | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 |" in found["table.kria.units"]
     *_, fits, not_ = found["table.kria"].splitlines()
     assert fits.endswith("| 1 (0%) | 3 (0%) | 8 (6%) | 7 (11%) | 8 (1%) | yes |") and not_.endswith("| no |")
