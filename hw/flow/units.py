@@ -4,6 +4,7 @@ error of the flow: for a unit that there is not, or a tool that fails.
 
 import importlib
 from dataclasses import dataclass
+from operator import attrgetter
 
 from sterna.hw.config import most_visits
 from sterna.sim.golden.errors import SternaError
@@ -28,9 +29,8 @@ class Unit:
         """The component for `config`."""
         module, _, name = self.path.partition(":")
         positional, keywords = self.arguments(config)
-        return getattr(importlib.import_module(f"sterna.hw.{module}"), name)(
-            *positional, **keywords
-        )
+        made = attrgetter(name)(importlib.import_module(f"sterna.hw.{module}"))
+        return made(*positional, **keywords)
 
 
 def _whole(config):
@@ -157,6 +157,7 @@ UNITS = {
         "onchip",
     ),
     "sdram": Unit("memory.external:SdramMemory", _whole, "external", option="sdram"),
+    "axi": Unit("memory.axi.memory:AxiMemory.of", _whole, "external", option="axi_ports"),
     "arbiter": Unit(
         "memory.arbiter:Arbiter",
         lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}),

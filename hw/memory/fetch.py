@@ -29,6 +29,9 @@ class Fetch(wiring.Component):
         must be even.
     queued : int
         Commands that can wait.
+    aligned : bool
+        Bursts end at multiples of their length, a power of two: a memory that reads more words at a
+        time than one reads none of them twice.
     tree_rows, record_bits, batch : int
         Of the `Walker`; without ``tree_rows`` there is none, and commands are linear reads.
 
@@ -59,6 +62,7 @@ class Fetch(wiring.Component):
         fifo_words,
         pairs=False,
         queued=SHIFTED_FETCHES,
+        aligned=False,
         tree_rows=0,
         record_bits=0,
         batch=1,
@@ -72,7 +76,7 @@ class Fetch(wiring.Component):
             port_bytes,
             fifo_words,
         )
-        self._pairs, self._queued = pairs, queued
+        self._pairs, self._queued, self._aligned = pairs, queued, aligned
         self._walker = tree_rows and Walker(
             address_bits=address_bits, tree_rows=tree_rows, batch=batch, record_bits=record_bits
         )
@@ -96,6 +100,8 @@ class Fetch(wiring.Component):
         m = Module()
         depth = self._fifo_words
         burst = min(MAX_BURST_WORDS, depth // 4)
+        if self._aligned:
+            burst = 1 << burst.bit_length() - 1
         # No read is longer than the memory, so the counter needs one bit more than an address.
         words_bits = min(24, self._address_bits + 1)
         held = read_layout(self._address_bits, self._tree_rows, words_bits)
@@ -109,7 +115,7 @@ class Fetch(wiring.Component):
         address = Signal(self._address_bits)
         left = Signal(words_bits)
         room = Signal(range(depth + 1), init=depth)  # words not promised to any burst
-        length = Signal(8)
+        length, most = Signal(8), Signal(8)
         taken = self._fifo(m, platform)
         issued = Signal()
         waits = 0  # for the walker
@@ -131,7 +137,8 @@ class Fetch(wiring.Component):
             *(asked[name].eq(self.command.payload[name]) for name in held.members),
             commands.valid.eq(self.command.valid),
             self.command.ready.eq(commands.ready),
-            length.eq(Mux(left < burst, left, burst)),
+            most.eq(burst - address[: burst.bit_length() - 1] if self._aligned else burst),
+            length.eq(Mux(left < most, left, most)),
             self.bursts.payload.address.eq(address),
             self.bursts.payload.length.eq(length),
             self.bursts.valid.eq((left != 0) & (room >= burst)),

@@ -152,8 +152,6 @@ class Dram {
 
     void take_beat(unsigned k, const AxiPins &pins) {
         Port &p = ports_[k];
-        if (p.begun.empty())
-            wrong(k, "a beat to write before its address");
         Write &w = p.begun.front();
         w.data.insert(w.data.end(), pins.wdata, pins.wdata + beat_);
         for (unsigned j = 0; j < beat_; j++)
@@ -200,7 +198,8 @@ class Dram {
                     settled_ = false;
                     break;
                 }
-                bool wanted = false;
+                // Nor that of the write that goes next.
+                bool wanted = writing_ && !writes_.empty() && &pair_of(row_of(writes_.front().address)) == &pair;
                 for (const Port &q : ports_)
                     for (size_t j = q.first; j < q.reads.size() && !wanted; j++)
                         wanted = q.reads[j].number < r.number && row_of(q.reads[j].address) == pair.row;
@@ -329,6 +328,8 @@ class Dram {
             Port &p = ports_[k];
             const AxiAnswer &a = answers[k];
             check_held(k, pins[k]);
+            if (pins[k].wvalid && p.begun.empty() && !pins[k].awvalid)
+                wrong(k, "a beat to write before its address");
             if (a.rvalid && pins[k].rready) {
                 Read &r = p.reads.front();
                 if (++r.given == r.beats) {
@@ -357,7 +358,7 @@ class Dram {
             AxiAnswer &a = answers[k];
             a.arready = p.reads.size() < t_.depth;
             a.awready = p.unanswered < t_.depth;
-            a.wready = true;
+            a.wready = !p.begun.empty(); // addresses first
             a.rvalid = a.bvalid = false;
             if (!p.reads.empty()) {
                 const Read &r = p.reads.front();

@@ -43,13 +43,13 @@ class Dram:
         return ",".join(map(str, astuple(self)))
 
 
-# Of the four MT40A512M16 of a Kria K26, DDR4-2400 of 8 Gb with 64 data lines: tRCD, tRP and CL of 2400 MT/s with CL 17
-# rounded up, tRFC of 8 Gb, tREFI up to 85 degrees. `path` is a guess: it makes a read of an idle memory take 46 cycles
-# of 250 MHz. What a linear stream gets of each stands in docs/memory.md.
+# Of the four MT40A512M16 of a Kria K26, DDR4-2400 of 8 Gb with 64 data lines: tRCD, tRP and CL of 13.75 ns as of
+# the grade -062E, tRFC of 8 Gb, tREFI up to 85 degrees. `path` is a guess: it makes a read of an idle memory take
+# about 46 cycles of 250 MHz. What a linear stream gets of each stands in docs/memory.md.
 SETTINGS = {
     # 64 bytes per 4 ns, what four ports of 16 bytes take at 250 MHz; nothing but the refresh costs time.
     "ideal": Dram(transfer=4_000, rcd=0, rp=0, rrd=0, ras=0, write_recovery=0, turn=0),
-    # The chips' data lines, 64 bytes in 8 / 2400 us: faster than the ports, so that reads ahead hide the refreshes.
+    # The chips' data lines, 64 bytes in 8 / 2400 us: faster than the ports, so that reads ahead hide what is lost.
     "ddr4": Dram(transfer=3_333),
     # The pace at which a linear stream gets 12.73 GB/s, refresh included.
     "measured": Dram(transfer=4_779),

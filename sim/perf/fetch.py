@@ -35,6 +35,9 @@ class ReadAhead:
     def __init__(self, config, memory):
         self._memory, walker = memory, Walker(config.batch)
         self._burst = min(BURST_WORDS, config.fifo_words // 4)
+        self._aligned = config.axi_ports > 0
+        if self._aligned:
+            self._burst = 1 << self._burst.bit_length() - 1
         fast = not config.slow
         self._room = config.fifo_words + (SKID_WORDS * (1 + config.pairs) if fast else 0)
         self.latency = FIFO_CYCLES + (SKID_CYCLES if fast else 0)
@@ -100,7 +103,7 @@ class ReadAhead:
         if time is None:
             raise RuntimeError("a burst waits for words that nobody takes, or for a sign that nobody gives")
         command = self._read
-        words = min(self._burst, command[2])
+        words = min(self._burst - (command[1] % self._burst if self._aligned else 0), command[2])
         self._issued = time
         before = self._memory.last
         first = self._memory.read(self._asked(time), command[1], words)

@@ -149,8 +149,8 @@ def test_writer_catches_planted_bug(old, new, match):
 
 
 def combines(module, cycles=8):
-    """Words of any order and masks, writers that have room or not and answer when they like: each word leaves once, in
-    order, at its address; a burst stays in its block; and a group waits from its word on until all have answered.
+    """Words of any order and masks, writers that have room or not and answer when they like: each word leaves once,
+    in order, at its address; a burst stays in its block; and a group waits from its word on until all have answered.
     """
     proof = Proof()
     m = proof.m

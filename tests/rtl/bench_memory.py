@@ -102,7 +102,8 @@ async def fetch(dut):
         if part == 1:
             await idle_cycles(dut, 30 * depth // 4 + 400)
             promised = sum(b["length"] for b in bursts.items) - len(words.items)
-            assert depth - limit < promised <= depth, f"{promised} words of a FIFO of {depth}"
+            least = depth - limit * (2 if os.environ.get("ALIGNED") else 1)  # a burst may be a part of one
+            assert least < promised <= depth, f"{promised} words of a FIFO of {depth}"
             await bench.settled(dut)
             assert not int(dut.idle.value) and command.sent == done + 1 + queued
             await bench.cycles(dut)
@@ -120,7 +121,7 @@ async def fetch(dut):
     covered = [(b["address"], b["length"]) for b in bursts.items]
     for address, count in asked:  # bursts follow each other, end with their read, and are as long as they can be
         while count:
-            length = min(limit, count)
+            length = min(limit - address % limit if os.environ.get("ALIGNED") else limit, count)
             assert covered.pop(0) == (address, length)
             address, count = (address + length) & MASK, count - length
     assert not covered and not memory.queue

@@ -43,7 +43,8 @@ def compiled(name, top, text, harness, headers=()):
 
 
 def program(harness, headers=()):
-    """Path of a program of one C++ file and headers of ``sim/board``, without a verilated unit; built once per text."""
+    """Path of a program of one C++ file and headers of ``sim/board``, without a verilated unit; built once per text.
+    """
     digest = hashlib.sha256("".join(path.read_text() for path in (harness, *headers)).encode()).hexdigest()[:16]
     builds = build_folder() / "rtl"
     folder = builds / f"{harness.stem}-{digest}"

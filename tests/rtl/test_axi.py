@@ -15,7 +15,8 @@ pytestmark = pytest.mark.rtl
 
 
 class Watched(wiring.Component):
-    """An AxiMemory whose pins m0_arid ... are flat, the rules beside them, and as many pins s0_arid ... for AxiRam."""
+    """An AxiMemory whose pins m0_arid ... are flat, the rules beside them, and as many pins s0_arid ... for AxiRam.
+    """
 
     def __init__(self, *, ports, beat_bytes, word_address_bits, **options):
         self._memory = memory.AxiMemory(ports=ports, beat_bytes=beat_bytes, word_address_bits=word_address_bits,
@@ -56,7 +57,8 @@ def run(simulator, testcase, *, ports=2, beat_bytes=4, block_bytes=64, bits=10, 
 
 @pytest.mark.parametrize("options", [
     {"pause": 0.2, "latency": 60}, {"latency": 0, "reorder": 0}, {"ports": 4, "block_bytes": 16, "base": 1 << 20},
-    {"ports": 1, "beat_bytes": 16, "block_bytes": 256}, {"ports": 2, "beat_bytes": 8, "block_bytes": 8, "pause": 0.5}],
+    {"ports": 1, "beat_bytes": 16, "block_bytes": 256},
+    {"ports": 2, "beat_bytes": 8, "block_bytes": 8, "pause": 0.5}],
     ids=str)
 def test_traffic(options, simulator):
     run(simulator, "traffic", **options)

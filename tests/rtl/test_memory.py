@@ -28,6 +28,13 @@ def test_fetch(depth, latency, stall, simulator):
     fetch(depth, latency, stall, simulator)
 
 
+@pytest.mark.parametrize("depth", [64, 128])
+def test_fetch_of_aligned_bursts(depth, simulator):
+    bench.run(Fetch(**SHAPE, fifo_words=depth, queued=4, aligned=True), "bench_memory", f"fetch{depth}_aligned",
+              simulator, testcase="fetch",
+              env={"DEPTH": depth, "LATENCY": 30, "STALL": 0.2, "QUEUED": 4, "ALIGNED": 1, **ENVIRONMENT})
+
+
 def test_fetch_of_slots(simulator):
     fetch(64, 20, 0.2, simulator, queued=12)
 

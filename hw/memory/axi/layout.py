@@ -88,7 +88,7 @@ def permuted(data, *, ports, beat_bytes, block_bytes):
 
 
 def restored(data, *, ports, beat_bytes, block_bytes):
-    """The model's bytes (uint8 array) of whole groups of the memory: the inverse of ``permuted``."""
+    """The model's bytes (uint8 array) of whole groups of the memory: undoes ``permuted``."""
     count = beats(ports, beat_bytes, block_bytes)
     shape = -1, ports, count, beat_bytes
     return data.reshape(shape).swapaxes(1, 2).reshape(-1)

@@ -29,9 +29,9 @@ class AxiMemory(wiring.Component):
     when every port has its beat. A read of a group waits while a write of the same group is not
     answered, since AXI keeps no order between the channels; other reads pass it.
 
-    Throughput: a word per cycle as long as each port gives a beat per cycle, 2^ID_BITS blocks ahead.
-    Latency: six cycles beside the memory's own. Back-pressure: reads wait for places, writes for
-    room or answers; words that return are always taken, as RREADY and BREADY say.
+    Throughput: a word per cycle as long as each port gives a beat per cycle, 2^ID_BITS blocks
+    ahead. Latency: six cycles beside the memory's own. Back-pressure: reads wait for places, writes
+    for room or answers; words that return are always taken, as RREADY and BREADY say.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class AxiMemory(wiring.Component):
         ``refreshing`` is 0: nothing at the pins tells it.
     axi : Out(Axi4), an array of n
     error : Out(1)
-        Once a port answered with an error or against the protocol. It stays until the reset, no word
-        goes out from then on, and no write is told to be done: what needs one waits for ever.
+        Once a port answered with an error or against the protocol. It stays until the reset, no
+        word goes out from then on, and no write is told to be done: what needs one waits for ever.
     """
 
     def __init__(

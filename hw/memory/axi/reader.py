@@ -24,9 +24,9 @@ class AxiReader(wiring.Component):
 
         command -> (AR register) -> AR      R -> (register) -> place of the ID -> o
 
-    Throughput: a beat and a burst per cycle, while the bursts under way cover the latency: 2^id_bits
-    bursts of a block's beats. Latency: a cycle to AR, and three from a beat to ``o``. Back-pressure:
-    of ``o``, which fills the places, and of ARREADY.
+    Throughput: a beat and a burst per cycle, while the bursts under way cover the latency:
+    2^id_bits bursts of a block's beats. Latency: a cycle to AR, and three from a beat to ``o``.
+    Back-pressure: of ``o``, which fills the places, and of ARREADY.
 
     Parameters
     ----------
