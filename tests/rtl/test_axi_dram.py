@@ -30,7 +30,8 @@ class Flat(wiring.Component):
         super().__init__({
             "read_valid": In(1), "read_ready": Out(1), "read_address": In(BITS), "read_length": In(8),
             "data_valid": Out(1), "data_read": Out(8 * WORD_BYTES), "write_valid": In(1), "write_ready": Out(1),
-            "write_address": In(BITS), **{f"axi{k}_{name}": member for k in range(4) for name, member in bus.items()}})
+            "write_address": In(BITS),
+            **{f"axi{k}_{name}": member for k in range(4) for name, member in bus.items()}})
 
     def elaborate(self, platform):
         m = Module()

@@ -246,6 +246,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
               "table.fullsize", "table.fullboard",
+              *(f"table.lanes.{name}" for name in ("speed", "slots", "beyond", "cells")),
               "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
               "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
