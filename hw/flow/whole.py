@@ -57,8 +57,8 @@ def shared(text):
 
 
 def _contents(module):
-    """What tells modules apart (str): all but the name and the numbers and order of the ports, which
-    cells name.
+    """What tells modules apart (str): all but the name, and the numbers and order of the ports,
+    which cells name.
     """
     body = re.sub(r"(?m)^module \S+", "module", module)
     body = re.sub(r"(?m)^(  wire .*(?:input|output|inout)) \d+ ", r"\1 ", body)
