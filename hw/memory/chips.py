@@ -144,6 +144,19 @@ class Ddr3Chip:
     t_cke: float = 500_000
 
     @property
+    def controller_hz(self):
+        """Lowest and highest clock of the controller, half of the chip's (tuple of int): with its
+        delay locked loop on, at a CAS latency of 5.
+        """
+        shortest, longest = DDR3_PERIOD_CL5
+        return ceil(0.5e9 / longest), int(0.5e9 / shortest)
+
+    @property
+    def bytes_per_cycle(self):
+        """Bytes that it gives in a cycle of the controller: two of its clocks, two edges each."""
+        return 4 * DATA_BYTES
+
+    @property
     def bytes(self):
         """Size of the memory."""
         return DATA_BYTES << (self.row_bits + DDR3_BANK_BITS + self.column_bits)

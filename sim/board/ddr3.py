@@ -19,8 +19,8 @@ def timing_numbers(chip, clock_hz):
         return max(clocks * period, round(1000 * ns))
 
     times = [picoseconds(f"t_{name}") for name in (
-        "aa", "rcd", "rp", "ras", "rc", "rrd", "faw", "rfc", "xpr", "wr", "wtr", "rtp", "ccd", "mrd", "mod", "zq_init",
-        "dll", "ras_max", "refresh", "reset", "cke")]
+        "aa", "rcd", "rp", "ras", "rc", "rrd", "faw", "rfc", "xpr", "wr", "wtr", "rtp", "ccd", "mrd", "mod",
+        "zq_init", "dll", "ras_max", "refresh", "reset", "cke")]
     limits = [round(1000 * ns) for ns in DDR3_PERIOD_CL5]
     return [str(value) for value in (period, chip.row_bits, chip.column_bits, *times, POSTPONED, *limits)]
 

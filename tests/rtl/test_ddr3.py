@@ -63,8 +63,8 @@ def program(chip, clock_hz, **planted):
 
 
 def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, model=None, **planted):
-    """Counts by name (dict of int), or the error's text, of a controller for ``chip`` with the model of the same or of
-    another one.
+    """Counts by name (dict of int), or the error's text, of a controller for ``chip`` with the model of the same one
+    or another one.
     """
     done = subprocess.run([program(chip, clock_hz, **planted), *timing_numbers(model or chip, clock_hz), "traffic",
                            str(seed), str(cycles), str(int(sequential))], capture_output=True, text=True)
@@ -94,14 +94,15 @@ def test_sequential_reads_reach_95_percent():
     assert counts["refreshes"] + under_test.REFRESH_GROUP >= counts["since"] // (CHIP.t_refresh * CLOCK_HZ * 1e-9)
 
 
-# Times long enough for the states of the controller not to cover them; and for a model each a time that is a clock longer
-# than what a controller of these keeps, or some where the states after it take a few more.
-LONG = dataclasses.replace(CHIP, t_rcd=(0, 40), t_rp=(0, 40), t_ras=(0, 150), t_rc=(0, 190), t_rtp=(12, 0), t_wr=(0, 80))
+# Times long enough for the states of the controller not to cover them; and for a model each a time that is a clock
+# longer than what a controller of these keeps, or some where the states after it take a few more.
+LONG = dataclasses.replace(CHIP, t_rcd=(0, 40), t_rp=(0, 40), t_ras=(0, 150), t_rc=(0, 190), t_rtp=(12, 0),
+                           t_wr=(0, 80))
 STRICTER = {
     "t_rcd": ((14, 0), "tRCD"), "t_rp": ((15, 0), "tRP"), "t_ras": ((49, 0), "tRAS"), "t_rc": ((63, 0), "tRC"),
     "t_rtp": ((14, 0), "tRTP"), "t_wr": ((27, 0), "tWR"), "t_wtr": ((6, 0), "tWTR"), "t_rfc": ((83, 0), "tRFC"),
     "t_ccd": ((5, 0), "tCCD"), "t_refresh": (3_400, "tREFI"), "t_ras_max": (15_000, "tRAS (longest)"),
-    "t_reset": (2_010, "the reset after power-up"), "t_cke": (3_010, "the pause from RESET# to CKE"),
+    "t_reset": (2_040, "the reset after power-up"), "t_cke": (3_040, "the pause from RESET# to CKE"),
     "t_xpr": ((89, 0), "tXPR"), "t_mrd": ((5, 0), "tMRD"), "t_mod": ((13, 0), "tMOD"),
     "t_zq_init": ((540, 0), "tZQinit"), "t_dll": ((570, 0), "tDLLK")}
 
@@ -154,7 +155,8 @@ WRONG = [
     ([*INIT[:5], (1662, MODE, 0, 0x210)], "no reset of the DLL"),
     ([*INIT[:4], (1658, MODE, 1, 7)], "the DLL is off"),
     ([*INIT[:2], (1650, MODE, 2, 0x208)], "a CAS latency of writes other than 5"),
-    ([*INIT, (2186, READ, 0, 0)], "in a closed bank"), ([*OPENED, (2240, ACTIVATE, 0, 6)], "ACTIVATE of an open bank"),
+    ([*INIT, (2186, READ, 0, 0)], "in a closed bank"),
+    ([*OPENED, (2240, ACTIVATE, 0, 6)], "ACTIVATE of an open bank"),
     ([*OPENED, (2240, REFRESH, 0, 6)], "REFRESH with an open bank"),
     ([*OPENED, (2240, MODE, 0, 0x310)], "MODE with an open bank"),
     ([*OPENED, (2240, READ, 0, 4)], "no multiple of eight"),
