@@ -1,1 +1,1 @@
-"""DDR3 SDRAM: controller, levelling, the ECP5's cells at the pins, and all of it behind the port."""
+"""DDR3 SDRAM behind the memory port: controller, levelling and cells at the pins."""
