@@ -293,6 +293,8 @@ class Ddr3Cells {
         unsigned command[2] = {Ddr3::NOP, Ddr3::NOP}, bank[2] = {0, 0}, address[2] = {0, 0}; // row's, column's
         uint32_t data[4] = {0, 0, 0, 0};                                                    // with a WRITE
         uint16_t mask = 0;
+        unsigned delay = 0, slip = 0; // of byte k, bits 3 k and 2 k up
+        bool clear = false;
     };
 
   private:
@@ -310,16 +312,32 @@ class Ddr3Cells {
     std::deque<Sent> sent_;
     std::deque<Got> got_;
     uint16_t beats_[8];
-    unsigned count_ = 0;
+    unsigned count_ = 0, delay_[2], slip_[2]; // the least delay of four that serve, and the slip that does
+    uint32_t noise_ = 1;
+    bool always_ = false; // whatever the setting
+
+    // Whether the bursts of a byte come right with the present settings.
+    bool level(unsigned byte, const Commands &commands) const {
+        const unsigned delay = commands.delay >> 3 * byte & 7, slip = commands.slip >> 2 * byte & 3;
+        return always_ || (slip == slip_[byte] && delay >= delay_[byte] && delay < delay_[byte] + 4);
+    }
 
   public:
     bool valid = false; // of the burst that is given in the present cycle
     uint32_t data[4] = {0, 0, 0, 0};
+    uint8_t seen = 0; // bit k: a burst was detected in byte k
 
-    explicit Ddr3Cells(Ddr3 &chip) : chip_(chip) {}
+    // Cells that give right bursts at some settings of each byte, which a number chooses.
+    Ddr3Cells(Ddr3 &chip, unsigned seed)
+        : chip_(chip), delay_{seed % 5, seed / 5 % 5}, slip_{seed / 25 % 4, seed / 100 % 4} {}
+
+    // Cells that need no levelling.
+    explicit Ddr3Cells(Ddr3 &chip) : chip_(chip), delay_{}, slip_{}, always_(true) {}
 
     // The commands of the present cycle; `valid` and `data` then belong to the next one.
     void step(const Commands &commands) {
+        if (commands.clear)
+            seen = 0;
         for (int half = 0; half < 2; half++) {
             const int64_t clock = 2 * cycle_ + half;
             Ddr3::Pins pins;
@@ -346,6 +364,16 @@ class Ddr3Cells {
                 beats_[count_++] = chip_.data[0];
                 beats_[count_++] = chip_.data[1];
                 if (count_ == 8) {
+                    for (unsigned byte = 0; byte < 2; byte++) {
+                        if (level(byte, commands)) {
+                            seen = uint8_t(seen | 1u << byte);
+                            continue;
+                        }
+                        for (uint16_t &beat : beats_) {
+                            noise_ = noise_ * 1664525u + 1013904223u;
+                            beat = uint16_t((beat & (byte ? 0x00FF : 0xFF00)) | (noise_ >> 24) << 8 * byte);
+                        }
+                    }
                     Got got{cycle_ + LATENCY, {}};
                     std::memcpy(got.data, beats_, sizeof got.data);
                     got_.push_back(got);
@@ -376,5 +404,10 @@ template <class Model> Ddr3Cells::Commands commands_of(const Model &model) {
     for (int k = 0; k < 4; k++)
         commands.data[k] = model.write_data[k];
     commands.mask = model.write_mask;
+    if constexpr (requires { model.slip; }) {
+        commands.delay = model.delay;
+        commands.slip = model.slip;
+        commands.clear = model.clear;
+    }
     return commands;
 }

@@ -7,7 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.link.flash import FlashPins
-from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
+from sterna.hw.memory.ddr3.dfi import Ddr3Pins
 from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
@@ -61,6 +62,8 @@ class SimulatedBoard(wiring.Component):
     cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``,
         in place of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock
         of its own
+    the members of Ddr3Dfi and Ddr3Trim : with ``config.ddr3``, in place of the memory's ports above, in the domain
+        ``memory``
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
@@ -69,7 +72,7 @@ class SimulatedBoard(wiring.Component):
     def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
         self._config, self._baud, self._flash = config, baud, flash
         self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
-        self._external = config.memory == "external" and not config.sdram
+        self._external = config.memory == "external" and not (config.sdram or config.ddr3)
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
@@ -82,6 +85,9 @@ class SimulatedBoard(wiring.Component):
             ports |= FlashPins().members
         if config.sdram:
             ports |= SdramPins(CHIPS[config.sdram].row_bits).members
+        if config.ddr3:
+            for interface in Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits).members.values():
+                ports |= interface.signature.members
         if self._external:
             word_bits = 8 * config.port_bytes
             ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
@@ -115,6 +121,11 @@ class SimulatedBoard(wiring.Component):
         if self._config.sdram:
             domain = m.d.memory if self._config.own_memory_clock else m.d.sync
             domain += pad_registers(soc.pins, self)
+        if self._config.ddr3:
+            for interface in (soc.pins.dfi, soc.pins.trim):
+                for name, member in interface.signature.members.items():
+                    inner, outer = getattr(interface, name), getattr(self, name)
+                    m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         if self._external:
             memory = soc.memory
             m.d.comb += [

@@ -82,7 +82,7 @@ module ddr3_chip(input ck, cke, reset_n, ras_n, cas_n, we_n, input [2:0] ba, inp
     genvar b;
     generate for (b = 0; b < 2; b = b + 1) begin : lane
         integer beat = 8, at = 0;
-        real due;
+        real due, first;
         task take;
             begin
                 if (^data[8 * b +: 8] === 1'bx || mask[b] === 1'bx)
@@ -101,6 +101,7 @@ module ddr3_chip(input ck, cke, reset_n, ras_n, cas_n, we_n, input [2:0] ba, inp
                 if (beat != 8)
                     wrong("a burst with too few edges of its strobe");
                 beat = 0;
+                first = edge_at + period;
                 at = (number + 1) % 64;
             end
         end
@@ -108,7 +109,7 @@ module ddr3_chip(input ck, cke, reset_n, ras_n, cas_n, we_n, input [2:0] ba, inp
             if (beat < 8) begin
                 if (beat % 2)
                     wrong("strobes of a write out of order");
-                due = edge_at + ($realtime - edge_at > 0.5 * period ? period : 0);
+                due = first + beat / 2 * period;
                 if ($realtime - due > 0.25 * period || due - $realtime > 0.25 * period)
                     wrong("a strobe of a write is not at the edge of CK");
                 take;

@@ -26,11 +26,10 @@ def test_litedram_levels_and_reads(tmp_path, clock_hz, out_ps, back_ps, latency)
 
 @pytest.mark.parametrize("before, after", [
     ("0.25 * period : 0.0) passed", "0.0 : 0.0) passed"),  # a strobe that is not a quarter late
-    ("0.75 * period : 0.0) ECLK", "0.25 * period : 0.0) ECLK"),  # data of writes half a period off
-    ("edges == $rtoi", "edges > $rtoi"),  # no burst is detected
-    ("READ_LATENCY = 5", "READ_LATENCY = 9")], ids=["strobe", "writes", "detection", "latency"])
+    ("0.75 * period : 0.0) ECLK", "0.25 * period : 0.0) ECLK")],  # data of writes half a period off
+    ids=["strobe", "writes"])
 def test_other_cells_are_found(tmp_path, before, after):
     text = CELLS.read_text()
     assert before in text
-    with pytest.raises(AssertionError, match="no window of delays|tests failed"):
+    with pytest.raises(AssertionError, match="no window of delays|at its pins"):
         levels_and_reads(tmp_path, 100e6, 300, "700 900", text.replace(before, after))

@@ -1,4 +1,4 @@
-"""What lies between a controller of DDR3 SDRAM and the cells at its pins."""
+"""What lies between a controller of DDR3 SDRAM, its leveller and the cells at its pins."""
 
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -54,3 +54,66 @@ class Ddr3Dfi(wiring.Signature):
                 "read_valid": In(1),
             }
         )
+
+
+LANES, DELAYS, SLIPS = DATA_BYTES, 8, 4
+DELAY_BITS, SLIP_BITS = 3, 2
+
+
+class Ddr3Trim(wiring.Signature):
+    """What is set and seen at the cells of each byte while reads are levelled, from the leveller.
+
+    Members
+    -------
+    delay : Out(6)
+        When the gate for the chip's strobe opens, in quarters of its clock, 3 bits a byte.
+    slip : Out(4)
+        By how many beats later a burst begins in what the cells give, 2 bits a byte.
+    pause : Out(1)
+        High for some cycles around a change of ``delay``; the cells' pointers begin anew.
+    clear : Out(1)
+        Forgets ``seen``.
+    seen : In(2)
+        A burst was detected in the gate of the byte.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "delay": Out(LANES * DELAY_BITS),
+                "slip": Out(LANES * SLIP_BITS),
+                "pause": Out(1),
+                "clear": Out(1),
+                "seen": In(LANES),
+            }
+        )
+
+
+class Levelled(wiring.Signature):
+    """What the levelling has found, from the leveller, in the controller's domain.
+
+    Members
+    -------
+    done : Out(1)
+        It has ended.
+    failed : Out(1)
+        Then: some byte was wrong in the end, so what is read is.
+    good : Out(64)
+        Whether a setting was good, bit ``32 byte + 8 slip + delay``.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "done": Out(1),
+                "failed": Out(1),
+                "good": Out(LANES * SLIPS * DELAYS),
+            }
+        )
+
+
+class Ddr3Pins(wiring.Signature):
+    """All that lies between the memory of a board with DDR3 and the cells at the chip's pins."""
+
+    def __init__(self, row_bits):
+        super().__init__({"dfi": Out(Ddr3Dfi(row_bits)), "trim": Out(Ddr3Trim())})
