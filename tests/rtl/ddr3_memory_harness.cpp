@@ -23,15 +23,14 @@ int traffic(Ddr3 &chip, const Ddr3Timing &timing, uint64_t seed, uint64_t cycles
     std::mt19937_64 random(seed);
     auto below = [&](uint64_t bound) { return random() % bound; };
     auto chance = [&](double p) { return double(random() >> 11) * 0x1p-53 < p; };
-    const uint64_t size = uint64_t(1) << (timing.row_bits + timing.column_bits); // words of 16 bytes
+    const uint64_t size = (uint64_t(1) << (timing.row_bits + timing.column_bits)) - 4; // words of 16 bytes, below the levelling's
     std::unordered_map<uint64_t, Word> written; // the others are zero
     std::deque<std::pair<uint64_t, Word>> expected;
     std::deque<uint64_t> bursts; // words of each that are still to come
     auto top = std::make_unique<Vmemory>();
     Ddr3Cells cells(chip, unsigned(seed));
     bool reads = false, writes = false;
-    uint64_t address = 0, length = 0, next = 64, // behind what the levelling writes
-              target = 0, words = 0, stores = 0, refreshing = 0, since = 0, first = 0;
+    uint64_t address = 0, length = 0, next = 0,  target = 0, words = 0, stores = 0, refreshing = 0, since = 0, first = 0;
     Word value{};
     unsigned mask = 0;
     double read_rate = 1, write_rate = 0, edge = double(below(1000)) / 1000 / ratio;
@@ -66,8 +65,8 @@ int traffic(Ddr3 &chip, const Ddr3Timing &timing, uint64_t seed, uint64_t cycles
             if (!sequential && chance(0.3))
                 next = chance(0.5) ? below(size) : target;
             length = sequential ? BURST : 1 + below(BURST);
-            if (next + length > size || next < 4)
-                next = 64;
+            if (next + length > size)
+                next = 0;
             address = next;
             next += length;
             reads = !writes || target < address || target >= address + length;
@@ -80,7 +79,7 @@ int traffic(Ddr3 &chip, const Ddr3Timing &timing, uint64_t seed, uint64_t cycles
             for (uint32_t &part : value)
                 part = uint32_t(random());
             mask = unsigned(below(1 << 16));
-            writes = !outstanding && target >= 4;
+            writes = !outstanding;
         }
         top->reads_valid = reads;
         top->reads_address = uint32_t(address);

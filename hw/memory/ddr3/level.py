@@ -29,10 +29,10 @@ JUDGE = 16  # cycles after the last burst: a detection has come by then
 class Leveller(wiring.Component):
     """Levels the reads once, then lets requests and bursts pass.
 
-    It writes four bursts at the bottom of the memory, then reads them with each slip and delay; a
+    It writes four bursts at the top of the memory, then reads them with each slip and delay; a
     setting is good for a byte if all its beats come right and its cells detected bursts. For each
     byte the middle is taken of the longest run of good delays with one slip, and the bursts are
-    read once more. What was there in the bottom of the memory is lost.
+    read once more. What was in these 64 bytes is lost.
 
     Throughput: what passes does so without a register. Latency: about 120 cycles a setting, 4000 in
     all. Back-pressure: no request is taken before it has ended; if it failed, they are, and what is
@@ -60,6 +60,7 @@ class Leveller(wiring.Component):
 
     def __init__(self, address_bits, bursts):
         self._bursts = bursts
+        self._place = (1 << address_bits) - len(PATTERN)
         layout = request_layout(address_bits, bursts)
         super().__init__(
             {
@@ -121,7 +122,7 @@ class Leveller(wiring.Component):
             with m.State("FILL"):
                 m.d.sync += [
                     ask.write.eq(1),
-                    ask.address.eq(number * self._bursts),
+                    ask.address.eq(self._place + number * self._bursts),
                     ask.mask.eq(-1),
                     asking.eq(1),
                 ]
@@ -140,7 +141,7 @@ class Leveller(wiring.Component):
                     number.eq(0),
                     right.eq(-1),
                     ask.write.eq(0),
-                    ask.address.eq(0),
+                    ask.address.eq(self._place),
                     ask.length.eq(len(PATTERN)),
                 ]
                 # The setting changes within the pause
