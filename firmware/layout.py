@@ -83,8 +83,13 @@ class Layout:
 
     @property
     def inner(self):
-        """I padded to a common multiple of R and V; of gated linear units alone."""
-        return up(self.geometry.intermediate_size, math.lcm(self.rows, self.lanes))
+        """I padded to a common multiple of R and V, to one of V where C is no multiple of 5; of gated linear units
+        alone.
+        """
+        # Rows of the two halves need not begin a tile, only a beat. What C has always been keeps its padding, and
+        # its images.
+        step = self.lanes if self.columns % 5 else math.lcm(self.rows, self.lanes)
+        return up(self.geometry.intermediate_size, step)
 
     @property
     def tile_bytes(self):
@@ -239,13 +244,14 @@ def memory_map(config, geometry, check=True):
     """
     shape = layout(config, geometry)
     embedding = shape.row_bytes * geometry.vocab_size
-    stream_address = up(embedding, ALIGN)
+    align = max(ALIGN, shape.port_bytes)
+    stream_address = up(embedding, align)
     stream = shape.stream_bytes
-    tree_address = up(stream_address + stream, ALIGN)
-    state_address = up(tree_address + shape.tree_bytes, ALIGN)
+    tree_address = up(stream_address + stream, align)
+    state_address = up(tree_address + shape.tree_bytes, align)
     layer_state = shape.vector_bytes(geometry.hidden_size)
     states = geometry.num_hidden_layers * config.batch * layer_state
-    end = up(state_address + states, ALIGN)
+    end = up(state_address + states, align)
     if check and geometry.vocab_size > most_tokens(config):
         raise LayoutError(f"vocabulary: the model has {geometry.vocab_size:,} tokens and this build can count "
                           f"{most_tokens(config):,}: use a build with more register_bits than "

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.accelerator import Accelerator
 from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
+from sterna.hw.memory.axi.memory import AxiMemory
 from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
 from sterna.hw.memory.ddr3.dfi import Ddr3Pins, Levelled
 from sterna.hw.memory.ddr3.memory import Ddr3Memory
@@ -45,7 +46,9 @@ class Soc(wiring.Component):
     rx_line : In(1), tx_line : Out(1)
         With it: the pins of the serial line; rx_line may change at any time.
     memory : Out(MemoryPort)
-        If the memory is external and its chip not named.
+        If the memory is external, and neither its chip nor AXI ports are named.
+    axi : Out(Axi4), an array of n
+        With ``config.axi_ports``, in the domain ``sync``.
     pins : Out(SdramPins) or Out(Ddr3Pins)
         With ``config.sdram`` or ``config.ddr3``: in the domain ``memory`` if the chip has a clock
         of its own.
@@ -84,6 +87,9 @@ class Soc(wiring.Component):
         elif config.ddr3:
             members["pins"] = Out(Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits))
             members["levelled"] = Out(Levelled())
+        elif config.axi_ports:
+            self._memory = AxiMemory.of(config)
+            members["axi"] = self._memory.signature.members["axi"]
         elif config.memory == "external":
             members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
         super().__init__(members)
@@ -122,6 +128,12 @@ class Soc(wiring.Component):
             connect(m, memory.pins.dfi, flipped(self.pins.dfi))
             connect(m, memory.pins.trim, flipped(self.pins.trim))
             connect(m, memory.levelled, flipped(self.levelled))
+        elif self._config.axi_ports:
+            m.submodules.memory = memory = self._memory
+            connect(m, accelerator.memory, memory.port)
+            for inner, outer in zip(memory.axi, self.axi, strict=True):
+                connect(m, inner, flipped(outer))
+            m.d.comb += accelerator.memory_fault.eq(memory.error)
         elif self._config.memory == "external":
             connect(m, accelerator.memory, flipped(self.memory))
         connect(m, accelerator.trace, flipped(self.trace))

@@ -222,7 +222,10 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
         on_compile(f"{what}: {text}")
 
     step("elaborating")
-    header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not (config.sdram or config.ddr3))}\n"
+    plain = config.memory == "external" and not (config.sdram or config.ddr3 or config.axi_ports)
+    header = (f"#define BOARD_EXTERNAL {int(plain)}\n"
+              f"#define BOARD_AXI_PORTS {config.axi_ports}\n#define BOARD_BLOCK_BYTES {config.block_bytes}\n"
+              f"#define BOARD_EACH_PORT(X) {' '.join(f'X({k})' for k in range(config.axi_ports))}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_DDR3 {int(bool(config.ddr3))}\n#define BOARD_DDR3_NUMBERS {ddr3_numbers(config)}\n"

@@ -7,6 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.link.flash import FlashPins
+from sterna.hw.memory.axi.bus import Axi4
+from sterna.hw.memory.axi.memory import ID_BITS
 from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
 from sterna.hw.memory.ddr3.dfi import Ddr3Pins
 from sterna.hw.memory.pins import SdramPins, pad_registers
@@ -64,6 +66,8 @@ class SimulatedBoard(wiring.Component):
         of its own
     the members of Ddr3Dfi and Ddr3Trim : with ``config.ddr3``, in place of the memory's ports above, in the domain
         ``memory``
+    axi0_arid, axi0_araddr, ... : with ``config.axi_ports``, in place of the memory's ports above: the members of
+        ``Axi4`` of each port, in the main clock
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
@@ -72,7 +76,7 @@ class SimulatedBoard(wiring.Component):
     def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
         self._config, self._baud, self._flash = config, baud, flash
         self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
-        self._external = config.memory == "external" and not (config.sdram or config.ddr3)
+        self._external = config.memory == "external" and not (config.sdram or config.ddr3 or config.axi_ports)
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
@@ -88,6 +92,10 @@ class SimulatedBoard(wiring.Component):
         if config.ddr3:
             for interface in Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits).members.values():
                 ports |= interface.signature.members
+        if config.axi_ports:
+            bus = Axi4(data_bytes=config.port_bytes // config.axi_ports, id_bits=ID_BITS)
+            ports |= {f"axi{k}_{name}": member for k in range(config.axi_ports)
+                      for name, member in bus.members.items()}
         if self._external:
             word_bits = 8 * config.port_bytes
             ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
@@ -126,6 +134,13 @@ class SimulatedBoard(wiring.Component):
                 for name, member in interface.signature.members.items():
                     inner, outer = getattr(interface, name), getattr(self, name)
                     m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        for k in range(self._config.axi_ports):
+            axi = soc.axi[k]
+            m.d.comb += [
+                getattr(axi, name).eq(getattr(self, f"axi{k}_{name}")) if member.flow == In else
+                getattr(self, f"axi{k}_{name}").eq(getattr(axi, name))
+                for name, member in axi.signature.members.items()
+            ]
         if self._external:
             memory = soc.memory
             m.d.comb += [

@@ -204,7 +204,7 @@ def random_vop(engine):
     # One address per bank; the flags belong to it.
     flags = r.choice((0, PLUS, MOD))
     addresses = [r.randrange(SPAN) | (flags if r.random() < 0.7 else 0) for _ in range(3)]
-    turn = r.randrange(LANES) if vop.one and r.random() < 0.5 else 0
+    turn = r.randrange(LANES.bit_length()) if vop.one and r.random() < 0.5 else 0
     for kind, field in ((vop.a, "aa"), (vop.b, "ba"), (vop.c, "ca")):
         setattr(vop, field, addresses[kind] if kind < 3 else r.randrange(BEST_SCALAR) if kind == 3 else 0)
     if vop.one and vop.c < 3:
@@ -303,7 +303,7 @@ async def reductions(dut):
         fold //= 2
     turn = LANES // 2
     while turn:
-        engine.send(Vop(one=1, a=2, b=3, ba=1, c=2, ca=turn << 11, d=VECTOR, banks=4))
+        engine.send(Vop(one=1, a=2, b=3, ba=1, c=2, ca=turn.bit_length() << 11, d=VECTOR, banks=4))
         turn //= 2
     step = 32
     while step:
@@ -333,6 +333,22 @@ async def chains(dut):
             engine.send(Vop(a=source, aa=at[source], b=source, ba=at[source], d=VECTOR, banks=1 << target,
                             da=at[target], table=random.choice((0, 1)), wait=0), count, offset)
             source = target
+    await engine.finish()
+
+
+@cocotb.test()
+async def stores(dut):
+    """Long stores of banks to a memory that takes few words: the engine stands still while the banks are read, and while
+    an operation behind them writes one.
+    """
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    for k in range(3 * BATCH):
+        bank = k % 3
+        engine.send(Vop(a=bank, ba=1, b=3, d=MEM, slot=k % BATCH, wait=1), 40 * LANES, 0)
+        engine.send(Vop(a=bank, ba=1, d=VECTOR, banks=1 << (bank + 1) % 3, wait=0), 40 * LANES, 0)
+    engine.show()
     await engine.finish()
 
 

@@ -18,7 +18,8 @@ WORDS = 160
 def run(case, lanes, port_bytes, stall, simulator, parts=1, compact=False, batch=1, top_k=0):
     """Runs one case of the bench; ``compact``: with the units of the preset up5k."""
     config = dataclasses.replace(preset("lanes40"), name="vector", rows=1, lanes=lanes, columns=5 * lanes, strip=64,
-                                 port_bytes=port_bytes, vector_words=WORDS, batch=batch, top_k=top_k)
+                                 port_bytes=port_bytes, vector_words=WORDS, activation_words=256, batch=batch,
+                                 top_k=top_k)
     if compact:
         config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000, tree_rows=0)
     assert config.compact == compact
@@ -71,6 +72,16 @@ def test_chains(lanes, port_bytes, compact, stall, simulator):
 @pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8), (8, 16)])
 def test_timing(lanes, port_bytes, case, simulator):
     run(case, lanes, port_bytes, 0.0, simulator=simulator)
+
+
+# What is wide takes Icarus long, and Verilator long to build: there all cases run in one.
+@pytest.mark.rest
+@pytest.mark.parametrize("simulator, lanes, port_bytes, case", [
+    ("verilator", 32, 128, "sequences,reductions,rates,chains,ties"),
+    pytest.param("icarus", 16, 64, "chains", marks=pytest.mark.icarus),
+    pytest.param("icarus", 32, 128, "ties", marks=pytest.mark.icarus)])
+def test_wide(simulator, lanes, port_bytes, case):
+    run(case, lanes, port_bytes, 0.3, simulator=simulator)
 
 
 @pytest.mark.parametrize("lanes, port_bytes, compact", [(1, 2, False), (1, 2, True), (4, 8, False)])
