@@ -298,7 +298,7 @@ class Ddr3Cells {
     };
 
   private:
-    static constexpr int LATENCY = 6; // cycles from the last beat of a burst
+    static constexpr int LATENCY = 10; // cycles from the last beat of a burst, as hw/memory/ddr3/phy.py has it
     struct Sent {
         int64_t clock;
         Commands commands;

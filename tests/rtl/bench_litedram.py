@@ -12,8 +12,8 @@ NOP, ACTIVATE, WRITE, READ = 7, 3, 4, 5
 
 
 class Phy:
-    """The PHY's DFI and registers. Commands are given in the phases that CAS latencies of 6 for reads and 5 for writes
-    want.
+    """The PHY's DFI and registers. Commands are given in the phases that CAS latencies of 6 for reads and 5
+    for writes want.
     """
 
     def __init__(self, dut):

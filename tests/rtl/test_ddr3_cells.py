@@ -1,4 +1,4 @@
-"""Models of the ECP5's cells for DDR3: LiteDRAM's PHY, which works on boards, levels, writes and reads through them."""
+"""Models of the ECP5's cells for DDR3: LiteDRAM's PHY, which works on boards, levels and reads through them."""
 
 import bench
 import pytest

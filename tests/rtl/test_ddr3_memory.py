@@ -35,8 +35,8 @@ class Flat(wiring.Component):
         super().__init__({
             "read_ready": Out(1), "reads_valid": In(1), "reads_address": In(bits), "reads_length": In(8),
             "data_valid": Out(1), "data_read": Out(128), "write_valid": In(1), "write_ready": Out(1),
-            "write_address": In(bits), "word_data": In(128), "word_mask": In(16), "refreshing": Out(1), "failed": Out(1),
-            **Ddr3Dfi(CHIP.row_bits).members, **Ddr3Trim().members})
+            "write_address": In(bits), "word_data": In(128), "word_mask": In(16), "refreshing": Out(1),
+            "failed": Out(1), **Ddr3Dfi(CHIP.row_bits).members, **Ddr3Trim().members})
 
     def elaborate(self, platform):
         m = Module()

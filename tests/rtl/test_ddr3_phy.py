@@ -76,7 +76,8 @@ def test_levels_and_reads(tmp_path, out_ps, back_ps, latency):
 
 
 def test_a_board_without_a_strobe_does_not_train(tmp_path):
-    run(tmp_path, case="does_not_train", chip=[("strobe_high <= #(back_ps1 / 1000.0) strobes[1]", "strobe_high <= 1'bz")])
+    run(tmp_path, case="does_not_train",
+        chip=[("strobe_high <= #(back_ps1 / 1000.0) strobes[1]", "strobe_high <= 1'bz")])
 
 
 @pytest.mark.parametrize("name, value", [("WRITTEN", 5), ("GATE", 6)])

@@ -116,4 +116,9 @@ class Ddr3Pins(wiring.Signature):
     """All that lies between the memory of a board with DDR3 and the cells at the chip's pins."""
 
     def __init__(self, row_bits):
-        super().__init__({"dfi": Out(Ddr3Dfi(row_bits)), "trim": Out(Ddr3Trim())})
+        super().__init__(
+            {
+                "dfi": Out(Ddr3Dfi(row_bits)),
+                "trim": Out(Ddr3Trim()),
+            }
+        )

@@ -1,4 +1,4 @@
-"""Levelling of the reads of a DDR3 SDRAM: which delay and slip of each byte the bursts come right with."""
+"""Levelling of the reads of a DDR3 SDRAM: the delay and slip of each byte that bursts need."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring

@@ -1,6 +1,6 @@
 """What a board whose DDR3 SDRAM cannot be levelled tells over its serial line."""
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,8 +60,7 @@ class Report(wiring.Component):
         length = len(text) + DIGITS + len(end)
         place, bit = Signal(range(length)), Signal(range(10))
         wait, digits = Signal(range(self._cycles)), Signal.like(self.good)
-        characters = Array(Const(code, 8) for code in (*text, *[0] * DIGITS, *end))
-        digit, character, shift = Signal(4), Signal(8), Signal(9, init=-1)
+        letter, digit, character, shift = Signal(8), Signal(4), Signal(8), Signal(9, init=-1)
         is_digit = Signal()
         m.d.comb += [
             digit.eq(digits[-4:]),
@@ -73,11 +72,15 @@ class Report(wiring.Component):
                 Mux(
                     is_digit,
                     Mux(digit >= 10, digit + (ord("a") - 10), digit + ord("0")),
-                    characters[place],
+                    letter,
                 )
             ),
             wait.eq(Mux(wait == self._cycles - 1, 0, wait + 1)),
         ]
+        with m.Switch(place):
+            for k, code in enumerate((*text, *[0] * DIGITS, *end)):
+                with m.Case(k):
+                    m.d.sync += letter.eq(code)
         with m.If(wait == self._cycles - 1):
             m.d.sync += shift.eq(Cat(shift[1:], Const(1)))
             m.d.sync += bit.eq(Mux(bit == 9, 0, bit + 1))
