@@ -107,6 +107,7 @@ STRICTER = {
     "t_zq_init": ((540, 0), "tZQinit"), "t_dll": ((570, 0), "tDLLK")}
 
 
+@pytest.mark.rest
 def test_a_controller_of_another_chip_is_found():
     """It keeps all times of its own chip; where another one wants more, the model finds the traffic that shows it."""
     assert isinstance(traffic(LONG, CLOCK_HZ, 60_000), dict)
