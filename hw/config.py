@@ -5,7 +5,7 @@ import json
 import reprlib
 from dataclasses import asdict, dataclass
 
-from sterna.hw.memory.behind import BLOCK_BYTES, check_memory
+from sterna.hw.memory.behind import BLOCK_BYTES, SDRAM_HZ, check_memory
 from sterna.hw.memory.chips import DATA_BYTES, DDR3_CHIPS
 from sterna.hw.protocol import (
     BATCHES,
@@ -84,7 +84,9 @@ def delivered_bytes(config):
     if not config.memory_hz:
         return config.port_bytes
     chip = DDR3_CHIPS.get(getattr(config, "ddr3", ""))
-    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES
+    # A device tells the clock alone: no SDR SDRAM has one as fast as DDR3's
+    fast = config.memory_hz > SDRAM_HZ[1]
+    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES * (4 if fast else 1)
     return data_bytes * config.memory_hz / config.clock_hz
 
 

@@ -10,7 +10,9 @@ from sterna.hw.accelerator import Accelerator
 from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
 from sterna.hw.memory.axi.memory import AxiMemory
-from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
+from sterna.hw.memory.ddr3.dfi import Ddr3Pins, Levelled
+from sterna.hw.memory.ddr3.memory import Ddr3Memory
 from sterna.hw.memory.external import SdramMemory
 from sterna.hw.memory.pins import SdramPins
 from sterna.hw.memory.port import MemoryPort
@@ -47,8 +49,11 @@ class Soc(wiring.Component):
         If the memory is external, and neither its chip nor AXI ports are named.
     axi : Out(Axi4), an array of n
         With ``config.axi_ports``, in the domain ``sync``.
-    pins : Out(SdramPins)
-        With ``config.sdram``: in the domain ``memory`` if the chip has a clock of its own.
+    pins : Out(SdramPins) or Out(Ddr3Pins)
+        With ``config.sdram`` or ``config.ddr3``: in the domain ``memory`` if the chip has a clock
+        of its own.
+    levelled : Out(Levelled)
+        With ``config.ddr3``.
     flash : Out(FlashPins)
         With ``flash_offset``.
     idle : Out(1)
@@ -79,6 +84,9 @@ class Soc(wiring.Component):
             members["flash"] = Out(FlashPins())
         if config.sdram:
             members["pins"] = Out(SdramPins(CHIPS[config.sdram].row_bits))
+        elif config.ddr3:
+            members["pins"] = Out(Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits))
+            members["levelled"] = Out(Levelled())
         elif config.axi_ports:
             self._memory = AxiMemory.of(config)
             members["axi"] = self._memory.signature.members["axi"]
@@ -114,6 +122,12 @@ class Soc(wiring.Component):
             m.submodules.memory = memory = SdramMemory(self._config)
             connect(m, accelerator.memory, memory.port)
             connect(m, memory.pins, flipped(self.pins))
+        elif self._config.ddr3:
+            m.submodules.memory = memory = Ddr3Memory(self._config)
+            connect(m, accelerator.memory, memory.port)
+            connect(m, memory.pins.dfi, flipped(self.pins.dfi))
+            connect(m, memory.pins.trim, flipped(self.pins.trim))
+            connect(m, memory.levelled, flipped(self.levelled))
         elif self._config.axi_ports:
             m.submodules.memory = memory = self._memory
             connect(m, accelerator.memory, memory.port)

@@ -181,7 +181,7 @@ def row(name, geometry, known=None):
         more |= {"memory_bytes": size} if size > config.memory_bytes else {}
         return replace(out, widened=more, **speeds)
     out = replace(out, **_speeds(config, geometry, known))
-    if board:
+    if board and (config.sdram or config.memory == "onchip"):  # of others no measurement is known
         power = POWER["ecp5" if config.sdram else "ice40"]
         out = replace(out, joules_per_token=tuple(watts / out.tokens_per_second for watts in power))
     return out

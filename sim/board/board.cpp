@@ -14,6 +14,9 @@
 #if BOARD_SDRAM
 #include "sdram.hpp"
 #endif
+#if BOARD_DDR3
+#include "ddr3.hpp"
+#endif
 #include "serial.hpp"
 #include "verilated.h"
 
@@ -221,7 +224,7 @@ int run(int argc, char **argv) {
 #endif
     waves.on = !options.waves_off;
 #endif
-#if BOARD_EXTERNAL || BOARD_SDRAM || BOARD_AXI_PORTS
+#if BOARD_EXTERNAL || BOARD_SDRAM || BOARD_DDR3 || BOARD_AXI_PORTS
     Content content(BOARD_MEMORY_BYTES);
     if (options.seed)
         content.randomize(options.seed);
@@ -242,6 +245,11 @@ int run(int argc, char **argv) {
 #if BOARD_SDRAM
     static constexpr uint64_t sdram_numbers[SDRAM_NUMBERS] = BOARD_SDRAM_NUMBERS;
     Sdram sdram(sdram_timing(sdram_numbers), content.at(0));
+#endif
+#if BOARD_DDR3
+    static constexpr uint64_t ddr3_numbers[DDR3_NUMBERS] = BOARD_DDR3_NUMBERS;
+    Ddr3 ddr3(ddr3_timing(ddr3_numbers), content.at(0));
+    Ddr3Cells cells(ddr3, unsigned(options.seed));
 #endif
 #if BOARD_FLASH
     Flash flash(BOARD_CLOCK_HZ);
@@ -317,6 +325,15 @@ int run(int argc, char **argv) {
     auto chip_cycle = [&] {
         top->dq_i = sdram.driving ? sdram.data : uint16_t(sdram.counts.cycles * 0x9E37); // for the end of this cycle
         sdram.step(pins_of(*top));
+    };
+#endif
+#if BOARD_DDR3
+    auto chip_cycle = [&] { // for the cycle that begins; what the cells give stands in it
+        top->read_valid = cells.valid;
+        set_bytes(top->read_data, reinterpret_cast<const uint8_t *>(cells.data), sizeof cells.data);
+        top->seen = cells.seen;
+        top->eval();
+        cells.step(commands_of(*top));
     };
 #endif
 #if BOARD_MEMORY_HZ
@@ -442,6 +459,12 @@ int run(int argc, char **argv) {
     for (unsigned k = 0; k < sizeof names / sizeof *names; k++)
         std::printf("count %s %llu\n", names[k], (unsigned long long)sdram.counts.commands[k]);
     std::printf("count pins %llu\n", (unsigned long long)sdram.counts.toggles);
+#endif
+#if BOARD_DDR3
+    std::printf("chip %llu\n", (unsigned long long)ddr3.counts.clocks);
+    static const char *const names[] = {"mode", "refresh", "precharge", "activate", "write", "read"};
+    for (unsigned k = 0; k < sizeof names / sizeof *names; k++)
+        std::printf("count %s %llu\n", names[k], (unsigned long long)ddr3.counts.commands[k]);
 #endif
     std::printf("cycles %llu\n", (unsigned long long)cycle);
     return status;

@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.memory.axi.bus import Axi4
 from sterna.hw.memory.axi.memory import ID_BITS
-from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
+from sterna.hw.memory.ddr3.dfi import Ddr3Pins
 from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
@@ -63,6 +64,8 @@ class SimulatedBoard(wiring.Component):
     cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``,
         in place of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock
         of its own
+    the members of Ddr3Dfi and Ddr3Trim : with ``config.ddr3``, in place of the memory's ports above, in the domain
+        ``memory``
     axi0_arid, axi0_araddr, ... : with ``config.axi_ports``, in place of the memory's ports above: the members of
         ``Axi4`` of each port, in the main clock
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
@@ -73,7 +76,7 @@ class SimulatedBoard(wiring.Component):
     def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
         self._config, self._baud, self._flash = config, baud, flash
         self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
-        self._external = config.memory == "external" and not config.sdram and not config.axi_ports
+        self._external = config.memory == "external" and not (config.sdram or config.ddr3 or config.axi_ports)
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
@@ -86,6 +89,9 @@ class SimulatedBoard(wiring.Component):
             ports |= FlashPins().members
         if config.sdram:
             ports |= SdramPins(CHIPS[config.sdram].row_bits).members
+        if config.ddr3:
+            for interface in Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits).members.values():
+                ports |= interface.signature.members
         if config.axi_ports:
             bus = Axi4(data_bytes=config.port_bytes // config.axi_ports, id_bits=ID_BITS)
             ports |= {f"axi{k}_{name}": member for k in range(config.axi_ports)
@@ -123,6 +129,11 @@ class SimulatedBoard(wiring.Component):
         if self._config.sdram:
             domain = m.d.memory if self._config.own_memory_clock else m.d.sync
             domain += pad_registers(soc.pins, self)
+        if self._config.ddr3:
+            for interface in (soc.pins.dfi, soc.pins.trim):
+                for name, member in interface.signature.members.items():
+                    inner, outer = getattr(interface, name), getattr(self, name)
+                    m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         for k in range(self._config.axi_ports):
             axi = soc.axi[k]
             m.d.comb += [
