@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sterna.hw.config import PRESETS, RANGES, TILING, Config, most_tokens, most_visits
+from sterna.hw.config import RANGES, TILING, Config, most_tokens, most_visits
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.golden.geometry import ModelGeometry
 

@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from sterna.hw.boards import BOARDS, find_board, preset
-from sterna.hw.config import PRESETS, ConfigError
+from sterna.hw.config import ConfigError
 from sterna.hw.flow.synth import FAMILIES, find_tool, synthesise
 from sterna.hw.flow.units import UNITS, SynthesisError, check, create, units_of
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.progress import abandon, working
 

@@ -5,7 +5,8 @@ import json
 import reprlib
 from dataclasses import asdict, dataclass
 
-from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+from sterna.hw.memory.behind import BLOCK_BYTES, check_memory
+from sterna.hw.memory.chips import DATA_BYTES, DDR3_CHIPS
 from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS, WEIGHT_CODES
 from sterna.sim.golden.errors import SternaError
 
@@ -21,9 +22,9 @@ TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
 RANGES = {
     "rows": (1, 0xFFFF),
     "columns": (5, 0xFFFF),
-    "lanes": (1, 8),
-    "port_bytes": (2, 64),
-    "memory_bytes": (256, 1 << 31),
+    "lanes": (1, 32),
+    "port_bytes": (2, 128),
+    "memory_bytes": (256, 1 << 36),
     "vector_words": (1, 1 << 14),
     "activation_words": (1, 0xFFFF),
     "program_words": (1, 1 << 10),
@@ -36,9 +37,9 @@ RANGES = {
     "register_bits": (REGISTER_BITS[0], REGISTER_BITS[-1]),
     "top_k": (0, MOST_ROWS),
     "tree_rows": (0, 0xFFFF),
+    "block_bytes": BLOCK_BYTES,
 }
-# Of the chips of SDRAM: refreshes take most of the time below
-MEMORY_HZ = (10_000_000, 143_000_000)
+ENGINES = (1, 2, 4, 8, 16, 32)
 
 
 def longest_text(build):
@@ -70,11 +71,13 @@ class ConfigError(SternaError, ValueError):
 
 def delivered_bytes(config):
     """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator:
-    the port's, or an SDRAM's.
+    the port's, or those of a chip with a clock of its own.
     """
-    return (
-        DATA_BYTES * config.memory_hz / config.clock_hz if config.memory_hz else config.port_bytes
-    )
+    if not config.memory_hz:
+        return config.port_bytes
+    chip = DDR3_CHIPS.get(getattr(config, "ddr3", ""))
+    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES
+    return data_bytes * config.memory_hz / config.clock_hz
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,17 @@ class Config:
         Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "":
         any memory behind the port.
     memory_hz : int
-        Clock of that chip and its controller.
+        Clock of that chip and its controller; of a DDR3 chip the controller's, half the chip's.
+    ddr3 : str
+        Name of the DDR3 chip that is the external memory, of ``sterna.hw.memory.chips``; "": none.
+    axi_ports : int
+        AXI4 masters that are the external memory together, 1, 2, 4 or 8, each of port_bytes /
+        axi_ports bytes; 0: none.
+    block_bytes : int
+        Bytes that follow each other at one AXI port, a power of two; without effect if there is
+        none.
+    engines : int
+        K, engines that share the rows of every matrix, each with a memory of its own.
     vector_words : int
         Words (of V numbers) of each of the three vector banks; at most 16384.
     activation_words : int
@@ -149,6 +162,10 @@ class Config:
     memory: str = "external"
     sdram: str = ""
     memory_hz: int = 0
+    ddr3: str = ""
+    axi_ports: int = 0
+    block_bytes: int = 256
+    engines: int = 1
     program_words: int = 512
     fifo_words: int = 1024
     row_words: int = 128
@@ -189,7 +206,7 @@ class Config:
         )
         need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
         need(self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
-        for field in ("lanes", "port_bytes", "ring"):
+        for field in ("lanes", "port_bytes", "ring", "block_bytes"):
             value = getattr(self, field)
             need(value & (value - 1) == 0, f"{field} {value}: must be a power of two")
         need(
@@ -220,32 +237,7 @@ class Config:
             not self.pairs or self.fifo_words % 2 == 0,
             f"fifo_words {self.fifo_words}: must be even, since the array takes two words a cycle",
         )
-        if self.sdram:
-            need(self.sdram in CHIPS, f"sdram {self.sdram!r}: use one of {', '.join(CHIPS)}")
-            need(
-                self.memory == "external" and self.port_bytes >= DATA_BYTES,
-                f"sdram {self.sdram}: needs external memory and words of {DATA_BYTES} bytes or "
-                "more",
-            )
-            need(
-                self.memory_bytes == CHIPS[self.sdram].bytes,
-                f"memory_bytes {self.memory_bytes}: {self.sdram} has {CHIPS[self.sdram].bytes}",
-            )
-            need(
-                0 < DATA_BYTES * self.memory_hz <= self.port_bytes * self.clock_hz,
-                f"memory_hz {self.memory_hz}: use the clock of the chip, which gives {DATA_BYTES} "
-                "bytes a cycle; "
-                f"the port takes {self.port_bytes} at {self.clock_hz} Hz",
-            )
-            need(
-                MEMORY_HZ[0] <= self.memory_hz <= MEMORY_HZ[1],
-                f"memory_hz {self.memory_hz}: use {MEMORY_HZ[0]} to {MEMORY_HZ[1]}",
-            )
-        else:
-            need(
-                not self.memory_hz,
-                f"memory_hz {self.memory_hz}: needs sdram, the chip that has this clock",
-            )
+        check_memory(self, need)
         words, most = self.activation_words, ((1 << SUM_BITS - 1) - 1) // (127 * self.columns)
         need(
             words <= most,
@@ -255,6 +247,10 @@ class Config:
         need(
             self.memory_bytes % 64 == 0,
             f"memory_bytes {self.memory_bytes}: must be a multiple of 64",
+        )
+        need(
+            self.engines in ENGINES,
+            f"engines {self.engines}: use one of {', '.join(map(str, ENGINES))}",
         )
 
     @property
@@ -342,43 +338,3 @@ class Config:
         values = asdict(self) | {"versions": VERSIONS}
         values.pop("name")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-_MIB = 1 << 20
-# fmt: off
-PRESETS = {
-    c.name: c
-    for c in (
-        # iCE40 UP5K: 10 lanes out of 128 KB of SPRAM. No trees: their walk makes bursts, which
-        # memory on the chip has none of, and the logic cells are all but used up.
-        Config(name="up5k", rows=2, columns=5, lanes=1, port_bytes=2, memory="onchip",
-               memory_bytes=128 << 10, vector_words=512, activation_words=32, strip=16,
-               clock_hz=24_000_000, fifo_words=64, row_words=32, ring=256, credits=2,
-               program_words=256, register_bits=16, counters=False),
-        # The others are named after the trits per cycle that their memory port delivers. Their
-        # array takes more, so that what the FIFO gathers while the array waits for codes is caught
-        # up with. On an ECP5 a list of 64 rows takes two block RAMs and fewer LUTs than a shorter
-        # one, which would be in LUT RAM.
-        # SDR SDRAM x16 of the ULX3S.
-        Config(name="lanes10", rows=1, columns=15, lanes=1, port_bytes=2, memory_bytes=32 * _MIB,
-               vector_words=4096, activation_words=1024, strip=16, top_k=64, tree_rows=1024,
-               clock_hz=80_000_000, fifo_words=4096, row_words=64, credits=16),
-        # DDR3 x16 at 1:2 of ECP5 boards.
-        Config(name="lanes40", rows=3, columns=20, lanes=4, port_bytes=8, memory_bytes=256 * _MIB,
-               vector_words=2048, activation_words=512, strip=36, top_k=64, tree_rows=1024,
-               clock_hz=80_000_000, fifo_words=2048, credits=16),
-        # The demo's simulated board: wide enough for several tokens per second of wall time.
-        Config(name="sim", rows=8, columns=20, lanes=4, port_bytes=32, memory_bytes=64 * _MIB,
-               vector_words=2048, activation_words=512, strip=64, top_k=64, tree_rows=1024,
-               clock_hz=100_000_000, fifo_words=512, credits=8),
-        # DDR3 x32.
-        Config(name="lanes160", rows=5, columns=40, lanes=8, port_bytes=32,
-               memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=40,
-               top_k=64, tree_rows=1024, clock_hz=200_000_000, fifo_words=1024, credits=16),
-        # DDR4 over four ports of the KV260; holds the 2.7B geometry.
-        Config(name="lanes320", rows=10, columns=40, lanes=8, port_bytes=64,
-               memory_bytes=1024 * _MIB, vector_words=8192, activation_words=256, strip=80,
-               top_k=64, tree_rows=1024, clock_hz=200_000_000, fifo_words=2048, credits=16),
-    )
-}
-# fmt: on

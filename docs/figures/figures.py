@@ -41,8 +41,8 @@ from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.config import PRESETS
 from sterna.hw.flow.units import units_of
+from sterna.hw.presets import PRESETS
 from sterna.models.data import read_stories
 from sterna.sim.board.compile import locked
 from sterna.sim.cpu.model import usable_threads

@@ -4,7 +4,8 @@ import re
 import textwrap
 from dataclasses import fields
 
-from sterna.hw.config import PRESETS, Config
+from sterna.hw.config import Config
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.gate import LIMITS
 
 STALLS = ("stream", "rows", "idle", "refresh")
@@ -52,8 +53,8 @@ def short(value):
     """A large number with a unit of 10^6, 2^20 or 2^10."""
     if not isinstance(value, int) or value < 1 << 16:
         return value
-    if value % 10**6 == 0:
-        return f"{value // 10**6} M"
+    if value % 10**3 == 0:
+        return f"{value / 10**6:g} M"
     return f"{value >> 20} Mi" if value >> 20 else f"{value >> 10} Ki"
 
 

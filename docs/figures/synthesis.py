@@ -3,9 +3,9 @@
 from docs.figures import pages
 from docs.figures.versions import versions
 from sterna.hw.array.tree import RowAccumulator, form_of
-from sterna.hw.config import PRESETS
 from sterna.hw.flow.place import place
 from sterna.hw.flow.synth import TARGETS, count_cells, synthesise
+from sterna.hw.presets import PRESETS
 
 FORM_COLUMNS = (10, 15, 20, 40)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.statistics import STALLS
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.cpu.stream import best_rate
 
 WARM_UP_TOKENS, STREAM_SECONDS = 2, 0.4

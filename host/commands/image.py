@@ -18,7 +18,8 @@ from sterna.host.model.model import Model, check_fits, check_size
 from sterna.host.runtime.known import answering, check_answer, self_test
 from sterna.host.runtime.open import is_hardware, is_simulated, open_runtime
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS, most_visits
+from sterna.hw.config import most_visits
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.golden.files import writing
 

@@ -6,7 +6,7 @@ from sterna.host.doctor.check import judged, skipped
 from sterna.host.errors import HostError
 from sterna.hw import protocol
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import VERSIONS, Register
 
 NAMES = {name: config for name, config in

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from sterna.firmware.layout import layout, memory_map
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS, delivered_bytes, most_tokens, most_visits
+from sterna.hw.config import delivered_bytes, most_tokens, most_visits
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import MAX_DATA_BYTES, OVERHEAD_BYTES
 from sterna.sim.golden.errors import SternaError
 from sterna.sim.perf.predict import predict, program_of, timing_of

@@ -17,7 +17,7 @@ from sterna.host.runtime.cpu import CpuRuntime
 from sterna.host.runtime.runtime import untold
 from sterna.host.runtime.sampling import Demands
 from sterna.hw.boards import BOARDS, preset
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.progress import working
 
 DEFAULT_DEVICE, DEFAULT_SIMULATION = "cpu", "sim"

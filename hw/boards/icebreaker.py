@@ -5,7 +5,7 @@ FT2232H.
 from dataclasses import replace
 
 from sterna.hw.boards.board import Board
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import FLASH_OFFSET
 
 BOARDS = [

@@ -1,4 +1,4 @@
-"""SDR SDRAM chips: what their data sheets ask for."""
+"""SDRAM chips, single data rate and DDR3: what their data sheets ask for."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -86,4 +86,40 @@ CHIPS = {
         SdramChip(name="AS4C16M16SA-7", row_bits=13, column_bits=9, **_GRADE7),
         SdramChip(name="AS4C32M16SB-7", row_bits=13, column_bits=10, **_GRADE7),
     )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ddr3Chip:
+    """A DDR3 SDRAM of 16 bits and eight banks.
+
+    Attributes
+    ----------
+    row_bits, column_bits : int
+        The data sheet's row and column addresses.
+    controller_hz : tuple of int
+        Lowest and highest clock of the controller, half of the chip's: with its delay locked loop
+        on, a DDR3 chip runs at 303 MHz (tCK of 3.3 ns) or more.
+    """
+
+    name: str
+    row_bits: int
+    column_bits: int
+    bank_bits: int = 3
+    controller_hz: tuple = (151_515_152, 200_000_000)
+
+    @property
+    def bytes_per_cycle(self):
+        """Bytes that it gives in a cycle of the controller: two of its clocks, two edges each."""
+        return 4 * DATA_BYTES
+
+    @property
+    def bytes(self):
+        """Size of the memory."""
+        return DATA_BYTES << self.row_bits + self.bank_bits + self.column_bits
+
+
+DDR3_CHIPS = {
+    chip.name: chip
+    for chip in (Ddr3Chip(name="MT41K256M16-125", row_bits=15, column_bits=10),)
 }

@@ -13,7 +13,7 @@ from sterna.host.device.transport import open_transport
 from sterna.host.device.upload import upload as host_upload
 from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.open import memory_file
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.board.board import SimulatedBoard, read_trace
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel

@@ -10,7 +10,7 @@ from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.runtime import Sampling
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 
 pytestmark = [pytest.mark.rtl, pytest.mark.rest]
 TIMING = {"latency_cycles": 30, "refresh_interval_cycles": 400, "refresh_cycles": 40}

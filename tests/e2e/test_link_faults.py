@@ -20,7 +20,7 @@ from sterna.host.device.frames import Frame
 from sterna.host.device.transport import SerialTransport, open_transport
 from sterna.host.device.upload import BLOCK_BYTES, upload
 from sterna.host.errors import HostError
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.board.board import SimulatedBoard
 
 CONFIG = PRESETS["lanes40"]

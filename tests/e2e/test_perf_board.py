@@ -10,7 +10,7 @@ from conftest import seed
 from docs.figures import perf
 from small_model import byte_tokenizer
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.board.compile import key
 from sterna.sim.golden.geometry import Geometry, TreeGeometry
 from sterna.sim.golden.packed import random_model

@@ -12,7 +12,7 @@ from sterna.host.device.driver import Device
 from sterna.host.device.frames import FrameDecoder
 from sterna.host.device.transport import open_transport
 from sterna.hw import protocol
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Kind
 from sterna.sim.board.board import Line, SimulatedBoard, read_line
 

@@ -12,7 +12,7 @@ from faults import FaultyTransport
 from soc import Session, golden_outcome, random_image, random_timing
 from sterna.host.device.driver import Device
 from sterna.host.device.transport import open_transport
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 
 CONFIG = PRESETS["lanes40"]
 TOKENS = int(os.environ.get("STERNA_SOAK", "300"))

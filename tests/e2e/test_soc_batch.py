@@ -9,7 +9,7 @@ from soc import random_image, random_timing
 from soc_slots import Both, random_text
 from sterna.hw import protocol
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Register
 from sterna.sim.machine.slots import FLAG_CHAINED, NEVER
 

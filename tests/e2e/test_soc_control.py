@@ -14,7 +14,8 @@ from sterna.host.device.frames import Frame, FrameDecoder
 from sterna.host.device.transport import TransportError
 from sterna.host.errors import DeviceError
 from sterna.hw import protocol
-from sterna.hw.config import PRESETS, longest_text
+from sterna.hw.config import longest_text
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Register
 from sterna.sim.golden.model import GoldenModel
 

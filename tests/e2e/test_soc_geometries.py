@@ -7,7 +7,7 @@ import pytest
 from conftest import seed
 from soc import LANES320, Session, first_difference, play, random_image, random_timing
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 
 GEOMETRIES = 3  # per board process
 # Upper ends of hidden and intermediate size: a few tiles of the array, and what up5k's banks hold.

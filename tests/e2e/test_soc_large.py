@@ -9,7 +9,7 @@ from soc import LANES320 as BOARD
 from soc import Expected, Session, first_difference, placed, random_image
 from sterna.firmware.layout import memory_map
 from sterna.firmware.program import ProgramError, build_program
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.packed import Geometry
 
 CONFIG = PRESETS["lanes320"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from soc import Expected, Session, first_difference
 from sterna.host.model.image import Image
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.model import GoldenModel
 
 CONFIG = PRESETS["sim"]

@@ -10,7 +10,8 @@ from conftest import seed
 from soc import LANES320, Session, board_image, first_difference, play, random_timing
 from soc_slots import Both, random_text
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS, most_visits
+from sterna.hw.config import most_visits
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.geometry import TreeGeometry
 from sterna.sim.golden.packed import random_model
 from sterna.sim.golden.tree import Trees

@@ -10,7 +10,7 @@ from soc import random_image
 from sterna.host.device.driver import Device
 from sterna.host.device.flash import load_requests
 from sterna.host.device.transport import open_transport
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.board.board import BoardError, SimulatedBoard, read_toggles
 
 from docs.figures.energy import unit_of

@@ -6,7 +6,8 @@ from math import gcd, lcm
 import pytest
 from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from prove import Proof, disproved, further, planted
-from sterna.hw.config import PRESETS, SLOW_HZ
+from sterna.hw.config import SLOW_HZ
+from sterna.hw.presets import PRESETS
 from sterna.hw.vector import operands, store
 from tracked import Tracked, claim_fifo
 

@@ -14,7 +14,7 @@ from amaranth.hdl import Cat, Const, Mux, Signal
 from prove import AnyMemory, Proof, disproved, further, planted, stub
 from sterna.firmware import isa
 from sterna.hw.array.control import DENSE, GATHER, WALK
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.vector import slot
 
 pytestmark = pytest.mark.formal

@@ -14,10 +14,10 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from prove import planted
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import PRESETS
 from sterna.hw.flow import synth, units
 from sterna.hw.link import uart
 from sterna.hw.memory import external
+from sterna.hw.presets import PRESETS
 from sterna.hw.soc import Soc
 
 pytestmark = pytest.mark.formal

@@ -12,8 +12,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw import stream as streams
 from sterna.hw.accelerator import Accelerator
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import PRESETS
 from sterna.hw.memory import external
+from sterna.hw.presets import PRESETS
 from sterna.hw.soc import Soc
 
 OTHER = {"write": "read", "read": "write"}

@@ -11,9 +11,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from sterna.hw import __main__ as command
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
 from sterna.hw.flow import synth, units
 from sterna.hw.flow.place import place
+from sterna.hw.presets import PRESETS
 
 
 class Known(wiring.Component):

@@ -5,7 +5,7 @@ import json
 import pytest
 from small_model import GEOMETRY, write_folder
 from sterna.firmware.layout import memory_map
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.board.board import SimulatedBoard
 from sterna.sim.golden.packed import Geometry, PackError, read_config
 
@@ -75,7 +75,7 @@ def test_inspect_counts_weights_without_padding(sterna, folder, tmp_path, preset
 def test_a_model_that_is_too_large_is_refused_from_its_config_alone(sterna, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(GIANT))
     err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna", "--preset", "lanes40")
-    assert "memory: the model needs " in err and "(of the presets, lanes160, lanes320 can hold it)" in err
+    assert "memory: the model needs " in err and "(of the presets, lanes160, lanes320, kv260 can hold it)" in err
     (tmp_path / "config.json").write_text(json.dumps(GIANT | {"num_hidden_layers": 320}))
     err = refused(sterna, 1, "convert", tmp_path, "-o", tmp_path / "m.sterna", "--preset", "sim")
     assert "use a larger memory or a smaller model (no preset can hold it)" in err

@@ -10,12 +10,13 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from sterna.host.device.driver import Device
 from sterna.hw.accelerator import Accelerator
-from sterna.hw.config import PRESETS, RANGES, Config, ConfigError, most_visits
+from sterna.hw.config import RANGES, Config, ConfigError, most_visits
+from sterna.hw.presets import PRESETS
 
 SMALLEST = Config(name="smallest", rows=1, columns=5, lanes=1, port_bytes=2, memory_bytes=256, vector_words=1,
                   activation_words=1, strip=1, clock_hz=1, row_words=3, fifo_words=4, ring=2, credits=1,
                   program_words=1, register_bits=16, counters=False)
-LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=64, memory_bytes=1 << 31,
+LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=128, memory_bytes=1 << 31,
                  vector_words=1 << 14, activation_words=1651, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
                  tree_rows=0xFFFF, row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255,
                  program_words=1024)
@@ -23,7 +24,7 @@ LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=64, mem
 
 def test_every_integer_has_a_range():
     fields = {field.name for field in dataclasses.fields(Config) if field.type in (int, "int")}
-    assert fields == {*RANGES, "batch", "memory_hz"}
+    assert fields == {*RANGES, "batch", "memory_hz", "axi_ports", "engines"}
 
 
 @pytest.mark.parametrize("field", RANGES)
@@ -39,14 +40,29 @@ def test_values_outside_their_range_are_refused(field):
     ({"ring": 65536}, "ring 65536: use 2 to 32768"), ({"credits": 0}, "credits 0: use 1 to 255"),
     ({"credits": 256}, "credits 256: use 1 to 255"), ({"fifo_words": 3}, "fifo_words 3: use 4 to 65536"),
     ({"columns": 15, "fifo_words": 5}, "fifo_words 5: must be even, since the array takes two words a cycle"),
-    ({"strip": 0}, "strip 0: use 1 to"), ({"port_bytes": 1}, "port_bytes 1: use 2 to 64"),
-    ({"port_bytes": 128}, "port_bytes 128: use 2 to 64"), ({"memory_bytes": 320 + 1}, "must be a multiple of 64"),
+    ({"strip": 0}, "strip 0: use 1 to"), ({"port_bytes": 1}, "port_bytes 1: use 2 to 128"),
+    ({"port_bytes": 256}, "port_bytes 256: use 2 to 128"), ({"memory_bytes": 320 + 1}, "must be a multiple of 64"),
     ({"lanes": 4, "columns": 20, "strip": 4, "row_words": 9}, "lanes 4: at most port_bytes 2"),
     ({"row_words": 2}, "row_words 2: the row queue must hold a strip of 1 rows and two tiles"),
     ({"tree_rows": 6}, "tree_rows 6: at most the 5 codes of an activation buffer"),
     ({"tree_rows": 5, "memory": "onchip"}, "tree_rows 5: needs memory outside of the chip"),
     ({"sdram": "AS4C16M16SA-7", "memory_bytes": 32 << 20, "memory_hz": 1, "clock_hz": 80_000_000},
-     "memory_hz 1: use 10000000 to 143000000")])
+     "memory_hz 1: use 10000000 to 143000000"),
+    ({"memory_hz": 1}, "memory_hz 1: needs sdram or ddr3"), ({"engines": 3}, "engines 3: use one of 1, 2, 4, 8"),
+    ({"axi_ports": 3}, "axi_ports 3: use one of 0, 1, 2, 4, 8"),
+    ({"axi_ports": 1}, "axi_ports 1: 2 bytes each of 2, where a port has 4 to 64"),
+    ({"axi_ports": 1, "port_bytes": 128}, "axi_ports 1: 128 bytes each of 128"),
+    ({"axi_ports": 1, "port_bytes": 4, "memory": "onchip"}, "axi_ports 1: needs memory outside of the chip"),
+    ({"axi_ports": 1, "port_bytes": 4, "block_bytes": 96}, "block_bytes 96: must be a power of two"),
+    ({"axi_ports": 1, "port_bytes": 4, "block_bytes": 2048},
+     "block_bytes 2048: use 64 to 1024 with ports of 4 bytes"),
+    ({"axi_ports": 1, "port_bytes": 4, "memory_bytes": 320}, "memory_bytes 320: must be a multiple of 256"),
+    ({"axi_ports": 1, "sdram": "AS4C16M16SA-7"}, "sdram and axi_ports: use one of them"),
+    ({"ddr3": "none"}, "ddr3 'none': use one of MT41K256M16-125"),
+    ({"ddr3": "MT41K256M16-125"}, "MT41K256M16-125: needs external memory and words of 8 bytes or more"),
+    ({"ddr3": "MT41K256M16-125", "port_bytes": 8}, "memory_bytes 256: MT41K256M16-125 has 536870912"),
+    ({"ddr3": "MT41K256M16-125", "port_bytes": 8, "memory_bytes": 512 << 20, "memory_hz": 150_000_000,
+      "clock_hz": 150_000_000}, "memory_hz 150000000: use 151515152 to 200000000")])
 def test_what_cannot_be_built_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(SMALLEST, **changes)

@@ -8,15 +8,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("sim", "hw", "firmware", "models", "host", "docs")
 ARITHMETIC = tuple(f"sim.golden.{name}" for name in ("errors", "fp24", "tables", "rng", "toplist"))
-GATEWARE = ("hw", "hw.protocol", "hw.config")
+GATEWARE = ("hw", "hw.protocol", "hw.config", "hw.presets")
 DEVICE = ("host.device", "host.errors", *GATEWARE[1:], "firmware", "sim.golden")
 # Of each room: what it may import besides itself. A module belongs to the longest name that it begins with.
 ROOMS = {
     "sim.golden": (),
     "hw.protocol": (),
     "hw.memory.chips": (),
-    "hw.config": ("hw.protocol", "hw.memory.chips", "sim.golden.errors"),
-    "firmware": ("hw.protocol", "hw.config", "sim.golden"),
+    "hw.memory.behind": ("hw.memory.chips",),
+    "hw.config": ("hw.protocol", "hw.memory.chips", "hw.memory.behind", "sim.golden.errors"),
+    "hw.presets": ("hw.config",),
+    "firmware": ("hw.protocol", "hw.config", "hw.presets", "sim.golden"),
     "sim.machine": ("firmware", "hw.protocol", "hw.config", "sim.golden"),
     "sim.perf": ("firmware", "hw.protocol", "hw.config", "hw.memory.chips", "hw.vector.stages", "sim.golden"),
     "hw": ("hw.protocol", "hw.config", "hw.memory.chips", "firmware.isa", *ARITHMETIC),
@@ -30,7 +32,7 @@ ROOMS = {
     "models": ("sim.golden",),
     "host.errors": ("sim.golden.errors",),
     "host.device": DEVICE[1:],
-    "host.model": ("host.errors", "firmware", "hw.config", "hw.protocol", "sim.golden"),
+    "host.model": ("host.errors", "firmware", "hw.config", "hw.presets", "hw.protocol", "sim.golden"),
     "host.runtime": ("host.model", "hw.boards", "sim.board", "sim.cpu", *DEVICE),
     "host": ("host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models", "sim.board", "sim.cpu",
              "sim.cmm", "sim.perf", "hw", *DEVICE),

@@ -20,7 +20,7 @@ from sterna.host.doctor.check import FAILED, OK, SKIPPED
 from sterna.host.errors import UsageError
 from sterna.hw import protocol
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Register
 
 CYCLES = 3000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sterna.host.errors import UsageError
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 
 from docs.figures import boards, causes, cmm, figures, fullsize, pages, perf, plan
 

@@ -16,13 +16,13 @@ import pytest
 from sterna.firmware import isa
 from sterna.firmware.program import build_program
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.geometry import Geometry, TreeGeometry
 
 SEED = int(os.environ.get("STERNA_SEED", "1"))
 unpack = cache(isa.unpack)
 SIZES = {"up5k": (50, 70), "lanes10": (50, 70), "lanes40": (150, 300), "sim": (150, 300), "lanes160": (150, 300),
-         "lanes320": (300, 600)}
+         "lanes320": (300, 600), "ecpix5-85": (150, 300), "kv260": (300, 600)}
 THERE, LATE = 2, 3  # a result is there for the second operation behind, that of peak or SAMPLE for the third
 
 

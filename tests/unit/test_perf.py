@@ -16,9 +16,9 @@ from sterna.hw.array.activations import ActivationBuffers
 from sterna.hw.array.decoder import TritDecoder
 from sterna.hw.array.tree import RowAccumulator
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
 from sterna.hw.memory import arbiter, port
 from sterna.hw.memory import sdram as controller
+from sterna.hw.presets import PRESETS
 from sterna.hw.stream import SKID_DEPTH
 from sterna.hw.vector.sampler import PRELUDE_CYCLES
 from sterna.hw.tree.collector import Collector

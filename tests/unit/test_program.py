@@ -9,13 +9,15 @@ from sterna.firmware.assembler import parse
 from sterna.firmware.layout import layout, memory_map
 from sterna.firmware.program import ProgramError, build_program, constants, inverse_temperature
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS, ConfigError
+from sterna.hw.config import ConfigError
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden.fp24 import from_bits
 from sterna.sim.golden.geometry import Geometry, TreeGeometry
 
 SIZES = [("up5k", (80, 160, 4, 512)), ("lanes10", (256, 704, 6, 2048)), ("lanes40", (512, 1408, 8, 8192)),
          ("sim", (240, 800, 4, 1024)), ("lanes160", (1024, 2816, 4, 4096)),
-         ("lanes320", (2560, 6912, 32, 32000))]
+         ("lanes320", (2560, 6912, 32, 32000)), ("ecpix5-85", (1024, 2816, 24, 32000)),
+         ("kv260", (2560, 6912, 32, 32000))]
 
 
 @pytest.mark.parametrize("name, shape", SIZES)
@@ -172,8 +174,8 @@ def test_refusals_of_trees(name, shape, message):
 
 
 def test_lanes_beyond_the_fold_are_refused():
-    with pytest.raises(ConfigError, match="lanes 16: use 1 to 8"):
-        replace(preset("lanes320"), lanes=16, columns=80, rows=4, strip=64)
+    with pytest.raises(ConfigError, match="lanes 64: use 1 to 32"):
+        replace(preset("lanes320"), lanes=64, columns=320, rows=1, strip=64)
 
 
 def test_constants():

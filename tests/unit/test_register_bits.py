@@ -21,7 +21,7 @@ from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.sampling import Sampling, check_end
 from sterna.host.runtime.state import State, save_state
 from sterna.hw.boards import preset
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Register
 from sterna.sim.golden.packed import Geometry, random_model
 from sterna.sim.machine.machine import Machine

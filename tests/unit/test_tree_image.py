@@ -15,7 +15,7 @@ from sterna.host.model import writing
 from sterna.host.model.header import matrix_names
 from sterna.host.model.image import Image, ImageError, build_image
 from sterna.host.model.model import Model
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.golden import trits as coding
 from sterna.sim.golden.packed import Geometry, PackedTreeLayer, TreeGeometry, pack, random_model, random_tensors
 from test_convert import Memory

@@ -19,7 +19,7 @@ from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.open import memory_file
 from sterna.hw import protocol
 from sterna.hw.boards import BOARDS
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import FLASH_HEADER_BYTES
 from sterna.sim.golden.packed import Geometry, random_model
 

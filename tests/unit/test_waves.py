@@ -18,7 +18,7 @@ from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.waves import VCD_PER_STREAM_BYTE, Recording
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.board import board
 
 

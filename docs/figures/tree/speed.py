@@ -9,7 +9,7 @@ from docs.figures.tree.cycles import LAYERS, intervals, period, traced
 from docs.figures.tree.shapes import DEPTH, GLU, HIDDEN, INNER, SHAPES, VOCABULARY, geometry
 from sterna.host.model.model import Model
 from sterna.host.runtime.statistics import useful_bytes
-from sterna.hw.config import PRESETS
+from sterna.hw.presets import PRESETS
 from sterna.sim.perf.memory import TIMING
 
 CUT = 512  # rows of the head that is simulated
