@@ -1,7 +1,7 @@
 """How a packed model is dealt to several engines: a permutation of an image's bytes, with padding (docs/scaling.md).
 
-Word w of the memory is word w // K of engine w % K. So the words of a vector, which lie behind each other, are dealt to
-the engines one by one, and a matrix lies there as the words of its parts in turn. An image is the same for every K.
+Word w of the memory is word w // K of engine w % K. So the words of a vector, which lie behind each other, are dealt
+to the engines one by one, and a matrix lies there as the words of its parts in turn. An image is the same for every K.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ def deal_matrix(data, rows, shape, columns):
     Returns
     -------
     uint8 array
-        ``shape.matrix_bytes(rows, columns)`` bytes: part k is every K-th word from word k on. What no row stands for is
-        zero.
+        ``shape.matrix_bytes(rows, columns)`` bytes: part k is every K-th word from word k on. What no row stands for
+        is zero.
     """
     engines, port = shape.engines, shape.port_bytes
     band = -(-columns // shape.columns) * shape.tile_bytes  # of a row of tiles
@@ -87,5 +87,5 @@ DEALT = {"embedding": deal_embedding, "stream": deal_stream}  # by the section o
 
 
 def dealt(name, data, source, target):
-    """Bytes of a section of an image (uint8 array) as a device with more engines has them: ``data`` itself for one."""
+    """Bytes of a section of an image (uint8 array) as a device with more engines has them; for one ``data`` itself."""
     return data if target.engines == 1 else DEALT[name](data, source, target)

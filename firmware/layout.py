@@ -33,7 +33,7 @@ def up(n, step):
 
 
 def share(rows, unit, engines):
-    """Rows of a matrix at the first of the ``engines``, which has most of them: they are dealt ``unit`` at a time (int).
+    """Rows of a matrix at the first of the ``engines`` (int), which has most: they are dealt ``unit`` at a time.
 
     Every engine has room for so many and computes so many; what is behind its own rows is dropped.
     """
@@ -78,8 +78,8 @@ def check_tiling(tiling):
 class Layout:
     """Sections of the stream for one geometry and tiling; sizes are in bytes, padded to port words.
 
-    With several ``engines`` a word of the layout, ``word_bytes``, is a word of each of them, and a matrix takes as many
-    of these as the engine with most of its rows needs (docs/scaling.md).
+    With several ``engines`` a word of the layout, ``word_bytes``, is a word of each of them, and a matrix takes as
+    many of these as the engine with most of its rows needs (docs/scaling.md).
 
     ``sections(part)`` lists the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns) of a part.
     The tables of trees are not in the stream: each is ``table_bytes`` long, neurons in order, a record each.
@@ -229,7 +229,7 @@ class Layout:
 
 
 def layout(config, geometry):
-    """Layout of a geometry on a configuration (or on the ``tiling`` of an image's header, which is for one engine)."""
+    """Layout of a geometry on a configuration, or on the ``tiling`` of an image's header: that is for one engine."""
     if isinstance(config, dict):
         return Layout(geometry, **config)
     return Layout(geometry, **tiling_of(config), engines=config.engines)

@@ -191,7 +191,9 @@ class Sequencer(wiring.Component):
             addresses.set.eq(is_op[isa.SETA] | is_op[isa.ROWA]),
             addresses.row.eq(is_op[isa.ROWA]),
             addresses.areg.eq(field(isa.FETCH, "areg")),
-            addresses.words.eq(Mux(records if walks else 0, 0, field(isa.FETCH, "words"))),
+            addresses.words.eq(
+                Mux(records if walks else 0, 0, payloads.passed(instruction, cfg.engines))
+            ),
             addresses.value.eq(field(isa.ROWA, "base")),
             addresses.stride.eq(field(isa.ROWA, "stride")),
             addresses.token.eq(self.token),

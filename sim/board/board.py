@@ -87,6 +87,8 @@ class SimulatedBoard:
         Cycles from a read command to its first word; words per 256 cycles (1..256).
     refresh_interval_cycles, refresh_cycles : int
         Every `refresh_interval_cycles` (0: never) the memory transfers nothing for `refresh_cycles`.
+    pauses : int
+        Of 256 cycles (0..255), drawn at random for each engine's memory: in these it transfers nothing either.
     seed : int
         Seed of the bits in all registers before the reset and in all memories of the accelerator and, if not 0, of
         those in the model memory. An error of the running board ends with it.
@@ -123,9 +125,9 @@ class SimulatedBoard:
     """
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
-                 refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None,
-                 greetings=None, waves_limit=0, record=True):
+                 refresh_interval_cycles=780, refresh_cycles=0, pauses=0, seed=0, max_cycles=0, port=0,
+                 device=ACCELERATOR, device_sources=(), on_compile=None, line=None, toggles=None, flash=None,
+                 netlist=None, greetings=None, waves_limit=0, record=True):
         if latency_cycles < 0 or not 1 <= bandwidth <= 256:
             raise ValueError(f"latency_cycles {latency_cycles}, bandwidth {bandwidth}: use 0 or more, and 1 to 256")
         if refresh_cycles < 0 or refresh_cycles >= (refresh_interval_cycles or refresh_cycles + 1):
@@ -138,7 +140,8 @@ class SimulatedBoard:
                        "netlist": netlist}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
-                           "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+                           "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles,
+                           *(["--pauses", pauses] if pauses else [])]
         if waves is not None and toggles is not None:  # before anything is compiled
             raise BoardError("--toggles: leave --waves out")
         if netlist and trace is not None:

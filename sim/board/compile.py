@@ -221,7 +221,9 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
         on_compile(f"{what}: {text}")
 
     step("elaborating")
-    header = (f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not config.sdram)}\n"
+    each = " ".join(f"DO({k}, {k or ''})" for k in range(config.engines))
+    header = (f"#define BOARD_ENGINES {config.engines}\n#define BOARD_EACH_ENGINE(DO) {each}\n"
+              f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not config.sdram)}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
