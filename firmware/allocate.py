@@ -77,14 +77,9 @@ def place(config, hidden, name, inner, strip):
     """Banks with every vector of the token program for H = ``hidden``, and ``name``, of ``inner`` elements: what is
     behind the inner norm of the channel mixer. ``strip``: elements of the longest strip with a vector t1.
 
-    AllocationError: too few vector words, or more lanes than the fold's rotation reaches.
+    AllocationError: too few vector words.
     """
     lanes = config.lanes
-    if lanes > 8:
-        raise AllocationError(f"lanes {lanes}: the fold of partial sums rotates at most 8 lanes")
-    if config.strip > 2 * PARTIAL_SUMS:
-        raise AllocationError(f"strip {config.strip}: at most {2 * PARTIAL_SUMS} rows, which is what the vectors of "
-                              "a strip have room for")
     h, i, strip, longest = -(-hidden // lanes), -(-inner // lanes), config.strip // lanes, -(-strip // lanes)
     sums = PARTIAL_SUMS // lanes
     banks = Banks(config.vector_words)

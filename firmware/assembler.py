@@ -93,9 +93,10 @@ class Assembler:
             limit = isa.SCALARS if is_scalar else 1 << (isa.ROTATE_LSB if one and name == "c" else 14)
             if not 0 <= operand.address < limit:
                 raise AssemblerError(f"{where} {name} address {operand.address}: use 0 to {limit - 1}")
-            if not 0 <= operand.rotate < self.lanes or operand.rotate and not (one and name == "c"):
-                raise AssemblerError(f"{where} {name} rotate {operand.rotate}: only c of a one-element "
-                                     "operation, below V")
+            turn = operand.rotate
+            if not 0 <= turn < self.lanes or turn & turn - 1 or turn and not (one and name == "c"):
+                raise AssemblerError(f"{where} {name} rotate {turn}: only c of a one-element operation, "
+                                     "a power of two below V")
         if self._loop is not None:
             peaked = maximum is not None or minimum is not None
             operands = {"a": a, "c": c, "d": d}

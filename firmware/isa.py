@@ -67,7 +67,8 @@ MOD_BIT, PLUS_BIT = 14, 15  # flags above the address of an operand
 FLAG_PLUS = 1 << PLUS_BIT
 FLAG_MOD = 1 << MOD_BIT
 ADDRESS_MASK = FLAG_MOD - 1
-ROTATE_LSB, ROTATE_BITS = 11, 3  # in the C address of a one-element operation
+# In the C address of a one-element operation: 0, or one more than the binary logarithm of the lanes to rotate by
+ROTATE_LSB, ROTATE_BITS = 11, 3
 
 
 class IsaError(SternaError, ValueError):
@@ -87,7 +88,7 @@ class Operand:
     plus, mod : bool
         Add the strip offset; wrap in the 64 partial sums.
     rotate : int
-        Lane rotation of a C operand in a one-element operation.
+        Lane rotation of a C operand in a one-element operation: 0 or a power of two.
     banks : int
         Mask of the banks written (destination VECTOR only).
     words : int or None
@@ -105,7 +106,7 @@ class Operand:
     @property
     def code(self):
         """The 16 address bits with their flags."""
-        return self.address | self.plus * FLAG_PLUS | self.mod * FLAG_MOD | self.rotate << ROTATE_LSB
+        return self.address | self.plus * FLAG_PLUS | self.mod * FLAG_MOD | self.rotate.bit_length() << ROTATE_LSB
 
 
 def bank(number, address, *, plus=False, mod=False, rotate=0, words=None):
@@ -172,7 +173,7 @@ def decode(word):
 
 def unpack(code, one=False, kind_c=False):
     """``(address, plus, mod, rotate)`` of 16 address bits of a vector operand."""
-    rotate = code >> ROTATE_LSB & (1 << ROTATE_BITS) - 1 if one and kind_c else 0
+    rotate = 1 << (code >> ROTATE_LSB & (1 << ROTATE_BITS) - 1) >> 1 if one and kind_c else 0
     address = code & ((1 << ROTATE_LSB) - 1 if one and kind_c else ADDRESS_MASK)
     return address, bool(code & FLAG_PLUS), bool(code & FLAG_MOD), rotate
 

@@ -289,13 +289,15 @@ class Slot(wiring.Component):
                 ),
                 self.values[lane].eq(unit.r),
             ]
-        rotated = c
-        for bit in range(lanes.bit_length() - 1):
-            rotated = [
-                Mux(fields.rotate[bit], rotated[(lane + (1 << bit)) % lanes], rotated[lane])
-                for lane in range(lanes)
-            ]
+        # By one power of two or none: one choice of log2 V + 1, not a choice for each
+        rotated = [Signal(24, name=f"rotated_{lane}") for lane in range(lanes)]
         for lane in range(lanes):
+            with m.Switch(fields.rotate):
+                for turn in range(1, lanes.bit_length()):
+                    with m.Case(turn):
+                        m.d.comb += rotated[lane].eq(c[(lane + (1 << turn - 1)) % lanes])
+                with m.Default():
+                    m.d.comb += rotated[lane].eq(c[lane])
             m.d.comb += self.c[lane].eq(rotated[lane])
             m.d.sync += c_next[lane].eq(
                 Mux(fields.prior, self.prior_c[lane], rotated[lane])

@@ -204,7 +204,7 @@ def random_vop(engine):
     # One address per bank; the flags belong to it.
     flags = r.choice((0, PLUS, MOD))
     addresses = [r.randrange(SPAN) | (flags if r.random() < 0.7 else 0) for _ in range(3)]
-    turn = r.randrange(LANES) if vop.one and r.random() < 0.5 else 0
+    turn = r.randrange(LANES.bit_length()) if vop.one and r.random() < 0.5 else 0
     for kind, field in ((vop.a, "aa"), (vop.b, "ba"), (vop.c, "ca")):
         setattr(vop, field, addresses[kind] if kind < 3 else r.randrange(BEST_SCALAR) if kind == 3 else 0)
     if vop.one and vop.c < 3:
@@ -303,7 +303,7 @@ async def reductions(dut):
         fold //= 2
     turn = LANES // 2
     while turn:
-        engine.send(Vop(one=1, a=2, b=3, ba=1, c=2, ca=turn << 11, d=VECTOR, banks=4))
+        engine.send(Vop(one=1, a=2, b=3, ba=1, c=2, ca=turn.bit_length() << 11, d=VECTOR, banks=4))
         turn //= 2
     step = 32
     while step:

@@ -11,14 +11,14 @@ from sterna.hw.vector.stages import Stages
 pytestmark = pytest.mark.rtl
 
 # V, P: memory words of half a beat, half a beat, and two beats.
-SIZES = [(1, 2), (2, 8), (4, 8), (4, 32), (8, 16)]
+SIZES = [(1, 2), (2, 8), (4, 8), (4, 32), (8, 16), (16, 64), (32, 64)]
 WORDS = 160
 
 
 def run(case, lanes, port_bytes, stall, simulator, parts=1, compact=False, batch=1, top_k=0):
     """Runs one case of the bench; ``compact``: with the units of the preset up5k."""
     config = dataclasses.replace(preset("lanes40"), name="vector", rows=1, lanes=lanes, columns=5 * lanes, strip=64,
-                                 port_bytes=port_bytes, vector_words=WORDS, batch=batch, top_k=top_k)
+                                 port_bytes=port_bytes, vector_words=WORDS, activation_words=256, batch=batch, top_k=top_k)
     if compact:
         config = dataclasses.replace(config, columns=10, activation_words=16, clock_hz=24_000_000, tree_rows=0)
     assert config.compact == compact
@@ -68,7 +68,7 @@ def test_chains(lanes, port_bytes, compact, stall, simulator):
 
 
 @pytest.mark.parametrize("case", ["reductions", "rates"])
-@pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8), (8, 16)])
+@pytest.mark.parametrize("lanes, port_bytes", [(1, 2), (4, 8), (8, 16), (16, 64), (32, 128)])
 def test_timing(lanes, port_bytes, case, simulator):
     run(case, lanes, port_bytes, 0.0, simulator=simulator)
 

@@ -137,7 +137,7 @@ class Model:
             else:
                 c = fp24.mul(fp24.from_int(zeros), fp24.LN2)
             if vop.one:
-                c = np.roll(c, -(vop.ca >> 11 & 7))
+                c = np.roll(c, -(1 << (vop.ca >> 11 & 7) >> 1))
         return FUNCTIONS[6](a) if vop.table == 6 else a, b, c
 
     def run(self, vop, count, offset):
