@@ -1,7 +1,7 @@
 """How a packed model is dealt to several engines: a permutation of an image's bytes, with padding (docs/scaling.md).
 
 Word w of the memory is word w // K of engine w % K. So the words of a vector, which lie behind each other, are dealt
-to the engines one by one, and a matrix lies there as the words of its parts in turn. An image is the same for every K.
+to the engines one by one, and a matrix lies there as the words of its parts in turn. An image is for every K.
 """
 
 import numpy as np
@@ -87,5 +87,5 @@ DEALT = {"embedding": deal_embedding, "stream": deal_stream}  # by the section o
 
 
 def dealt(name, data, source, target):
-    """Bytes of a section of an image (uint8 array) as a device with more engines has them; for one ``data`` itself."""
+    """Bytes of a section of an image (uint8 array) for a device with more engines; for one ``data`` itself."""
     return data if target.engines == 1 else DEALT[name](data, source, target)
