@@ -106,8 +106,13 @@ class Layout:
 
     @property
     def inner(self):
-        """I padded to a common multiple of R and V; of gated linear units alone."""
-        return up(self.geometry.intermediate_size, math.lcm(self.rows, self.lanes))
+        """I padded to a common multiple of R and V, to one of V where C is no multiple of 5; of gated linear units
+        alone.
+        """
+        # Rows of the two halves need not begin a tile, only a beat. What C has always been keeps its padding, and
+        # its images.
+        step = self.lanes if self.columns % 5 else math.lcm(self.rows, self.lanes)
+        return up(self.geometry.intermediate_size, step)
 
     @property
     def tile_bytes(self):

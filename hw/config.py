@@ -8,7 +8,15 @@ from math import lcm
 
 from sterna.hw.memory.behind import BLOCK_BYTES, check_memory
 from sterna.hw.memory.chips import DATA_BYTES, DDR3_CHIPS
-from sterna.hw.protocol import BATCHES, MEMORIES, MOST_ROWS, REGISTER_BITS, VERSIONS, WEIGHT_CODES
+from sterna.hw.protocol import (
+    BATCHES,
+    FLAT,
+    MEMORIES,
+    MOST_ROWS,
+    REGISTER_BITS,
+    VERSIONS,
+    WEIGHT_CODES,
+)
 from sterna.sim.golden.errors import SternaError
 
 SLOW_HZ = 40_000_000
@@ -25,7 +33,7 @@ RANGES = {
     "columns": (5, 0xFFFF),
     "lanes": (1, 32),
     "port_bytes": (2, 128),
-    "memory_bytes": (256, 1 << 36),
+    "memory_bytes": (256, FLAT),
     "vector_words": (1, 1 << 14),
     "activation_words": (1, 0xFFFF),
     "program_words": (1, 1 << 10),
@@ -105,7 +113,7 @@ class Config:
     memory : str
         "external" (behind the memory port) or "onchip".
     memory_bytes : int
-        Size of the model memory.
+        Size of the model memory, up to 32 GiB.
     sdram : str
         Name of the SDR SDRAM chip that is the external memory, of ``sterna.hw.memory.chips``; "":
         any memory behind the port.
@@ -206,7 +214,11 @@ class Config:
             self.weight_code in WEIGHT_CODES, f"weight_code {self.weight_code!r}: use trit5 or bit2"
         )
         need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
-        need(self.columns % 5 == 0, f"columns {self.columns}: must be a multiple of 5")
+        need(
+            self.weight_code != "trit5" or self.rows * self.columns % 5 == 0,
+            f"columns {self.columns}: rows {self.rows} x columns must be a multiple of 5, the trits "
+            "of a byte",
+        )
         for field in ("lanes", "port_bytes", "ring", "block_bytes"):
             value = getattr(self, field)
             need(value & (value - 1) == 0, f"{field} {value}: must be a power of two")
@@ -245,9 +257,15 @@ class Config:
             f"activation_words {words}: a row may have {words * self.columns} columns then, whose "
             f"sum does not fit {SUM_BITS} bits: use at most {most}",
         )
+        unit = max(64, self.port_bytes)
         need(
-            self.memory_bytes % 64 == 0,
-            f"memory_bytes {self.memory_bytes}: must be a multiple of 64",
+            self.memory_bytes % unit == 0,
+            f"memory_bytes {self.memory_bytes}: must be a multiple of {unit}",
+        )
+        need(
+            self.memory_bytes <= self.port_bytes << 32,
+            f"memory_bytes {self.memory_bytes}: at most {self.port_bytes << 32}, as an address "
+            f"register counts 2^32 words of {self.port_bytes} bytes",
         )
         need(
             self.engines in ENGINES,

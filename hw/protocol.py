@@ -7,7 +7,7 @@ Nothing of it stands anywhere else.
 from enum import IntEnum
 
 # In the order of their bytes in Register.VERSIONS
-VERSIONS = {"protocol": 6, "isa": 5, "numerics": 4, "image": 2}
+VERSIONS = {"protocol": 7, "isa": 5, "numerics": 4, "image": 2}
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build
@@ -21,6 +21,11 @@ REGISTERS = 0x90000000
 SCALARS = 0xA0000000
 RING = 0xB0000000
 REGION_BIT = 28
+# An address has 36 bits. Those with the uppermost one are bytes of the model memory, all of it in one
+# piece: what lies behind the first 2 GiB has no other address.
+FLAT = 1 << 35
+HIGH_LSB, HIGH_BITS = 3, 4  # of address bits 35:32 in the type byte of a request
+MEMORY_UNIT_BYTES = 64  # what Register.MEMORY_UNITS counts
 REGISTERS_PER_SLOT, SCALARS_PER_SLOT = 0x100, 0x80  # bytes
 
 
@@ -32,7 +37,7 @@ class Register(IntEnum):
     ARRAY = 0x08
     LANES = 0x0C
     PORT_BYTES = 0x10
-    MEMORY_BYTES = 0x14
+    MEMORY_UNITS = 0x14
     VECTOR_WORDS = 0x18
     ACTIVATION_WORDS = 0x1C
     CLOCK_HZ = 0x20
@@ -119,6 +124,16 @@ def version_word():
 def counter_offset(name):
     """Byte offset of a counter by its name."""
     return COUNTERS + 4 * COUNTER_NAMES.index(name)
+
+
+def wide(memory_bytes):
+    """Whether a device with so much memory has addresses of 36 bits, and not of 32."""
+    return memory_bytes > PROGRAM
+
+
+def memory_address(address, memory_bytes):
+    """Address on the link of a byte of a model memory of ``memory_bytes``."""
+    return address | FLAT if wide(memory_bytes) else address
 
 
 def register_address(register, slot=0):

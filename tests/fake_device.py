@@ -93,14 +93,16 @@ class FakeDevice:
     # Frames
 
     def _send(self, *fields):
-        self.replies += Frame(*fields).encode()
+        kind, sequence, address, *rest = fields
+        self.replies += Frame(kind, sequence, address & 0xFFFFFFFF, *rest).encode()
 
     def _nak(self, frame, reason):
         self._send(Kind.NAK, frame.sequence, frame.address, 4, reason.to_bytes(4, "little"))
 
     def _answer(self, frame):
         n = frame.length
-        if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH):
+        high = frame.address >> 32 and not protocol.wide(self.info.memory_bytes)
+        if high or frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH):
             return self._nak(frame, 1)
         if frame.address % 4:
             return self._nak(frame, 2)
@@ -140,10 +142,18 @@ class FakeDevice:
             raise KeyError(slot)
         return slot, offset
 
+    def _place(self, address):
+        """Of an address of the memory: the byte; None of another one."""
+        if address & protocol.FLAT or address < protocol.PROGRAM:
+            address &= ~protocol.FLAT
+            if address < self.info.memory_bytes:
+                return address
+        return None
+
     def _store(self, address, value):
-        page, offset = address & 0xF0000000, address & 0x0FFFFFFF
-        if address < self.info.memory_bytes:
-            self.memory[address] = value
+        page, offset = address & ~0x0FFFFFFF, address & 0x0FFFFFFF
+        if (place := self._place(address)) is not None:
+            self.memory[place] = value
         elif page == protocol.PROGRAM and offset < 16 * self.info.program_words:
             self.program[offset] = value
         elif page == protocol.REGISTERS:
@@ -174,9 +184,9 @@ class FakeDevice:
             self.blocks[slot][offset] = value & (self.mask if offset in NUMBERS else 0xFFFFFFFF)
 
     def _load(self, address):
-        page, offset = address & 0xF0000000, address & 0x0FFFFFFF
-        if address < self.info.memory_bytes:
-            return self.memory.get(address, 0)
+        page, offset = address & ~0x0FFFFFFF, address & 0x0FFFFFFF
+        if (place := self._place(address)) is not None:
+            return self.memory.get(place, 0)
         if page == protocol.REGISTERS and offset < protocol.HELLO_BYTES:
             return int.from_bytes(self.hello[offset:offset + 4], "little")
         if page == protocol.REGISTERS:

@@ -69,6 +69,10 @@ class Device(Link):
 
     # Memory
 
+    def at(self, address):
+        """The address on the link of a byte of the model memory (int)."""
+        return protocol.memory_address(address, self.info.memory_bytes)
+
     def read_state(self, address, n_bytes, *, slot=0, layer_bytes=None):
         """State in device memory (bytes), to be written back by ``write_state``.
 
@@ -80,7 +84,8 @@ class Device(Link):
         layer_bytes : int, optional
             Size of a slot's vector of a layer; without it the whole region is read.
         """
-        return b"".join(self.read(*part) for part in self._state_parts(address, n_bytes, slot, layer_bytes))
+        parts = self._state_parts(address, n_bytes, slot, layer_bytes)
+        return b"".join(self.read(self.at(part), size) for part, size in parts)
 
     def write_state(self, address, state, *, slot=0, layer_bytes=None):
         """Puts back what ``read_state`` returned; only while the slot runs no token."""
@@ -88,7 +93,7 @@ class Device(Link):
             self.reset()  # the next token's first state may have been fetched already; with slots it never is
         n_bytes = len(state) * self.info.batch if layer_bytes else len(state)
         for at, size in self._state_parts(address, n_bytes, slot, layer_bytes):
-            self.write(at, state[:size])
+            self.write(self.at(at), state[:size])
             state = state[size:]
 
     def _state_parts(self, address, n_bytes, slot, layer_bytes):

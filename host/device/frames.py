@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import crc32c
 from cobs import cobs
 
-from sterna.hw.protocol import DELIMITER, HASH_UNIT_BYTES, MAX_FRAME_BYTES, OVERHEAD_BYTES, Kind
+from sterna.hw.protocol import (
+    DELIMITER,
+    HASH_UNIT_BYTES,
+    HIGH_BITS,
+    HIGH_LSB,
+    MAX_FRAME_BYTES,
+    OVERHEAD_BYTES,
+    Kind,
+)
 from sterna.sim.golden.errors import SternaError
 
 
@@ -16,7 +24,7 @@ class FrameError(SternaError, ValueError):
 @dataclass(frozen=True)
 class Frame:
     """One frame; ``length`` counts the bytes of ``data``, or for READ and ACK the bytes asked for and written; for
-    HASH, units of 64 bytes.
+    HASH, units of 64 bytes. ``address`` has 36 bits in a request, and the low 32 of these in its reply.
     """
 
     kind: int
@@ -27,7 +35,9 @@ class Frame:
 
     def encode(self):
         """The frame as it is sent: checksum, COBS code and delimiter added (bytes)."""
-        header = bytes((self.kind, self.sequence)) + self.address.to_bytes(4, "little") + bytes((self.length,))
+        high, low = divmod(self.address, 1 << 32)
+        header = bytes((self.kind | high << HIGH_LSB, self.sequence)) + low.to_bytes(4, "little")
+        header += bytes((self.length,))
         body = header + self.data
         return cobs.encode(body + crc32c.crc32c(body).to_bytes(4, "little")) + DELIMITER
 
@@ -43,7 +53,11 @@ class Frame:
         body, checksum = decoded[:-4], int.from_bytes(decoded[-4:], "little")
         if crc32c.crc32c(body) != checksum:
             raise FrameError(f"checksum {checksum:08x} instead of {crc32c.crc32c(body):08x}")
-        return cls(body[0], body[1], int.from_bytes(body[2:6], "little"), body[6], body[7:])
+        kind, high = body[0], 0
+        if kind < Kind.DATA & 0x80:  # a request
+            high = kind >> HIGH_LSB & (1 << HIGH_BITS) - 1
+            kind &= (1 << HIGH_LSB) - 1
+        return cls(kind, body[1], int.from_bytes(body[2:6], "little") | high << 32, body[6], body[7:])
 
     @classmethod
     def read(cls, sequence, address, length):

@@ -88,7 +88,7 @@ class DeviceInfo:
             rows=low[Register.ARRAY], columns=high[Register.ARRAY], lanes=lanes, batch=batch,
             weight_code=protocol.WEIGHT_CODES[code & 1], memory=protocol.MEMORIES[code >> 1], credits=credits,
             port_bytes=low[Register.PORT_BYTES], strip=high[Register.PORT_BYTES],
-            memory_bytes=value[Register.MEMORY_BYTES],
+            memory_bytes=value[Register.MEMORY_UNITS] * protocol.MEMORY_UNIT_BYTES,
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
             clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows,
@@ -106,7 +106,7 @@ class DeviceInfo:
         words = (protocol.MAGIC, protocol.version_word(), self.rows | self.columns << 16,
                  self.lanes | self.batch << 8 | code << 16 | self.register_bits << 18 | self.credits << 24,
                  self.port_bytes | self.strip << 16,
-                 self.memory_bytes, self.vector_words | self.program_words << 16,
+                 self.memory_bytes // protocol.MEMORY_UNIT_BYTES, self.vector_words | self.program_words << 16,
                  self.activation_words | self.ring << 16, self.clock_hz, self.build,
                  self.top_k | self.memory_hz // 1000 << 8, self.tree_rows | self.engines - 1 << 16)
         return b"".join(word.to_bytes(4, "little") for word in words)

@@ -201,7 +201,7 @@ class RequestWindow:
 
     @staticmethod
     def _belongs(reply, frame):
-        if reply.address != frame.address:
+        if reply.address != frame.address & 0xFFFFFFFF:
             return False
         if reply.kind == Kind.NAK:
             return True
@@ -214,7 +214,8 @@ class RequestWindow:
         what = {Kind.READ: "read from", Kind.WRITE: "write to", Kind.HASH: "hash from"}[frame.kind]
         n_bytes = frame.length * (protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else 1)
         reason = protocol.NAK_REASONS.get(reply.word, f"reason {reply.word}")
-        raise DeviceError(f"{self.name} refused to {what} 0x{frame.address:08x} ({n_bytes} bytes): {reason}; "
+        address = frame.address & ~protocol.FLAT
+        raise DeviceError(f"{self.name} refused to {what} 0x{address:08x} ({n_bytes} bytes): {reason}; "
                           "check that the model and the program fit this device (`sterna devices` shows its sizes)")
 
     def wait_token(self, wait_s, slot=0):
@@ -316,8 +317,8 @@ class Link:
 
     @staticmethod
     def _aligned(address, n_bytes):
-        if address % 4 or n_bytes % 4 or n_bytes < 0 or not 0 <= address <= (1 << 32) - n_bytes:
-            raise ValueError(f"address {address:#x}, {n_bytes} bytes: both must be multiples of 4 within 32 bits")
+        if address % 4 or n_bytes % 4 or n_bytes < 0 or not 0 <= address <= (1 << 36) - n_bytes:
+            raise ValueError(f"address {address:#x}, {n_bytes} bytes: both must be multiples of 4 within 36 bits")
 
     def wait_token(self, wait_s, slot=0):
         """The next TOKEN frame of a slot as (position, token), waiting up to ``wait_s``; None if none came."""

@@ -56,7 +56,7 @@ class _Exchange:
         while True:
             if self.waiting and (len(self.asked) < AHEAD or not self.writes):
                 block = self.waiting.popleft()
-                self.asked[block.hash_address] = block
+                self.asked[block.hash_address & 0xFFFFFFFF] = block
                 yield lambda s, b=block: Frame.hash(s, b.hash_address, len(b.hashed))
             elif self.writes:
                 yield lambda s, part=self.writes.popleft(): Frame.write(s, *part)
@@ -89,7 +89,7 @@ class _Exchange:
 def _run(device, regions, send, progress, compare=True):
     hashed, tiny = [], []
     for address, data in regions:
-        data = memoryview(data).cast("B")
+        address, data = device.at(address), memoryview(data).cast("B")
         if len(data) < STEP_BYTES:
             tiny.append(Block(address, data, data))
         else:
@@ -129,7 +129,8 @@ def differences(device, address, data, progress=None):
     found = _run(device, [(address, data)], False, progress and (lambda e: progress(e.compared_bytes, e.total)))
     merged = []
     for block in sorted(found.different, key=lambda block: block.address):
-        begin, end = block.address - address, block.address - address + len(block.data)
+        begin = block.address - device.at(address)
+        end = begin + len(block.data)
         if merged and merged[-1][1] == begin:
             begin = merged.pop()[0]
         merged.append((begin, end))
@@ -204,7 +205,7 @@ def verify(device, regions, progress=None):
 
 def _wrong_byte(device, address, wanted):
     """Name the first byte that differs, in a block whose hash does."""
-    found = np.frombuffer(device.read(address, len(wanted)), np.uint8)
+    found = np.frombuffer(device.read(device.at(address), len(wanted)), np.uint8)
     wrong = np.flatnonzero(found != wanted).tolist()
     what = f"the hash of {len(wanted)} bytes from 0x{address:08x} is wrong, but they read back right"
     if wrong:

@@ -73,14 +73,14 @@ def pattern(address, size, inverted):
 
 def _write_words(device, words):
     """{address: value} of 32 bits, in this order."""
-    device.exchange((lambda s, at=at, value=value: Frame.write(s, at, value.to_bytes(WORD, "little"))
+    device.exchange((lambda s, at=at, value=value: Frame.write(s, device.at(at), value.to_bytes(WORD, "little"))
                      for at, value in words.items()), lambda index, reply: None)
 
 
 def _read_words(device, addresses):
     found = {}
-    device.exchange((lambda s, at=at: Frame.read(s, at, WORD) for at in addresses),
-                    lambda index, reply: found.__setitem__(reply.address, reply.word))
+    device.exchange((lambda s, at=at: Frame.read(s, device.at(at), WORD) for at in addresses),
+                    lambda index, reply: found.__setitem__(addresses[index], reply.word))
     return found
 
 
@@ -146,7 +146,7 @@ def pattern_test(device, where, bars=None):
         task = bars.add_task("testing the memory", total=4 * where.total)
         for inverted in (False, True):
             for address, size in where.parts:
-                device.write(address, pattern(address, size, inverted).tobytes())
+                device.write(device.at(address), pattern(address, size, inverted).tobytes())
                 bars.advance(task, size)
             wrong = []
             for address, size in where.parts:
@@ -166,7 +166,7 @@ def _first(device, where, wrong, inverted):
     end = min(end, begin + BLOCK_BYTES)
     address, size = next(part for part in where.parts if part[0] <= begin < sum(part))
     wanted = pattern(address, size, inverted)[begin - address:end - address]
-    found = np.frombuffer(device.read(begin, end - begin), np.uint8)
+    found = np.frombuffer(device.read(device.at(begin), end - begin), np.uint8)
     places = np.flatnonzero(found != wanted).tolist()
     count = f"{len(wrong)} region{'s' * (len(wrong) > 1)} with a wrong hash"
     if not places:

@@ -1,6 +1,6 @@
 """What the host sees: the address map of docs/protocol.md, in front of the run control."""
 
-from amaranth import Array, Cat, Const, Module, Signal
+from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -101,7 +101,9 @@ class Registers(wiring.Component):
         connect(m, run.pacing, flipped(self.pacing))
 
         request = self.request.payload
-        address = Signal(32)
+        # Bits above 31 tell whether an address is one of the memory alone, in a memory that needs it.
+        wide = protocol.wide(cfg.memory_bytes)
+        address = Signal(36 if wide else 32)
         value = Signal(32)
         is_write = Signal()
         m.d.comb += [
@@ -181,9 +183,16 @@ class Registers(wiring.Component):
         size = cfg.memory_bytes
         # Without the carry chain that synthesis makes of any comparison.
         below = (
-            ~address[size.bit_length() - 1 : 31].any() if size & (size - 1) == 0 else address < size
+            ~address[size.bit_length() - 1 : 35 if wide else 31].any()
+            if size & (size - 1) == 0
+            else address[:35] < size
         )
         in_memory = ~address[31] & below
+        region = address[28:32]
+        if wide:
+            low = ~address[32:].any()
+            in_memory = Mux(address[35], below, low & ~address[31])
+            region = region & low.replicate(4)
 
         # The end of a request, then the requests by region.
         finish = Signal()
@@ -200,7 +209,7 @@ class Registers(wiring.Component):
                         failed.eq(0),
                         part.eq(0),
                     ]
-                    with m.Switch(Cat(is_write, address[28:32])):
+                    with m.Switch(Cat(is_write, region)):
                         with m.Case(_access(protocol.PROGRAM, write=True)):
                             goes = self.program_ready if many else 1
                             m.d.comb += [
@@ -311,7 +320,7 @@ class Registers(wiring.Component):
             | cfg.register_bits << 18
             | cfg.credits << 24,
             Register.PORT_BYTES: cfg.port_bytes | cfg.strip << 16,
-            Register.MEMORY_BYTES: cfg.memory_bytes,
+            Register.MEMORY_UNITS: cfg.memory_bytes // protocol.MEMORY_UNIT_BYTES,
             Register.VECTOR_WORDS: cfg.vector_words | cfg.program_words << 16,
             Register.ACTIVATION_WORDS: cfg.activation_words | cfg.ring << 16,
             Register.CLOCK_HZ: cfg.clock_hz,

@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.protocol import HASH_UNIT_BYTES, Kind
+from sterna.hw.protocol import HASH_UNIT_BYTES, HIGH_BITS, HIGH_LSB, Kind
 
 REASON_FORM = 1  # unknown type, or a length that does not fit
 REASON_ADDRESS = 2
@@ -13,10 +13,12 @@ HASH_SHIFT = (HASH_UNIT_BYTES - 1).bit_length()
 
 
 class Request(data.Struct):
-    """A 32-bit access; ``address`` in bytes, ``data`` meaningful for writes."""
+    """A 32-bit access; ``address`` in bytes, ``data`` meaningful for writes. The upper four bits of
+    the address are 0 where the executor is not ``wide``.
+    """
 
     write: unsigned(1)
-    address: unsigned(32)
+    address: unsigned(32 + HIGH_BITS)
     data: unsigned(32)
 
 
@@ -73,10 +75,13 @@ class FrameExecutor(wiring.Component):
         The same for its slot.
     registered : bool
         A frame that is rejected is read again a cycle later: a shorter path.
+    wide : bool
+        Addresses have 36 bits, the upper four of which are in the type byte of a request.
     """
 
-    def __init__(self, number_bits=32, slot_bits=0, registered=True):
+    def __init__(self, number_bits=32, slot_bits=0, registered=True, wide=False):
         self._number_bits, self._slot_bits, self._registered = number_bits, slot_bits, registered
+        self._high_bits = HIGH_BITS if wide else 0
         super().__init__(
             {
                 "available": In(1),
@@ -103,7 +108,7 @@ class FrameExecutor(wiring.Component):
         # the handshakes, with the frame's fresh start (`anew`).
         m = Module()
         # The frame: its header, its words, and what has become of it.
-        address = Signal(32, reset_less=True)
+        address = Signal(32 + self._high_bits, reset_less=True)
         word = Signal(32, reset_less=True)
         words_left = Signal(6 + HASH_SHIFT)  # words of the frame whose request has not been taken
         byte_index = Signal(2)  # byte of the word
@@ -145,7 +150,9 @@ class FrameExecutor(wiring.Component):
         # Both registers are loaded in the header only, where nothing is issued: `issue` alone
         # selects their next value.
         with m.If((issue & self.request.ready) | address_byte):
-            m.d.sync += address.eq(Mux(issue, address + 4, Cat(address[8:], byte)))
+            m.d.sync += address.eq(
+                Mux(issue, address + 4, Cat(address[8:32], byte, address[32:]))
+            )
         with m.If((issue & self.request.ready) | length_byte):
             m.d.sync += words_left.eq(
                 Mux(issue, words_left - 1, Mux(is_hash, byte[2:] << HASH_SHIFT, byte[2:]))
@@ -176,7 +183,8 @@ class FrameExecutor(wiring.Component):
                     m.next = "HEADER"
 
             with m.State("HEADER"):
-                known = (byte == Kind.READ) | (byte == Kind.WRITE) | (byte == Kind.HASH)
+                plain = Cat(byte[:HIGH_LSB], byte[HIGH_LSB + self._high_bits :])
+                known = (plain == Kind.READ) | (plain == Kind.WRITE) | (plain == Kind.HASH)
                 fits = (
                     (byte[:2] == 0)
                     & (byte != 0)
@@ -195,7 +203,9 @@ class FrameExecutor(wiring.Component):
                         with m.If(is_event | is_nak):
                             m.d.comb += self.body.payload.eq(Mux(is_event, Kind.TOKEN, Kind.NAK))
                         with m.Else():
-                            m.d.comb += self.body.payload.eq(byte | 0x80)
+                            m.d.comb += self.body.payload.eq(
+                                (byte & ((1 << HIGH_LSB) - 1) if self._high_bits else byte) | 0x80
+                            )
                     with m.Case(2):
                         with m.If(is_event):
                             m.d.comb += self.body.payload.eq(
@@ -219,6 +229,7 @@ class FrameExecutor(wiring.Component):
                             m.d.sync += [
                                 is_write.eq(byte[1]),
                                 is_hash.eq(byte[2]),
+                                address[32:].eq(byte[HIGH_LSB:]),
                             ]
                             m.d.comb += [
                                 reject.eq(~own_data & ~known),

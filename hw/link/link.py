@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from sterna.hw.link.executor import Event, FrameExecutor, Request, Response
 from sterna.hw.link.receiver import FrameReceiver
 from sterna.hw.link.transmitter import FrameTransmitter
+from sterna.hw.protocol import wide
 
 
 class Link(wiring.Component):
@@ -63,7 +64,7 @@ class Link(wiring.Component):
             cfg.credits, cfg.frame_counter_bits, not cfg.slow
         )
         m.submodules.executor = executor = FrameExecutor(
-            cfg.register_bits, (cfg.batch - 1).bit_length()
+            cfg.register_bits, (cfg.batch - 1).bit_length(), wide=wide(cfg.memory_bytes)
         )
         m.submodules.transmitter = transmitter = FrameTransmitter(not cfg.slow)
         wiring.connect(m, wiring.flipped(self.rx), receiver.rx)

@@ -14,6 +14,10 @@ from sterna.sim.golden.packed import Geometry
 
 CONFIG = PRESETS["lanes320"]
 LARGEST = Geometry(2560, 6912, 32, 32000)
+# The widest vectors and port, tiles of columns that no five divides, and a memory whose addresses need 36 bits
+WIDEST = dataclasses.replace(CONFIG, name="widest", rows=5, columns=32, lanes=32, port_bytes=128, strip=160,
+                             memory_bytes=6 << 30, vector_words=64, activation_words=8, fifo_words=64, row_words=16,
+                             top_k=0, tree_rows=0, ring=16, credits=4)
 
 
 def test_largest_geometry_fits():
@@ -49,6 +53,28 @@ def test_model_at_the_top_of_the_memory(tmp_path):
             session.device.write(low, rng.bytes(256))
         assert session.generate([22, 0], 4, **options) == wanted
     assert first_difference(golden.vectors, session.trace()) is None
+
+
+@pytest.mark.rtl
+@pytest.mark.rest
+def test_widest_build_at_the_top_of_6_gib(tmp_path):
+    """Its tables lie across 4 GiB, and its state at the very top; what the low 32 bits would meet is other bytes."""
+    rng = np.random.default_rng([seed(), 31])
+    images = [random_image(rng, WIDEST, geometry) for geometry in ((99, 161, 2, 75), (33, 200, 1, 40))]
+    first = images[0].check(WIDEST)
+    places = placed(images[0], WIDEST, (4 << 30) - first.stream_address - first.stream_bytes // 128 // 2 * 128), \
+        placed(images[1], WIDEST, WIDEST.memory_bytes - images[1].check(WIDEST).end)
+    assert places[0].stream_address < 4 << 30 < places[0].state_address and places[1].end == 6 << 30
+    expected, options = [], {"temperature": 0.7, "seed": 4}
+    with Session(WIDEST, images[0], tmp_path, addresses=places[0], latency_cycles=30, bandwidth=150) as session:
+        for image, where in zip(images, places, strict=True):
+            golden = Expected(WIDEST, image, where)
+            wanted = golden.generate([22, 0], 3, **options)
+            session.load(image, where)
+            session.device.write(where.stream_address & 0x7FFFFF80, rng.bytes(1024))
+            assert session.generate([22, 0], 3, **options) == wanted
+            expected += golden.vectors
+    assert first_difference(expected, session.trace()) is None
 
 
 @pytest.mark.rtl

@@ -17,6 +17,7 @@ CREDITS = int(os.environ.get("CREDITS", "2"))
 NUMBER_BITS = int(os.environ.get("NUMBER_BITS", "32"))  # of an event's position and token
 BATCH = int(os.environ.get("BATCH", "1"))
 MEMORY_BYTES = 4096
+BASE = int(os.environ.get("BASE", "0"))  # of these bytes; with a wide link behind 4 GiB
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Board:
             request = self.requests.items[done]
             done += 1
             await cycles(self.dut, self.random.randrange(self.latency + 1) or 1)
-            address, error = request["address"], request["address"] >= MEMORY_BYTES
+            address = request["address"] - BASE
+            error = address >= MEMORY_BYTES
             assert address % 4 == 0
             if request["write"] and not error:
                 self.memory[address] = request["data"]
@@ -87,9 +89,9 @@ class Board:
 
 def random_request(random, sequence):
     n = 4 * random.choice([1, 2, 56, random.randrange(1, 57)])
-    address = 4 * random.randrange((MEMORY_BYTES - n) // 4 + 1)
+    address = BASE + 4 * random.randrange((MEMORY_BYTES - n) // 4 + 1)
     if random.random() < 0.05:
-        return Frame.hash(sequence, 4 * random.randrange((MEMORY_BYTES - 256) // 4 + 1), 256)
+        return Frame.hash(sequence, BASE + 4 * random.randrange((MEMORY_BYTES - 256) // 4 + 1), 256)
     if random.random() < 0.5:
         return Frame.read(sequence, address, n)
     return Frame.write(sequence, address, bytes(random.choice((0, random.randrange(256))) for _ in range(n)))
@@ -98,7 +100,7 @@ def random_request(random, sequence):
 def execute(memory, frame):
     """Model of the device: the reply, after changing `memory`."""
     n = frame.length
-    reply = (frame.sequence, frame.address)
+    reply = (frame.sequence, frame.address & 0xFFFFFFFF)
     if frame.kind not in (Kind.READ, Kind.WRITE, Kind.HASH):
         return Frame(Kind.NAK, *reply, 4, b"\1\0\0\0")
     if frame.address % 4:
@@ -107,11 +109,12 @@ def execute(memory, frame):
         return Frame(Kind.NAK, *reply, 4, b"\1\0\0\0")
     words = []
     for k in range(0, n * protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else n, 4):
-        if frame.address + k >= MEMORY_BYTES:
+        address = frame.address - BASE + k
+        if address >= MEMORY_BYTES:
             return Frame(Kind.NAK, *reply, 4, b"\2\0\0\0")
         if frame.kind == Kind.WRITE:
-            memory[frame.address + k] = int.from_bytes(frame.data[k:k + 4], "little")
-        words.append(memory.get(frame.address + k, 0))
+            memory[address] = int.from_bytes(frame.data[k:k + 4], "little")
+        words.append(memory.get(address, 0))
     if frame.kind == Kind.WRITE:
         return Frame(Kind.ACK, *reply, n)
     data = b"".join(word.to_bytes(4, "little") for word in words)

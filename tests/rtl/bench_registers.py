@@ -7,7 +7,7 @@ import cocotb
 from register_host import Host
 from sterna.hw.config import Config
 from sterna.hw.link.executor import Event
-from sterna.hw.protocol import VERSIONS
+from sterna.hw.protocol import FLAT, VERSIONS, wide
 from streams import StreamMonitor
 
 CONFIG = Config(**eval(os.environ["CONFIG"]))  # repr of a dictionary by the launcher
@@ -73,15 +73,25 @@ async def address_map(dut):
     await bench.start(dut)
     c = CONFIG
     model = {}
+
+    def at(place):
+        """An address of a place in the memory: where there are two, either."""
+        if not wide(c.memory_bytes):
+            return place
+        return place if place < 1 << 31 and random.random() < 0.5 else place | FLAT
+
     for _ in range(60):
         last = c.memory_bytes // 4 - 1
-        address = 4 * random.choice([random.randrange(last + 1), random.randrange(16), last])
-        if random.random() < 0.5 or address not in model:
-            model[address] = random.getrandbits(32)
-            await host.write(address, model[address])
-        address = random.choice(list(model))
-        assert await host.read(address) == model[address], hex(address)
-    for address in (c.memory_bytes, c.memory_bytes + 4, 0x7FFFFFFC, 0xC0000000, 0xFFFFFFFC, 0xD0000010):
+        place = 4 * random.choice([random.randrange(last + 1), random.randrange(16), last])
+        if random.random() < 0.5 or place not in model:
+            model[place] = random.getrandbits(32)
+            await host.write(at(place), model[place])
+        place = random.choice(list(model))
+        assert await host.read(at(place)) == model[place], hex(place)
+    outside = [at(c.memory_bytes), at(c.memory_bytes + 4), 0x7FFFFFFC, 0xC0000000, 0xFFFFFFFC, 0xD0000010]
+    if wide(c.memory_bytes):
+        outside += [FLAT - 4, 1 << 32, 3 << 33 | REGISTERS, REGISTERS | 1 << 34, 2 * FLAT - 4]
+    for address in outside:
         if address < 1 << 31 and address < c.memory_bytes:
             continue
         for write in (False, True):
@@ -90,7 +100,7 @@ async def address_map(dut):
         assert (await host.call(False, address))[1] == 1, "write only"
     versions = int.from_bytes(VERSIONS[k] for k in ("image", "numerics", "isa", "protocol"))
     constants = {0x00: 0x4E525453, 0x04: versions, 0x08: c.rows | c.columns << 16,
-                 0x14: c.memory_bytes, 0x20: c.clock_hz,
+                 0x14: c.memory_bytes // 64, 0x20: c.clock_hz,
                  0x0C: c.lanes | c.batch << 8 | (c.weight_code == "bit2") << 16 | (c.memory == "onchip") << 17
                        | c.register_bits << 18 | c.credits << 24,
                  0x10: c.port_bytes | c.strip << 16, 0x18: c.vector_words | c.program_words << 16,

@@ -22,7 +22,8 @@ HARNESS = Path(__file__).with_name("fuzz_link.cpp")
 
 def program(credits, slow):
     """Path of the compiled harness."""
-    config = SimpleNamespace(credits=credits, slow=slow, register_bits=32, frame_counter_bits=32, batch=1)
+    config = SimpleNamespace(credits=credits, slow=slow, register_bits=32, frame_counter_bits=32, batch=1,
+                             memory_bytes=1 << 16)
     return compiled("fuzz-link", "link", verilog(Link(config), "link"), HARNESS)
 
 

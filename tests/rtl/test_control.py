@@ -54,6 +54,14 @@ def test_registers(name, case, stall, simulator):
               env=parameters(name, STALL=stall))
 
 
+@pytest.mark.rest
+@pytest.mark.parametrize("gibibytes", [6, 16])
+def test_memory_behind_4_gib(gibibytes, simulator):
+    config = preset(f"lanes40,memory_bytes={gibibytes << 30}")
+    bench.run(Registers(config), "bench_registers", f"registers_{gibibytes}g", simulator, testcase="address_map",
+              env={"CONFIG": repr(dataclasses.asdict(config)), "STALL": 0.3})
+
+
 @pytest.mark.parametrize("name, case, stall", [
     *((name, case, 0.3) for name in BATCHES for case in ("independent", "chained")),
     ("lanes40,batch=2", "chained", 0.0)])

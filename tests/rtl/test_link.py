@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import bench
 import pytest
 from fuzz_link import fuzz
+from sterna.hw import protocol
 from sterna.hw.link import Link
 from sterna.hw.link.cobs import CobsDecoder
 from sterna.hw.link.crc import INITIAL, RESIDUE, Crc32C, update
@@ -31,9 +32,19 @@ def test_units(unit, stall, simulator):
     (False, 4, 2, 0.3)])
 def test_link(slow, batch, credits, stall, simulator):
     config = SimpleNamespace(credits=credits, slow=slow, register_bits=16 if slow else 32,
-                             frame_counter_bits=8 if slow else 32, batch=batch)
+                             frame_counter_bits=8 if slow else 32, batch=batch, memory_bytes=4096)
     bench.run(Link(config), "bench_link", "link_slow" if slow else f"link{batch}", simulator,
               env={"STALL": stall, "CREDITS": credits, "NUMBER_BITS": config.register_bits, "BATCH": batch})
+
+
+@pytest.mark.rest
+@pytest.mark.rtl
+def test_addresses_of_36_bits(simulator):
+    """Requests that a carry into the upper four bits lies within: in the address, and not in the reply."""
+    config = SimpleNamespace(credits=3, slow=False, register_bits=32, frame_counter_bits=32, batch=1,
+                             memory_bytes=protocol.FLAT)
+    bench.run(Link(config), "bench_link", "link_wide", simulator, testcase="windowed_requests", env={
+        "STALL": 0.3, "CREDITS": 3, "NUMBER_BITS": 32, "BATCH": 1, "BASE": protocol.FLAT + (3 << 32) - 2048})
 
 
 @pytest.mark.rtl

@@ -16,7 +16,7 @@ from sterna.hw.presets import PRESETS
 SMALLEST = Config(name="smallest", rows=1, columns=5, lanes=1, port_bytes=2, memory_bytes=256, vector_words=1,
                   activation_words=1, strip=1, clock_hz=1, row_words=3, fifo_words=4, ring=2, credits=1,
                   program_words=1, register_bits=16, counters=False)
-LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=128, memory_bytes=1 << 31,
+LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=128, memory_bytes=1 << 35,
                  vector_words=1 << 14, activation_words=1651, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
                  tree_rows=0xFFFF, row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255,
                  program_words=1024)
@@ -48,6 +48,8 @@ def test_values_outside_their_range_are_refused(field):
     ({"tree_rows": 5, "memory": "onchip"}, "tree_rows 5: needs memory outside of the chip"),
     ({"sdram": "AS4C16M16SA-7", "memory_bytes": 32 << 20, "memory_hz": 1, "clock_hz": 80_000_000},
      "memory_hz 1: use 10000000 to 143000000"),
+    ({"memory_bytes": 1 << 34}, "memory_bytes 17179869184: at most 8589934592, as an address register counts 2"),
+    ({"memory_bytes": 320, "port_bytes": 128}, "memory_bytes 320: must be a multiple of 128"),
     ({"memory_hz": 1}, "memory_hz 1: needs sdram or ddr3"), ({"engines": 3}, "engines 3: use one of 1, 2, 4, 8"),
     ({"axi_ports": 3}, "axi_ports 3: use one of 0, 1, 2, 4, 8"),
     ({"axi_ports": 1}, "axi_ports 1: 2 bytes each of 2, where a port has 4 to 64"),

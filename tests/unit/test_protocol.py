@@ -62,7 +62,7 @@ def test_checksum_is_crc32c():
     body = b"123456789"
     code = cobs.encode(body + b"ab" + crc32c(body + b"ab").to_bytes(4, "little"))
     assert crc32c(body) == 0xE3069283
-    assert Frame.decode(code).kind == ord("1")
+    assert Frame.decode(code).sequence == ord("2")
 
 
 def test_too_short_and_too_long():

@@ -1,12 +1,14 @@
 """Uploads that send only what differs: blocks, cuts at random points, images that share parts."""
 
+import dataclasses
 import random
 
+import numpy as np
 import pytest
 from fake_device import INFO, FakeDevice
 from faults import SEED
 from sterna.host.device.driver import Device
-from sterna.host.device.upload import BLOCK_BYTES, Upload, differences, upload
+from sterna.host.device.upload import BLOCK_BYTES, Upload, differences, upload, verify
 from sterna.host.errors import DeviceError
 
 ADDRESS = 64
@@ -61,6 +63,27 @@ def test_differences_are_found_block_by_block(size):
         assert begin <= at < end and end - begin <= 2 * BLOCK_BYTES and begin % 256 == 0
         sent = upload(device, [(ADDRESS, data)])
         assert sent == Upload(size, end - begin) and contents(fake, data) == data
+
+
+@pytest.mark.parametrize("place", [(2 << 30) - 4096, (4 << 30) - 4096, (6 << 30) - 9000])
+def test_what_lies_behind_2_and_4_gib(place):
+    """Across both ends of what 32 bits of an address reach, states of slots too."""
+    pick = random.Random(SEED)
+    fake = FakeDevice(dataclasses.replace(INFO, memory_bytes=6 << 30, credits=4))
+    device, data = Device(fake), pick.randbytes(9000)
+    assert device.info.memory_bytes == 6 << 30
+    assert upload(device, [(place, data)]) == Upload(9000, 9000)
+    assert sorted(fake.memory) == list(range(place, place + 9000, 4))
+    assert b"".join(word.to_bytes(4, "little") for _, word in sorted(fake.memory.items())) == data
+    verify(device, [(place, np.frombuffer(data, np.uint8))])
+    fake.memory[place + 4096] ^= 1
+    with pytest.raises(DeviceError, match=f"byte {place + 4096:#010x} of the memory"):
+        verify(device, [(place, np.frombuffer(data, np.uint8))])
+    assert upload(device, [(place, data)]).sent_bytes <= 2 * BLOCK_BYTES
+    device.write_state(place, data[::-1])
+    assert device.read_state(place, 9000) == data[::-1]
+    with pytest.raises(DeviceError, match="refused to read from 0x180000000"):
+        device.read(device.at(6 << 30), 4)
 
 
 def test_an_upload_goes_on_after_a_cut_at_any_byte():
