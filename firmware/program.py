@@ -96,7 +96,7 @@ def build_program(config, geometry, addresses=None):
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
         if trees and config.engines > 1:
             raise ProgramError(f"trees: {config.engines} engines share matrices alone: use a build with one engine")
-        if ALIGN % config.port_bytes:
+        if config.engines == 1 and ALIGN % config.port_bytes:
             raise ProgramError(f"port_bytes {config.port_bytes}: at most {ALIGN}")
         writer = PROGRAMS[geometry.mixer][config.batch > 1](config, geometry, addresses)
         writer.emit_all()

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, scaling
+from docs.figures import slots
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
@@ -249,6 +250,8 @@ def steps(options):
     for name in plan.NAMES:
         out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
                                                      (Path(plan.__file__),))
+    for name, function in scaling.steps(lambda: Model(image).tokenizer_json).items():
+        out[name] = Step(function, BOARD, (Path(scaling.__file__), Path(perf.__file__)))
     for name, function in tree.steps(image).items():
         out[name] = Step(function, BOARD, (Path(tree.__file__).parent,))
     for name, case in energy.cases(ROOT / "models").items():
@@ -340,7 +343,7 @@ def refill(results, names, given, files):
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
     found |= learning.tables()  # of runs with a command and a file of their own
-    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
+    found |= scaling.tables(values) | depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
     found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
     found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
