@@ -85,6 +85,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
+           "table.scaling": tuple(f"scaling.{board}" for board in scaling.BOARDS),
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 

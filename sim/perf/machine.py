@@ -188,7 +188,8 @@ class Machine:
         elif opcode == isa.SAMPLE:
             time = self._sample(f, time)
         elif opcode == isa.HALT:
-            time = max(time, self._vector.idle, self._finish() + 1 + self._registered, self._stores + self._registered)
+            time = max(time, self._vector.idle, self._finish() + 1 + self._registered,
+                       self._stores + self._registered)
             return time, None
         return time, follows
 

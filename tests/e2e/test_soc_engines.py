@@ -27,8 +27,9 @@ CONFIGS = {
                     activation_words=16, port_bytes=16, vector_words=256),
     "chips": replace(TWO, name="chips", sdram="AS4C32M16SB-7", memory_hz=100_000_000, memory_bytes=128 << 20),
 }
-# With lanes enough that the stream sets the pace.
-STREAM = replace(TWO, name="stream", rows=2, columns=20, lanes=4, strip=16, activation_words=32)
+# With lanes and a FIFO that let the stream set the pace.
+STREAM = replace(TWO, name="stream", rows=2, columns=20, lanes=4, strip=32, row_words=32, activation_words=32,
+                 fifo_words=2048)
 SIZES = (60, 90)  # of hidden and intermediate size
 MODEL_ERROR, LEAST_GAIN = 0.01, 1.8
 
