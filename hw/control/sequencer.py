@@ -12,9 +12,8 @@ from sterna.hw.control.addresses import AddressRegisters
 from sterna.hw.control.loop import SlotLoop
 from sterna.hw.control.widths import Widths
 from sterna.hw.memory.port import read_layout
+from sterna.hw.protocol import FAULT_INSTRUCTION
 from sterna.hw.vector.operands import Command
-
-FAULT_INSTRUCTION = 1
 
 
 class Sequencer(wiring.Component):
