@@ -321,9 +321,7 @@ class Config:
 
     @property
     def unit(self):
-        """Rows of a matrix that an engine takes before it is the next one's turn (docs/scaling.md):
-        whole tiles and whole beats of the row queue.
-        """
+        """Rows of a matrix in an engine's turn (docs/scaling.md): whole tiles and whole beats."""
         return lcm(self.rows, self.lanes)
 
     @property
