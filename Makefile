@@ -89,8 +89,8 @@ results: .venv/.installed-boards .venv/.installed-test  ## place every board wit
 figures: .venv/.installed-boards .venv/.installed-test .venv/.installed-versus  ## find every number of the documentation anew (ARGS="--only speed" for some of them)
 	@$(BIN)/python -m docs.figures $(ARGS)
 
-full-size: .venv/.installed-test  ## make, convert and run a model of SIZE (370m, 1.3b, 2.7b) on the CPU
-	@$(BIN)/python -m docs.figures.fullsize $(SIZE)
+full-size: .venv/.installed-test  ## make, convert and run a model of SIZE (370m, 1.3b, 2.7b) on the CPU, or on DEVICE=sim:kv260 DRAM=ideal
+	@$(BIN)/python -m docs.figures.$(if $(DEVICE),fullboard $(SIZE) $(DEVICE) $(DRAM),fullsize $(SIZE))
 
 clean:  ## remove .venv and everything that was built
 	@rm -rf .venv build *.egg-info

@@ -6,7 +6,7 @@ from sterna.firmware import isa
 from sterna.firmware.allocate import AllocationError
 from sterna.firmware.assembler import AssemblerError
 from sterna.firmware.disassembler import disassemble
-from sterna.firmware.layout import ALIGN, LayoutError, MemoryMap, layout, memory_map
+from sterna.firmware.layout import LayoutError, MemoryMap, layout, memory_map
 from sterna.firmware.programs.glu import GluProgram
 from sterna.firmware.programs.pieces import CONSTANTS, ProgramError
 from sterna.firmware.programs.slots import SlotGluProgram, SlotTreeProgram
@@ -96,8 +96,6 @@ def build_program(config, geometry, addresses=None):
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
         if trees and config.engines > 1:
             raise ProgramError(f"trees: {config.engines} engines share matrices alone: use a build with one engine")
-        if config.engines == 1 and ALIGN % config.port_bytes:
-            raise ProgramError(f"port_bytes {config.port_bytes}: at most {ALIGN}")
         writer = PROGRAMS[geometry.mixer][config.batch > 1](config, geometry, addresses)
         writer.emit_all()
         words = writer.asm.words()

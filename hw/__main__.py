@@ -133,14 +133,23 @@ def bitstream(
 ):
     """Build the bitstream of a board.
 
-    Its path is printed on standard output.
+    Its path is printed on standard output. Of a board that AMD's Vivado builds for, the project is
+    written, and Vivado run if it is on PATH.
     """
     from sterna.hw.flow import bitstream as flow
 
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise SynthesisError(f"--seeds {seeds!r}: use numbers with commas, such as 1,2,3")
+    board = find_board(name)
+    if board.vivado:
+        from sterna.hw.flow import vivado
+
+        with working() as step:
+            path = vivado.bitstream(board, step)
+        print(path)
+        return
     with working() as step:
-        path, routed = flow.bitstream(find_board(name), [*map(int, seeds.split(","))], step)
+        path, routed = flow.bitstream(board, [*map(int, seeds.split(","))], step)
     used = ", ".join(
         f"{count:,} of {routed.available[kind]:,} {kind.replace('_', ' ')}"
         for kind, count in routed.used.items()
@@ -176,6 +185,11 @@ def program(
     from sterna.hw.flow import bitstream as flow
 
     board = find_board(name)
+    if board.vivado:
+        raise SynthesisError(
+            f"{name}: its own Linux loads it: copy {name}.bit.bin and {name}.dtbo there and run "
+            f"fpgautil -b {name}.bit.bin -o {name}.dtbo (docs/kv260.md)"
+        )
     if model and board.flash_offset is None:
         raise SynthesisError(f"{name}: loads no model from its flash: send it with sterna upload")
     if model and not model.is_file():

@@ -15,6 +15,7 @@ from sterna.hw.memory.arbiter import Arbiter
 from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.store import Store
+from sterna.hw.protocol import FAULT_MEMORY
 from sterna.hw.vector.engine import Trace, VectorEngine
 
 RESET_CYCLES = 32
@@ -44,6 +45,8 @@ class Accelerator(wiring.Component):
         Only when config.memory is "external"; with several engines a port of each, ``array(K)``.
     line_errors : In(frame_counter_bits)
         Bytes lost on the way to rx, as a ``Uart`` counts them; for the register of that name.
+    memory_fault : In(1)
+        Only with config.axi_ports: the memory answered with an error, and gives no more words.
     idle : Out(1)
         Nothing will happen until a byte arrives.
     trace : Out(Trace)
@@ -62,6 +65,8 @@ class Accelerator(wiring.Component):
         if config.memory == "external":
             port = Out(MemoryPort(config.word_address_bits, config.port_bytes))
             members["memory"] = port if config.engines == 1 else port.array(config.engines)
+        if config.axi_ports:
+            members["memory_fault"] = In(1)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -164,7 +169,11 @@ class Accelerator(wiring.Component):
             sequencer.sample_taken.eq(pacing.sample_taken),
             pacing.running.eq(sequencer.running),
             pacing.halted.eq(sequencer.halted),
-            pacing.fault.eq(sequencer.fault),
+            pacing.fault.eq(
+                Mux(self.memory_fault, FAULT_MEMORY, sequencer.fault)
+                if cfg.axi_ports
+                else sequencer.fault
+            ),
             sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
         if not several:

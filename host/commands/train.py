@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.console import progress_bar, tell
+from sterna.host.commands.following import follow
+from sterna.host.console import tell
 from sterna.host.errors import INTERRUPTED, HostError
 from sterna.host.interrupts import Interrupts, ended_by_interrupt
 from sterna.sim.golden.extras import install_hint
-
-LINE_STEPS = 100
 
 
 def train(
@@ -56,7 +55,7 @@ def train(
     with Interrupts() as interrupts:
         trainer.held = interrupts.held
         try:
-            _run(trainer, out)
+            follow(trainer, lambda record: _found_in(record, out))
         except DivergedError:
             _plot(out)
             raise
@@ -74,27 +73,16 @@ def train(
     tell(f"{out / 'best'}: {trainer.best:.4f} bits per byte on held-out stories")
 
 
-def _run(trainer, out):
-    """Trains to the end: a bar on a terminal, lines for the first step, some others and evaluations, and a plot with
-    each evaluation, so that nothing is left to draw when the run is stopped.
-    """
-    first = True
-    with progress_bar() as bars:
-        task = bars.add_task("the first step", total=1.0, completed=trainer.progress)
-        for record in trainer.run():
-            line = f"step {record['step']}" + (f", loss {record['loss']:.3f}" if "loss" in record else "")
-            bars.update(task, completed=record["progress"], description=line)
-            if "bits_per_byte" in record:
-                line += f", held out {record['bits_per_byte']:.4f} bits per byte"
-            if use := record.get("leaf_use"):
-                line += (f", leaves used {min(layer['used'] for layer in use):.0%}, largest share "
-                         f"{max(layer['largest'] for layer in use):.0%}")
-            if first or "bits_per_byte" in record or record["step"] % LINE_STEPS == 0:
-                # A bar on a terminal must be the one to print, or the line would land inside it.
-                tell(line) if bars.disable else bars.console.print(line, highlight=False)
-            if "bits_per_byte" in record:
-                _plot(out)
-            first = False
+def _found_in(record, out):
+    """What an evaluation found. Each draws the plot, so that nothing is left to draw when the run is stopped."""
+    found = []
+    if "bits_per_byte" in record:
+        found.append(f"held out {record['bits_per_byte']:.4f} bits per byte")
+        _plot(out)
+    if use := record.get("leaf_use"):
+        found.append(f"leaves used {min(layer['used'] for layer in use):.0%}, largest share "
+                     f"{max(layer['largest'] for layer in use):.0%}")
+    return found
 
 
 def _plot(folder):

@@ -227,8 +227,11 @@ class Run:
         device = self.device
         running, enabled, fault, position = device.status(self.slot)
         if fault:
+            cause = ("its memory answered with an error; program the board again, and check where its memory lies"
+                     if fault == protocol.FAULT_MEMORY else
+                     "the program does not fit this device; reset it and load the model again")
             raise DeviceError(f"{device.name}: fault {protocol.FAULTS.get(fault, fault)!r} at position {position}: "
-                              "the program does not fit this device; reset it and load the model again")
+                              f"{cause}")
         if position > self.limit:
             raise DeviceError(f"{device.name}: reports position {position} behind the limit {self.limit}: "
                               "reset the board and load the model again")

@@ -31,6 +31,9 @@ class Board:
         Outputs that the board wants to be high.
     flash_offset : int or None
         Where a model lies in the board's flash, if the gateware loads it from there.
+    vivado : bool
+        The vendor's tools make the bitstream, of a project that is written here
+        (``sterna.hw.flow.vivado``), and the board's own Linux loads it.
     """
 
     config: Config
@@ -40,6 +43,7 @@ class Board:
     baud: int = 1_000_000
     tied_high: tuple = ()
     flash_offset: int | None = None
+    vivado: bool = False
 
     @property
     def name(self):

@@ -101,7 +101,7 @@ class Registers(wiring.Component):
         connect(m, run.pacing, flipped(self.pacing))
 
         request = self.request.payload
-        # Bits above 31 tell whether an address is one of the memory alone, in a memory that needs it.
+        # Bits above 31: an address of the memory alone, in a memory that needs it.
         wide = protocol.wide(cfg.memory_bytes)
         address = Signal(36 if wide else 32)
         value = Signal(32)

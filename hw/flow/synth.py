@@ -23,6 +23,13 @@ from sterna.sim.golden.extras import install_hint
 # simulations give random bits there (sim/board/verilog.py).
 ECP5 = "synth_ecp5 -no-rw-check -top unit -run"
 ICE40 = "synth_ice40 -dsp -spram -no-rw-check -top unit -run"
+XILINX = (
+    "synth_xilinx -family {family} {flatten}-noiopad -noclkbuf -top unit -run begin:map_luts; "
+    "opt_expr -mux_undef -noclkinv; abc -luts 2:2,3,6:5,10,20; clean; xilinx_srl -fixed -minlen 3; "
+    "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6; xilinx_dffopt; "
+    "opt_lut_ins -tech xilinx; "
+    "synth_xilinx -family {family} -noiopad -noclkbuf -top unit -run finalize:check"
+)
 FAMILIES = {
     "ecp5": (
         f"{ECP5} begin:map_luts; abc -lut 4; clean; {ECP5} map_cells:check",
@@ -51,20 +58,36 @@ FAMILIES = {
     ),
 } | {
     name: (
-        f"synth_xilinx -family {name} -flatten -noiopad -noclkbuf -top unit -run begin:check",
+        XILINX.format(family=name, flatten="-flatten "),
         {
             "LUT": "lut6",
             "INV": "lut6",
             "SRL": "lut6",
             "CARRY": "carry",
             "FD": "flip_flops",
-            "RAMB": "block_ram",
+            "RAMB36": "block_ram",
+            "RAMB18": "half_block_ram",
             "RAM32": "lut_ram",
             "RAM64": "lut_ram",
+            "RAM128": "lut_ram",
+            "RAM256": "lut_ram",
+            "RAM512": "lut_ram",
+            "URAM288": "ultra_ram",
             "DSP48": "dsp",
         },
     )
     for name in ("xc7", "xcup")
+}
+# LUTs of a cell of LUT RAM of AMD parts (UltraScale Architecture Libraries Guide, UG974)
+LUT_RAM = {
+    "RAM32M16": 8,
+    "RAM64M8": 8,
+    "RAM32M": 4,
+    "RAM64M": 4,
+    "RAM32X1D": 2,
+    "RAM64X1D": 2,
+    "RAM128X1D": 4,
+    "RAM256X1D": 8,
 }
 
 
@@ -89,7 +112,8 @@ class Cells:
 
     On ECP5 `lut4` leaves out the two LUTs inside each carry cell, which `luts` counts. On iCE40
     `logic_cells` is what LUTs, flip-flops and carries take together (`packing`). `lut6` counts LUTs
-    of AMD parts of any size; two small ones are not put into one here.
+    of AMD parts of any size; two small ones are not put into one here. Their `block_ram` has 36
+    Kbit, `half_block_ram` 18, `ultra_ram` 288, and `lut_ram` counts LUTs rather than cells.
     """
 
     unit: str
@@ -101,18 +125,17 @@ class Cells:
     flip_flops: int = 0
     logic_cells: int = 0
     block_ram: int = 0
+    half_block_ram: int = 0
+    ultra_ram: int = 0
     lut_ram: int = 0
     spram: int = 0
     dsp: int = 0
 
     @property
     def luts(self):
-        """LUTs, with what carry cells and LUT RAM of an ECP5 take."""
-        return (
-            self.lut4
-            + self.lut6
-            + (2 * self.carry + 6 * self.lut_ram if self.family == "ecp5" else 0)
-        )
+        """LUTs, with what LUT RAM and, of an ECP5, carry cells take."""
+        others = 2 * self.carry + 6 * self.lut_ram if self.family == "ecp5" else self.lut_ram
+        return self.lut4 + self.lut6 + others
 
     def as_dict(self):
         """Plain dictionary, for JSON."""
@@ -227,12 +250,18 @@ def count_cells(component, family, unit="", preset="", step=lambda text: None):
         if family == "ice40":
             netlist = json.loads((Path(folder) / "netlist.json").read_text())
             counts["logic_cells"] = logic_cells(netlist["modules"]["unit"])
-    by_type = report["design"].get("num_cells_by_type", {})
+    counts |= by_kind(report["design"].get("num_cells_by_type", {}), kinds)
+    return Cells(unit, preset, family, **counts)
+
+
+def by_kind(by_type, kinds):
+    """{kind: cells} of {type of cell: cells} (dict of int); ``kinds`` as in FAMILIES."""
+    counts = {}
     for cell, number in by_type.items():
         for prefix, kind in kinds.items():
             if cell.startswith(prefix):
-                counts[kind] = counts.get(kind, 0) + number
-    return Cells(unit, preset, family, **counts)
+                counts[kind] = counts.get(kind, 0) + number * LUT_RAM.get(cell, 1)
+    return counts
 
 
 def synthesise(unit, config, family="ecp5", step=lambda text: None):

@@ -8,6 +8,7 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.port import MAX_BURST_WORDS, burst_layout, read_layout
+from sterna.hw.memory.ultra import UltraQueue, in_ultra
 from sterna.hw.stream import Queue, Second
 from sterna.hw.tree.walker import Walker
 
@@ -109,7 +110,7 @@ class Fetch(wiring.Component):
         left = Signal(words_bits)
         room = Signal(range(depth + 1), init=depth)  # words not promised to any burst
         length = Signal(8)
-        taken = self._fifo(m)
+        taken = self._fifo(m, platform)
         issued = Signal()
         waits = 0  # for the walker
         if self._tree_rows:
@@ -154,11 +155,13 @@ class Fetch(wiring.Component):
             ]
         return m
 
-    def _fifo(self, m):
+    def _fifo(self, m, platform):
         """Between ``arriving`` and ``words``; returns how many words leave in this cycle."""
         width, arriving, words = 8 * self._port_bytes, self.arriving, self.words
+        depth = self._fifo_words // (2 if self._pairs else 1)
+        fifo_of = UltraQueue if in_ultra(platform, depth - 1) else SyncFIFOBuffered
         if not self._pairs:
-            m.submodules.fifo = fifo = SyncFIFOBuffered(width=width, depth=self._fifo_words)
+            m.submodules.fifo = fifo = fifo_of(width=width, depth=depth)
             m.d.comb += [
                 fifo.w_data.eq(arriving.payload),
                 fifo.w_en.eq(arriving.valid),
@@ -168,7 +171,7 @@ class Fetch(wiring.Component):
             ]
             return words.valid & words.ready
         second = self.second
-        halves = [SyncFIFOBuffered(width=width, depth=self._fifo_words // 2) for _ in range(2)]
+        halves = [fifo_of(width=width, depth=depth) for _ in range(2)]
         m.submodules.even, m.submodules.odd = even, odd = halves
         # The half that takes the next word and the one that holds the first
         write_odd, read_odd = Signal(), Signal()

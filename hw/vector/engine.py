@@ -72,7 +72,7 @@ def _members(config):
 
 class _Core(wiring.Component):
     """The engine without its store: everything here stands still together while a beat for memory
-    cannot be taken.
+    cannot be taken and ``move`` is low.
     """
 
     def __init__(self, config):
@@ -80,6 +80,7 @@ class _Core(wiring.Component):
         super().__init__(
             _members(config)
             | {
+                "move": In(1),
                 "beat": Out(data.ArrayLayout(24, config.lanes)),
                 "mem_valid": Out(1),
                 "last": Out(1),
@@ -133,6 +134,7 @@ class _Core(wiring.Component):
             write_back.last.eq(Cat(*last)),
             write_back.wrap.eq(Cat(*wrap)),
             issue.first_passed.eq(write_back.first_passed),
+            control.move.eq(self.move),
             control.read.eq(valid[stages.load]),
             control.read_last.eq(last[stages.load]),
             control.write.eq(valid[-1]),
@@ -346,6 +348,7 @@ class VectorEngine(wiring.Component):
             connect(m, places.o, flipped(self.store))
         m.d.comb += [
             move.eq(~core.mem_valid | packer.ready),
+            core.move.eq(move),
             packer.valid.eq(core.mem_valid),
             packer.beat.eq(core.beat),
             packer.last.eq(core.last),

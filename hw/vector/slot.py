@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from sterna.hw.memory.ultra import UltraRam, in_ultra
 from sterna.hw.stream import delayed
 from sterna.hw.vector.convert import FromInt
 from sterna.hw.vector.lane import Lane
@@ -122,7 +123,7 @@ class Slot(wiring.Component):
             self.key_busy.eq(random.key_busy),
         ]
         converted = self._queue_operands(m, random)
-        stored = self._banks(m)
+        stored = self._banks(m, platform)
         scalar = self._scalars(m, sampler)
         self._lanes(m, random, converted, stored, scalar)
         self._write(m, sampler)
@@ -160,12 +161,24 @@ class Slot(wiring.Component):
             ]
         return converted
 
-    def _banks(self, m):
+    def _banks(self, m, platform):
         """What the banks read. No operation reads what is being written (docs/isa.md), so such a
         read may return anything.
         """
         control, stored = self.control, []
         for bank in range(3):
+            if in_ultra(platform, self._config.vector_words):
+                ultra = UltraRam(width=24 * self._config.lanes, depth=self._config.vector_words)
+                m.submodules[f"bank{bank}"] = ultra
+                m.d.comb += [
+                    ultra.read_enable.eq(control.move),
+                    ultra.read_address.eq(control.addresses[bank]),
+                    ultra.write_enable.eq(control.banks[bank] & self.writes & control.move),
+                    ultra.write_address.eq(control.address),
+                    ultra.write_data.eq(self.values.as_value()),
+                ]
+                stored.append(ultra.read_data)
+                continue
             memory = Memory(
                 shape=unsigned(24 * self._config.lanes),
                 depth=self._config.vector_words,

@@ -23,6 +23,8 @@ class SlotControl(wiring.Signature):
     -------
     fields, tail, addresses, scalar_address, loads, start, restart_random
         As those of ``Issue``.
+    move : Out(1)
+        The engine does not stand still in this cycle; for what is no register.
     offered, pull, takes_random : Out(1)
         Every queue that the operation needs has a beat; it is taken; its random number is.
     read, read_last : Out(1)
@@ -41,6 +43,7 @@ class SlotControl(wiring.Signature):
     def __init__(self, lanes, address_bits):
         address = unsigned(address_bits)
         bits = (
+            "move",
             "start",
             "restart_random",
             "offered",

@@ -5,6 +5,9 @@
 
 #include "Vboard.h"
 #include "board_config.h"
+#if BOARD_AXI_PORTS
+#include "dram.hpp"
+#endif
 #include "flash.hpp"
 #include "link.hpp"
 #include "memory.hpp"
@@ -41,6 +44,9 @@ struct Options {
     std::string waves, toggles, trace, line_log, flash;
     std::vector<uint8_t> greeting, wait;
     SerialTiming line;
+#if BOARD_AXI_PORTS
+    DramTiming dram;
+#endif
 };
 
 uint64_t number(const char *text, const char *name) {
@@ -74,6 +80,21 @@ std::vector<uint8_t> hex_bytes(const std::string &text) {
     return bytes;
 }
 
+#if BOARD_AXI_PORTS
+DramTiming dram_timing(const std::string &text) {
+    DramTiming t;
+    uint64_t *fields[] = {&t.transfer, &t.rcd, &t.rp, &t.rrd, &t.ras, &t.cas, &t.rfc, &t.refi, &t.write_recovery, &t.turn,
+                          &t.path, &t.depth, &t.wrong_burst};
+    size_t at = 0;
+    for (uint64_t *field : fields) {
+        const size_t comma = text.find(',', at);
+        *field = number(text.substr(at, comma - at).c_str(), "--dram");
+        at = comma == std::string::npos ? text.size() : comma + 1;
+    }
+    return t;
+}
+#endif
+
 Options parse(int argc, char **argv) {
     Options o;
     for (int k = 1; k < argc; k++) {
@@ -97,6 +118,9 @@ Options parse(int argc, char **argv) {
         else if (name == "--refresh-interval") o.timing.refresh_interval = number(value, "--refresh-interval");
         else if (name == "--refresh-cycles") o.timing.refresh_cycles = number(value, "--refresh-cycles");
         else if (name == "--pauses") o.timing.pauses = number(value, "--pauses");
+#if BOARD_AXI_PORTS
+        else if (name == "--dram") o.dram = dram_timing(value);
+#endif
         else if (name == "--preload") o.preloads.push_back(preload(value));
         else if (name == "--waves") o.waves = value;
         else if (name == "--waves-limit") o.waves_limit = number(value, "--waves-limit");
@@ -161,6 +185,40 @@ struct ChipPins {
 };
 #endif
 
+#if BOARD_AXI_PORTS
+constexpr unsigned BEAT_BYTES = BOARD_PORT_BYTES / BOARD_AXI_PORTS;
+
+// What the masters drive; the names of the ports are those of the harness (harness.py).
+void read_pins(const Vboard &top, std::vector<AxiPins> &pins) {
+#define PINS(k)                                                                                                          \
+    pins[k] = {bool(top.axi##k##_arvalid), bool(top.axi##k##_awvalid), bool(top.axi##k##_wvalid), bool(top.axi##k##_wlast), \
+               bool(top.axi##k##_rready), bool(top.axi##k##_bready), top.axi##k##_araddr, top.axi##k##_awaddr,             \
+               top.axi##k##_arid, top.axi##k##_arlen, top.axi##k##_arsize, top.axi##k##_arburst, top.axi##k##_awid,         \
+               top.axi##k##_awlen, top.axi##k##_awsize, top.axi##k##_awburst, bytes_of(top.axi##k##_wdata),                 \
+               bytes_of(top.axi##k##_wstrb)};
+    BOARD_EACH_PORT(PINS)
+#undef PINS
+}
+
+void set_answers(Vboard &top, const std::vector<AxiAnswer> &answers) {
+#define ANSWER(k)                                                                                                        \
+    top.axi##k##_arready = answers[k].arready;                                                                            \
+    top.axi##k##_awready = answers[k].awready;                                                                            \
+    top.axi##k##_wready = answers[k].wready;                                                                              \
+    top.axi##k##_rvalid = answers[k].rvalid;                                                                              \
+    top.axi##k##_rlast = answers[k].rlast;                                                                                \
+    top.axi##k##_rid = answers[k].rid;                                                                                    \
+    top.axi##k##_rresp = answers[k].rresp;                                                                                \
+    if (answers[k].rvalid)                                                                                                \
+        set_bytes(top.axi##k##_rdata, answers[k].rdata, BEAT_BYTES);                                                      \
+    top.axi##k##_bvalid = answers[k].bvalid;                                                                              \
+    top.axi##k##_bid = answers[k].bid;                                                                                    \
+    top.axi##k##_bresp = 0;
+    BOARD_EACH_PORT(ANSWER)
+#undef ANSWER
+}
+#endif
+
 #if BOARD_TRACE
 void record(std::FILE *file, const Vboard &top, uint64_t cycle) {
     uint8_t flags = uint8_t(top.trace_last | top.trace_is_code << 1);
@@ -194,12 +252,12 @@ int run(int argc, char **argv) {
 #endif
     waves.on = !options.waves_off;
 #endif
-#if BOARD_EXTERNAL || BOARD_SDRAM
+#if BOARD_EXTERNAL || BOARD_SDRAM || BOARD_AXI_PORTS
     Content content(BOARD_MEMORY_BYTES);
     if (options.seed)
         content.randomize(options.seed);
     for (const Preload &p : options.preloads)
-        if (!content.preload(p.file.c_str(), p.offset, p.bytes, p.address))
+        if (!content.preload(p.file.c_str(), p.offset, p.bytes, p.address, BOARD_AXI_PORTS, BOARD_PORT_BYTES, BOARD_BLOCK_BYTES))
             fail(USAGE, ("--preload " + p.file + ": cannot be read, or is larger than the memory").c_str());
 #else
     if (!options.preloads.empty())
@@ -209,6 +267,10 @@ int run(int argc, char **argv) {
     std::vector<Memory> memories;
     for (unsigned k = 0; k < BOARD_ENGINES; k++)
         memories.emplace_back(content, BOARD_MEMORY_BYTES, BOARD_PORT_BYTES, options.timing, options.seed, Share{BOARD_ENGINES, k});
+#endif
+#if BOARD_AXI_PORTS
+    Dram dram(options.dram, uint64_t(1e12 / BOARD_CLOCK_HZ + 0.5), content, BOARD_MEMORY_BYTES, BOARD_AXI_PORTS, BEAT_BYTES);
+    std::vector<AxiPins> pins(BOARD_AXI_PORTS);
 #endif
 #if BOARD_SDRAM
     static constexpr uint64_t sdram_numbers[SDRAM_NUMBERS] = BOARD_SDRAM_NUMBERS;
@@ -263,6 +325,9 @@ int run(int argc, char **argv) {
     top->refreshing##s = memories[k].refreshing;
         BOARD_EACH_ENGINE(SET)
 #undef SET
+#endif
+#if BOARD_AXI_PORTS
+        set_answers(*top, dram.answers);
 #endif
     };
 #if !BOARD_BAUD
@@ -343,6 +408,13 @@ int run(int argc, char **argv) {
         BOARD_EACH_ENGINE(STEP)
 #undef STEP
 #endif
+#if BOARD_AXI_PORTS
+        if (!reset) {
+            read_pins(*top, pins);
+            dram.step(pins);
+            quiet = quiet && dram.quiet();
+        }
+#endif
 #if BOARD_SDRAM && !BOARD_MEMORY_HZ
         if (!reset)
             chip_cycle();
@@ -389,6 +461,13 @@ int run(int argc, char **argv) {
         status = UNWRITTEN;
 #endif
     top->final();
+#if BOARD_AXI_PORTS
+    const std::pair<const char *, uint64_t> counted[] = {
+        {"read_chunks", dram.counts.read_chunks}, {"write_chunks", dram.counts.write_chunks},
+        {"activates", dram.counts.activates}, {"refreshes", dram.counts.refreshes}, {"turns", dram.counts.turns}};
+    for (const auto &[name, count] : counted)
+        std::printf("count %s %llu\n", name, (unsigned long long)count);
+#endif
 #if BOARD_SDRAM
     Sdram::Counts counts;
     for (const Sdram &chip : chips) {

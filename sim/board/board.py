@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sterna.sim.board.compile import ACCELERATOR, board_program
+from sterna.sim.board.dram import DEFAULT, SETTINGS
 from sterna.sim.golden.errors import SternaError
 
 # Exit statuses of the harness: wrong options; a file that could not be written to its end. With any other one the
@@ -89,6 +90,8 @@ class SimulatedBoard:
         Every `refresh_interval_cycles` (0: never) the memory transfers nothing for `refresh_cycles`.
     pauses : int
         Of 256 cycles (0..255), drawn at random for each engine's memory: in these it transfers nothing either.
+    dram : sterna.sim.board.dram.Dram or None
+        What stands behind AXI ports, which takes the place of the four options before; None: the default setting.
     seed : int
         Seed of the bits in all registers before the reset and in all memories of the accelerator and, if not 0, of
         those in the model memory. An error of the running board ends with it.
@@ -113,7 +116,8 @@ class SimulatedBoard:
     cycles : int or None
         Clock cycles simulated in all, known after the end.
     counts : dict of str to int
-        After the end, of a chip of SDRAM: commands by name, and "pins", the bits by which its pins have changed.
+        After the end, of a chip of SDRAM: commands by name, and "pins", the bits by which its pins have changed; of a
+        DRAM behind AXI ports: 64-byte chunks read and written, ACTIVATEs, refreshes, turns to writes.
 
     Raises
     ------
@@ -127,7 +131,7 @@ class SimulatedBoard:
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
                  refresh_interval_cycles=780, refresh_cycles=0, pauses=0, seed=0, max_cycles=0, port=0,
                  device=ACCELERATOR, device_sources=(), on_compile=None, line=None, toggles=None, flash=None,
-                 netlist=None, greetings=None, waves_limit=0, record=True):
+                 netlist=None, greetings=None, waves_limit=0, record=True, dram=None):
         if latency_cycles < 0 or not 1 <= bandwidth <= 256:
             raise ValueError(f"latency_cycles {latency_cycles}, bandwidth {bandwidth}: use 0 or more, and 1 to 256")
         if refresh_cycles < 0 or refresh_cycles >= (refresh_interval_cycles or refresh_cycles + 1):
@@ -142,6 +146,8 @@ class SimulatedBoard:
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
                            "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles,
                            *(["--pauses", pauses] if pauses else [])]
+        if config.axi_ports:
+            self._arguments += ["--dram", (dram or SETTINGS[DEFAULT]).option()]
         if waves is not None and toggles is not None:  # before anything is compiled
             raise BoardError("--toggles: leave --waves out")
         if netlist and trace is not None:

@@ -222,8 +222,11 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
 
     step("elaborating")
     each = " ".join(f"DO({k}, {k or ''})" for k in range(config.engines))
+    plain = config.memory == "external" and not config.sdram and not config.axi_ports
     header = (f"#define BOARD_ENGINES {config.engines}\n#define BOARD_EACH_ENGINE(DO) {each}\n"
-              f"#define BOARD_EXTERNAL {int(config.memory == 'external' and not config.sdram)}\n"
+              f"#define BOARD_EXTERNAL {int(plain)}\n"
+              f"#define BOARD_AXI_PORTS {config.axi_ports}\n#define BOARD_BLOCK_BYTES {config.block_bytes}\n"
+              f"#define BOARD_EACH_PORT(X) {' '.join(f'X({k})' for k in range(config.axi_ports))}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"

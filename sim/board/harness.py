@@ -7,6 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.link.flash import FlashPins
+from sterna.hw.memory.axi.bus import Axi4
+from sterna.hw.memory.axi.memory import ID_BITS
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
@@ -67,6 +69,8 @@ class SimulatedBoard(wiring.Component):
         in place of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock
         of its own
         of several engines each has its memory's ports; from the second on their names end with its number, from 1
+    axi0_arid, axi0_araddr, ... : with ``config.axi_ports``, in place of the memory's ports above: the members of
+        ``Axi4`` of each port, in the main clock
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
     idle : output, the device waits for received bytes
     trace_valid, trace_last, trace_is_code, trace_values [24 B V], trace_codes [8 B V] : every intermediate vector
@@ -75,7 +79,7 @@ class SimulatedBoard(wiring.Component):
     def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
         self._config, self._baud, self._flash = config, baud, flash
         self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
-        self._external = config.memory == "external" and not config.sdram
+        self._external = config.memory == "external" and not config.sdram and not config.axi_ports
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
@@ -89,6 +93,10 @@ class SimulatedBoard(wiring.Component):
         memory = {}
         if config.sdram:
             memory |= SdramPins(CHIPS[config.sdram].row_bits).members
+        if config.axi_ports:
+            bus = Axi4(data_bytes=config.port_bytes // config.axi_ports, id_bits=ID_BITS)
+            ports |= {f"axi{k}_{name}": member for k in range(config.axi_ports)
+                      for name, member in bus.members.items()}
         if self._external:
             word_bits = 8 * config.port_bytes
             memory |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
@@ -121,6 +129,13 @@ class SimulatedBoard(wiring.Component):
             pins = soc.flash
             m.d.comb += [self.select_n.eq(pins.select_n), self.clock.eq(pins.clock), self.to_flash.eq(pins.to_flash),
                          pins.from_flash.eq(self.from_flash)]
+        for k in range(self._config.axi_ports):
+            axi = soc.axi[k]
+            m.d.comb += [
+                getattr(axi, name).eq(getattr(self, f"axi{k}_{name}")) if member.flow == In else
+                getattr(self, f"axi{k}_{name}").eq(getattr(axi, name))
+                for name, member in axi.signature.members.items()
+            ]
         for k, suffix in enumerate(suffixes(self._config)):
             self._memory(m, k, suffix)
         return m

@@ -3,6 +3,7 @@
 
 #include "status.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -46,14 +47,30 @@ class Content {
         }
     }
 
-    // Copies `bytes` at `offset` of a file to `address`; false if the file is too short or the memory too small.
-    bool preload(const char *file, uint64_t offset, uint64_t bytes, uint64_t address) {
+    // Copies `bytes` at `offset` of a file to `address`; false if the file is too short or the memory too small. Behind
+    // `ports` AXI ports the bytes go where these have them (hw/memory/axi/layout.py).
+    bool preload(const char *file, uint64_t offset, uint64_t bytes, uint64_t address, unsigned ports = 0,
+                 uint64_t port_bytes = 0, uint64_t block_bytes = 0) {
         if (address > bytes_ || bytes > bytes_ - address)
             return false;
         std::FILE *handle = std::fopen(file, "rb");
         if (!handle)
             return false;
-        bool good = fseeko(handle, off_t(offset), SEEK_SET) == 0 && std::fread(pages_ + address, 1, bytes, handle) == bytes;
+        bool good = fseeko(handle, off_t(offset), SEEK_SET) == 0;
+        if (!ports) {
+            good = good && std::fread(pages_ + address, 1, bytes, handle) == bytes;
+            bytes = 0;
+        }
+        const uint64_t beat = ports ? port_bytes / ports : 0;
+        while (good && bytes) {
+            const uint64_t part = std::min(bytes, beat - address % beat);
+            const uint64_t word = address / port_bytes, port = address % port_bytes / beat;
+            const uint64_t beats = block_bytes / beat; // of a block
+            const uint64_t at = (word / beats * ports + port) * block_bytes + word % beats * beat + address % beat;
+            good = std::fread(pages_ + at, 1, part, handle) == part;
+            address += part;
+            bytes -= part;
+        }
         std::fclose(handle);
         return good;
     }

@@ -6,7 +6,6 @@ What needs a build with slots is in ``soc_slots``.
 import dataclasses
 
 import numpy as np
-from sterna.firmware import isa
 from sterna.firmware.program import build_program, inverse_temperature
 from sterna.host.device.driver import Device
 from sterna.host.device.transport import open_transport
@@ -18,6 +17,7 @@ from sterna.sim.board.board import SimulatedBoard, read_trace
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import Geometry, random_model
+from sterna.sim.machine.compare import first_difference  # noqa: F401 (for the tests)
 from sterna.sim.machine.machine import Machine
 
 # The preset with banks that just hold the vectors of the largest model: built in half the time.
@@ -208,36 +208,3 @@ def play(rng, session, images):
             assert session.generate(prompt, count, **options) == wanted
         vectors += golden.vectors
     return vectors
-
-
-def first_difference(expected, actual):
-    """None, or a text that names the first vector in which the board's trace departs from the interpreter's.
-
-    Of slots, those that count are compared.
-    """
-    for number, (pc, fields, r_bits, codes, slots) in enumerate(expected):
-        if number >= len(actual):
-            return f"vector {number} (instruction {pc}) is missing"
-        is_code, values = actual[number]
-        if is_code != (codes is not None):
-            return f"vector {number} (instruction {pc}): codes expected {codes is not None}, seen {is_code}"
-        _, batch, lanes = r_bits.shape
-        seen = values.reshape(-1, batch, lanes).transpose(1, 0, 2).reshape(batch, -1)
-        if is_code:
-            want, seen = codes, seen[:, :codes.shape[1]]
-        else:
-            want = r_bits.transpose(1, 0, 2).reshape(batch, -1)
-            if fields["one"] and fields["d_kind"] != isa.D_VECTOR:
-                want, seen = want[:, :1], seen[:, :1]  # nothing takes the other lanes of such a result
-        if seen.shape != want.shape:
-            return f"vector {number} (instruction {pc}): {want.shape[1]} numbers expected, {seen.shape[1]} seen"
-        for slot in slots:
-            wrong = np.flatnonzero(seen[slot] != want[slot])
-            if len(wrong):
-                k = wrong[0]
-                return (f"vector {number} (instruction {pc}, {isa.OPCODE_NAMES[isa.VOP]} {fields}): slot {slot}, "
-                        f"element {k} of {want.shape[1]}: expected {int(want[slot, k]):#x}, "
-                        f"got {int(seen[slot, k]):#x}")
-    if len(actual) > len(expected):
-        return f"{len(actual) - len(expected)} vectors more than expected"
-    return None

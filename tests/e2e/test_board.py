@@ -51,8 +51,9 @@ def read(port, address, length):
 
 
 @pytest.mark.parametrize("timing", [
-    {}, {"latency_cycles": 90, "bandwidth": 77, "refresh_interval_cycles": 50, "refresh_cycles": 17, "seed": 5},
-    {"latency_cycles": 0, "refresh_interval_cycles": 0, "bandwidth": 1}])
+    pytest.param({}, marks=pytest.mark.rest),
+    {"latency_cycles": 90, "bandwidth": 77, "refresh_interval_cycles": 50, "refresh_cycles": 17, "seed": 5},
+    pytest.param({"latency_cycles": 0, "refresh_interval_cycles": 0, "bandwidth": 1}, marks=pytest.mark.rest)])
 def test_memory_words_with_any_timing(timing):
     random_ = random.Random(SEED)
     model = bytearray(1 << 11)

@@ -90,6 +90,8 @@ class Board:
 def random_request(random, sequence):
     n = 4 * random.choice([1, 2, 56, random.randrange(1, 57)])
     address = BASE + 4 * random.randrange((MEMORY_BYTES - n) // 4 + 1)
+    if BASE and random.random() < 0.5:  # across the middle, where a carry is
+        address = BASE + MEMORY_BYTES // 2 - 4 * random.randrange(n // 4)
     if random.random() < 0.05:
         return Frame.hash(sequence, BASE + 4 * random.randrange((MEMORY_BYTES - 256) // 4 + 1), 256)
     if random.random() < 0.5:

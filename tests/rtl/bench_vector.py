@@ -337,6 +337,22 @@ async def chains(dut):
 
 
 @cocotb.test()
+async def stores(dut):
+    """Long stores of banks to a memory that takes few words: the engine stands still while the banks are read, and while
+    an operation behind them writes one.
+    """
+    engine = Engine(dut, float(os.environ["STALL"]))
+    await engine.start()
+    await engine.fill()
+    for k in range(3 * BATCH):
+        bank = k % 3
+        engine.send(Vop(a=bank, ba=1, b=3, d=MEM, slot=k % BATCH, wait=1), 40 * LANES, 0)
+        engine.send(Vop(a=bank, ba=1, d=VECTOR, banks=1 << (bank + 1) % 3, wait=0), 40 * LANES, 0)
+    engine.show()
+    await engine.finish()
+
+
+@cocotb.test()
 async def rates(dut):
     """One beat per cycle, three cycles of setup, and the distances that docs promise."""
     engine = Engine(dut, 0.0)

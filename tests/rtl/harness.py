@@ -40,3 +40,17 @@ def compiled(name, top, text, harness, headers=()):
                             "-O2", everything, *board.runtime_objects(), "-lpthread", "-o", program],
                            f"compiling {harness.name}")
     return program
+
+
+def program(harness, headers=()):
+    """Path of a program of one C++ file and headers of ``sim/board``, without a verilated unit; built once per text."""
+    digest = hashlib.sha256("".join(path.read_text() for path in (harness, *headers)).encode()).hexdigest()[:16]
+    builds = build_folder() / "rtl"
+    folder = builds / f"{harness.stem}-{digest}"
+    path = folder / harness.stem
+    with board.locked(builds / "locks" / folder.name):
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            board.must_run([*toolchain.compiler(), "-std=c++20", "-fno-sanitize=undefined", f"-I{board.HERE}", "-O1",
+                            harness, "-o", path], f"compiling {harness.name}")
+    return path

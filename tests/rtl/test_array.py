@@ -24,9 +24,11 @@ BIT2 = dataclasses.replace(preset("lanes40"), name="bit2", rows=4, columns=15, l
                            weight_code="bit2", row_words=64)
 WIDE = dataclasses.replace(preset("lanes40"), name="wide", rows=2, columns=40, lanes=8, strip=32,
                            row_words=16)
+FLAT = dataclasses.replace(preset("lanes40"), name="flat", rows=5, columns=8, lanes=8, strip=40, port_bytes=16,
+                           row_words=16)  # columns that no five divides
 SLOTS = (preset("lanes40,batch=2"), preset("lanes10,batch=4"),
          *(dataclasses.replace(c, name=f"{c.name},batch=2", batch=2) for c in (BIT2, WIDE)))
-CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40")), BIT2, WIDE, *SLOTS)}
+CONFIGS = {c.name: c for c in (*map(preset, ("up5k", "lanes10", "lanes40")), BIT2, WIDE, FLAT, *SLOTS)}
 ON_VERILATOR = ("wide", "wide,batch=2", "lanes40,batch=2")  # Icarus takes a cycle of these a hundred times as long
 
 

@@ -246,7 +246,7 @@ def test_reports_say_what_was_found(found):
     assert "9.5% at batch 64 (390 rows)" in text and "others used 50% of the processors" in text
     assert "a busy machine, whose medians are not for quoting" in text and "these ratios are too high" in text
     assert report.warning(found | {"machine": found["machine"] | {"others": None}}) == ""
-    assert "150 against 183 at batch 1, warm; 150 against 27 at batch 64, cold." in text
+    assert "150 (150) against 183 (222) at batch 1, warm; 150 (150) against 27 (15) at batch 64, cold." in text
     assert report.busy(found | {"machine": found["machine"] | {"others": 0.02}}) is False
     assert "| dense 12 | bf16 | C | 0.25 |" in report.looks(found)
 

@@ -16,8 +16,8 @@ from sterna.hw.presets import PRESETS
 SMALLEST = Config(name="smallest", rows=1, columns=5, lanes=1, port_bytes=2, memory_bytes=256, vector_words=1,
                   activation_words=1, strip=1, clock_hz=1, row_words=3, fifo_words=4, ring=2, credits=1,
                   program_words=1, register_bits=16, counters=False)
-LARGEST = Config(name="largest", rows=1, columns=40, lanes=8, port_bytes=128, memory_bytes=1 << 35,
-                 vector_words=1 << 14, activation_words=1651, strip=0xFFF8, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
+LARGEST = Config(name="largest", rows=1, columns=160, lanes=32, port_bytes=128, memory_bytes=1 << 35,
+                 vector_words=1 << 14, activation_words=412, strip=0xFFE0, clock_hz=0xFFFFFFFF, batch=2, top_k=64,
                  tree_rows=0xFFFF, row_words=1 << 20, fifo_words=1 << 16, ring=1 << 15, credits=255,
                  program_words=1024)
 

@@ -45,7 +45,7 @@ def small():
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([(1, 10, 1, 2, 16), (2, 20, 4, 8, 32), (8, 20, 4, 32, 32), (3, 5, 1, 4, 6),
-                        (2, 40, 8, 64, 8)]),
+                        (2, 40, 8, 64, 8), (5, 8, 4, 16, 20), (5, 32, 32, 128, 160)]),
        st.sampled_from(["trit5", "bit2"]), st.integers(1, 70), st.integers(1, 90), st.integers(1, 2),
        st.integers(3, 40), st.integers(0, 99))
 def test_round_trip(shape, code, hidden, inner, layers, vocab, seed):
@@ -85,6 +85,21 @@ def test_small_blocks_give_the_same_bytes(monkeypatch):
     monkeypatch.setattr("sterna.sim.golden.trits._BLOCK_BYTES", 250)
     assert np.array_equal(pack_matrix(trits, 4, 10, "trit5"), whole)
     assert np.array_equal(unpack_matrix(whole, 37, 29, 4, 10, "trit5"), trits)
+
+
+def test_columns_that_no_five_divides_need_no_neurons_of_padding():
+    """I is padded to V alone there, and a row of the second half begins within a tile."""
+    geometry = Geometry(16, 36, 1, 7)
+    assert [layout(config_of(5, columns, 4, 16, 20), geometry).inner for columns in (20, 8)] == [40, 36]
+    packed = random_model(np.random.default_rng(SEED), geometry)
+    image = Image(build_image(packed, config_of(5, 8, 4, 16, 20), TOKENIZER, "x", 1))
+    shape, at = image.layout, 0
+    for part in ("norm", "gates", "mixer", "out"):
+        at += shape.part_bytes(part)
+    at += 2 * shape.vector_bytes(1) + shape.vector_bytes(36)
+    rows = unpack_matrix(image.section("stream")[at:], 72, 16, 5, 8, "trit5")
+    order = [*range(20), *range(36, 56), *range(20, 36), *range(56, 72)]
+    assert np.array_equal(rows, packed.layers[0].gate[order])
 
 
 def test_gate_rows_are_interleaved_by_strips(small):

@@ -28,6 +28,7 @@ CASES = [
     (4, 20, 2, 8, 32, "trit5", 1, 1, 1, 3),
     (16, 40, 8, 64, 64, "trit5", 200, 333, 1, 301),
     (5, 40, 8, 32, 80, "trit5", 131, 175, 2, 130),
+    (5, 32, 32, 128, 320, "trit5", 99, 333, 2, 130),  # strips of more than 128 rows
 ]
 
 
@@ -59,7 +60,7 @@ def begin(machine, prompt, temperature, seed, tokens):
 
 @pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.rest), 0.8])
 @pytest.mark.parametrize("case", [
-    case if number in (1, 4, 5, 8, 9) else pytest.param(case, marks=pytest.mark.rest)
+    case if number in (1, 4, 5, 8, 9, 10) else pytest.param(case, marks=pytest.mark.rest)
     for number, case in enumerate(CASES)], ids=lambda c: "-".join(map(str, c)))
 def test_equals_golden(case, temperature):
     print("seed", SEED)

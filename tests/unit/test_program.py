@@ -114,6 +114,25 @@ def test_states_of_slots_lie_side_by_side():
     assert [f["words"] * config.port_bytes for f in loops] == [where.layer_state_bytes]
 
 
+@pytest.mark.parametrize("narrower", [{}, {"port_bytes": 32, "rows": 15}])
+def test_13b_fits_4_gib(narrower):
+    """Its tables reach over 2 GiB; nothing is said of it in fewer bits than it has."""
+    config, geometry = preset("kv260,memory_bytes=4294967296,activation_words=864"), Geometry(5120, 13824, 40, 32000)
+    config = replace(config, axi_ports=0, strip=600, **narrower)
+    where = memory_map(config, geometry)
+    assert 11 << 28 > where.end > 10 << 28 and where.state_address > 1 << 31
+    program, at = build_program(config, geometry), {}
+    assert max(program.vector_words) <= config.vector_words
+    fetched = 0
+    for opcode, f in map(isa.decode, program.words):
+        if opcode == isa.SETA:
+            at[f["areg"]] = f["value"] * config.port_bytes
+        elif opcode == isa.FETCH and f["areg"] == 1:
+            fetched = max(fetched, f["words"])
+    assert {where.stream_address, where.state_address} <= set(at.values())
+    assert fetched * config.port_bytes >= layout(config, geometry).part_bytes("head")
+
+
 def test_every_preset_is_covered():
     assert {name for name, _ in SIZES} == set(PRESETS)
 

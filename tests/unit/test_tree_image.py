@@ -108,7 +108,7 @@ def check_same(packed, back):
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([(1, 10, 1, 2, 16), (2, 20, 4, 8, 32), (8, 20, 4, 32, 32), (3, 5, 1, 4, 6),
-                        (2, 40, 8, 64, 8)]),
+                        (2, 40, 8, 64, 8), (5, 8, 4, 16, 20), (5, 32, 32, 128, 160)]),
        st.sampled_from(["trit5", "bit2"]), st.integers(1, 70), st.integers(1, 9), st.integers(0, 4),
        st.integers(0, 5), st.integers(1, 2), st.integers(3, 40), st.integers(0, 99))
 def test_round_trip(shape, code, hidden, trees, depth, always, layers, vocab, seed):

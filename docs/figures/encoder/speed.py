@@ -81,7 +81,7 @@ def speed(threads):
     done = subprocess.run([sys.executable, "-m", __spec__.name], env=environment, text=True, check=True,
                           stdout=subprocess.PIPE)
     found = json.loads(done.stdout)
-    out = {"apart": found.pop("apart"), "threads": threads}
+    out = {"apart": f"{found.pop('apart'):.0e}", "threads": threads}
     for name, (median, least) in found.items():
         out |= {f"{name}.ms": median, f"{name}.least.ms": least}
         dense = found[f"torch.dense.{name.rpartition('.')[2]}"]
