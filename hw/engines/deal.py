@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 
 def broadcast(m, source, targets, ready=1):
-    """Hand each item of a stream to all ``targets``, in a cycle in which all are ready and ``ready``
-    is high. None of their ``ready`` may depend on its ``valid``.
+    """Hand each item of a stream to all ``targets``, in a cycle in which all are ready and
+    ``ready`` is high. None of their ``ready`` may depend on its ``valid``.
     """
     taken = ready
     for target in targets:

@@ -65,8 +65,8 @@ class Stations:
         return cls(fetch, router, gearbox, array)
 
     def front(self, memory, store):
-        """The stations before ``memory``, with a ``store`` engine, as `Engines` shows those of many:
-        what the accelerator connects and counts, under the names of its members.
+        """The stations before ``memory``, with a ``store`` engine, as `Engines` shows those of
+        many: what the accelerator connects and counts, under the names of its members.
         """
         return SimpleNamespace(
             fetch=self.fetch.command,
@@ -124,8 +124,8 @@ class Stations:
         ]
 
     def trees(self, m, config, active):
-        """What the array says to the gearbox and the fetch engine where trees are walked; ``active``:
-        the slots that are.
+        """What the array says to the gearbox and the fetch engine where trees are walked;
+        ``active``: the slots that are.
         """
         m.d.comb += [
             self.gearbox.ends.eq(self.array.done),
