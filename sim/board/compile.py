@@ -222,8 +222,10 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
         on_compile(f"{what}: {text}")
 
     step("elaborating")
+    each = " ".join(f"DO({k}, {k or ''})" for k in range(config.engines))
     plain = config.memory == "external" and not (config.sdram or config.ddr3 or config.axi_ports)
-    header = (f"#define BOARD_EXTERNAL {int(plain)}\n"
+    header = (f"#define BOARD_ENGINES {config.engines}\n#define BOARD_EACH_ENGINE(DO) {each}\n"
+              f"#define BOARD_EXTERNAL {int(plain)}\n"
               f"#define BOARD_AXI_PORTS {config.axi_ports}\n#define BOARD_BLOCK_BYTES {config.block_bytes}\n"
               f"#define BOARD_EACH_PORT(X) {' '.join(f'X({k})' for k in range(config.axi_ports))}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
