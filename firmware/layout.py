@@ -32,6 +32,15 @@ def up(n, step):
     return -(-n // step) * step
 
 
+def share(rows, unit, engines):
+    """Rows of a matrix at the first of the ``engines`` (int), which has most: they are dealt ``unit`` at a time.
+
+    Every engine has room for so many and computes so many; what is behind its own rows is dropped.
+    """
+    rounds, rest = divmod(rows, unit * engines)
+    return rounds * unit + min(rest, unit)
+
+
 def tiling_of(config):
     """{field: value} of what an image depends on in a configuration."""
     return {name: getattr(config, name) for name in TILING}
@@ -69,6 +78,9 @@ def check_tiling(tiling):
 class Layout:
     """Sections of the stream for one geometry and tiling; sizes are in bytes, padded to port words.
 
+    With several ``engines`` a word of the layout, ``word_bytes``, is a word of each of them, and a matrix takes as
+    many of these as the engine with most of its rows needs (docs/scaling.md).
+
     ``sections(part)`` lists the sections ("vector", attribute, n) and ("matrix", attribute, rows, columns) of a part.
     The tables of trees are not in the stream: each is ``table_bytes`` long, neurons in order, a record each.
     """
@@ -80,6 +92,17 @@ class Layout:
     port_bytes: int
     strip: int
     weight_code: str
+    engines: int = 1
+
+    @property
+    def word_bytes(self):
+        """Bytes of a word of all engines."""
+        return self.port_bytes * self.engines
+
+    @property
+    def unit(self):
+        """Rows of a matrix that an engine takes before it is the next one's turn: whole tiles and whole beats."""
+        return math.lcm(self.rows, self.lanes)
 
     @property
     def inner(self):
@@ -98,15 +121,20 @@ class Layout:
 
     def vector_bytes(self, n):
         """Bytes of a vector of n numbers."""
-        return up(4 * up(n, self.lanes), self.port_bytes)
+        return up(4 * up(n, self.lanes), self.word_bytes)
 
     def codes_bytes(self, n):
         """Bytes of n int8 codes."""
-        return up(up(n, self.lanes), self.port_bytes)
+        return up(up(n, self.lanes), self.word_bytes)
+
+    def stored_words(self, n):
+        """Port words of n stored numbers, those that fill a word of all engines left out."""
+        return -(-4 * up(n, self.lanes) // self.port_bytes)
 
     def matrix_bytes(self, rows, columns):
         """Bytes of a matrix of trits."""
-        return up(-(-rows // self.rows) * -(-columns // self.columns) * self.tile_bytes, self.port_bytes)
+        tiles = -(-share(rows, self.unit, self.engines) // self.rows) * -(-columns // self.columns)
+        return self.engines * up(tiles * self.tile_bytes, self.port_bytes)
 
     @property
     def record_tiles(self):
@@ -206,8 +234,10 @@ class Layout:
 
 
 def layout(config, geometry):
-    """Layout of a geometry on a configuration (or on the ``tiling`` of an image's header)."""
-    return Layout(geometry, **(config if isinstance(config, dict) else tiling_of(config)))
+    """Layout of a geometry on a configuration, or on the ``tiling`` of an image's header: that is for one engine."""
+    if isinstance(config, dict):
+        return Layout(geometry, **config)
+    return Layout(geometry, **tiling_of(config), engines=config.engines)
 
 
 @dataclass(frozen=True)
@@ -243,8 +273,8 @@ def memory_map(config, geometry, check=True):
     its trees not ``config.tree_rows``.
     """
     shape = layout(config, geometry)
+    align = max(ALIGN, shape.word_bytes)
     embedding = shape.row_bytes * geometry.vocab_size
-    align = max(ALIGN, shape.port_bytes)
     stream_address = up(embedding, align)
     stream = shape.stream_bytes
     tree_address = up(stream_address + stream, align)

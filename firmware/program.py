@@ -94,6 +94,8 @@ def build_program(config, geometry, addresses=None):
                                f"device has {config.activation_words}")
         if max(geometry.hidden_size, inner) >= 1 << 16:
             raise ProgramError(f"size {max(geometry.hidden_size, inner)}: a vector has at most 65535 elements")
+        if trees and config.engines > 1:
+            raise ProgramError(f"trees: {config.engines} engines share matrices alone: use a build with one engine")
         writer = PROGRAMS[geometry.mixer][config.batch > 1](config, geometry, addresses)
         writer.emit_all()
         words = writer.asm.words()

@@ -76,7 +76,11 @@ def verilog(
 @app.command()
 def synth(
     units: Annotated[
-        list[str], typer.Argument(metavar="UNIT...", help=f"One of {', '.join(UNITS)}, or all.")
+        list[str],
+        typer.Argument(
+            metavar="UNIT...",
+            help=f"One of {', '.join(UNITS)}, all, or whole: the whole of an AMD part by unit.",
+        ),
     ],
     preset_name: Preset = "lanes40",
     family: Annotated[
@@ -88,6 +92,14 @@ def synth(
     config = preset(preset_name)
     if family not in FAMILIES:
         raise SynthesisError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
+    if units == ["whole"]:
+        from sterna.hw.flow.whole import by_unit
+
+        with working() as step:
+            found = by_unit(config, family, step)
+        rows = [{"unit": cells.unit, "luts": cells.luts} | cells.as_dict() for cells in found]
+        _print(rows, as_json)
+        return
     names = units_of(config) if units == ["all"] else units
     for name in names:
         check(name, config)

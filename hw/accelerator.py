@@ -4,20 +4,18 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from sterna.hw.array.array import TernaryArray
 from sterna.hw.config import most_visits
 from sterna.hw.control.counters import Counters
 from sterna.hw.control.registers import Registers
 from sterna.hw.control.sequencer import Sequencer
+from sterna.hw.engines.engines import Engines
+from sterna.hw.engines.stations import Stations
 from sterna.hw.link.link import Link
 from sterna.hw.memory.arbiter import Arbiter
-from sterna.hw.memory.fetch import DirectFetch, Fetch
 from sterna.hw.memory.onchip import OnChipMemory
 from sterna.hw.memory.port import MemoryPort
-from sterna.hw.memory.router import QUEUED_SECTIONS, Router
 from sterna.hw.memory.store import Store
 from sterna.hw.protocol import FAULT_MEMORY
-from sterna.hw.stream import SKID_DEPTH, Gearbox, Queue, SkidBuffer
 from sterna.hw.vector.engine import Trace, VectorEngine
 
 RESET_CYCLES = 32
@@ -33,6 +31,8 @@ class Accelerator(wiring.Component):
                            +---- store <---------------------------------------------- |  ^ codes
                                                            ternary array <-------------+
 
+    With several ``config.engines`` all between memory ports and vector engine is in ``Engines``.
+
     Parameters
     ----------
     config : Config
@@ -42,7 +42,7 @@ class Accelerator(wiring.Component):
     rx : In(stream of 8); tx : Out(stream of 8)
         The byte link; rx is always accepted.
     memory : Out(MemoryPort)
-        Only when config.memory is "external".
+        Only when config.memory is "external"; with several engines a port of each, ``array(K)``.
     line_errors : In(frame_counter_bits)
         Bytes lost on the way to rx, as a ``Uart`` counts them; for the register of that name.
     memory_fault : In(1)
@@ -63,7 +63,8 @@ class Accelerator(wiring.Component):
             "trace": Out(Trace(config.batch * config.lanes)),
         }
         if config.memory == "external":
-            members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
+            port = Out(MemoryPort(config.word_address_bits, config.port_bytes))
+            members["memory"] = port if config.engines == 1 else port.array(config.engines)
         if config.axi_ports:
             members["memory_fault"] = In(1)
         super().__init__(members)
@@ -80,8 +81,10 @@ class Accelerator(wiring.Component):
         m.submodules.registers = registers = Registers(cfg)
         pacing = registers.pacing
         m.submodules.counters = counters = Counters(cfg.counters)
-        external = cfg.memory == "external"
-        if external:
+        external, several = cfg.memory == "external", cfg.engines > 1
+        if several:
+            m.submodules.engines = memory = Engines(cfg)
+        elif external:
             m.submodules.arbiter = memory = Arbiter(**shape)
         else:
             m.submodules.memory = memory = OnChipMemory(
@@ -100,37 +103,15 @@ class Accelerator(wiring.Component):
         held = _registered(m, resetting != 0, "held", registered)
         engines = ResetInserter(held)
         m.submodules.sequencer = sequencer = engines(Sequencer(cfg))
-        m.submodules.fetch = fetch = engines(
-            Fetch(
-                **shape,
-                fifo_words=cfg.fifo_words,
-                pairs=cfg.pairs,
-                queued=cfg.queued_fetches,
-                aligned=cfg.axi_ports > 0,
-                tree_rows=cfg.tree_rows,
-                record_bits=cfg.record_words.bit_length(),
-                batch=cfg.batch,
-            )
-            if external
-            else DirectFetch(**shape)
-        )
-        m.submodules.router = router = engines(
-            Router(
-                port_bytes=cfg.port_bytes,
-                sections=QUEUED_SECTIONS if external else 2,
-                pairs=cfg.pairs,
-            )
-        )
-        m.submodules.gearbox = gearbox = engines(
-            Gearbox(
-                port_bytes=cfg.port_bytes,
-                tile_bytes=cfg.tile_bytes,
-                records=most_visits(cfg) > 0,
-            )
-        )
-        m.submodules.array = array = engines(TernaryArray(cfg))
+        if several:
+            front = memory
+            m.d.comb += front.held.eq(held)
+        else:
+            stations = Stations.create(m, cfg, engines)
         m.submodules.vector = vector = engines(VectorEngine(cfg))
-        m.submodules.store = store = engines(Store(**shape))
+        if not several:
+            m.submodules.store = store = engines(Store(**shape))
+            front = stations.front(memory, store)
 
         # Link, and who reads and writes the memory.
         connect(m, flipped(self.rx), link.rx)
@@ -139,58 +120,44 @@ class Accelerator(wiring.Component):
         connect(m, registers.response, link.response)
         connect(m, registers.event, link.event)
 
-        if external:
-            connect(m, memory.port, flipped(self.memory))
-            self._bursts(m, engines, fetch, memory, registered)
+        if not several:
+            if external:
+                connect(m, memory.port, flipped(self.memory))
+            stations.from_memory(m, cfg, engines, memory)
+            connect(m, store.write, memory.store)
         else:
-            connect(m, fetch.reads, memory.fetch_reads)
-        connect(m, memory.fetch_words, fetch.arriving)
+            for inner, outer in zip(memory.memory, self.memory, strict=True):
+                connect(m, inner, flipped(outer))
         connect(m, registers.host_bursts, memory.host_bursts)
         connect(m, memory.host_words, registers.host_words)
         connect(m, registers.host_write, memory.host_write)
-        connect(m, store.write, memory.store)
 
         # From memory words to operands and tiles, from rows back to codes.
-        words, second = fetch.words, fetch.second if cfg.pairs else None
-        if external and registered:
-            m.submodules.ahead = ahead = engines(
-                SkidBuffer(port_bytes=cfg.port_bytes, pairs=cfg.pairs)
-            )
-            connect(m, words, ahead.i)
-            if cfg.pairs:
-                connect(m, second, ahead.i_second)
-            words, second = ahead.o, ahead.o_second if cfg.pairs else None
-        connect(m, words, router.words)
-        connect(m, router.to_array, gearbox.i)
-        if cfg.pairs:
-            connect(m, second, router.second)
-            connect(m, router.array_second, gearbox.i_second)
-        connect(m, gearbox.o, array.tiles)
-        connect(m, router.to_vector, vector.stream)
-        connect(m, array.rows, vector.rows)
-        connect(m, vector.activation, array.activation)
-        connect(m, vector.store, store.words)
+        if not several:
+            stations.to_array(m, cfg, engines)
+        connect(m, front.words, vector.stream)
+        connect(m, front.rows, vector.rows)
+        connect(m, vector.activation, front.activation)
+        connect(m, vector.store, front.stored)
         connect(m, vector.trace, flipped(self.trace))
 
         # Commands, and what the host writes into the engines.
         connect(m, sequencer.vector, vector.command)
-        connect(m, sequencer.product, array.command)
-        connect(m, sequencer.fetch, fetch.command)
-        connect(m, sequencer.store, store.command)
-        connect(m, sequencer.section, router.section)
+        connect(m, sequencer.product, front.product)
+        connect(m, sequencer.fetch, front.fetch)
+        connect(m, sequencer.store, front.store)
+        connect(m, sequencer.section, front.section)
         connect(m, registers.program_write, sequencer.program_write)
         connect(m, registers.scalar_write, vector.scalar_write)
 
         # Single signals.
         m.d.comb += [
             registers.scalar_ready.eq(vector.scalar_ready),
-            router.array_done.eq(array.done),
-            router.vector_done.eq(vector.stream_done),
-            gearbox.drop.eq(array.record_done),
+            front.vector_done.eq(vector.stream_done),
             # What an instruction sets to work is busy before the next instruction is there.
             sequencer.vector_busy.eq(_registered(m, vector.busy, "vector_busy", registered)),
-            sequencer.array_busy.eq(_registered(m, array.busy, "array_busy", registered)),
-            sequencer.store_idle.eq(_registered(m, store.idle, "store_idle", registered)),
+            sequencer.array_busy.eq(_registered(m, front.busy, "array_busy", registered)),
+            sequencer.store_idle.eq(_registered(m, front.store_idle, "store_idle", registered)),
             vector.seed.eq(pacing.seeds),
             vector.position.eq(pacing.positions),
             pacing.best.eq(vector.best),
@@ -209,14 +176,10 @@ class Accelerator(wiring.Component):
             ),
             sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
+        if not several:
+            stations.signals(m)
         if most_visits(cfg):
-            m.d.comb += [
-                gearbox.ends.eq(array.done),
-                fetch.sign.eq(array.sign),
-                array.active.eq(pacing.active if cfg.batch > 1 else 1),
-            ]
-            if cfg.batch > 1:
-                m.d.comb += fetch.active.eq(pacing.active)
+            stations.trees(m, cfg, pacing.active if cfg.batch > 1 else 1)
         running = sequencer.running
         m.d.comb += [
             sequencer.token.eq(pacing.token),
@@ -254,37 +217,26 @@ class Accelerator(wiring.Component):
         m.d.sync += quiet_cycles.eq(Mux(active, 0, Mux(self.idle, quiet_cycles, quiet_cycles + 1)))
 
         # What is counted.
-        refreshing = self.memory.refreshing if external else 0
+        refreshing = (front if several else self.memory).refreshing if external else 0
         # `lost`: cycles of the port
-        lost = running & ~memory.fetch_words.valid & ~refreshing if external else 0
+        lost = running & ~front.arrived & ~refreshing if external else 0
         m.d.comb += [
             counters.events.eq(
                 Cat(
                     running,
-                    memory.fetch_words.valid,
-                    running & array.busy,
-                    running & array.stall_stream,
-                    running & array.stall_rows,
-                    running & ~array.busy,
+                    front.arrived,
+                    running & front.busy,
+                    running & front.stall_stream,
+                    running & front.stall_rows,
+                    running & ~front.busy,
                     running & refreshing,
                     sequencer.halted,
-                    *((lost & fetch.full, lost & fetch.empty) if external else ()),
+                    *((lost & front.full, lost & front.empty) if external else ()),
                 )
             ),
             self.idle.eq(quiet_cycles.all() & ~active),
         ]
         return m
-
-    @staticmethod
-    def _bursts(m, engines, fetch, memory, registered):
-        """From the fetch engine to the arbiter."""
-        if not registered:
-            connect(m, fetch.bursts, memory.fetch_bursts)
-            return
-        queue = Queue(fetch.bursts.payload.shape(), SKID_DEPTH)
-        m.submodules.bursts = engines(queue)
-        connect(m, fetch.bursts, queue.i)
-        connect(m, queue.o, memory.fetch_bursts)
 
 
 def _registered(m, value, name, registered):

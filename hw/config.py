@@ -3,9 +3,10 @@
 import hashlib
 import json
 import reprlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import lcm
 
-from sterna.hw.memory.behind import BLOCK_BYTES, check_memory
+from sterna.hw.memory.behind import BLOCK_BYTES, SDRAM_HZ, check_memory
 from sterna.hw.memory.chips import DATA_BYTES, DDR3_CHIPS
 from sterna.hw.protocol import (
     BATCHES,
@@ -79,13 +80,15 @@ class ConfigError(SternaError, ValueError):
 
 def delivered_bytes(config):
     """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator:
-    the port's, or those of a chip with a clock of its own.
+    the ports', or those of chips with a clock of their own.
     """
     if not config.memory_hz:
-        return config.port_bytes
+        return config.engines * config.port_bytes
     chip = DDR3_CHIPS.get(getattr(config, "ddr3", ""))
-    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES
-    return data_bytes * config.memory_hz / config.clock_hz
+    # A device tells the clock alone: no SDR SDRAM has one as fast as DDR3's
+    fast = config.memory_hz > SDRAM_HZ[1]
+    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES * (4 if fast else 1)
+    return config.engines * data_bytes * config.memory_hz / config.clock_hz
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +273,25 @@ class Config:
             self.engines in ENGINES,
             f"engines {self.engines}: use one of {', '.join(map(str, ENGINES))}",
         )
+        if self.engines > 1:
+            self._check_engines(need)
+
+    def _check_engines(self, need):
+        """What several engines need."""
+        text = f"engines {self.engines}"
+        need(self.memory == "external", f"{text}: needs memory outside of the chip")
+        need(
+            not (self.axi_ports or self.ddr3),
+            f"{text}: {'axi_ports' if self.axi_ports else 'ddr3'} serve one engine so far",
+        )
+        need(not self.tree_rows, f"{text}: walks no trees: use tree_rows 0 or one engine")
+        need(not self.slow, f"{text}: needs a clock above {SLOW_HZ} Hz")
+        need(self.port_bytes >= 4, f"{text}: needs words of 4 bytes, port_bytes {self.port_bytes}")
+        need(
+            self.memory_bytes % (64 * self.word_bytes) == 0,
+            f"{text}: memory_bytes {self.memory_bytes}: must be a multiple of "
+            f"{64 * self.word_bytes}",
+        )
 
     @property
     def tile_bytes(self):
@@ -285,9 +307,31 @@ class Config:
         return self.tile_bytes > self.port_bytes
 
     @property
+    def word_bytes(self):
+        """Bytes of a word of every engine's memory: those of one address of the program."""
+        return self.port_bytes * self.engines
+
+    @property
     def word_address_bits(self):
-        """Bits of a memory word address."""
+        """Bits of a memory word address, of the memory of one engine."""
+        return (self.memory_bytes // self.word_bytes - 1).bit_length()
+
+    @property
+    def all_address_bits(self):
+        """Bits of the address of a word of P bytes among those of all engines."""
         return (self.memory_bytes // self.port_bytes - 1).bit_length()
+
+    @property
+    def unit(self):
+        """Rows of a matrix in an engine's turn (docs/scaling.md): whole tiles and whole beats."""
+        return lcm(self.rows, self.lanes)
+
+    @property
+    def of_engine(self):
+        """The Config of one engine's memory."""
+        if self.engines == 1:
+            return self
+        return replace(self, engines=1, memory_bytes=self.memory_bytes // self.engines)
 
     @property
     def own_memory_clock(self):

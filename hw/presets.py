@@ -40,7 +40,7 @@ PRESETS = {
         # DDR3-625 x16 of the ECPIX-5: 16 bytes a cycle of the port, all of which the array takes.
         Config(name="ecpix5-85", rows=4, columns=20, lanes=4, port_bytes=16,
                memory_bytes=512 * _MIB, vector_words=2048, activation_words=512, strip=36,
-               top_k=64, tree_rows=1024, clock_hz=78_125_000, ddr3="MT41K256M16-125",
+               top_k=64, tree_rows=1024, clock_hz=78_125_000, ddr3="MT41K256M16-107",
                memory_hz=156_250_000, fifo_words=1024, credits=16),
         # Four AXI ports of 16 bytes into the DDR4 of the KV260, less what Linux keeps. As many
         # trits as lanes320 in tiles of 25 x 16, which the sizes of the published models fill all

@@ -10,7 +10,9 @@ from sterna.hw.accelerator import Accelerator
 from sterna.hw.link.flash import FlashBoot, FlashPins
 from sterna.hw.link.uart import Uart
 from sterna.hw.memory.axi.memory import AxiMemory
-from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
+from sterna.hw.memory.ddr3.dfi import Ddr3Pins, Levelled
+from sterna.hw.memory.ddr3.memory import Ddr3Memory
 from sterna.hw.memory.external import SdramMemory
 from sterna.hw.memory.pins import SdramPins
 from sterna.hw.memory.port import MemoryPort
@@ -44,11 +46,15 @@ class Soc(wiring.Component):
     rx_line : In(1), tx_line : Out(1)
         With it: the pins of the serial line; rx_line may change at any time.
     memory : Out(MemoryPort)
-        If the memory is external, and neither its chip nor AXI ports are named.
+        If the memory is external, and neither its chip nor AXI ports are named; with several
+        engines ``array(K)``.
     axi : Out(Axi4), an array of n
         With ``config.axi_ports``, in the domain ``sync``.
-    pins : Out(SdramPins)
-        With ``config.sdram``: in the domain ``memory`` if the chip has a clock of its own.
+    pins : Out(SdramPins) or Out(Ddr3Pins)
+        With ``config.sdram`` or ``config.ddr3``: in the domain ``memory`` if the chip has a clock
+        of its own. With several engines a chip of each, ``array(K)``.
+    levelled : Out(Levelled)
+        With ``config.ddr3``.
     flash : Out(FlashPins)
         With ``flash_offset``.
     idle : Out(1)
@@ -78,12 +84,16 @@ class Soc(wiring.Component):
         if self._boot:
             members["flash"] = Out(FlashPins())
         if config.sdram:
-            members["pins"] = Out(SdramPins(CHIPS[config.sdram].row_bits))
+            members["pins"] = _of_each(config, SdramPins(CHIPS[config.sdram].row_bits))
+        elif config.ddr3:
+            members["pins"] = Out(Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits))
+            members["levelled"] = Out(Levelled())
         elif config.axi_ports:
             self._memory = AxiMemory.of(config)
             members["axi"] = self._memory.signature.members["axi"]
         elif config.memory == "external":
-            members["memory"] = Out(MemoryPort(config.word_address_bits, config.port_bytes))
+            port = MemoryPort(config.word_address_bits, config.port_bytes)
+            members["memory"] = _of_each(config, port)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -110,10 +120,18 @@ class Soc(wiring.Component):
             connect(m, flipped(self.rx), rx)
             connect(m, tx, flipped(self.tx))
             m.d.comb += self.idle.eq(idle)
-        if self._config.sdram:
+        if self._config.engines > 1:
+            self._memories(m)
+        elif self._config.sdram:
             m.submodules.memory = memory = SdramMemory(self._config)
             connect(m, accelerator.memory, memory.port)
             connect(m, memory.pins, flipped(self.pins))
+        elif self._config.ddr3:
+            m.submodules.memory = memory = Ddr3Memory(self._config)
+            connect(m, accelerator.memory, memory.port)
+            connect(m, memory.pins.dfi, flipped(self.pins.dfi))
+            connect(m, memory.pins.trim, flipped(self.pins.trim))
+            connect(m, memory.levelled, flipped(self.levelled))
         elif self._config.axi_ports:
             m.submodules.memory = memory = self._memory
             connect(m, accelerator.memory, memory.port)
@@ -124,3 +142,18 @@ class Soc(wiring.Component):
             connect(m, accelerator.memory, flipped(self.memory))
         connect(m, accelerator.trace, flipped(self.trace))
         return m
+
+    def _memories(self, m):
+        """Of several engines."""
+        for k, port in enumerate(self._accelerator.memory):
+            if self._config.sdram:
+                m.submodules[f"memory{k}"] = memory = SdramMemory(self._config.of_engine)
+                connect(m, port, memory.port)
+                connect(m, memory.pins, flipped(self.pins[k]))
+            else:
+                connect(m, port, flipped(self.memory[k]))
+
+
+def _of_each(config, signature):
+    """A member of a signature that each engine has: of one engine without an index."""
+    return Out(signature) if config.engines == 1 else Out(signature).array(config.engines)

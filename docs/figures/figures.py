@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from docs.figures import boards, causes, cmm, command, depth, energy, fullboard, fullsize, lanes, netlists, pages
-from docs.figures import perf, plan, slots
+from docs.figures import boards, causes, cmm, command, depth, energy, fullboard, fullsize, kria, lanes, netlists
+from docs.figures import pages, perf, plan, scaling, slots
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
@@ -86,7 +86,8 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
            "table.depth.causes": ("depth.causes",),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
-           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF}
+           "table.scaling": tuple(f"scaling.{board}" for board in scaling.BOARDS),
+           "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF, **kria.MADE_OF}
 RUN_CLI = "import sys; from sterna.host.cli import main; sys.exit(main())"
 
 
@@ -237,6 +238,8 @@ def steps(options):
     for name, (function, inputs) in boards.steps(lambda name: ROOT / f"models/{name}/{name}.sterna").items():
         read = GATEWARE if "place" in name or "units" in name else BOARD
         out[name] = Step(function, read, (*inputs, *own))
+    for name, function in kria.steps().items():
+        out[name] = Step(function, GATEWARE, (Path(kria.__file__),))
     for family in FORMS:
         out[f"forms.{family}"] = Step(lambda f=family: forms(f), GATEWARE, (), str(FORM_COLUMNS), (forms,))
     for form in PLACED:
@@ -251,6 +254,8 @@ def steps(options):
     for name in plan.NAMES:
         out[f"plan.{name.replace('.', '_')}"] = Step(lambda name=name: plan.found(name), MODELLED,
                                                      (Path(plan.__file__),))
+    for name, function in scaling.steps(lambda: Model(image).tokenizer_json).items():
+        out[name] = Step(function, BOARD, (Path(scaling.__file__), Path(perf.__file__)))
     for name, function in lanes.STEPS.items():
         out[name] = Step(function, MODELLED, (Path(lanes.__file__),))
     for name, function in tree.steps(image).items():
@@ -343,7 +348,7 @@ def refill(results, names, given, files):
              if any(below(name, MADE_OF[picture]) and whole(picture) for picture in boards.PICTURES)}
     found = pages.tables(shown, SYNTHESES) | boards.tables(values) | slots.tables(values) | energy.tables(values)
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
-    found |= lanes.tables(values)
+    found |= lanes.tables(values) | kria.tables(values) | scaling.tables(values)
     found |= fullboard.tables(fullboard.kept()) | learning.tables()  # of runs with a command and a file of their own
     found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")

@@ -260,7 +260,7 @@ class TokenProgram(Pieces):
         self.jump(isa.ALWAYS, "tail")
 
     def store_state(self):
-        self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.map.layer_state_bytes // self.port)
+        self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.shape.stored_words(self.h))
         self.strip(self.h)
         self.vop(MEM, self.v["h"].read())
 

@@ -34,7 +34,7 @@ class Pieces:
         self.vop = self.asm.vop
         widths = (8, 2) if config.lanes == 1 else (8,) if config.lanes == 2 else ()
         self.shrink = dict(zip((16, 4), widths, strict=False))  # after level d, this vector length is enough
-        self.port = config.port_bytes
+        self.port = self.shape.word_bytes
         self.ahead = config.memory == "external"  # fetch ahead of time
 
     def inner_vector(self):

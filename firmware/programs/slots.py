@@ -85,7 +85,7 @@ class SlotProgram(TokenProgram):
         self.asm.slots(isa.WRITES, self.store_slot)
 
     def store_slot(self):
-        self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.map.layer_state_bytes // self.port)
+        self.emit(isa.STORE, areg=STATE_OUT_AREG, words=self.shape.stored_words(self.h))
         self.vop(MEM, self.v["h"].read())
 
 

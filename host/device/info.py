@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sterna.firmware.layout import check_tiling
 from sterna.host.errors import HostError
 from sterna.hw import protocol
+from sterna.hw.config import ENGINES
 from sterna.hw.protocol import Register
 
 
@@ -38,8 +39,14 @@ class DeviceInfo:
     memory: str = "external"
     top_k: int = 0
     tree_rows: int = 0
+    engines: int = 1
     memory_hz: int = 0
     register_bits: int = 32
+
+    @property
+    def word_bytes(self):
+        """As of ``sterna.hw.config.Config``."""
+        return self.port_bytes * self.engines
 
     @classmethod
     def parse(cls, block, name="the device"):
@@ -69,6 +76,9 @@ class DeviceInfo:
             raise ProtocolError(f"{name} reports {credits} credits, a port of {low[Register.PORT_BYTES]} bytes and "
                                 f"a ring of {high[Register.ACTIVATION_WORDS]} tokens: none may be 0; "
                                 "rebuild the bitstream")
+        if (engines := high[Register.TREE] + 1) not in ENGINES:
+            raise ProtocolError(f"{name} reports {engines} engines: use a build with "
+                                f"{', '.join(map(str, ENGINES))}")
         rows = value[Register.LIST] & 0xFF
         if batch not in protocol.BATCHES or rows > protocol.MOST_ROWS:
             raise ProtocolError(f"{name} reports {batch} slots and a list of {rows} rows: use a build with "
@@ -82,7 +92,7 @@ class DeviceInfo:
             vector_words=low[Register.VECTOR_WORDS], program_words=high[Register.VECTOR_WORDS],
             activation_words=low[Register.ACTIVATION_WORDS], ring=high[Register.ACTIVATION_WORDS],
             clock_hz=value[Register.CLOCK_HZ], build=value[Register.BUILD], top_k=rows,
-            tree_rows=low[Register.TREE],
+            tree_rows=low[Register.TREE], engines=engines,
             memory_hz=(value[Register.LIST] >> 8) * 1000, register_bits=register_bits)
         try:
             check_tiling(info.to_tiling())
@@ -98,7 +108,7 @@ class DeviceInfo:
                  self.port_bytes | self.strip << 16,
                  self.memory_bytes // protocol.MEMORY_UNIT_BYTES, self.vector_words | self.program_words << 16,
                  self.activation_words | self.ring << 16, self.clock_hz, self.build,
-                 self.top_k | self.memory_hz // 1000 << 8, self.tree_rows)
+                 self.top_k | self.memory_hz // 1000 << 8, self.tree_rows | self.engines - 1 << 16)
         return b"".join(word.to_bytes(4, "little") for word in words)
 
     def to_tiling(self):

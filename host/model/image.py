@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from crc32c import crc32c
 
+from sterna.firmware.dealing import dealt
 from sterna.firmware.layout import ALIGN, layout, up
 from sterna.host.model import padding
 from sterna.host.model.counting import counted
@@ -194,10 +195,12 @@ class Image:
     def regions(self, config):
         """[(byte address, uint8 array)] to load into the device's memory: whole 32-bit words, as the link takes them.
 
-        The last word of a part may reach into the zeros behind it, of the file as of the memory.
+        The last word of a part may reach into the zeros behind it, of the file as of the memory. For several engines
+        the parts are made here, which takes as much memory as they are long.
         """
-        where = self.check(config)
-        return [(getattr(where, f"{name}_address"), self._words(name)) for name in CHECKS if name in self.sections]
+        where, target = self.check(config), layout(config, self.geometry)
+        return [(getattr(where, f"{name}_address"), dealt(name, self._words(name), self.layout, target))
+                for name in CHECKS if name in self.sections]
 
     def _words(self, name):
         """uint8 view of a section, up to the end of its last 32-bit word."""

@@ -236,7 +236,7 @@ class Model:
 
         about = (config, self.tokenizer_json, name or self.name, self.end, self.ends)
         if self.image:
-            shape = layout(config, self.geometry)
+            shape = layout(tiling_of(config), self.geometry)
             total = shape.stream_bytes + shape.tree_bytes
             return write_image(file, self.packed, *about, source=self.image.source, fits=fits,
                                answer=self.answer or answer,

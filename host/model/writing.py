@@ -283,7 +283,7 @@ def write_image(file, packed, config, tokenizer_json, name, eos, ends=None, *, s
     OSError
     """
     geometry = packed.geometry
-    shape = layout(config, geometry)
+    shape = layout(tiling_of(config), geometry)
     if fits:
         placed(config, geometry)
     if not (file.seekable() and file.readable()):

@@ -80,7 +80,8 @@ class Row:
 def names():
     """Configurations of the rows, boards first (list of str)."""
     presets = [name for name in PRESETS if name != "up5k"]  # the board icebreaker is this preset
-    return [*BOARDS, *(row for name in presets for row in (name, f"{name},batch={SLOTS}"))]
+    rows = [row for name in presets for row in (name, f"{name},batch={SLOTS}")]
+    return [*dict.fromkeys([*BOARDS, *rows])]
 
 
 def needs(config, geometry):
@@ -162,7 +163,8 @@ def row(name, geometry, known=None):
     board = BOARDS.get(name)
     size = memory_map(config, geometry, check=False).state_address
     why = reasons(config, geometry)
-    clock = "as placed" if name in ALIKE else "placed" if board else "projected"
+    placed = board and not board.vivado
+    clock = "as placed" if name in ALIKE else "placed" if placed else "projected"
     out = Row(name, "board" if board else "preset", clock, config.clock_hz, config.batch, not why, tuple(why), {},
               config.memory_bytes, size, board and load_seconds(size, board.baud),
               needed_bytes=needs(config, geometry))
@@ -179,7 +181,7 @@ def row(name, geometry, known=None):
         more |= {"memory_bytes": size} if size > config.memory_bytes else {}
         return replace(out, widened=more, **speeds)
     out = replace(out, **_speeds(config, geometry, known))
-    if board:
+    if board and (config.sdram or config.memory == "onchip"):  # of others no measurement is known
         power = POWER["ecp5" if config.sdram else "ice40"]
         out = replace(out, joules_per_token=tuple(watts / out.tokens_per_second for watts in power))
     return out

@@ -90,7 +90,8 @@ def device_lines():
     """One line (str) per device, its name first."""
     lines = ["cpu                 this machine's processor, the default: bit exact, fast, no cycles",
              "golden              the golden model in NumPy: bit exact, no cycles"]
-    for config in [*PRESETS.values(), *(board.config for board in BOARDS.values())]:
+    # Of a name that is a board's and a preset's too there is one.
+    for config in (PRESETS | {name: board.config for name, board in BOARDS.items()}).values():
         name = "sim" if config.name == DEFAULT_SIMULATION else f"sim:{config.name}"
         lines.append(f"{name:<19} simulated board: {config.rows} x {config.columns} trits a cycle, "
                      f"{config.lanes} lanes, {config.memory_bytes >> 10} KiB of memory, "

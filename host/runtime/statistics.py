@@ -100,7 +100,7 @@ class Usage:
         tokens = self.counters["tokens"]
         found = {cause: self.counters[name] / tokens for cause, name in
                  (("words", "port_busy"), ("refresh", "refresh"), ("full", "port_full"), ("empty", "port_empty"))}
-        useful = self.useful_cycles * delivered_bytes(self.config) / self.config.port_bytes
+        useful = self.useful_cycles * delivered_bytes(self.config) / self.config.word_bytes
         words = found.pop("words")
         return {"useful": useful, "other": words - useful, **found,
                 "wait": self.cycles_per_token - words - sum(found.values())}

@@ -2,13 +2,15 @@
 
 from dataclasses import asdict, replace
 
-from sterna.hw.boards import icebreaker, icepi_zero, kv260, ulx3s
+from sterna.hw.boards import ecpix5, icebreaker, icepi_zero, kv260, ulx3s
 from sterna.hw.boards.board import Board, load
 from sterna.hw.config import ConfigError
 from sterna.hw.presets import PRESETS
 
 BOARDS = {
-    board.name: board for module in (ulx3s, icepi_zero, icebreaker, kv260) for board in module.BOARDS
+    board.name: board
+    for module in (ulx3s, icepi_zero, ecpix5, icebreaker, kv260)
+    for board in module.BOARDS
 }
 
 

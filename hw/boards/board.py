@@ -51,17 +51,24 @@ class Board:
         return self.config.name
 
 
-def connect_console(m, platform, soc):
+def connect_console(m, platform, soc, led=None):
     """Wires the serial line and the two LEDs that every board has: the first one is on while the
-    accelerator works on something, the second one while a byte is on the line.
+    accelerator works on something, the second one while a byte is on the line. ``led`` gives the
+    signal of the LED of a number; by default it is that of the platform's resource "led".
+
+    Returns
+    -------
+    The serial line; what follows may drive its ``tx`` otherwise.
     """
+    led = led or (lambda number: platform.request("led", number).o)
     uart = platform.request("uart", 0)
     m.d.comb += [
         soc.rx_line.eq(uart.rx.i),
         uart.tx.o.eq(soc.tx_line),
     ]
     for number, value in enumerate((~soc.idle, ~uart.rx.i)):
-        m.d.comb += platform.request("led", number).o.eq(value)
+        m.d.comb += led(number).eq(value)
+    return uart
 
 
 def load(path):

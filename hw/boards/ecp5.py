@@ -135,7 +135,7 @@ class Clocks(Elaboratable):
         return m
 
 
-def _raw(platform, name, number):
+def raw_port(platform, name, number):
     """The ports of a resource without buffers."""
     return platform.request(
         name, number, dir={pin.name: "-" for pin in platform.lookup(name, number).ios}
@@ -157,11 +157,11 @@ class SdramTop(Elaboratable):
 
         for name, number, pin in self._board.tied_high:
             m.submodules[f"{name}_{pin}"] = high = io.Buffer(
-                "o", getattr(_raw(platform, name, number), pin)
+                "o", getattr(raw_port(platform, name, number), pin)
             )
             m.d.comb += high.o.eq(1)
 
-        port = _raw(platform, "sdram", 0)
+        port = raw_port(platform, "sdram", 0)
         pins, outputs = (
             soc.pins,
             {

@@ -4,6 +4,7 @@ around the ``Soc`` between the ports of the processing system.
 
 from amaranth import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
 from amaranth.build import Attrs, Connector, Pins, Resource
+from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In
 from amaranth.vendor import XilinxPlatform
@@ -75,7 +76,8 @@ class ZynqTop(Elaboratable):
         for number, bus in enumerate(soc.axi):
             ports |= self._port(m, number, bus, base)
         m.submodules.system = Instance(WRAPPER, **ports)
-        m.d.comb += platform.request("fan", 0).o.eq(fan[2])
+        m.submodules.fan = pin = io.Buffer("o", platform.request("fan", 0, dir="-"))
+        m.d.comb += pin.o.eq(fan[2])
         return m
 
     @staticmethod
@@ -84,15 +86,15 @@ class ZynqTop(Elaboratable):
         ports = {}
         for name, member in bus.signature.members.items():
             value, pin = getattr(bus, name), port_name(number, name)
-            wide = PORT_WIDTHS.get(name.lstrip("arwb") if name not in ("bid", "rid") else "id")
+            bits = PORT_WIDTHS.get(name, len(value))
             if member.flow == In:
-                back = Signal(wide or len(value), name=f"{name}_{number}")
+                back = Signal(bits, name=f"{name}_{number}")
                 m.d.comb += value.eq(back)
                 ports[f"o_{pin}"] = back
                 continue
             if name.endswith("addr"):
                 value = value | Const(base, len(value))
-            ports[f"i_{pin}"] = Cat(value, Const(0, (wide or len(value)) - len(value)))
+            ports[f"i_{pin}"] = Cat(value, Const(0, bits - len(value)))
         for name, (value, bits) in ATTRIBUTES.items():
             for channel in ("ar", "aw"):
                 ports[f"i_{port_name(number, channel + name)}"] = Const(value, bits)

@@ -9,8 +9,8 @@ Vivado Tcl Command Reference (UG835), Xilinx/kria-base-hardware for the board's 
 DESIGN, CELL, WRAPPER = "system", "ps", "system_wrapper"
 # Ports of the wrapper beside the AXI ports.
 CLOCK, RESET, TXD, RXD, FAN = "pl_clk0", "pl_resetn0", "uart_txd", "uart_rxd", "fan_wave"
-# Of the high-performance ports; widths that are not those of the gateware.
-PORT_WIDTHS = {"id": 6, "addr": 49}
+# Of the high-performance ports, where they are not the gateware's.
+PORT_WIDTHS = {"arid": 6, "awid": 6, "rid": 6, "bid": 6, "araddr": 49, "awaddr": 49}
 MOST_PORTS = 4
 HIGH_BASE = 0x8_0000_0000  # DDR High of the memory map, where a module of 4 GiB has its upper half
 HIGH_BYTES = 2 << 30
@@ -95,8 +95,9 @@ def block_design(config):
         lines += [
             f"make_bd_intf_pins_external -name {interface(k)} "
             f"[get_bd_intf_pins {CELL}/S_AXI_HP{k}_FPD]",
-            f"set_property CONFIG.FREQ_HZ [get_property CONFIG.FREQ_HZ [get_bd_pins {CELL}/pl_clk0]]"
-            f" [get_bd_intf_ports {interface(k)}]",
+            "set_property CONFIG.FREQ_HZ "
+            f"[get_property CONFIG.FREQ_HZ [get_bd_pins {CELL}/pl_clk0]] "
+            f"[get_bd_intf_ports {interface(k)}]",
         ]
     ports = ":".join(map(interface, numbers))
     return "\n".join(

@@ -12,6 +12,19 @@ def field(instruction, opcode, name):
     return instruction[lsb : lsb + width]
 
 
+def passed(instruction, engines):
+    """Words by which FETCH or STORE moves an address register on: of every engine's memory, to
+    which those of a STORE are dealt from the first engine on.
+    """
+    words = field(instruction, isa.FETCH, "words")
+    if engines == 1:
+        return words
+    code, size = isa.OPCODE_FIELD
+    is_store = instruction[code : code + size] == isa.STORE
+    each = (words + (engines - 1)) >> (engines - 1).bit_length()
+    return Mux(is_store, each, words)
+
+
 def set_payloads(m, sequencer, instruction, address, walks):
     """Payloads of ``product``, ``fetch`` and ``store``, but for none that depend on more than the
     instruction and the address register. A WALK shares its fields with MATVEC, in the same places.

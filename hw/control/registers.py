@@ -43,7 +43,7 @@ class Registers(wiring.Component):
 
     def __init__(self, config):
         self._config = config
-        address, port = config.word_address_bits, config.port_bytes
+        address, port = config.all_address_bits, config.port_bytes
         if port < 2:
             raise ValueError(f"port_bytes {port}: at least 2")
         frames = In(config.frame_counter_bits)
@@ -144,7 +144,7 @@ class Registers(wiring.Component):
         part = Signal(range(parts + 1))
         answer, failed = Signal(32), Signal()
         answered = Signal()
-        word_address = Signal(cfg.word_address_bits)
+        word_address = Signal(cfg.all_address_bits)
         lane_bits = max(0, shift - 2)
         m.d.comb += [
             word_address.eq(address >> shift),
@@ -328,8 +328,8 @@ class Registers(wiring.Component):
         }
         if cfg.top_k or cfg.memory_hz:
             constants[Register.LIST] = cfg.top_k | cfg.memory_hz // 1000 << 8
-        if cfg.tree_rows:
-            constants[Register.TREE] = cfg.tree_rows
+        if cfg.tree_rows or cfg.engines > 1:
+            constants[Register.TREE] = cfg.tree_rows | cfg.engines - 1 << 16
         registers = self._run.readable() if cfg.batch == 1 else {}
         counted = {
             "frames_bad": self.frames_bad,

@@ -186,11 +186,12 @@ class Sequencer(wiring.Component):
         m.submodules.addresses = addresses = AddressRegisters(
             cfg.word_address_bits, cfg.register_bits, cfg.slow
         )
+        passed = payloads.passed(instruction, cfg.engines)
         m.d.comb += [
             addresses.set.eq(is_op[isa.SETA] | is_op[isa.ROWA]),
             addresses.row.eq(is_op[isa.ROWA]),
             addresses.areg.eq(field(isa.FETCH, "areg")),
-            addresses.words.eq(Mux(records if walks else 0, 0, field(isa.FETCH, "words"))),
+            addresses.words.eq(Mux(records if walks else 0, 0, passed)),
             addresses.value.eq(field(isa.ROWA, "base")),
             addresses.stride.eq(field(isa.ROWA, "stride")),
             addresses.token.eq(self.token),

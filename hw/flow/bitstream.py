@@ -29,6 +29,8 @@ ECP5_SIZES = {
     "LFE5U-25F": "--25k",
     "LFE5U-45F": "--45k",
     "LFE5U-85F": "--85k",
+    "LFE5UM5G-45F": "--um5g-45k",
+    "LFE5UM5G-85F": "--um5g-85k",
 }
 # What the tables call the cells of nextpnr's reports.
 KINDS = {

@@ -158,6 +158,7 @@ UNITS = {
     ),
     "sdram": Unit("memory.external:SdramMemory", _whole, "external", option="sdram"),
     "axi": Unit("memory.axi.memory:AxiMemory.of", _whole, "external", option="axi_ports"),
+    "ddr3": Unit("memory.ddr3.memory:Ddr3Memory", _whole, "external", option="ddr3"),
     "arbiter": Unit(
         "memory.arbiter:Arbiter",
         lambda c: ((), {"address_bits": c.word_address_bits, "port_bytes": c.port_bytes}),
@@ -225,10 +226,12 @@ def check(unit, config):
     if unit not in UNITS:
         raise SynthesisError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
     option = UNITS[unit].option
-    if option == "sdram" and not config.sdram:
+    chips = {"sdram": ("SDRAM", "ulx3s-85f"), "ddr3": ("DDR3", "ecpix5-85")}
+    if option in chips and not getattr(config, option):
+        kind, board = chips[option]
         raise SynthesisError(
-            f"unit {unit!r}: the preset {config.name} names no SDRAM; "
-            "use a board, such as --preset ulx3s-85f"
+            f"unit {unit!r}: the preset {config.name} names no {kind}; "
+            f"use a board, such as --preset {board}"
         )
     if option and not getattr(config, option):
         raise SynthesisError(

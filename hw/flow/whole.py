@@ -47,13 +47,23 @@ def shared(text):
     while True:
         first, same = {}, {}
         for name, module in by_name.items():
-            body = re.sub(r"(?m)^module \S+", "module", module)
-            if first.setdefault(body, name) != name:
-                same[name] = first[body]
+            contents = _contents(module)
+            if first.setdefault(contents, name) != name:
+                same[name] = first[contents]
         if not same:
             return head + "".join(by_name.values())
         kept = {name: module for name, module in by_name.items() if name not in same}
         by_name = {name: _renamed(module, same) for name, module in kept.items()}
+
+
+def _contents(module):
+    """What tells modules apart (str): all but the name, and the numbers and order of the ports,
+    which cells name.
+    """
+    body = re.sub(r"(?m)^module \S+", "module", module)
+    body = re.sub(r"(?m)^(  wire .*(?:input|output|inout)) \d+ ", r"\1 ", body)
+    wires = re.findall(r"(?m)^  wire .*\n", body)
+    return "".join(sorted(wires)) + re.sub(r"(?m)^  wire .*\n", "", body)
 
 
 def _renamed(module, names):
@@ -82,8 +92,7 @@ def totals(modules):
 def by_unit(config, family="xcup", step=lambda text: None):
     """Cells of the `Soc` of a configuration, by unit.
 
-    Nothing is optimised across the border of a module, so the sum is an upper bound: some
-    twentieth more LUTs than of the flat netlist of the vector engine.
+    Nothing is optimised across the border of a module, so the sum is an upper bound.
 
     Parameters
     ----------

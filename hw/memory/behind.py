@@ -72,8 +72,9 @@ def _check_chip(config, need, chip, data_bytes, clocks):
         f"{chip.name}: needs external memory and words of {data_bytes} bytes or more",
     )
     need(
-        config.memory_bytes == chip.bytes,
-        f"memory_bytes {config.memory_bytes}: {chip.name} has {chip.bytes}",
+        config.memory_bytes == config.engines * chip.bytes,
+        f"memory_bytes {config.memory_bytes}: {chip.name} has {chip.bytes}"
+        + (f", and each of {config.engines} engines one" if config.engines > 1 else ""),
     )
     need(
         0 < data_bytes * config.memory_hz <= config.port_bytes * config.clock_hz,

@@ -1,4 +1,4 @@
-"""SDRAM chips, single data rate and DDR3: what their data sheets ask for."""
+"""SDRAM chips, SDR and DDR3: what their data sheets ask for."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -89,24 +89,67 @@ CHIPS = {
 }
 
 
+DDR3_BANK_BITS, DDR3_BURST_BITS = 3, 3  # eight banks; bursts of eight beats
+DDR3_BEATS = 1 << DDR3_BURST_BITS
+# Of the chip's clock, ns, at CAS latencies of 5 for reads and writes (JESD79-3F, speed bins)
+DDR3_PERIOD_CL5 = (3.0, 3.3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ddr3Chip:
-    """A DDR3 SDRAM of 16 bits and eight banks.
+    """A DDR3 SDRAM of 16 bits and eight banks; times as the data sheet's minima unless said, each a
+    number of ns and, where the sheet says "the greater of", of clocks.
 
     Attributes
     ----------
     row_bits, column_bits : int
-        The data sheet's row and column addresses.
-    controller_hz : tuple of int
-        Lowest and highest clock of the controller, half of the chip's: with its delay locked loop
-        on, a DDR3 chip runs at 303 MHz (tCK of 3.3 ns) or more.
+    t_aa : tuple of (clocks, ns)
+        READ to its first data.
+    t_rcd, t_rp, t_ras, t_rc, t_rrd, t_faw, t_rfc, t_wr, t_wtr, t_rtp, t_ccd, t_mrd, t_mod : tuple
+        ACTIVATE to READ or WRITE, PRECHARGE to ACTIVATE, ACTIVATE to PRECHARGE, ACTIVATE to
+        ACTIVATE of one bank, of two, and of the first of four to the fifth, REFRESH to any command,
+        last data written to PRECHARGE and to READ, READ to PRECHARGE, READ to READ, MODE to MODE
+        and MODE to any other command.
+    t_xpr, t_zq_init, t_dll : tuple
+        CKE to the first command; the first calibration; reset of the DLL to READ.
+    t_ras_max, t_refresh : float
+        ns; a row may be open no longer; mean time between two REFRESHes.
+    t_reset, t_cke : float
+        ns that RESET# is low with stable power, and from its end to CKE.
     """
 
     name: str
     row_bits: int
-    column_bits: int
-    bank_bits: int = 3
-    controller_hz: tuple = (151_515_152, 200_000_000)
+    column_bits: int = 10
+    t_aa: tuple
+    t_rcd: tuple
+    t_rp: tuple
+    t_ras: tuple
+    t_rc: tuple
+    t_rrd: tuple
+    t_faw: tuple
+    t_rfc: tuple
+    t_xpr: tuple
+    t_wr: tuple = (0, 15)
+    t_wtr: tuple = (4, 7.5)
+    t_rtp: tuple = (4, 7.5)
+    t_ccd: tuple = (4, 0)
+    t_mrd: tuple = (4, 0)
+    t_mod: tuple = (12, 15)
+    t_zq_init: tuple = (512, 640)
+    t_dll: tuple = (512, 0)
+    t_ras_max: float = 9 * 7_800
+    t_refresh: float = 7_800
+    t_reset: float = 200_000
+    t_cke: float = 500_000
+
+    @property
+    def controller_hz(self):
+        """Lowest and highest clock of the controller, half of the chip's (tuple of int): with its
+        delay locked loop on, at a CAS latency of 5.
+        """
+        shortest, longest = DDR3_PERIOD_CL5
+        return ceil(0.5e9 / longest), int(0.5e9 / shortest)
 
     @property
     def bytes_per_cycle(self):
@@ -116,10 +159,50 @@ class Ddr3Chip:
     @property
     def bytes(self):
         """Size of the memory."""
-        return DATA_BYTES << self.row_bits + self.bank_bits + self.column_bits
+        return DATA_BYTES << (self.row_bits + DDR3_BANK_BITS + self.column_bits)
+
+    @property
+    def address_bits(self):
+        """Bits of the address of a burst: row, bank, column without the beats of the burst."""
+        return self.row_bits + DDR3_BANK_BITS + self.column_bits - DDR3_BURST_BITS
+
+    def clocks(self, name, chip_hz):
+        """A time of the data sheet ("t_rcd" ...) in whole periods of the chip's clock (int)."""
+        value = getattr(self, name)
+        least, ns = value if isinstance(value, tuple) else (0, value)
+        return max(least, ceil(ns * chip_hz * 1e-9 - 1e-9))
 
 
+# Micron DDR3L data sheets, -107 of 4 Gb and -125 of 2 Gb, both x16 (pages of 2 KB). Slower clocks
+# than the grade's keep its times in ns.
 DDR3_CHIPS = {
     chip.name: chip
-    for chip in (Ddr3Chip(name="MT41K256M16-125", row_bits=15, column_bits=10),)
+    for chip in (
+        Ddr3Chip(
+            name="MT41K256M16-107",
+            row_bits=15,
+            t_aa=(5, 13.91),
+            t_rcd=(0, 13.91),
+            t_rp=(0, 13.91),
+            t_ras=(0, 34),
+            t_rc=(0, 47.91),
+            t_rrd=(4, 6),
+            t_faw=(0, 35),
+            t_rfc=(0, 260),
+            t_xpr=(5, 270),
+        ),
+        Ddr3Chip(
+            name="MT41K128M16-125",
+            row_bits=14,
+            t_aa=(5, 13.75),
+            t_rcd=(0, 13.75),
+            t_rp=(0, 13.75),
+            t_ras=(0, 35),
+            t_rc=(0, 48.75),
+            t_rrd=(4, 7.5),
+            t_faw=(0, 40),
+            t_rfc=(0, 160),
+            t_xpr=(5, 170),
+        ),
+    )
 }

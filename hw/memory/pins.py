@@ -34,14 +34,14 @@ class SdramPins(wiring.Signature):
         )
 
 
-def pad_registers(pins, pads):
+def pad_registers(pins, pads, suffix=""):
     """Statements of the registers between a controller's ``pins`` and ``pads``, an interface with
-    members of the same names, in both directions; for the simulated boards, as FPGAs have them in
-    their input and output cells.
+    members of the same names and a ``suffix``, in both directions; for the simulated boards, as
+    FPGAs have them in their input and output cells.
     """
     return [
-        getattr(pins, name).eq(getattr(pads, name))
+        getattr(pins, name).eq(getattr(pads, name + suffix))
         if member.flow == In
-        else getattr(pads, name).eq(getattr(pins, name))
+        else getattr(pads, name + suffix).eq(getattr(pins, name))
         for name, member in pins.signature.members.items()
     ]

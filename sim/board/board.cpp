@@ -14,6 +14,9 @@
 #if BOARD_SDRAM
 #include "sdram.hpp"
 #endif
+#if BOARD_DDR3
+#include "ddr3.hpp"
+#endif
 #include "serial.hpp"
 #include "verilated.h"
 
@@ -117,6 +120,7 @@ Options parse(int argc, char **argv) {
         else if (name == "--bandwidth") o.timing.bandwidth = number(value, "--bandwidth");
         else if (name == "--refresh-interval") o.timing.refresh_interval = number(value, "--refresh-interval");
         else if (name == "--refresh-cycles") o.timing.refresh_cycles = number(value, "--refresh-cycles");
+        else if (name == "--pauses") o.timing.pauses = number(value, "--pauses");
 #if BOARD_AXI_PORTS
         else if (name == "--dram") o.dram = dram_timing(value);
 #endif
@@ -153,6 +157,36 @@ Options parse(int argc, char **argv) {
 // either are those of the number.
 template <class Port> const uint8_t *bytes_of(const Port &port) { return reinterpret_cast<const uint8_t *>(&port); }
 template <class Port> void set_bytes(Port &port, const uint8_t *source, size_t size) { std::memcpy(&port, source, size); }
+
+#if BOARD_EXTERNAL
+// A memory takes what its port drives in the present cycle; whether nothing is under way there.
+bool memory_cycle(Memory &memory, bool reset, bool data_ready, bool write_valid, uint64_t write_address, const uint8_t *write_data,
+                  const uint8_t *write_mask, bool command_valid, uint64_t command_address, uint64_t command_length) {
+    bool write_waits = false, quiet = true;
+    if (!reset) {
+        if (memory.data_valid && !data_ready)
+            fail(BAD_ACCESS, "the device did not accept a word that it had asked for");
+        if (write_valid) {
+            if (memory.write_ready)
+                memory.write(write_address, write_data, write_mask);
+            else
+                write_waits = true;
+        }
+        if (command_valid && memory.command_ready)
+            memory.command(command_address, command_length);
+        quiet = !command_valid && !write_valid;
+    }
+    memory.step(write_waits);
+    return quiet && memory.quiet();
+}
+#endif
+
+#if BOARD_SDRAM
+struct ChipPins {
+    CData cke, cs_n, ras_n, cas_n, we_n, ba, dqm, dq_oe;
+    SData a, dq_o;
+};
+#endif
 
 #if BOARD_AXI_PORTS
 constexpr unsigned BEAT_BYTES = BOARD_PORT_BYTES / BOARD_AXI_PORTS;
@@ -221,7 +255,7 @@ int run(int argc, char **argv) {
 #endif
     waves.on = !options.waves_off;
 #endif
-#if BOARD_EXTERNAL || BOARD_SDRAM || BOARD_AXI_PORTS
+#if BOARD_EXTERNAL || BOARD_SDRAM || BOARD_DDR3 || BOARD_AXI_PORTS
     Content content(BOARD_MEMORY_BYTES);
     if (options.seed)
         content.randomize(options.seed);
@@ -233,7 +267,9 @@ int run(int argc, char **argv) {
         fail(USAGE, "--preload: on-chip memory is written through the link");
 #endif
 #if BOARD_EXTERNAL
-    Memory memory(content, BOARD_MEMORY_BYTES, BOARD_PORT_BYTES, options.timing);
+    std::vector<Memory> memories;
+    for (unsigned k = 0; k < BOARD_ENGINES; k++)
+        memories.emplace_back(content, BOARD_MEMORY_BYTES, BOARD_PORT_BYTES, options.timing, options.seed, Share{BOARD_ENGINES, k});
 #endif
 #if BOARD_AXI_PORTS
     Dram dram(options.dram, uint64_t(1e12 / BOARD_CLOCK_HZ + 0.5), content, BOARD_MEMORY_BYTES, BOARD_AXI_PORTS, BEAT_BYTES);
@@ -241,7 +277,14 @@ int run(int argc, char **argv) {
 #endif
 #if BOARD_SDRAM
     static constexpr uint64_t sdram_numbers[SDRAM_NUMBERS] = BOARD_SDRAM_NUMBERS;
-    Sdram sdram(sdram_timing(sdram_numbers), content.at(0));
+    std::vector<Sdram> chips;
+    for (unsigned k = 0; k < BOARD_ENGINES; k++)
+        chips.emplace_back(sdram_timing(sdram_numbers), content.at(0), Share{BOARD_ENGINES, k}, BOARD_PORT_BYTES / 2);
+#endif
+#if BOARD_DDR3
+    static constexpr uint64_t ddr3_numbers[DDR3_NUMBERS] = BOARD_DDR3_NUMBERS;
+    Ddr3 ddr3(ddr3_timing(ddr3_numbers), content.at(0));
+    Ddr3Cells cells(ddr3, unsigned(options.seed));
 #endif
 #if BOARD_FLASH
     Flash flash(BOARD_CLOCK_HZ);
@@ -281,12 +324,15 @@ int run(int argc, char **argv) {
             top->rx_payload = link.byte();
 #endif
 #if BOARD_EXTERNAL
-        top->command_ready = memory.command_ready;
-        top->data_valid = memory.data_valid;
-        if (memory.data_valid)
-            set_bytes(top->data_payload, memory.data, BOARD_PORT_BYTES);
-        top->write_ready = memory.write_ready;
-        top->refreshing = memory.refreshing;
+#define SET(k, s)                                                                                                              \
+    top->command_ready##s = memories[k].command_ready;                                                                         \
+    top->data_valid##s = memories[k].data_valid;                                                                               \
+    if (memories[k].data_valid)                                                                                                \
+        set_bytes(top->data_payload##s, memories[k].data, BOARD_PORT_BYTES);                                                   \
+    top->write_ready##s = memories[k].write_ready;                                                                             \
+    top->refreshing##s = memories[k].refreshing;
+        BOARD_EACH_ENGINE(SET)
+#undef SET
 #endif
 #if BOARD_AXI_PORTS
         set_answers(*top, dram.answers);
@@ -315,8 +361,21 @@ int run(int argc, char **argv) {
     };
 #if BOARD_SDRAM
     auto chip_cycle = [&] {
-        top->dq_i = sdram.driving ? sdram.data : uint16_t(sdram.counts.cycles * 0x9E37); // for the end of this cycle
-        sdram.step(pins_of(*top));
+#define STEP(k, s)                                                                                                             \
+    top->dq_i##s = chips[k].driving ? chips[k].data : uint16_t(chips[k].counts.cycles * 0x9E37); /* for the end of this cycle */ \
+    chips[k].step(pins_of(ChipPins{top->cke##s, top->cs_n##s, top->ras_n##s, top->cas_n##s, top->we_n##s, top->ba##s,          \
+                                   top->dqm##s, top->dq_oe##s, top->a##s, top->dq_o##s}));
+        BOARD_EACH_ENGINE(STEP)
+#undef STEP
+    };
+#endif
+#if BOARD_DDR3
+    auto chip_cycle = [&] { // for the cycle that begins; what the cells give stands in it
+        top->read_valid = cells.valid;
+        set_bytes(top->read_data, reinterpret_cast<const uint8_t *>(cells.data), sizeof cells.data);
+        top->seen = cells.seen;
+        top->eval();
+        cells.step(commands_of(*top));
     };
 #endif
 #if BOARD_MEMORY_HZ
@@ -359,22 +418,12 @@ int run(int argc, char **argv) {
             record(trace, *top, cycle);
 #endif
 #if BOARD_EXTERNAL
-        bool write_waits = false;
-        if (!reset) {
-            if (memory.data_valid && !top->data_ready)
-                fail(BAD_ACCESS, "the device did not accept a word that it had asked for");
-            if (top->write_valid) {
-                if (memory.write_ready)
-                    memory.write(top->write_address, bytes_of(top->write_data), bytes_of(top->write_mask));
-                else
-                    write_waits = true;
-            }
-            if (top->command_valid && memory.command_ready)
-                memory.command(top->command_address, top->command_length);
-            quiet = quiet && !top->command_valid && !top->write_valid;
-        }
-        memory.step(write_waits);
-        quiet = quiet && memory.quiet();
+#define STEP(k, s)                                                                                                             \
+    quiet = memory_cycle(memories[k], reset, top->data_ready##s, top->write_valid##s, top->write_address##s,                   \
+                         bytes_of(top->write_data##s), bytes_of(top->write_mask##s), top->command_valid##s,                    \
+                         top->command_address##s, top->command_length##s) && quiet;
+        BOARD_EACH_ENGINE(STEP)
+#undef STEP
 #endif
 #if BOARD_AXI_PORTS
         if (!reset) {
@@ -437,11 +486,24 @@ int run(int argc, char **argv) {
         std::printf("count %s %llu\n", name, (unsigned long long)count);
 #endif
 #if BOARD_SDRAM
-    std::printf("chip %llu\n", (unsigned long long)sdram.counts.cycles);
+    Sdram::Counts counts;
+    for (const Sdram &chip : chips) {
+        counts.cycles = chip.counts.cycles;
+        counts.toggles += chip.counts.toggles;
+        for (unsigned k = 0; k < 8; k++)
+            counts.commands[k] += chip.counts.commands[k];
+    }
+    std::printf("chip %llu\n", (unsigned long long)counts.cycles);
     static const char *const names[] = {"load_mode", "refresh", "precharge", "activate", "write", "read"};
     for (unsigned k = 0; k < sizeof names / sizeof *names; k++)
-        std::printf("count %s %llu\n", names[k], (unsigned long long)sdram.counts.commands[k]);
-    std::printf("count pins %llu\n", (unsigned long long)sdram.counts.toggles);
+        std::printf("count %s %llu\n", names[k], (unsigned long long)counts.commands[k]);
+    std::printf("count pins %llu\n", (unsigned long long)counts.toggles);
+#endif
+#if BOARD_DDR3
+    std::printf("chip %llu\n", (unsigned long long)ddr3.counts.clocks);
+    static const char *const names[] = {"mode", "refresh", "precharge", "activate", "write", "read"};
+    for (unsigned k = 0; k < sizeof names / sizeof *names; k++)
+        std::printf("count %s %llu\n", names[k], (unsigned long long)ddr3.counts.commands[k]);
 #endif
     std::printf("cycles %llu\n", (unsigned long long)cycle);
     return status;

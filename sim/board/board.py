@@ -88,6 +88,8 @@ class SimulatedBoard:
         Cycles from a read command to its first word; words per 256 cycles (1..256).
     refresh_interval_cycles, refresh_cycles : int
         Every `refresh_interval_cycles` (0: never) the memory transfers nothing for `refresh_cycles`.
+    pauses : int
+        Of 256 cycles (0..255), drawn at random for each engine's memory: in these it transfers nothing either.
     dram : sterna.sim.board.dram.Dram or None
         What stands behind AXI ports, which takes the place of the four options before; None: the default setting.
     seed : int
@@ -127,9 +129,9 @@ class SimulatedBoard:
     """
 
     def __init__(self, config, preload=None, waves=None, trace=None, *, latency_cycles=20, bandwidth=256,
-                 refresh_interval_cycles=780, refresh_cycles=0, seed=0, max_cycles=0, port=0, device=ACCELERATOR,
-                 device_sources=(), on_compile=None, line=None, toggles=None, flash=None, netlist=None,
-                 greetings=None, waves_limit=0, record=True, dram=None):
+                 refresh_interval_cycles=780, refresh_cycles=0, pauses=0, seed=0, max_cycles=0, port=0,
+                 device=ACCELERATOR, device_sources=(), on_compile=None, line=None, toggles=None, flash=None,
+                 netlist=None, greetings=None, waves_limit=0, record=True, dram=None):
         if latency_cycles < 0 or not 1 <= bandwidth <= 256:
             raise ValueError(f"latency_cycles {latency_cycles}, bandwidth {bandwidth}: use 0 or more, and 1 to 256")
         if refresh_cycles < 0 or refresh_cycles >= (refresh_interval_cycles or refresh_cycles + 1):
@@ -142,7 +144,8 @@ class SimulatedBoard:
                        "netlist": netlist}
         self._arguments = ["--watch-stdin", "--port", port, "--seed", seed, "--max-cycles", max_cycles,
                            "--latency", latency_cycles, "--bandwidth", bandwidth,
-                           "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles]
+                           "--refresh-interval", refresh_interval_cycles, "--refresh-cycles", refresh_cycles,
+                           *(["--pauses", pauses] if pauses else [])]
         if config.axi_ports:
             self._arguments += ["--dram", (dram or SETTINGS[DEFAULT]).option()]
         if waves is not None and toggles is not None:  # before anything is compiled

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.sim.board import toolchain
+from sterna.sim.board.ddr3 import ddr3_numbers
 from sterna.sim.board.sdram import sdram_numbers
 from sterna.sim.golden.compiler import ToolError, locked, must_run
 from sterna.sim.golden.files import write_file
@@ -221,12 +222,15 @@ def _program(config, device, waves, on_compile, baud, flash, netlist):
         on_compile(f"{what}: {text}")
 
     step("elaborating")
-    plain = config.memory == "external" and not config.sdram and not config.axi_ports
-    header = (f"#define BOARD_EXTERNAL {int(plain)}\n"
+    each = " ".join(f"DO({k}, {k or ''})" for k in range(config.engines))
+    plain = config.memory == "external" and not (config.sdram or config.ddr3 or config.axi_ports)
+    header = (f"#define BOARD_ENGINES {config.engines}\n#define BOARD_EACH_ENGINE(DO) {each}\n"
+              f"#define BOARD_EXTERNAL {int(plain)}\n"
               f"#define BOARD_AXI_PORTS {config.axi_ports}\n#define BOARD_BLOCK_BYTES {config.block_bytes}\n"
               f"#define BOARD_EACH_PORT(X) {' '.join(f'X({k})' for k in range(config.axi_ports))}\n"
               f"#define BOARD_SDRAM {int(bool(config.sdram))}\n"
               f"#define BOARD_SDRAM_NUMBERS {sdram_numbers(config)}\n"
+              f"#define BOARD_DDR3 {int(bool(config.ddr3))}\n#define BOARD_DDR3_NUMBERS {ddr3_numbers(config)}\n"
               f"#define BOARD_MEMORY_HZ {config.memory_hz if config.own_memory_clock else 0}\n"
               f"#define BOARD_MEMORY_BYTES {config.memory_bytes}ull\n#define BOARD_PORT_BYTES {config.port_bytes}\n"
               f"#define BOARD_LANES {config.batch * config.lanes}\n#define BOARD_WAVES {TRACERS[waves][0]}\n"

@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 from sterna.hw.link.flash import FlashPins
 from sterna.hw.memory.axi.bus import Axi4
 from sterna.hw.memory.axi.memory import ID_BITS
-from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
+from sterna.hw.memory.ddr3.dfi import Ddr3Pins
 from sterna.hw.memory.pins import SdramPins, pad_registers
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
@@ -31,6 +32,11 @@ def device_class(path):
     if found is None:
         raise ValueError(f"device {path!r}: use module:Class with a class that exists")
     return found
+
+
+def suffixes(config):
+    """Ends of the names of the ports of each engine's memory (list of str)."""
+    return [str(k or "") for k in range(config.engines)]
 
 
 class SimulatedBoard(wiring.Component):
@@ -62,7 +68,10 @@ class SimulatedBoard(wiring.Component):
     refreshing : input, the memory cannot deliver in this cycle
     cke, cs_n, ras_n, cas_n, we_n, ba [2], a [rows], dqm [2], dq_o [16], dq_oe, dq_i [16] : with ``config.sdram``,
         in place of the memory's ports above: the pins of the chip, in the domain ``memory`` if it has a clock
-        of its own
+        of its own; of several engines each has its memory's ports, and from the second on their names end with its
+        number, from 1
+    the members of Ddr3Dfi and Ddr3Trim : with ``config.ddr3``, in place of the memory's ports above, in the domain
+        ``memory``
     axi0_arid, axi0_araddr, ... : with ``config.axi_ports``, in place of the memory's ports above: the members of
         ``Axi4`` of each port, in the main clock
     select_n, clock, to_flash, from_flash : with ``flash``: its pins
@@ -73,7 +82,7 @@ class SimulatedBoard(wiring.Component):
     def __init__(self, config, device=ACCELERATOR, baud=None, flash=False):
         self._config, self._baud, self._flash = config, baud, flash
         self._soc = Soc(config, baud, device_class(device)(config), FLASH_OFFSET if flash else None)
-        self._external = config.memory == "external" and not config.sdram and not config.axi_ports
+        self._external = config.memory == "external" and not (config.sdram or config.ddr3 or config.axi_ports)
         ports = {"rx_payload": In(8), "rx_valid": In(1), "rx_ready": Out(1),
                  "tx_payload": Out(8), "tx_valid": Out(1), "tx_ready": In(1)}
         if baud:
@@ -84,20 +93,26 @@ class SimulatedBoard(wiring.Component):
                   "trace_codes": Out(8 * config.batch * config.lanes)}
         if flash:
             ports |= FlashPins().members
+        memory = {}
         if config.sdram:
-            ports |= SdramPins(CHIPS[config.sdram].row_bits).members
+            memory |= SdramPins(CHIPS[config.sdram].row_bits).members
+        if config.ddr3:
+            for interface in Ddr3Pins(DDR3_CHIPS[config.ddr3].row_bits).members.values():
+                ports |= interface.signature.members
         if config.axi_ports:
             bus = Axi4(data_bytes=config.port_bytes // config.axi_ports, id_bits=ID_BITS)
             ports |= {f"axi{k}_{name}": member for k in range(config.axi_ports)
                       for name, member in bus.members.items()}
         if self._external:
             word_bits = 8 * config.port_bytes
-            ports |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
-                      "command_valid": Out(1), "command_ready": In(1),
-                      "data_payload": In(word_bits), "data_valid": In(1), "data_ready": Out(1),
-                      "write_address": Out(config.word_address_bits), "write_data": Out(word_bits),
-                      "write_mask": Out(config.port_bytes), "write_valid": Out(1), "write_ready": In(1),
-                      "refreshing": In(1)}
+            memory |= {"command_address": Out(config.word_address_bits), "command_length": Out(8),
+                       "command_valid": Out(1), "command_ready": In(1),
+                       "data_payload": In(word_bits), "data_valid": In(1), "data_ready": Out(1),
+                       "write_address": Out(config.word_address_bits), "write_data": Out(word_bits),
+                       "write_mask": Out(config.port_bytes), "write_valid": Out(1), "write_ready": In(1),
+                       "refreshing": In(1)}
+        for suffix in suffixes(config):
+            ports |= {name + suffix: member for name, member in memory.items()}
         super().__init__(ports)
 
     def elaborate(self, platform):
@@ -120,9 +135,11 @@ class SimulatedBoard(wiring.Component):
             pins = soc.flash
             m.d.comb += [self.select_n.eq(pins.select_n), self.clock.eq(pins.clock), self.to_flash.eq(pins.to_flash),
                          pins.from_flash.eq(self.from_flash)]
-        if self._config.sdram:
-            domain = m.d.memory if self._config.own_memory_clock else m.d.sync
-            domain += pad_registers(soc.pins, self)
+        if self._config.ddr3:
+            for interface in (soc.pins.dfi, soc.pins.trim):
+                for name, member in interface.signature.members.items():
+                    inner, outer = getattr(interface, name), getattr(self, name)
+                    m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         for k in range(self._config.axi_ports):
             axi = soc.axi[k]
             m.d.comb += [
@@ -130,16 +147,31 @@ class SimulatedBoard(wiring.Component):
                 getattr(self, f"axi{k}_{name}").eq(getattr(axi, name))
                 for name, member in axi.signature.members.items()
             ]
-        if self._external:
-            memory = soc.memory
-            m.d.comb += [
-                self.command_address.eq(memory.read_command.payload.address),
-                self.command_length.eq(memory.read_command.payload.length),
-                self.command_valid.eq(memory.read_command.valid), memory.read_command.ready.eq(self.command_ready),
-                memory.read_data.payload.eq(self.data_payload), memory.read_data.valid.eq(self.data_valid),
-                self.data_ready.eq(memory.read_data.ready),
-                self.write_address.eq(memory.write.payload.address), self.write_data.eq(memory.write.payload.data),
-                self.write_mask.eq(memory.write.payload.mask), self.write_valid.eq(memory.write.valid),
-                memory.write.ready.eq(self.write_ready), memory.refreshing.eq(self.refreshing),
-            ]
+        for k, suffix in enumerate(suffixes(self._config)):
+            self._memory(m, k, suffix)
         return m
+
+    def _memory(self, m, engine, suffix):
+        """The ports of an engine's memory, whose names have a ``suffix``."""
+        config, soc = self._config, self._soc
+        several = config.engines > 1
+        if config.sdram:
+            domain = m.d.memory if config.own_memory_clock else m.d.sync
+            domain += pad_registers(soc.pins[engine] if several else soc.pins, self, suffix)
+        if self._external:
+            memory = soc.memory[engine] if several else soc.memory
+
+            def port(name):
+                return getattr(self, name + suffix)
+            m.d.comb += [
+                port("command_address").eq(memory.read_command.payload.address),
+                port("command_length").eq(memory.read_command.payload.length),
+                port("command_valid").eq(memory.read_command.valid),
+                memory.read_command.ready.eq(port("command_ready")),
+                memory.read_data.payload.eq(port("data_payload")), memory.read_data.valid.eq(port("data_valid")),
+                port("data_ready").eq(memory.read_data.ready),
+                port("write_address").eq(memory.write.payload.address),
+                port("write_data").eq(memory.write.payload.data),
+                port("write_mask").eq(memory.write.payload.mask), port("write_valid").eq(memory.write.valid),
+                memory.write.ready.eq(port("write_ready")), memory.refreshing.eq(port("refreshing")),
+            ]

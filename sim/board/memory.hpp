@@ -15,6 +15,12 @@ struct MemoryTiming {
     uint64_t bandwidth = 256;        // words per 256 cycles, reads and writes together
     uint64_t refresh_interval = 780; // cycles between the beginnings of two refreshes; 0: never
     uint64_t refresh_cycles = 0;     // cycles of a refresh, in which nothing is transferred
+    uint64_t pauses = 0;             // of 256 cycles, drawn at random: in these nothing is transferred either
+};
+
+// Whose memory it is: word w of engine k stands at word w K + k of the content.
+struct Share {
+    unsigned engines = 1, engine = 0;
 };
 
 // The bytes of the memory.
@@ -83,6 +89,10 @@ class Memory {
     unsigned first_ = 0, count_ = 0;
     uint64_t cycle_ = 0, credit_ = 0, refresh_left_ = 0, refresh_next_;
     bool write_waits_ = false;
+    Share share_;
+    std::mt19937_64 pauses_;
+
+    uint8_t *at(uint64_t address) const { return content_ + (address * share_.engines + share_.engine) * word_bytes_; }
 
     void check(const char *what, uint64_t address, uint64_t length) {
         if (length == 0 || length > 32 || address + length > words_ || address + length < address) {
@@ -99,9 +109,11 @@ class Memory {
     bool command_ready = true, data_valid = false, write_ready = true, refreshing = false;
     const uint8_t *data = nullptr;
 
-    Memory(const Content &content, uint64_t bytes, unsigned word_bytes, const MemoryTiming &timing)
-        : words_(bytes / word_bytes), word_bytes_(word_bytes), content_(content.at(0)), timing_(timing),
-          refresh_next_(timing.refresh_interval) {
+    // `bytes`: of the memories of all engines.
+    Memory(const Content &content, uint64_t bytes, unsigned word_bytes, const MemoryTiming &timing, uint64_t seed = 0,
+           const Share &share = {})
+        : words_(bytes / word_bytes / share.engines), word_bytes_(word_bytes), content_(content.at(0)), timing_(timing),
+          refresh_next_(timing.refresh_interval), share_(share), pauses_(seed * 64 + share.engine) {
         data = content_;
     }
 
@@ -127,7 +139,7 @@ class Memory {
                 fail(BAD_ACCESS, text);
             }
         }
-        uint8_t *target = content_ + address * word_bytes_;
+        uint8_t *target = at(address);
         for (unsigned k = 0; k < word_bytes_; k++)
             if (mask[k / 8] >> (k % 8) & 1)
                 target[k] = word[k];
@@ -149,6 +161,8 @@ class Memory {
             refresh_left_--;
             return;
         }
+        if (timing_.pauses && pauses_() % 256 < timing_.pauses)
+            return;
         credit_ += timing_.bandwidth;
         if (credit_ > 512)
             credit_ = 512;
@@ -156,7 +170,7 @@ class Memory {
         bool read_due = count_ && queue_[first_].due <= cycle_ && credit_ >= (write_waits ? 512u : 256u);
         if (read_due) {
             Burst &burst = queue_[first_];
-            data = content_ + burst.address * word_bytes_;
+            data = at(burst.address);
             data_valid = true;
             credit_ -= 256;
             burst.address++;

@@ -2,6 +2,7 @@
 // first violation ends the run with a line that names it, the bank and the cycle.
 #pragma once
 
+#include "memory.hpp"
 #include "status.hpp"
 
 #include <algorithm>
@@ -40,6 +41,8 @@ class Sdram {
         int64_t activated = NEVER, precharged = NEVER, written = NEVER;
     };
     const SdramTiming timing_;
+    const Share share_;
+    const unsigned halves_;
     uint16_t *words_;
     Bank banks_[BANKS];
     int64_t now_ = 0, refreshed_ = NEVER, any_activated_ = NEVER, mode_set_ = NEVER, refresh_debt_from_ = 0;
@@ -142,7 +145,8 @@ class Sdram {
         if (!b.open)
             wrong("READ or WRITE in a closed bank", int(bank));
         at_least("tRCD", int(bank), b.activated, timing_.rcd);
-        return words_ + (((uint64_t(b.row) << 2 | bank) << timing_.column_bits) | (column & ((1u << timing_.column_bits) - 1)));
+        const uint64_t at = ((uint64_t(b.row) << 2 | bank) << timing_.column_bits) | (column & ((1u << timing_.column_bits) - 1));
+        return words_ + (at / halves_ * share_.engines + share_.engine) * halves_ + at % halves_;
     }
 
   public:
@@ -150,8 +154,10 @@ class Sdram {
     uint16_t data = 0;   // what the chip drives in the present cycle
     bool driving = false;
 
-    // `words`: 2^(row_bits + 2 + column_bits) words, addressed by row, bank, column.
-    Sdram(const SdramTiming &timing, uint8_t *content) : timing_(timing), words_(reinterpret_cast<uint16_t *>(content)) {}
+    // `content`: 2^(row_bits + 2 + column_bits) words for each engine, addressed by row, bank, column; engines take turns
+    // after a word of the port, of `halves` words.
+    Sdram(const SdramTiming &timing, uint8_t *content, const Share &share = {}, unsigned halves = 1)
+        : timing_(timing), share_(share), halves_(halves), words_(reinterpret_cast<uint16_t *>(content)) {}
 
     void count_toggles(const Pins &pins) {
         const uint64_t lines = driving ? data : pins.driven ? pins.data : pins_ & 0xFFFF;

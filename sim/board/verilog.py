@@ -144,7 +144,9 @@ def _clocked(members, memory_clock):
     inputs, outputs = {"rst": 1}, {}
     for name, member in members.items():
         (inputs if member.flow == In else outputs)[name] = Shape.cast(member.shape).width
-    direct = {"dq_i"} & inputs.keys()  # it has a register at its pin already, perhaps of another clock
+    # What has a register at its pin already, perhaps of another clock, or comes with the memory's clock
+    direct = {name for name in inputs if name.startswith("dq_i")}
+    direct |= {"read_data", "read_valid", "seen"} & inputs.keys()
     clocks = ["clk", *["memory_clk", "memory_rst"][:2 * memory_clock]]
     ports = [*(f"input {name}" for name in clocks),
              *(f"input [{width - 1}:0] {name}" for name, width in inputs.items()),

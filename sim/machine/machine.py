@@ -145,7 +145,8 @@ class Machine:
             first = self.address[f["areg"]]
             if self._meant() and not f.get("kind"):
                 (self._stream.fetch if opcode == isa.FETCH else self._stream.announce)(first, f["words"])
-            self.address[f["areg"]] = (first + f["words"]) % _WRAP
+            words = f["words"] if opcode == isa.FETCH else -(-f["words"] // self.config.engines)
+            self.address[f["areg"]] = (first + words) % _WRAP
         elif opcode == isa.SETA:
             self.address[f["areg"]] = f["value"]
         elif opcode == isa.ROWA:

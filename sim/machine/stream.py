@@ -4,6 +4,8 @@ from collections import deque
 
 import numpy as np
 
+from sterna.firmware.dealing import gather_matrix
+from sterna.firmware.layout import share, up
 from sterna.sim.golden import fp24
 from sterna.sim.golden.trits import unpack_matrix
 from sterna.sim.machine.errors import MachineError
@@ -66,7 +68,7 @@ class Stream:
     def _queue(self, entry, end):
         if len(self._fetched) >= self._most_fetches:
             raise MachineError(f"more than {self._most_fetches} unfinished fetches")
-        if end * self.config.port_bytes > len(self.memory):
+        if end * self.config.word_bytes > len(self.memory):
             raise MachineError(f"fetch up to word {end}: outside the memory")
         self._fetched.append(entry)
 
@@ -84,7 +86,8 @@ class Stream:
         self._queue(records, records.end)
 
     def announce(self, first, words):
-        """STORE of the next ``words`` words at word ``first``."""
+        """STORE of the next ``words`` port words at word ``first``."""
+        first *= self.config.engines
         if self._stores:
             raise MachineError("STORE before the words of the one before it were written")
         self._stores.append([first, words])
@@ -106,7 +109,7 @@ class Stream:
 
     def _take(self, size):
         """uint8 [size] of the next stream section, which starts at a word and may span fetches."""
-        port, pieces = self.config.port_bytes, []
+        port, pieces = self.config.word_bytes, []
         words = -(-size // port)
         while words:
             if not self._fetched:
@@ -183,9 +186,11 @@ class Stream:
         columns = product.chunks * c.columns
         if columns > self.codes.shape[2]:
             raise MachineError(f"product over {columns} codes: the buffer holds {self.codes.shape[2]}")
-        tiles = -(-product.count // c.rows) * product.chunks
-        trits = unpack_matrix(self._take(tiles * c.tile_bytes), product.count, columns, c.rows, c.columns,
-                                     c.weight_code)
+        tiles = -(-share(product.count, c.unit, c.engines) // c.rows) * product.chunks
+        data = self._take(c.engines * up(tiles * c.tile_bytes, c.port_bytes))
+        if c.engines > 1:
+            data = gather_matrix(data, product.count, c, columns)
+        trits = unpack_matrix(data, product.count, columns, c.rows, c.columns, c.weight_code)
         codes = self.codes[product.buffer, :, :columns].T
         acc = trits.astype(np.float32) @ codes.astype(np.float32)  # exact below 2^24
         return acc.astype(np.int64)

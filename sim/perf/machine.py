@@ -4,7 +4,9 @@ from dataclasses import astuple, dataclass
 from math import ceil
 
 from sterna.firmware import isa
+from sterna.firmware.layout import share
 from sterna.sim.perf.array import DENSE, GATHER, WALK, Array
+from sterna.sim.perf.engines import SHARE_CYCLES, GatheredRows, MergedWords, Rows
 from sterna.sim.perf.fetch import DirectReads, ReadAhead
 from sterna.sim.perf.memory import PortMemory, SdramMemory
 from sterna.sim.perf.toplist import TopLists
@@ -83,14 +85,21 @@ class Machine:
     def __init__(self, config, program, timing, kind, serial, token_bits, keys=None):
         self._config, self._program, self._kind = config, program, kind
         self._token_bits = token_bits
+        count = config.engines
         if config.memory == "external":
-            self.memory = SdramMemory(config) if config.sdram else PortMemory(timing)
-            self._fetch = ReadAhead(config, self.memory)
+            each = config.of_engine
+            self._memories = [SdramMemory(each) if config.sdram else PortMemory(timing) for _ in range(count)]
+            self._fetches = [ReadAhead(each, memory) for memory in self._memories]
         else:
-            self.memory, self._fetch = None, DirectReads()
-        self._pops = []
-        self._array = Array(config, self._fetch, self._pops)
-        self._vector = VectorEngine(config, self._array, self._fetch, self._pops, serial)
+            self._memories, self._fetches = [], [DirectReads()]
+        pops = [[] for _ in range(count)]
+        self._arrays = [Array(config, fetch, of) for fetch, of in zip(self._fetches, pops, strict=True)]
+        # What is counted, is counted of the first engine.
+        self.memory, self._fetch, self._array = (self._memories or [None])[0], self._fetches[0], self._arrays[0]
+        several = count > 1
+        self._rows = GatheredRows(config, self._arrays, pops) if several else Rows(self._array, pops[0])
+        self._merged = MergedWords(self._fetches) if several else None
+        self._vector = VectorEngine(config, self._rows, self._merged or self._fetch, serial)
         self._list = TopLists(config.batch, min(kind.top_k, config.top_k) if kind.sampled else 0, kind.top_p, keys)
         self._registered = not config.slow
         self._step = 3 if self._registered else 2
@@ -98,7 +107,8 @@ class Machine:
         self._first_register = 0
         self._address = [0] * 4
         self._word = 0  # number of the next section's first word
-        self._front = 0  # cycle from which on the stream is for the next section; None: behind the last product
+        # Of each engine, the cycle from which on its stream is for the next section; None: behind the last product.
+        self._fronts = [0] * count
         self._stores = 0  # first cycle in which the store engine is at rest
         self._taken = []  # of products whose rows are taken: [columns, number in the run, beats left]
         self._fresh = True
@@ -178,7 +188,7 @@ class Machine:
         elif opcode == isa.SAMPLE:
             time = self._sample(f, time)
         elif opcode == isa.HALT:
-            time = max(time, self._vector.idle, self._array.finish() + 1 + self._registered,
+            time = max(time, self._vector.idle, self._finish() + 1 + self._registered,
                        self._stores + self._registered)
             return time, None
         return time, follows
@@ -228,12 +238,13 @@ class Machine:
         time = self._turn(register, time)
         address = self._address[register]
         if kind in (isa.KIND_LINEAR, isa.KIND_SKIP):
-            self._address[register] += words
+            self._address[register] += words if opcode == isa.FETCH else -(-words // self._config.engines)
         if not self._meant() or kind == isa.KIND_SKIP:
             return time
         if opcode == isa.FETCH:
             time = self._fetch.accept(time)
-            self._fetch.command(time, kind, address, words, f["trees"], f["levels"], f["always"])
+            for fetch in self._fetches:
+                fetch.command(time, kind, address, words, f["trees"], f["levels"], f["always"])
             return time
         time = max(time, self._stores)
         self._store = address, words
@@ -242,16 +253,21 @@ class Machine:
     def _product(self, opcode, f, time):
         """MATVEC and WALK."""
         config = self._config
-        accepted = max(time + 1, self._vector.idle, self._array.free())
-        front = None if self._front is None else max(self._front, time + 1)
+        accepted = max(time + 1, self._vector.idle, *(array.free() for array in self._arrays))
+        if config.engines > 1:
+            accepted = max(accepted, time + 1 + SHARE_CYCLES)
         rows, columns = f["rows"], f["chunks"] * config.columns
-        mode, records, tiles = DENSE, 1, -(-rows // config.rows) * f["chunks"]
+        each = share(rows, config.unit, config.engines)
+        mode, records, tiles = DENSE, 1, -(-each // config.rows) * f["chunks"]
         if opcode == isa.WALK:
             mode, records, tiles = GATHER if f["out"] else WALK, rows * config.batch, f["chunks"]
             rows, columns = (f["length"], rows) if f["out"] else (rows, f["length"])
-        self._array.product(accepted, front, self._word, rows, f["chunks"], mode, records)
+        for array, front in zip(self._arrays, self._fronts, strict=True):
+            front = None if front is None else max(front, time + 1)
+            array.product(accepted, front, self._word, each if mode == DENSE else rows, f["chunks"], mode, records)
         self._word += records * -(-tiles * config.tile_bytes // config.port_bytes)
-        self._front = None
+        self._fronts = [None] * config.engines
+        self._rows.product(-(-rows // config.lanes))
         self._taken.append([columns, self._number, -(-rows // config.lanes)])
         self._number += 1
         return accepted
@@ -265,8 +281,10 @@ class Machine:
         beats = -(-elements // config.lanes)
         if kind in (isa.A_STREAM32, isa.A_STREAM8):
             time += 1  # its section is announced
-            front = self._array.finish() + 1 if self._front is None else self._front
-            section = max(front, time), self._word
+            front = self._finish() + 1 if self._fronts[0] is None else max(self._fronts)
+            section = max(front, time), self._word * config.engines
+            if self._merged:
+                self._merged.begin(self._word)
         elif kind == isa.A_ROW:
             rows = self._taken[0]
             vector.product = rows[:2]
@@ -278,13 +296,17 @@ class Machine:
         taken, done = vector.execute(time, f, elements, section, ready)
         if section:
             bytes_ = beats * config.lanes * (1 if kind == isa.A_STREAM8 else 4)
-            self._word += -(-bytes_ // config.port_bytes)
-            self._front = done + 1
+            self._word += -(-bytes_ // config.word_bytes)
+            self._fronts = self._merged.end(done) if self._merged else [done + 1]
         if f["d_kind"] == isa.D_MEM:
             self._write(beats)
         elif f["d_kind"] == isa.D_SAMPLE:
             self._list.scores(vector.first_write, vector.last_write, elements)
         return taken
+
+    def _finish(self):
+        """Cycle in which all engines have taken the last tile of the last product."""
+        return max(array.finish() for array in self._arrays)
 
     def _write(self, beats):
         """The words of a VOP to memory."""
@@ -299,9 +321,11 @@ class Machine:
             if number >= HELD:
                 time = max(time, taken[number - HELD] + PLACES)
             if not number or not (number % STORE_PIECE or self._config.sdram):  # an SDRAM's reads wait
-                self._array.run_until(time)
-                self._fetch.run_until(time)
-            taken.append(self.memory.write(time, address + number) if self.memory else time)
+                for array, fetch in zip(self._arrays, self._fetches, strict=True):
+                    array.run_until(time)
+                    fetch.run_until(time)
+            at, engine = divmod(number, self._config.engines)
+            taken.append(self._memories[engine].write(time, address + at) if self.memory else time)
         self._stores = ceil(taken[-1]) + 1
         late = ceil(taken[-1 - min(HELD, words - 1)]) - vector.last_write
         if late > 0:

@@ -17,10 +17,8 @@ class VectorEngine:
     Parameters
     ----------
     config : Config
-    array : Array
-    fetch : ReadAhead or DirectReads
-    pops : list of int
-        Gets the cycles in which beats of rows are taken.
+    rows : Rows or GatheredRows
+    fetch : ReadAhead, DirectReads or MergedWords
     serial : object
         ``rows(columns, product)``, ``codes`` and ``fractions``: mean cycles that the conversion of an operand takes
         beside its least ones, where it is serial (`compact`).
@@ -35,8 +33,8 @@ class VectorEngine:
         Cycles in which the last operation's first and last beats are written.
     """
 
-    def __init__(self, config, array, fetch, pops, serial):
-        self._array, self._fetch, self._pops, self._serial = array, fetch, pops, serial
+    def __init__(self, config, rows, fetch, serial):
+        self._rows_of, self._fetch, self._serial = rows, fetch, serial
         self._lanes, self._port = config.lanes, config.port_bytes
         self._compact, self._slow = config.compact, config.slow
         self._stages = Stages.of(config)
@@ -126,12 +124,12 @@ class VectorEngine:
         return self._pause if mod else 0
 
     def _rows(self, fresh, beats, gap):
-        array, pops, pull = self._array, self._pops, fresh - 1
+        rows, pull = self._rows_of, fresh - 1
         if self._compact:
             take, more = fresh, self._serial.rows(*self.product)
             for number in range(beats):
-                take = max(take, array.beat(len(pops)))
-                pops.append(ceil(take))
+                take = max(take, rows.there())
+                rows.take(ceil(take))
                 pull = take + 1 + more
                 first = pull if not number else first
                 take = pull + 2
@@ -140,10 +138,10 @@ class VectorEngine:
             pull += 1
             if gap and number and number % self._sums == 0:
                 pull += gap
-            there = array.beat(len(pops))
+            there = rows.there()
             if there > pull:
                 pull = there
-            pops.append(pull)
+            rows.take(pull)
             if not number:
                 first = pull
         return first + self._stages.pull, pull + self._stages.pull

@@ -12,7 +12,7 @@ from sterna.hw.presets import PRESETS
 GEOMETRIES = 3  # per board process
 # Upper ends of hidden and intermediate size: a few tiles of the array, and what up5k's banks hold.
 SIZES = {"up5k": (40, 60), "lanes10": (40, 60), "lanes40": (70, 90), "sim": (90, 130), "lanes320": (130, 200),
-         "bit2": (40, 60), "ulx3s-85f": (60, 80), "same-clock": (40, 60)}
+         "bit2": (40, 60), "ulx3s-85f": (60, 80), "same-clock": (40, 60), "ecpix5-85": (80, 110)}
 # lanes160 is lanes320 with half the rows: its board is not built here. Weights of 2 bits, in tiles of 5 bytes that
 # the gearbox makes of words of 4. An SDRAM with a clock of its own, and one with that of the accelerator.
 CONFIGS = PRESETS | {
@@ -22,7 +22,7 @@ CONFIGS = PRESETS | {
     "ulx3s-85f": BOARDS["ulx3s-85f"].config,
     "same-clock": dataclasses.replace(PRESETS["lanes10"], name="same-clock", sdram="AS4C32M16SB-7",
                                       memory_hz=PRESETS["lanes10"].clock_hz, memory_bytes=64 << 20)}
-# One of each kind of memory: on the chip, behind the port, SDRAM.
+# One of each kind of memory: on the chip, behind the port, SDRAM. DDR3 takes a second more for its start.
 FIRST = {("up5k", 0), ("lanes40", 0), ("ulx3s-85f", 0)}
 RUNS = [pytest.param(name, part, marks=[pytest.mark.rest] * ((name, part) not in FIRST)) for name in SIZES
         for part in range(2 if name in ("up5k", "lanes40", "ulx3s-85f") else 1)]
@@ -45,7 +45,7 @@ def test_random_geometries(name, part, tmp_path):
     config = CONFIGS[name]
     rng = np.random.default_rng([seed(), part, *name.encode()])
     timing = random_timing(rng)
-    if config.memory == "onchip" or config.sdram:
+    if config.memory == "onchip" or config.sdram or config.ddr3:
         timing = {"seed": timing["seed"]}
     print(f"timing {timing}")
     images = [random_image(rng, config, geometry) for geometry in geometries(rng, name)]

@@ -12,7 +12,7 @@ CYCLES = 4000
 @cocotb.test()
 async def words(dut):
     """A read gives the last word that was written before, in the cycle behind; without an enable the data stay, and
-    nothing is written. Half of all places are near each other, so that words are read soon, and near the ends of blocks.
+    nothing is written. Half of all places are near each other and the ends of blocks, so that words are read soon.
     """
     random, held, shown = bench.rng("ultra"), {}, None
     for name in ("write_enable", "read_enable", "write_address", "read_address", "write_data"):

@@ -21,7 +21,7 @@ from sterna.hw.config import ConfigError
 from sterna.hw.flow import bitstream as flow
 from sterna.hw.flow.bitstream import Clock, Routed
 from sterna.hw.flow.units import SynthesisError
-from sterna.hw.memory.chips import CHIPS
+from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
 from sterna.sim.golden.extras import install_hint
 
 ULX3S = BOARDS["ulx3s-85f"]
@@ -50,6 +50,16 @@ def test_a_board_names_a_platform_with_its_clock(name):
         assert VCO_HZ[0] <= vco <= VCO_HZ[1]
         for hz, output in zip((board.config.memory_hz, board.config.clock_hz), outputs, strict=True):
             assert vco / output == pytest.approx(hz, rel=1e-6)
+
+
+def test_the_clocks_of_ddr3_come_from_one_pll():
+    """The chip's, twice the controller's, and the accelerator's; the chip's is in the range of its latency."""
+    config = BOARDS["ecpix5-85"].config
+    divider, feedback, (fast, sync) = pll_settings(100e6, 2 * config.memory_hz, config.clock_hz)
+    vco = 100e6 / divider * feedback * fast
+    assert (vco / fast, vco / sync) == pytest.approx((312.5e6, 78.125e6))
+    least, most = DDR3_CHIPS[config.ddr3].controller_hz
+    assert least <= config.memory_hz <= most and config.delivered_bytes == config.port_bytes
 
 
 def test_importing_boards_needs_no_amaranth():

@@ -161,7 +161,7 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
 
 
 # A step of theirs has them as inputs
-OWN = {"boards.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree", "lanes.py"}
+OWN = {"boards.py", "kria.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree", "lanes.py"}
 
 
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
     assert "'tests': " in steps.pop("lines").setting
     for name, step in steps.items():
         read = figures.BOARD
-        if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units")):
+        if name.startswith(("synth", "forms", "placed", "boards.place", "boards.units", "kria")):
             read = figures.GATEWARE
         elif name.startswith("versus"):
             read = figures.CPU
@@ -246,10 +246,11 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
               "table.fullsize", "table.fullboard",
+              *(f"table.lanes.{name}" for name in ("speed", "slots", "beyond", "cells")),
               "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
               "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
-              *figures.tree.MADE_OF, "learning.text", *figures.learning.tables(), *cmm.names(),
+              *figures.tree.MADE_OF, *figures.kria.MADE_OF, "learning.text", *figures.learning.tables(), *cmm.names(),
               "table.encoder.study", "table.encoder.tasks", "table.encoder.speed",
               *(f"encoder.study.{name}" for name in ("tokens", "unigram", "fff.score", "none.score", "narrow.score")),
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,

@@ -226,7 +226,7 @@ def test_a_file_that_changes_behind_the_check(small, tmp_path, monkeypatch, chan
     model = Model(path)
     layers = iter(model.packed.layers)
     assert equal(next(layers).f, small[0].layers[0].f)
-    config = SimpleNamespace(**model.image.tiling, memory_bytes=1 << 20, batch=1, register_bits=32)
+    config = SimpleNamespace(**model.image.tiling, memory_bytes=1 << 20, batch=1, engines=1, register_bits=32)
     regions = model.image.regions(config)
     assert model.image_for(config, None) is model.image and len(regions) == 2
     CHANGES[change](path)

@@ -220,3 +220,7 @@ def test_trees_that_are_too_wide_are_planned_with_more_places():
     one = row("lanes320", geometry)
     assert not one.fits and one.widened == {"tree_rows": 1400} and one.tokens_per_second > 0
     assert one.reasons[0] == "trees: visits 1,400 neurons, walks 1,024"
+
+
+def test_a_board_that_is_a_preset_too_is_planned_once():
+    assert len(set(planned.names())) == len(planned.names()) and "kv260" in planned.names()

@@ -1,0 +1,175 @@
+"""Boards with an ECP5 and a DDR3 SDRAM: clocks from the PLL, the cells at the chip's pins."""
+
+from amaranth import (
+    ClockDomain,
+    ClockSignal,
+    Const,
+    DomainRenamer,
+    Elaboratable,
+    Instance,
+    Module,
+    Mux,
+    Signal,
+)
+from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
+from amaranth.lib.wiring import connect
+
+from sterna.hw.boards.board import connect_console
+from sterna.hw.boards.ecp5 import pll_settings, raw_port
+from sterna.hw.memory.chips import DDR3_CHIPS
+from sterna.hw.memory.ddr3.phy import FAST, Ddr3Phy, PhyStart
+from sterna.hw.memory.ddr3.report import Report
+from sterna.hw.soc import Soc
+
+
+class Ddr3Clocks(Elaboratable):
+    """Domains ``sync`` of the PLL; ``memory2x``, the chip's clock, of the PLL through a gate, and
+    ``memory`` of it through a divider, both as the start of the cells wants them; ``init``, the
+    oscillator. All but that are held in reset until the cells have started.
+
+    Attributes
+    ----------
+    start : PhyStart
+    """
+
+    def __init__(self, config, oscillator_hz):
+        self._config, self._oscillator_hz = config, oscillator_hz
+        self.start = PhyStart()
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg, chip_hz = self._config, 2 * self._config.memory_hz
+        divider, feedback, (fast, sync) = pll_settings(
+            self._oscillator_hz, chip_hz, cfg.clock_hz
+        )
+        m.domains += [
+            ClockDomain("sync"),
+            ClockDomain("memory"),
+            ClockDomain("init"),
+            ClockDomain(FAST, reset_less=True),
+        ]
+        locked, ungated = Signal(), Signal()
+        m.d.comb += ClockSignal("init").eq(platform.request(platform.default_clk, dir="i").i)
+        m.submodules.start = start = self.start
+        m.submodules.pll = Instance(
+            "EHXPLLL",
+            a_FREQUENCY_PIN_CLKI=f"{self._oscillator_hz / 1e6:g}",
+            a_FREQUENCY_PIN_CLKOP=f"{chip_hz / 1e6:g}",
+            a_FREQUENCY_PIN_CLKOS=f"{cfg.clock_hz / 1e6:g}",
+            a_ICP_CURRENT="12",
+            a_LPF_RESISTOR="8",
+            p_CLKI_DIV=divider,
+            p_CLKFB_DIV=feedback,
+            p_FEEDBK_PATH="CLKOP",
+            p_CLKOP_ENABLE="ENABLED",
+            p_CLKOP_DIV=fast,
+            p_CLKOP_CPHASE=fast - 1,
+            p_CLKOP_FPHASE=0,
+            p_CLKOS_ENABLE="ENABLED",
+            p_CLKOS_DIV=sync,
+            p_CLKOS_CPHASE=fast - 1,
+            p_CLKOS_FPHASE=0,
+            i_CLKI=ClockSignal("init"),
+            i_CLKFB=ungated,
+            i_RST=Const(0),
+            i_STDBY=Const(0),
+            i_PHASESEL0=Const(0),
+            i_PHASESEL1=Const(0),
+            i_PHASEDIR=Const(0),
+            i_PHASESTEP=Const(0),
+            i_PHASELOADREG=Const(0),
+            i_PLLWAKESYNC=Const(0),
+            i_ENCLKOP=Const(0),
+            i_ENCLKOS=Const(0),
+            o_CLKOP=ungated,
+            o_CLKOS=ClockSignal("sync"),
+            o_LOCK=locked,
+        )
+        m.submodules.gate = Instance(
+            "ECLKSYNCB",
+            i_ECLKI=ungated,
+            i_STOP=start.stop,
+            o_ECLKO=ClockSignal(FAST),
+        )
+        m.submodules.divider = Instance(
+            "CLKDIVF",
+            p_DIV="2.0",
+            i_CLKI=ClockSignal(FAST),
+            i_RST=start.reset,
+            i_ALIGNWD=Const(0),
+            o_CDIVX=ClockSignal("memory"),
+        )
+        m.submodules.init_reset = ResetSynchronizer(~locked, domain="init")
+        for domain in ("sync", "memory"):
+            m.submodules[f"{domain}_reset"] = ResetSynchronizer(~start.done, domain=domain)
+        return m
+
+
+class Ddr3Top(Elaboratable):
+    """The gateware of a board with an ECP5 and a DDR3 SDRAM: a ``Soc`` with clocks, cells and pins.
+    If the reads of the chip cannot be levelled, the serial line tells what was tried instead of
+    what the device would say.
+    """
+
+    def __init__(self, board):
+        self._board = board
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._board.config
+        m.submodules.clocks = clocks = Ddr3Clocks(config, platform.default_clk_frequency)
+        m.submodules.soc = soc = Soc(config, self._board.baud)
+        uart = connect_console(
+            m, platform, soc, lambda number: platform.request("rgb_led", number).r.o
+        )
+        m.submodules.report = report = Report(config.clock_hz, self._board.baud)
+        failed = Signal()
+        m.submodules.failed = FFSynchronizer(soc.levelled.failed, failed)
+        m.d.comb += [
+            report.failed.eq(failed),
+            # It stands still since long before `failed`
+            report.good.eq(soc.levelled.good),
+            uart.tx.o.eq(Mux(failed, report.line, soc.tx_line)),
+        ]
+
+        cells = Ddr3Phy(DDR3_CHIPS[config.ddr3].row_bits)
+        m.submodules.phy = phy = DomainRenamer("memory")(cells)
+        connect(m, soc.pins.dfi, phy.dfi)
+        connect(m, soc.pins.trim, phy.trim)
+        m.d.comb += [
+            phy.ddrdel.eq(clocks.start.ddrdel),
+            phy.pause.eq(clocks.start.pause),
+        ]
+        self._pads(m, phy.pads, raw_port(platform, "ddr3", 0))
+        return m
+
+    @staticmethod
+    def _pads(m, pads, port):
+        """The buffers at the pins. They get the cells' outputs as they are: whether the platform
+        calls a pin inverted is of no concern here.
+        """
+        outputs = {
+            "clk": port.clk.p,
+            "clk_en": port.clk_en.io,
+            "odt": port.odt.io,
+            "we": port.we.io,
+            "ras": port.ras.io,
+            "cas": port.cas.io,
+            "a": port.a.io,
+            "ba": port.ba.io,
+            "dm": port.dm.io,
+        }
+        own = {"clk_en": "cke", "we": "we_n", "ras": "ras_n", "cas": "cas_n"}
+        for name, pins in outputs.items():
+            value = getattr(pads, own.get(name, name))
+            for k in range(len(pins)):
+                m.submodules[f"{name}{k}"] = Instance("OB", i_I=value[k], o_O=pins[k])
+        for name, pins in (("dq", port.dq.io), ("dqs", port.dqs.p)):
+            for k in range(len(pins)):
+                m.submodules[f"{name}{k}"] = Instance(
+                    "BB",
+                    i_I=getattr(pads, f"{name}_o")[k],
+                    i_T=getattr(pads, f"{name}_t")[k],
+                    o_O=getattr(pads, f"{name}_i")[k],
+                    io_B=pins[k],
+                )
