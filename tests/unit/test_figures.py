@@ -161,7 +161,7 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
 
 
 # A step of theirs has them as inputs
-OWN = {"boards.py", "kria.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree", "lanes.py"}
+OWN = {"boards.py", "kria.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree", "lanes.py", "scaling.py"}
 
 
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
@@ -250,7 +250,8 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
               "table.depth",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
-              *figures.tree.MADE_OF, *figures.kria.MADE_OF, "learning.text", *figures.learning.tables(), *cmm.names(),
+              "table.scaling", *figures.tree.MADE_OF, *figures.kria.MADE_OF, "learning.text",
+              *figures.learning.tables(), *cmm.names(),
               "table.encoder.study", "table.encoder.tasks", "table.encoder.speed",
               *(f"encoder.study.{name}" for name in ("tokens", "unigram", "fff.score", "none.score", "narrow.score")),
               "table.boards.netlist", "table.forms", "table.placed", *boards.PICTURES,
