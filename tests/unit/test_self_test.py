@@ -18,7 +18,7 @@ from sterna.sim.golden.model import GoldenModel
 from sterna.sim.golden.packed import PackError, random_model
 
 BOARD = {"memory_bytes": 1 << 18, "credits": 4}
-ROOM = {"memory_bytes": 1 << 18, "batch": 1, "register_bits": 32}
+ROOM = {"memory_bytes": 1 << 18, "batch": 1, "register_bits": 32, "engines": 1}
 
 
 @pytest.fixture(scope="module")
