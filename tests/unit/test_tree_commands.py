@@ -63,7 +63,7 @@ def test_more_neurons_than_any_preset_walks(folder, sterna, tmp_path, monkeypatc
     monkeypatch.setattr("sterna.host.commands.image.most_visits", lambda build: 12)
     code, _, err = sterna("convert", folder, "-o", tmp_path / "m.sterna", "--no-answer")
     assert code == 0 and Image.load(tmp_path / "m.sterna").geometry == GEOMETRY
-    assert "no preset walks as many neurons as this model visits: tiled for lanes320, it runs on models in" in err
+    assert "no preset walks as many neurons as this model visits: tiled for kv260, it runs on models in" in err
 
 
 def test_self_test_of_an_image(folder, sterna, tmp_path):
