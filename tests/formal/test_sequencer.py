@@ -248,7 +248,7 @@ def test_sequencer(config):
     ("strip[:width.length_bits] < left", "strip[:width.length_bits] <= left", "left|next_instruction|offset|vl"),
     ("jump.eq(loop[1:].any())", "jump.eq(loop != 0)", "next_instruction"),
     ("self.section.payload.eq(is_product)", "self.section.payload.eq(is_op[isa.MATVEC])", "section_kind"),
-    ("Mux(records if walks else 0, 0, field(isa.FETCH, \"words\"))", "field(isa.FETCH, \"words\")", "a._stays"),
+    ("Mux(records if walks else 0, 0, passed)", "passed", "a._stays"),
     ("| (skips & issue & addresses.ready)", "", "a._moves"),
     ("& ~skips & (1 if walks", "& (1 if walks", "fetch_offered"),
 ])

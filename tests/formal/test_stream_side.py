@@ -189,7 +189,7 @@ def test_fetch_order(depth, pairs):
 
 
 @pytest.mark.parametrize("old, new, claim, pairs", [
-    ("length.eq(Mux(left < burst, left, burst))", "length.eq(burst)", "burst_in_place", False),
+    ("length.eq(Mux(left < most, left, most))", "length.eq(most)", "burst_in_place", False),
     ("(left == 0) | (issued & (left == length))", "(left == 0) | issued", "command_complete", False),
     ("write_odd.eq(write_odd ^ arriving.valid)", "write_odd.eq(~write_odd)", "turns|fifo_count", True),
     ("second.payload.eq(Mux(read_odd, even.r_data, odd.r_data))", "second.payload.eq(odd.r_data)",
