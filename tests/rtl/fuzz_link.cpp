@@ -253,9 +253,11 @@ class Bench {
         if (t.request___05Fvalid && t.request___05Fready) {
             const uint32_t *payload = t.request___05Fpayload.data();
             bool write = payload[0] & 1;
-            uint32_t address = payload[0] >> 1 | payload[1] << 31, data = payload[1] >> 1 | payload[2] << 31;
+            uint32_t address = payload[0] >> 1 | payload[1] << 31, data = payload[1] >> 5 | payload[2] << 27;
             if (address % 4)
                 fail("a request at an odd address");
+            if (payload[1] >> 1 & 15)
+                fail("a request beyond 4 GiB");
             uint32_t *word = device_memory.at(address);
             if (write) {
                 device_writes.push_back({address, data});
