@@ -63,6 +63,7 @@ def stream(dram, words=40_000, most=OUTSTANDING, first=0, every=0):
     return words / cycles, chunks
 
 
+@pytest.mark.rest
 def test_a_linear_stream_gets_what_the_dram_gives():
     """Latency is covered; of the refreshes `ddr4` shows none, `ideal` all and nothing else."""
     pace = {name: stream(dram)[0] for name, dram in SETTINGS.items()}
@@ -72,11 +73,13 @@ def test_a_linear_stream_gets_what_the_dram_gives():
     assert stream(SETTINGS["ddr4"], most=2)[0] < 0.9
 
 
+@pytest.mark.rest
 def test_no_chunk_is_read_twice():
     assert stream(SETTINGS["ideal"])[1] == 40_000
     assert stream(SETTINGS["ideal"], first=5)[1] <= 40_000 + 8
 
 
+@pytest.mark.rest
 def test_writes_between():
     """A word is written for every 300 that are read: bursts that wait for others, turns of the data lines."""
     assert stream(SETTINGS["ddr4"], every=300)[0] > 0.97

@@ -86,6 +86,7 @@ def test_random_traffic_across_the_clocks(ratio):
     assert 0 < counts["refreshing"] < 0.1 * counts["since"]
 
 
+@pytest.mark.rest
 def test_sequential_reads_reach_93_percent():
     """Of the chip's peak, which is that of the port at this ratio of clocks, refresh included."""
     counts = traffic(2, 300_000, sequential=True)
@@ -95,6 +96,7 @@ def test_sequential_reads_reach_93_percent():
     assert share >= 0.93
 
 
+@pytest.mark.rest
 def test_every_place_of_the_window_is_found():
     """Whatever delays and slip serve a byte, they are found: the harness draws them from the seed."""
     for seed in (0, 24, 99, 123, 399):

@@ -18,6 +18,7 @@ def test_four_lanes(simulator):
 
 
 @pytest.mark.rtl
+@pytest.mark.rest
 @pytest.mark.parametrize("lanes, depth, beats, parts", [(1, 7, 16, 30), (2, 1, 3, 30), (8, 5, 5, 30), (1, 2, 1, 30)])
 def test_sizes(lanes, depth, beats, parts, simulator):
     run(lanes, depth, beats, parts, simulator, row_bits=16)

@@ -47,7 +47,8 @@ def test_fetch_of_pairs(simulator, everywhere):
 
 
 @pytest.mark.parametrize("case, lanes, port_bytes, batch, stall", [
-    ("stores", 2, 4, 2, 0.4), pytest.param("sequences", 2, 4, 2, 0.4, marks=pytest.mark.rest)])
+    ("stores", 2, 4, 2, 0.4), ("sequences", 2, 4, 2, 0.4)])
+@pytest.mark.rest
 def test_vector_engine(case, lanes, port_bytes, batch, stall, simulator, everywhere):
     """With a store that takes no word in many cycles: then the engine stands still, banks included."""
     test_vector.run(case, lanes, port_bytes, stall, parts=2, batch=batch, simulator=simulator)

@@ -75,7 +75,8 @@ def elaborate(config):
 
 
 @pytest.mark.parametrize("config", [
-    SMALLEST, dataclasses.replace(SMALLEST, memory="onchip", weight_code="bit2"), LARGEST,
+    SMALLEST, dataclasses.replace(SMALLEST, memory="onchip", weight_code="bit2"),
+    pytest.param(LARGEST, marks=pytest.mark.rest),
     dataclasses.replace(SMALLEST, sdram="AS4C16M16SA-7", memory_bytes=32 << 20, memory_hz=10_000_000,
                         clock_hz=10_000_000)], ids=["smallest", "onchip", "largest", "sdram"])
 def test_the_ends_of_every_range_can_be_built(config):
