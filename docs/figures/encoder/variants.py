@@ -7,7 +7,7 @@ from sterna.sim.golden.files import write_file
 
 RESULTS = Path(__file__).with_name("results.json")  # of the runs that docs/encoder.md quotes
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 2048, "length": 64}
-PRETRAINING = {"rows": 8, "steps": 4000, "learning_rate": 1e-3, "holdout_rows": 256, "evaluate_every": 4000}
+PRETRAINING = {"rows": 8, "steps": 1000, "learning_rate": 1e-3, "holdout_rows": 256, "evaluate_every": 1000}
 FINE_TUNING = {"rows": 32, "epochs": 3, "learning_rate": 1e-3, "length": 64}
 MOST_ROWS = {"SST-2": 3000, "TREC": 3000, "AGNews": 2000, "Subjectivity": 2000}
 VARIANTS = {"fff": {"feedforward": "fff", "trees": 1, "tree_depth": 8},
