@@ -127,7 +127,7 @@ def by_unit(config, family="xcup", step=lambda text: None):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "unit.il").write_text(shared(without_collisions(text)))
         script = (
-            f"read_rtlil {{root}}/unit.il; {XILINX.format(family=family, flatten='')}; "
+            f"read_rtlil {{root}}/unit.il; {XILINX.format(family=family)}; "
             "tee -q -o {root}/cells.json stat -json"
         )
         step(f"{what}: yosys")
