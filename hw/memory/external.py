@@ -2,18 +2,16 @@
 memory port.
 """
 
-from amaranth import Cat, DomainRenamer, Module, Mux, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.cdc import FFSynchronizer
+from amaranth import DomainRenamer, Module
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.memory.chips import CHIPS, DATA_BYTES
+from sterna.hw.memory.crossing import Gather, cross, requests_of
 from sterna.hw.memory.pins import DATA_BITS, SdramPins
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.memory.sdram import SdramController, request_layout
-from sterna.hw.stream import AsyncQueue, Queue
 
-REQUESTS, RETURNED = 8, 16  # depths of the crossings
 # Clock domains that a board has at most, and the ways between them; tests compare them with the
 # gateware. The accelerator itself has one domain. Single levels, such as a serial line's input, go
 # through `amaranth.lib.cdc.FFSynchronizer`, and the reset of a domain comes from
@@ -27,33 +25,6 @@ CROSSINGS = (  # (from, to, name within SdramMemory, what)
     ("memory", "sync", "returned", "words that were read"),
     ("memory", "sync", "refreshing", "a level, for the counters"),
 )
-
-
-class Gather(wiring.Component):
-    """Makes one word of ``count`` words of 16 bits, the first of them lowest. A word per ``count``
-    cycles, latency 1; output.ready has no effect.
-    """
-
-    def __init__(self, count):
-        self._count = count
-        super().__init__(
-            {
-                "input": In(stream.Signature(DATA_BITS)),
-                "output": Out(stream.Signature(DATA_BITS * count)),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        number = Signal(range(self._count))
-        m.d.comb += self.input.ready.eq(1)
-        m.d.sync += self.output.valid.eq(self.input.valid & (number == self._count - 1))
-        with m.If(self.input.valid):
-            m.d.sync += [
-                number.eq(number + 1),
-                self.output.payload.eq(Cat(self.output.payload[DATA_BITS:], self.input.payload)),
-            ]
-        return m
 
 
 class SdramMemory(wiring.Component):
@@ -104,41 +75,14 @@ class SdramMemory(wiring.Component):
         )
         words = controller.words
         if count > 1:
-            m.submodules.gather = gather = in_domain(Gather(count))
+            m.submodules.gather = gather = in_domain(Gather(count, DATA_BITS))
             connect(m, controller.words, gather.input)
             words = gather.output
-        layout = request_layout(self._chip.address_bits, count)
-        request = stream.Signature(layout).create()
-        reads = port.read_command.payload
-        number_bits = count.bit_length() - 1  # of the words of 16 bits within one of the port
-        m.d.comb += [
-            request.payload.write.eq(port.write.valid),
-            request.payload.address.eq(
-                Mux(port.write.valid, port.write.payload.address, reads.address) << number_bits
-            ),
-            request.payload.length.eq(reads.length << number_bits),
-            request.payload.data.eq(port.write.payload.data),
-            request.payload.mask.eq(port.write.payload.mask),
-            request.valid.eq(port.write.valid | port.read_command.valid),
-            port.write.ready.eq(request.ready),
-            port.read_command.ready.eq(request.ready & ~port.write.valid),
-            self.ready.eq(controller.ready),
-        ]
+        request = requests_of(m, port, request_layout(self._chip.address_bits, count), count)
+        m.d.comb += self.ready.eq(controller.ready)
         if own:
-            m.submodules.requests = asks = AsyncQueue(
-                layout, i_domain="sync", o_domain="memory", depth=REQUESTS
-            )
-            m.submodules.returned = back = AsyncQueue(
-                DATA_BITS * count, i_domain="memory", o_domain="sync", depth=RETURNED
-            )
-            m.submodules.refreshing = FFSynchronizer(controller.refreshing, port.refreshing)
-            connect(m, request, asks.i)
-            # From a place of its own: the pointers of the crossing stay where its memory is.
-            m.submodules.request = place = in_domain(Queue(layout, 1))
-            connect(m, asks.o, place.i)
-            connect(m, place.o, controller.requests)
-            connect(m, words, back.i)
-            connect(m, back.o, flipped(port.read_data))
+            asked = cross(m, in_domain, request, port, words, controller.refreshing)
+            connect(m, asked, controller.requests)
         else:
             connect(m, request, controller.requests)
             connect(m, words, flipped(port.read_data))

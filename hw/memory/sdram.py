@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.chips import BANK_BITS, DATA_BYTES
 from sterna.hw.memory.pins import DATA_BITS, PAD_CYCLES, SdramPins
+from sterna.hw.memory.timer import Timer
 
 BANKS = 1 << BANK_BITS
 INIT_REFRESHES = 8
@@ -28,22 +29,6 @@ def request_layout(address_bits, words):
             "mask": DATA_BYTES * words,
         }
     )
-
-
-class _Timer:
-    """Counts down to -1 and stays there: that it has ended is one flip-flop, so no comparison
-    follows the count.
-    """
-
-    def __init__(self, m, name, longest):
-        self._count = Signal(range(-1, longest), init=-1, name=name)
-        self.done = self._count[-1]
-        with m.If(~self.done):
-            m.d.sync += self._count.eq(self._count - 1)
-
-    def start(self, cycles):
-        """The statement after which ``done`` is low for this many cycles; a later one wins."""
-        return self._count.eq(cycles - 1)
 
 
 class SdramController(wiring.Component):
@@ -155,11 +140,11 @@ class SdramController(wiring.Component):
         following = Signal(run_layout)
         open_, rows = Signal(BANKS), Array(Signal(row_bits, name=f"row{k}") for k in range(BANKS))
         row_stays = max(t["t_ras"], t["t_rc"] - t["t_rp"])
-        opened, written = _Timer(m, "opened", row_stays), _Timer(m, "written", t["t_wr"])
+        opened, written = Timer(m, "opened", row_stays), Timer(m, "written", t["t_wr"])
 
         # The current run.
         active, current, last = Signal(), Signal(run_layout), Signal()
-        since_read = _Timer(m, "since_read", self.cas + 1)
+        since_read = Timer(m, "since_read", self.cas + 1)
         issue, starts, next_ready = Signal(), Signal(), Signal()
         reads = issue & ~current.write
         m.d.comb += [
@@ -192,7 +177,7 @@ class SdramController(wiring.Component):
         # a bank is only closed here, t_rp before it is opened again, or for REFRESH.
         assert t["t_rrd"] <= t["t_rcd"] + 2
         hit, bank_open, may_close = Signal(), Signal(), Signal()
-        wait = _Timer(m, "wait", max(t["t_rcd"], t["t_rp"]))
+        wait = Timer(m, "wait", max(t["t_rcd"], t["t_rp"]))
         m.d.sync += may_close.eq(
             opened.done & written.done & ~(active & (current.bank == following.bank))
         )
@@ -250,7 +235,7 @@ class SdramController(wiring.Component):
         # Initialisation and REFRESH. t_init passes once; what comes later is counted by `gap`.
         power, passed = Signal(range(t["t_init"] + 1), init=t["t_init"]), Signal()
         gap, left = (
-            _Timer(m, "gap", max(t["t_rfc"], t["t_rp"], t["t_mrd"])),
+            Timer(m, "gap", max(t["t_rfc"], t["t_rp"], t["t_mrd"])),
             Signal(range(INIT_REFRESHES + 1)),
         )
         interval = Signal(

@@ -135,7 +135,7 @@ class PortMemory:
 
 
 class SdramMemory:
-    """An SDR SDRAM behind its controller (``hw/memory/sdram.py``) and the crossings (``hw/memory/external.py``).
+    """An SDR SDRAM behind its controller (``hw/memory/sdram.py``) and the crossings (``hw/memory/crossing.py``).
 
     Requests are carried out in order: cut into runs within a page, whose rows are opened while the run before is
     under way if they lie in another bank, and a word of 16 bits a cycle of its own clock. Inside, times are cycles of

@@ -16,7 +16,7 @@ from prove import planted
 from sterna.hw.boards import BOARDS
 from sterna.hw.flow import synth, units
 from sterna.hw.link import uart
-from sterna.hw.memory import external
+from sterna.hw.memory import crossing
 from sterna.hw.presets import PRESETS
 from sterna.hw.soc import Soc
 
@@ -191,7 +191,7 @@ class NoSynchroniser(wiring.Component):
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize("where, start", [(uart.cdc, "rx_line"), (external, "")])
+@pytest.mark.parametrize("where, start", [(uart.cdc, "rx_line"), (crossing, "")])
 def test_a_missing_synchroniser_is_seen(where, start, monkeypatch):
     monkeypatch.setattr(where, "FFSynchronizer", NoSynchroniser)
     found = unsynchronised(Soc(SOCS["sdram"], 1_000_000), ["rx_line"])

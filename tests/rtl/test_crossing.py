@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw import stream as streams
 from sterna.hw.accelerator import Accelerator
 from sterna.hw.boards import BOARDS
-from sterna.hw.memory import external
+from sterna.hw.memory import crossing, external
 from sterna.hw.presets import PRESETS
 from sterna.hw.soc import Soc
 
@@ -74,7 +74,7 @@ def test_stream_crossing(simulator):
 @pytest.mark.icarus
 def test_too_few_places_are_caught():
     """The words of a memory cannot wait: half of the places that never fill is too few."""
-    assert external.RETURNED >= 8
+    assert crossing.RETURNED >= 8
     with pytest.raises(AssertionError, match="full .* times, though all is taken"):
         bench.run(Crossed(4), "bench_crossing", "crossing", "icarus")
 

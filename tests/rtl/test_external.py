@@ -85,7 +85,7 @@ class Swapped(Gather):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.inner = inner = Gather(2)
+        m.submodules.inner = inner = Gather(2, 16)
         connect(m, flipped(self.input), inner.input)
         m.d.comb += [self.output.payload.eq(inner.output.payload.rotate_left(16)),
                      self.output.valid.eq(inner.output.valid)]

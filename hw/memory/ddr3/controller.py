@@ -21,7 +21,7 @@ from sterna.hw.memory.ddr3.dfi import (
     Ddr3Dfi,
 )
 from sterna.hw.memory.ddr3.start import Start
-from sterna.hw.memory.ddr3.timer import Timer
+from sterna.hw.memory.timer import Timer
 
 BANKS = 1 << DDR3_BANK_BITS
 BURST = 4  # clocks of the chip

@@ -2,47 +2,16 @@
 behind the memory port.
 """
 
-from amaranth import Cat, DomainRenamer, Module, Mux, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.cdc import FFSynchronizer
+from amaranth import DomainRenamer, Module
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.memory.chips import DDR3_CHIPS
+from sterna.hw.memory.crossing import Gather, cross, requests_of
 from sterna.hw.memory.ddr3.controller import Ddr3Controller, request_layout
 from sterna.hw.memory.ddr3.dfi import BURST_BITS, BURST_BYTES, Ddr3Pins, Levelled
 from sterna.hw.memory.ddr3.level import Leveller
 from sterna.hw.memory.port import MemoryPort
-from sterna.hw.stream import AsyncQueue, Queue
-
-# Depths of the crossings
-REQUESTS, RETURNED = 8, 16
-
-
-class Join(wiring.Component):
-    """Makes one word of ``count`` bursts, the first of them lowest. Latency 1; output.ready has no
-    effect.
-    """
-
-    def __init__(self, count):
-        self._count = count
-        super().__init__(
-            {
-                "input": In(stream.Signature(BURST_BITS)),
-                "output": Out(stream.Signature(BURST_BITS * count)),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        number, output = Signal(range(self._count)), self.output
-        m.d.comb += self.input.ready.eq(1)
-        m.d.sync += output.valid.eq(self.input.valid & (number == self._count - 1))
-        with m.If(self.input.valid):
-            m.d.sync += [
-                number.eq(number + 1),
-                output.payload.eq(Cat(output.payload[BURST_BITS:], self.input.payload)),
-            ]
-        return m
 
 
 class Ddr3Memory(wiring.Component):
@@ -94,40 +63,13 @@ class Ddr3Memory(wiring.Component):
         connect(m, controller.words, level.given)
         words = level.words
         if count > 1:
-            m.submodules.join = join = in_memory(Join(count))
-            connect(m, level.words, join.input)
-            words = join.output
+            m.submodules.gather = gather = in_memory(Gather(count, BURST_BITS))
+            connect(m, level.words, gather.input)
+            words = gather.output
 
-        layout = request_layout(chip.address_bits, count)
-        request = stream.Signature(layout).create()
-        reads, writes = port.read_command.payload, port.write.payload
-        bits = count.bit_length() - 1  # of the bursts within a word of the port
-        m.d.comb += [
-            request.payload.write.eq(port.write.valid),
-            request.payload.address.eq(
-                Mux(port.write.valid, writes.address, reads.address) << bits
-            ),
-            request.payload.length.eq(reads.length << bits),
-            request.payload.data.eq(writes.data),
-            request.payload.mask.eq(writes.mask),
-            request.valid.eq(port.write.valid | port.read_command.valid),
-            port.write.ready.eq(request.ready),
-            port.read_command.ready.eq(request.ready & ~port.write.valid),
-        ]
-        m.submodules.requests = asks = AsyncQueue(
-            layout, i_domain="sync", o_domain="memory", depth=REQUESTS
-        )
-        m.submodules.returned = back = AsyncQueue(
-            BURST_BITS * count, i_domain="memory", o_domain="sync", depth=RETURNED
-        )
-        m.submodules.refreshing = FFSynchronizer(controller.refreshing, port.refreshing)
-        connect(m, request, asks.i)
-        # From a place of its own: the pointers of the crossing stay where its memory is.
-        m.submodules.request = place = in_memory(Queue(layout, 1))
-        connect(m, asks.o, place.i)
-        connect(m, place.o, level.requests)
-        connect(m, words, back.i)
-        connect(m, back.o, flipped(port.read_data))
+        request = requests_of(m, port, request_layout(chip.address_bits, count), count)
+        asked = cross(m, in_memory, request, port, words, controller.refreshing)
+        connect(m, asked, level.requests)
         connect(m, controller.dfi, flipped(self.pins.dfi))
         connect(m, level.trim, flipped(self.pins.trim))
         m.d.comb += [
