@@ -6,8 +6,7 @@ import reprlib
 from dataclasses import asdict, dataclass, replace
 from math import lcm
 
-from sterna.hw.memory.behind import BLOCK_BYTES, SDRAM_HZ, check_memory
-from sterna.hw.memory.chips import DATA_BYTES, DDR3_CHIPS
+from sterna.hw.memory.behind import BLOCK_BYTES, check_memory, delivered_bytes
 from sterna.hw.protocol import (
     BATCHES,
     FLAT,
@@ -76,19 +75,6 @@ class ConfigError(SternaError, ValueError):
     """A configuration that cannot be built; the message names the value and the constraint."""
 
     exit_code = 2
-
-
-def delivered_bytes(config):
-    """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator:
-    the ports', or those of chips with a clock of their own.
-    """
-    if not config.memory_hz:
-        return config.engines * config.port_bytes
-    chip = DDR3_CHIPS.get(getattr(config, "ddr3", ""))
-    # A device tells the clock alone: no SDR SDRAM has one as fast as DDR3's
-    fast = config.memory_hz > SDRAM_HZ[1]
-    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES * (4 if fast else 1)
-    return config.engines * data_bytes * config.memory_hz / config.clock_hz
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,49 @@ def pll_settings(input_hz, *clocks_hz):
     )
 
 
+def pll(input_hz, dividers, oscillator, feedback, locked, **outputs):
+    """The PLL (Instance), with what it needs besides.
+
+    Parameters
+    ----------
+    input_hz : int
+        Of ``oscillator``.
+    dividers : (int, int)
+        Of the input and of the feedback.
+    feedback : value
+        What CLKOP has become.
+    locked : Signal
+        Driven.
+    outputs : {CLKOP, CLKOS or CLKOS2: (Hz, divider, phase, Signal)}
+        CLKOP first. The phase is behind CLKOP's, in periods of the VCO.
+    """
+    first = outputs["CLKOP"][1]
+    arguments = {f"a_FREQUENCY_PIN_{name}": f"{hz / 1e6:g}" for name, (hz, *_) in outputs.items()}
+    arguments |= {"a_ICP_CURRENT": "12", "a_LPF_RESISTOR": "8", "p_FEEDBK_PATH": "CLKOP"}
+    for name, (_, divider, phase, signal) in outputs.items():
+        arguments |= {
+            f"p_{name}_ENABLE": "ENABLED",
+            f"p_{name}_DIV": divider,
+            f"p_{name}_CPHASE": first - 1 + phase,
+            f"p_{name}_FPHASE": 0,
+            f"i_EN{name}": Const(0),
+            f"o_{name}": signal,
+        }
+    still = ("RST", "STDBY", "PHASESEL0", "PHASESEL1", "PHASEDIR", "PHASESTEP", "PHASELOADREG")
+    return Instance(
+        "EHXPLLL",
+        a_FREQUENCY_PIN_CLKI=f"{input_hz / 1e6:g}",
+        p_CLKI_DIV=dividers[0],
+        p_CLKFB_DIV=dividers[1],
+        i_CLKI=oscillator,
+        i_CLKFB=feedback,
+        i_PLLWAKESYNC=Const(0),
+        **{f"i_{name}": Const(0) for name in still},
+        **arguments,
+        o_LOCK=locked,
+    )
+
+
 def chip_phase(chip, memory_hz, steps):
     """By how many of ``steps`` per period the chip's clock follows the controller's: the middle
     between the latest that lets data reach the input register in time and the earliest that lets
@@ -89,46 +132,15 @@ class Clocks(Elaboratable):
         ]
         oscillator = platform.request(platform.default_clk, dir="i").i
         locked = Signal()
-        m.submodules.pll = Instance(
-            "EHXPLLL",
-            a_FREQUENCY_PIN_CLKI=f"{self._oscillator_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOP=f"{cfg.memory_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOS=f"{cfg.clock_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOS2=f"{cfg.memory_hz / 1e6:g}",
-            a_ICP_CURRENT="12",
-            a_LPF_RESISTOR="8",
-            p_CLKI_DIV=divider,
-            p_CLKFB_DIV=feedback,
-            p_FEEDBK_PATH="CLKOP",
-            p_CLKOP_ENABLE="ENABLED",
-            p_CLKOP_DIV=memory,
-            p_CLKOP_CPHASE=memory - 1,
-            p_CLKOP_FPHASE=0,
-            p_CLKOS_ENABLE="ENABLED",
-            p_CLKOS_DIV=sync,
-            p_CLKOS_CPHASE=memory - 1,
-            p_CLKOS_FPHASE=0,
-            p_CLKOS2_ENABLE="ENABLED",
-            p_CLKOS2_DIV=memory,
-            p_CLKOS2_CPHASE=memory - 1 + phase,
-            p_CLKOS2_FPHASE=0,
-            i_CLKI=oscillator,
-            i_CLKFB=ClockSignal("memory"),
-            i_RST=Const(0),
-            i_STDBY=Const(0),
-            i_PHASESEL0=Const(0),
-            i_PHASESEL1=Const(0),
-            i_PHASEDIR=Const(0),
-            i_PHASESTEP=Const(0),
-            i_PHASELOADREG=Const(0),
-            i_PLLWAKESYNC=Const(0),
-            i_ENCLKOP=Const(0),
-            i_ENCLKOS=Const(0),
-            i_ENCLKOS2=Const(0),
-            o_CLKOP=ClockSignal("memory"),
-            o_CLKOS=ClockSignal("sync"),
-            o_CLKOS2=ClockSignal("chip"),
-            o_LOCK=locked,
+        m.submodules.pll = pll(
+            self._oscillator_hz,
+            (divider, feedback),
+            oscillator,
+            ClockSignal("memory"),
+            locked,
+            CLKOP=(cfg.memory_hz, memory, 0, ClockSignal("memory")),
+            CLKOS=(cfg.clock_hz, sync, 0, ClockSignal("sync")),
+            CLKOS2=(cfg.memory_hz, memory, phase, ClockSignal("chip")),
         )
         for domain in ("sync", "memory"):
             m.submodules[f"{domain}_reset"] = ResetSynchronizer(~locked, domain=domain)

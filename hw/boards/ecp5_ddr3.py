@@ -15,7 +15,7 @@ from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
 from amaranth.lib.wiring import connect
 
 from sterna.hw.boards.board import connect_console
-from sterna.hw.boards.ecp5 import pll_settings, raw_port
+from sterna.hw.boards.ecp5 import pll, pll_settings, raw_port
 from sterna.hw.memory.chips import DDR3_CHIPS
 from sterna.hw.memory.ddr3.phy import FAST, Ddr3Phy, PhyStart
 from sterna.hw.memory.ddr3.report import Report
@@ -51,39 +51,14 @@ class Ddr3Clocks(Elaboratable):
         locked, ungated = Signal(), Signal()
         m.d.comb += ClockSignal("init").eq(platform.request(platform.default_clk, dir="i").i)
         m.submodules.start = start = self.start
-        m.submodules.pll = Instance(
-            "EHXPLLL",
-            a_FREQUENCY_PIN_CLKI=f"{self._oscillator_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOP=f"{chip_hz / 1e6:g}",
-            a_FREQUENCY_PIN_CLKOS=f"{cfg.clock_hz / 1e6:g}",
-            a_ICP_CURRENT="12",
-            a_LPF_RESISTOR="8",
-            p_CLKI_DIV=divider,
-            p_CLKFB_DIV=feedback,
-            p_FEEDBK_PATH="CLKOP",
-            p_CLKOP_ENABLE="ENABLED",
-            p_CLKOP_DIV=fast,
-            p_CLKOP_CPHASE=fast - 1,
-            p_CLKOP_FPHASE=0,
-            p_CLKOS_ENABLE="ENABLED",
-            p_CLKOS_DIV=sync,
-            p_CLKOS_CPHASE=fast - 1,
-            p_CLKOS_FPHASE=0,
-            i_CLKI=ClockSignal("init"),
-            i_CLKFB=ungated,
-            i_RST=Const(0),
-            i_STDBY=Const(0),
-            i_PHASESEL0=Const(0),
-            i_PHASESEL1=Const(0),
-            i_PHASEDIR=Const(0),
-            i_PHASESTEP=Const(0),
-            i_PHASELOADREG=Const(0),
-            i_PLLWAKESYNC=Const(0),
-            i_ENCLKOP=Const(0),
-            i_ENCLKOS=Const(0),
-            o_CLKOP=ungated,
-            o_CLKOS=ClockSignal("sync"),
-            o_LOCK=locked,
+        m.submodules.pll = pll(
+            self._oscillator_hz,
+            (divider, feedback),
+            ClockSignal("init"),
+            ungated,
+            locked,
+            CLKOP=(chip_hz, fast, 0, ungated),
+            CLKOS=(cfg.clock_hz, sync, 0, ClockSignal("sync")),
         )
         m.submodules.gate = Instance(
             "ECLKSYNCB",

@@ -10,6 +10,19 @@ AXI_BEATS = 256  # of the longest INCR burst (ARM IHI 0022, "burst length")
 BLOCK_BYTES = (64, 4096)  # INCR bursts stay within 4 KB
 
 
+def delivered_bytes(config):
+    """Bytes that the memory of a Config or DeviceInfo gives at most per cycle of the accelerator:
+    the ports', or those of chips with a clock of their own.
+    """
+    if not config.memory_hz:
+        return config.engines * config.port_bytes
+    chip = DDR3_CHIPS.get(getattr(config, "ddr3", ""))
+    # A device tells the clock alone: no SDR SDRAM has one as fast as DDR3's
+    fast = config.memory_hz > SDRAM_HZ[1]
+    data_bytes = chip.bytes_per_cycle if chip else DATA_BYTES * (4 if fast else 1)
+    return config.engines * data_bytes * config.memory_hz / config.clock_hz
+
+
 def check_memory(config, need):
     """Check what stands behind the memory port of a Config: at most one of a chip and AXI ports.
 

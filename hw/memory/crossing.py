@@ -3,13 +3,28 @@ boards with a chip share.
 """
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.stream import AsyncQueue, Queue
 
 REQUESTS, RETURNED = 8, 16  # depths of the crossings
+
+
+def request_layout(address_bits, data_bits):
+    """A request to a controller: a read of ``length`` words of it, or a write of ``data``, which is
+    one or several of them at a multiple of so many; bit k of ``mask`` enables byte k.
+    """
+    return data.StructLayout(
+        {
+            "write": 1,
+            "address": address_bits,
+            "length": 8,
+            "data": data_bits,
+            "mask": data_bits // 8,
+        }
+    )
 
 
 class Gather(wiring.Component):
@@ -39,15 +54,16 @@ class Gather(wiring.Component):
         return m
 
 
-def requests_of(m, port, layout, count):
+def requests_of(m, port, address_bits, count):
     """Reads and writes of a MemoryPort in one order, as requests to a controller: a word of the
     port is ``count`` of its words. While both wait, writes go first.
 
     Parameters
     ----------
-    layout : data.StructLayout
-        Fields write, address, length, data and mask.
+    address_bits : int
+        Of the controller's addresses.
     """
+    layout = request_layout(address_bits, len(port.write.payload.data))
     request = stream.Signature(layout).create()
     reads = port.read_command.payload
     number_bits = count.bit_length() - 1  # of the controller's words within one of the port

@@ -10,7 +10,7 @@ from sterna.hw.memory.chips import CHIPS, DATA_BYTES
 from sterna.hw.memory.crossing import Gather, cross, requests_of
 from sterna.hw.memory.pins import DATA_BITS, SdramPins
 from sterna.hw.memory.port import MemoryPort
-from sterna.hw.memory.sdram import SdramController, request_layout
+from sterna.hw.memory.sdram import SdramController
 
 # Clock domains that a board has at most, and the ways between them; tests compare them with the
 # gateware. The accelerator itself has one domain. Single levels, such as a serial line's input, go
@@ -78,7 +78,7 @@ class SdramMemory(wiring.Component):
             m.submodules.gather = gather = in_domain(Gather(count, DATA_BITS))
             connect(m, controller.words, gather.input)
             words = gather.output
-        request = requests_of(m, port, request_layout(self._chip.address_bits, count), count)
+        request = requests_of(m, port, self._chip.address_bits, count)
         m.d.comb += self.ready.eq(controller.ready)
         if own:
             asked = cross(m, in_domain, request, port, words, controller.refreshing)

@@ -1,10 +1,12 @@
 """A controller of SDR SDRAM, made for one long stream of reads, and the requests that it takes."""
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.chips import BANK_BITS, DATA_BYTES
+from sterna.hw.memory.crossing import request_layout
+from sterna.hw.memory.next_run import NextRun
 from sterna.hw.memory.pins import DATA_BITS, PAD_CYCLES, SdramPins
 from sterna.hw.memory.timer import Timer
 
@@ -14,21 +16,6 @@ REFRESH_GROUP = 4  # REFRESHes that are done together, as rarely; the chip lets 
 # ras_n, cas_n, we_n from bit 2 down.
 LOAD_MODE, REFRESH, PRECHARGE, ACTIVATE, WRITE, READ, _, NOP = range(8)
 ALL_BANKS = 1 << 10  # address bit A10 of PRECHARGE
-
-
-def request_layout(address_bits, words):
-    """Reads of ``length`` words of 16 bits, or one write of ``words`` of them at a multiple of
-    ``words``; bit k of ``mask`` enables byte k.
-    """
-    return data.StructLayout(
-        {
-            "write": 1,
-            "address": address_bits,
-            "length": 8,
-            "data": DATA_BITS * words,
-            "mask": DATA_BYTES * words,
-        }
-    )
 
 
 class SdramController(wiring.Component):
@@ -91,9 +78,10 @@ class SdramController(wiring.Component):
         }
         self.cycles["t_refresh"] = int(chip.t_refresh * clock_hz * 1e-9)
         self.cas = chip.cas_latency(clock_hz)
+        requests = request_layout(chip.address_bits, DATA_BITS * words)
         super().__init__(
             {
-                "requests": In(stream.Signature(request_layout(chip.address_bits, words))),
+                "requests": In(stream.Signature(requests)),
                 "words": Out(stream.Signature(DATA_BITS)),
                 "pins": Out(SdramPins(chip.row_bits)),
                 "ready": Out(1),
@@ -137,19 +125,20 @@ class SdramController(wiring.Component):
         # What all parts below share: runs, banks and their timers.
         due, refresh_runs = Signal(), Signal()
         cut = self._cut(m, run_layout)
-        following = Signal(run_layout)
-        open_, rows = Signal(BANKS), Array(Signal(row_bits, name=f"row{k}") for k in range(BANKS))
+        starts = Signal()
+        upcoming = NextRun(m, cut, row_bits, BANKS, due=due, held=refresh_runs, starts=starts)
+        following, open_ = upcoming.run, upcoming.open
         row_stays = max(t["t_ras"], t["t_rc"] - t["t_rp"])
         opened, written = Timer(m, "opened", row_stays), Timer(m, "written", t["t_wr"])
 
         # The current run.
         active, current, last = Signal(), Signal(run_layout), Signal()
         since_read = Timer(m, "since_read", self.cas + 1)
-        issue, starts, next_ready = Signal(), Signal(), Signal()
+        issue = Signal()
         reads = issue & ~current.write
         m.d.comb += [
             issue.eq(active & ~row_valid & (~current.write | since_read.done)),
-            starts.eq(next_ready & ~due & (~active | (issue & last))),
+            starts.eq(upcoming.ready & ~due & (~active | (issue & last))),
         ]
         with m.If(reads):
             m.d.sync += since_read.start(self.cas + 1)
@@ -176,61 +165,24 @@ class SdramController(wiring.Component):
         # The next run. Between two ACTIVATEs lie t_rcd and the states of a run, which covers t_rrd;
         # a bank is only closed here, t_rp before it is opened again, or for REFRESH.
         assert t["t_rrd"] <= t["t_rcd"] + 2
-        hit, bank_open, may_close = Signal(), Signal(), Signal()
+        may_close = Signal()
         wait = Timer(m, "wait", max(t["t_rcd"], t["t_rp"]))
         m.d.sync += may_close.eq(
             opened.done & written.done & ~(active & (current.bank == following.bank))
         )
-        m.d.comb += cut.ready.eq(0)
-        with m.FSM(name="next"):
-            with m.State("NONE"):
-                m.d.comb += cut.ready.eq(1)
-                m.d.sync += following.eq(cut.payload)
-                with m.If(cut.valid):
-                    m.next = "LOOK"
-            with m.State("LOOK"):
-                m.d.sync += [
-                    bank_open.eq(open_.bit_select(following.bank, 1)),
-                    hit.eq(
-                        open_.bit_select(following.bank, 1)
-                        & (rows[following.bank] == following.row)
-                    ),
-                ]
-                with m.If(~refresh_runs):
-                    m.next = "DECIDE"
-            with m.State("DECIDE"):
-                with m.If(due):
-                    m.next = "LOOK"
-                with m.Elif(hit):
-                    m.next = "READY"
-                with m.Elif(~bank_open):
-                    m.next = "OPEN"
-                with m.Elif(may_close):
-                    send(PRECHARGE, 0, following.bank)
-                    m.d.sync += wait.start(t["t_rp"] - 1)
-                    m.next = "OPEN"
-            with m.State("OPEN"):
-                with m.If(due):
-                    m.d.sync += open_.bit_select(following.bank, 1).eq(0)
-                    m.next = "LOOK"
-                with m.Elif(wait.done):
-                    send(ACTIVATE, following.row, following.bank)
-                    m.d.sync += [
-                        open_.bit_select(following.bank, 1).eq(1),
-                        rows[following.bank].eq(following.row),
-                        opened.start(row_stays),
-                        wait.start(max(t["t_rcd"] - 2, 0)),
-                    ]
-                    m.next = "OPENING"
-            with m.State("OPENING"):
-                with m.If(wait.done):
-                    m.next = "READY"
-            with m.State("READY"):
-                m.d.comb += next_ready.eq(1)
-                with m.If(starts):
-                    m.next = "NONE"
-                with m.Elif(due):
-                    m.next = "LOOK"
+
+        def close():
+            send(PRECHARGE, 0, following.bank)
+            m.d.sync += wait.start(t["t_rp"] - 1)
+
+        def open_row():
+            send(ACTIVATE, following.row, following.bank)
+            m.d.sync += [
+                opened.start(row_stays),
+                wait.start(max(t["t_rcd"] - 2, 0)),
+            ]
+
+        upcoming.add(may_close, close, open_row, wait)
 
         # Initialisation and REFRESH. t_init passes once; what comes later is counted by `gap`.
         power, passed = Signal(range(t["t_init"] + 1), init=t["t_init"]), Signal()

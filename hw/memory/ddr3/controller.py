@@ -2,11 +2,12 @@
 
 from math import ceil
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.memory.chips import DDR3_BANK_BITS, DDR3_BURST_BITS
+from sterna.hw.memory.crossing import request_layout
 from sterna.hw.memory.ddr3.dfi import (
     ACTIVATE,
     BURST_BITS,
@@ -21,6 +22,7 @@ from sterna.hw.memory.ddr3.dfi import (
     Ddr3Dfi,
 )
 from sterna.hw.memory.ddr3.start import Start
+from sterna.hw.memory.next_run import NextRun
 from sterna.hw.memory.timer import Timer
 
 BANKS = 1 << DDR3_BANK_BITS
@@ -30,21 +32,6 @@ REFRESH_GROUP = 4
 ALL_BANKS = 1 << 10  # address bit A10 of PRECHARGE
 # Clocks between the strobes of the two ends, for their preambles, beside the data sheet's two
 TURN = 2
-
-
-def request_layout(address_bits, bursts):
-    """Reads of ``length`` bursts of 16 bytes, or one write of ``bursts`` of them at a multiple of
-    ``bursts``; bit k of ``mask`` enables byte k.
-    """
-    return data.StructLayout(
-        {
-            "write": 1,
-            "address": address_bits,
-            "length": 8,
-            "data": BURST_BITS * bursts,
-            "mask": BURST_BYTES * bursts,
-        }
-    )
 
 
 def cycle_counts(chip, clock_hz):
@@ -124,9 +111,10 @@ class Ddr3Controller(wiring.Component):
         self.chip, self.clock_hz, self._count = chip, clock_hz, bursts
         self.cycles = cycle_counts(chip, clock_hz)
         self.start = Start(chip, clock_hz)
+        requests = request_layout(chip.address_bits, BURST_BITS * bursts)
         super().__init__(
             {
-                "requests": In(stream.Signature(request_layout(chip.address_bits, bursts))),
+                "requests": In(stream.Signature(requests)),
                 "words": Out(stream.Signature(BURST_BITS)),
                 "dfi": Out(Ddr3Dfi(chip.row_bits)),
                 "ready": Out(1),
@@ -156,20 +144,21 @@ class Ddr3Controller(wiring.Component):
 
         # What all parts below share: the next run, banks and their timers.
         due, refresh_runs = Signal(), Signal(init=1)
-        following = Signal.like(runs.payload)
-        open_, rows = Signal(BANKS), Array(Signal(row_bits, name=f"row{k}") for k in range(BANKS))
+        starts = Signal()
+        upcoming = NextRun(m, runs, row_bits, BANKS, due=due, held=refresh_runs, starts=starts)
+        following, open_ = upcoming.run, upcoming.open
         row_stays = max(t["ras"], t["rc"] - t["rp"])
         opened = Timer(m, "opened", row_stays)
         read, written = Timer(m, "read", t["read_close"]), Timer(m, "written", t["write_close"])
 
         # The current run.
         active, current, last = Signal(), Signal.like(runs.payload), Signal()
-        spaced, starts, next_ready, issue = Signal(), Signal(), Signal(), Signal()
+        spaced, issue = Signal(), Signal()
         turn = Timer(m, "turn", max(t["read_write"], t["write_read"]))
         wrote = Signal()
         m.d.comb += [
             issue.eq(active & spaced & ((current.write == wrote) | turn.done)),
-            starts.eq(next_ready & ~due & (~active | (issue & last))),
+            starts.eq(upcoming.ready & ~due & (~active | (issue & last))),
         ]
         m.d.sync += [
             spaced.eq(~issue),
@@ -206,7 +195,7 @@ class Ddr3Controller(wiring.Component):
         # The next run. Between two ACTIVATEs lie t_rcd and at least four states of a run.
         between = t["rcd"] + 4
         assert t["rrd"] <= between and t["faw"] <= 4 * between
-        hit, bank_open, may_close = Signal(), Signal(), Signal()
+        may_close = Signal()
         wait = Timer(m, "wait", max(t["rcd"], t["rp"]))
         # A cycle late, as `quiet` below; the timers of both are as much shorter
         m.d.sync += may_close.eq(
@@ -215,56 +204,20 @@ class Ddr3Controller(wiring.Component):
             & written.done
             & ~(active & (current.bank == following.bank))
         )
-        with m.FSM(name="next"):
-            with m.State("NONE"):
-                m.d.comb += runs.ready.eq(1)
-                m.d.sync += following.eq(runs.payload)
-                with m.If(runs.valid):
-                    m.next = "LOOK"
-            with m.State("LOOK"):
-                m.d.sync += [
-                    bank_open.eq(open_.bit_select(following.bank, 1)),
-                    hit.eq(
-                        open_.bit_select(following.bank, 1)
-                        & (rows[following.bank] == following.row)
-                    ),
-                ]
-                with m.If(~refresh_runs):
-                    m.next = "DECIDE"
-            with m.State("DECIDE"):
-                with m.If(due):
-                    m.next = "LOOK"
-                with m.Elif(hit):
-                    m.next = "READY"
-                with m.Elif(~bank_open):
-                    m.next = "OPEN"
-                with m.Elif(may_close):
-                    send(PRECHARGE, 0, following.bank)
-                    m.d.sync += wait.start(t["rp"] - 1)
-                    m.next = "OPEN"
-            with m.State("OPEN"):
-                with m.If(due):
-                    m.d.sync += open_.bit_select(following.bank, 1).eq(0)
-                    m.next = "LOOK"
-                with m.Elif(wait.done):
-                    send(ACTIVATE, following.row, following.bank)
-                    m.d.sync += [
-                        open_.bit_select(following.bank, 1).eq(1),
-                        rows[following.bank].eq(following.row),
-                        opened.start(row_stays - 2),
-                        # The wait ends three cycles before the command for a column may come
-                        wait.start(max(t["rcd"] - 3, 0)),
-                    ]
-                    m.next = "OPENING"
-            with m.State("OPENING"):
-                with m.If(wait.done):
-                    m.next = "READY"
-            with m.State("READY"):
-                m.d.comb += next_ready.eq(1)
-                with m.If(starts):
-                    m.next = "NONE"
-                with m.Elif(due):
-                    m.next = "LOOK"
+
+        def close():
+            send(PRECHARGE, 0, following.bank)
+            m.d.sync += wait.start(t["rp"] - 1)
+
+        def open_row():
+            send(ACTIVATE, following.row, following.bank)
+            m.d.sync += [
+                opened.start(row_stays - 2),
+                # The wait ends three cycles before the command for a column may come
+                wait.start(max(t["rcd"] - 3, 0)),
+            ]
+
+        upcoming.add(may_close, close, open_row, wait)
 
         self._refresh(m, send, due, refresh_runs, open_, (opened, read, written), active)
         with m.If(~start.done):
@@ -350,9 +303,10 @@ class Cut(wiring.Component):
                 "mask": BURST_BYTES * bursts,
             }
         )
+        requests = request_layout(chip.address_bits, BURST_BITS * bursts)
         super().__init__(
             {
-                "requests": In(stream.Signature(request_layout(chip.address_bits, bursts))),
+                "requests": In(stream.Signature(requests)),
                 "runs": Out(stream.Signature(layout)),
             }
         )

@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sterna.hw.memory.ddr3.controller import request_layout
+from sterna.hw.memory.crossing import request_layout
 from sterna.hw.memory.ddr3.dfi import (
     BURST_BITS,
     DELAY_BITS,
@@ -61,7 +61,7 @@ class Leveller(wiring.Component):
     def __init__(self, address_bits, bursts):
         self._bursts = bursts
         self._place = (1 << address_bits) - len(PATTERN)
-        layout = request_layout(address_bits, bursts)
+        layout = request_layout(address_bits, BURST_BITS * bursts)
         super().__init__(
             {
                 "requests": In(stream.Signature(layout)),

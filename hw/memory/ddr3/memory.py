@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.memory.chips import DDR3_CHIPS
 from sterna.hw.memory.crossing import Gather, cross, requests_of
-from sterna.hw.memory.ddr3.controller import Ddr3Controller, request_layout
+from sterna.hw.memory.ddr3.controller import Ddr3Controller
 from sterna.hw.memory.ddr3.dfi import BURST_BITS, BURST_BYTES, Ddr3Pins, Levelled
 from sterna.hw.memory.ddr3.level import Leveller
 from sterna.hw.memory.port import MemoryPort
@@ -67,7 +67,7 @@ class Ddr3Memory(wiring.Component):
             connect(m, level.words, gather.input)
             words = gather.output
 
-        request = requests_of(m, port, request_layout(chip.address_bits, count), count)
+        request = requests_of(m, port, chip.address_bits, count)
         asked = cross(m, in_memory, request, port, words, controller.refreshing)
         connect(m, asked, level.requests)
         connect(m, controller.dfi, flipped(self.pins.dfi))
