@@ -248,10 +248,7 @@ class TernaryArray(wiring.Component):
             gather.room.eq(control.room),
             control.drain_begins.eq(gather.begins),
             control.drain_ends.eq(gather.ends),
-            *(
-                collector.lanes[lane].eq(gather.lanes[lane])
-                for lane in range(self._config.lanes)
-            ),
+            *(collector.lanes[lane].eq(gather.lanes[lane]) for lane in range(self._config.lanes)),
             collector.lanes_valid.eq(gather.valid),
             collector.lanes_slot.eq(gather.lanes_slot),
             collector.lanes_push.eq(gather.push),

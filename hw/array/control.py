@@ -186,8 +186,7 @@ class Control(wiring.Component):
                 self.slot_ends.eq(turns.ends),
                 self.room.eq(credit != 0),
                 loads.eq(
-                    waiting
-                    & (self.done & matrices)
+                    waiting & (self.done & matrices)
                     | (waiting & ~running & (matrices | ((settle == 0) & ~draining)))
                 ),
                 self.record_done.eq(ends & (last_tile | tree)),

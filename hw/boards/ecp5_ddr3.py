@@ -39,9 +39,7 @@ class Ddr3Clocks(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         cfg, chip_hz = self._config, 2 * self._config.memory_hz
-        divider, feedback, (fast, sync) = pll_settings(
-            self._oscillator_hz, chip_hz, cfg.clock_hz
-        )
+        divider, feedback, (fast, sync) = pll_settings(self._oscillator_hz, chip_hz, cfg.clock_hz)
         m.domains += [
             ClockDomain("sync"),
             ClockDomain("memory"),

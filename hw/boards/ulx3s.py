@@ -37,9 +37,7 @@ CONFIG = Config(
 
 def _board(size, suffix="", **changes):
     return Board(
-        config=replace(
-            CONFIG, name=f"ulx3s-{size}{suffix}", tree_rows=TREE_ROWS[size], **changes
-        ),
+        config=replace(CONFIG, name=f"ulx3s-{size}{suffix}", tree_rows=TREE_ROWS[size], **changes),
         platform=f"amaranth_boards.ulx3s:ULX3S_{size.upper()}_Platform",
         top="sterna.hw.boards.ecp5:SdramTop",
         programmer=("--board", "ulx3s"),

@@ -100,19 +100,22 @@ def block_design(config):
             f"[get_bd_intf_ports {interface(k)}]",
         ]
     ports = ":".join(map(interface, numbers))
-    return "\n".join(
-        [
-            *lines,
-            f"set_property CONFIG.ASSOCIATED_BUSIF {{{ports}}} [get_bd_ports {CLOCK}]",
-            "assign_bd_address",
-            "validate_bd_design",
-            "save_bd_design",
-            # Together with the gateware rather than on its own, so that no run has to be waited for
-            f"set_property synth_checkpoint_mode None [get_files {DESIGN}.bd]",
-            f"generate_target all [get_files {DESIGN}.bd]",
-            f"add_files -norecurse [make_wrapper -files [get_files {DESIGN}.bd] -top]",
-        ]
-    ) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                f"set_property CONFIG.ASSOCIATED_BUSIF {{{ports}}} [get_bd_ports {CLOCK}]",
+                "assign_bd_address",
+                "validate_bd_design",
+                "save_bd_design",
+                # Together with the gateware rather than on its own, so that no run has to be waited for
+                f"set_property synth_checkpoint_mode None [get_files {DESIGN}.bd]",
+                f"generate_target all [get_files {DESIGN}.bd]",
+                f"add_files -norecurse [make_wrapper -files [get_files {DESIGN}.bd] -top]",
+            ]
+        )
+        + "\n"
+    )
 
 
 def boot_image(name):

@@ -147,6 +147,7 @@ class Sequencer(wiring.Component):
         # Fields of the instruction, and the state that they change.
         def field(opcode, name):
             return payloads.field(instruction, opcode, name)
+
         opcode = instruction[isa.OPCODE_FIELD[0] : isa.OPCODE_FIELD[0] + isa.OPCODE_FIELD[1]]
         offset = Signal(width.offset_bits)
         vl = Signal(width.length_bits)

@@ -63,8 +63,7 @@ def project(board, folder=None, tell=lambda text: None):
         write_files({folder / path: content for path, content in wanted.items()})
     except OSError as error:
         raise SynthesisError(
-            f"cannot build in {folder}: {error.strerror}: name another folder with "
-            f"{BUILD_VARIABLE}"
+            f"cannot build in {folder}: {error.strerror}: name another folder with {BUILD_VARIABLE}"
         ) from None
     return folder / f"{name}.tcl"
 
@@ -92,7 +91,5 @@ def bitstream(board, tell=lambda text: None):
     made = script.with_suffix(".bit")
     if done.returncode or not made.exists():
         errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
-        raise SynthesisError(
-            f"{board.name}: {TOOL} failed: {(errors or ['see ' + str(log)])[0]}"
-        )
+        raise SynthesisError(f"{board.name}: {TOOL} failed: {(errors or ['see ' + str(log)])[0]}")
     return made

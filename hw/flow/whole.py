@@ -121,9 +121,7 @@ def by_unit(config, family="xcup", step=lambda text: None):
 
     what = f"synthesising {config.name} for {family}"
     step(f"{what}: elaborating")
-    text = rtlil.convert(
-        Soc(config, BAUD), name="unit", platform=TARGETS[family], emit_src=False
-    )
+    text = rtlil.convert(Soc(config, BAUD), name="unit", platform=TARGETS[family], emit_src=False)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "unit.il").write_text(shared(without_collisions(text)))
         script = (

@@ -150,9 +150,7 @@ class FrameExecutor(wiring.Component):
         # Both registers are loaded in the header only, where nothing is issued: `issue` alone
         # selects their next value.
         with m.If((issue & self.request.ready) | address_byte):
-            m.d.sync += address.eq(
-                Mux(issue, address + 4, Cat(address[8:32], byte, address[32:]))
-            )
+            m.d.sync += address.eq(Mux(issue, address + 4, Cat(address[8:32], byte, address[32:])))
         with m.If((issue & self.request.ready) | length_byte):
             m.d.sync += words_left.eq(
                 Mux(issue, words_left - 1, Mux(is_hash, byte[2:] << HASH_SHIFT, byte[2:]))

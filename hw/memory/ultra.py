@@ -149,11 +149,7 @@ class UltraRam(wiring.Component):
                 for pin in ("RST", "INJECT_SBITERR", "INJECT_DBITERR")
                 for port in "AB"
             },
-            **{
-                f"i_{pin}_{port}": Const(1)
-                for pin in ("OREG_CE", "OREG_ECC_CE")
-                for port in "AB"
-            },
+            **{f"i_{pin}_{port}": Const(1) for pin in ("OREG_CE", "OREG_ECC_CE") for port in "AB"},
         )
 
 

@@ -135,9 +135,7 @@ class Gather(wiring.Component):
         wiring.connect(m, wiring.flipped(self.write), codes.write)
         m.d.comb += [
             codes.buffer.eq(self.buffer),
-            Cat(codes.row, codes.slot).eq(
-                delayed(m, Cat(self.row, self.slot), early, "of_record")
-            ),
+            Cat(codes.row, codes.slot).eq(delayed(m, Cat(self.row, self.slot), early, "of_record")),
         ]
 
         # Sums: in memory by slot and tile.

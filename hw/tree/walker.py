@@ -105,9 +105,7 @@ class Walker(wiring.Component):
         slots, slot = Signal(range(self._batch)), Signal(range(self._batch))  # less one
         row = Signal.like(trees, name="row")
 
-        m.submodules.path = path = Memory(
-            shape=bits, depth=most, init=[], attrs={"no_rw_check": 1}
-        )
+        m.submodules.path = path = Memory(shape=bits, depth=most, init=[], attrs={"no_rw_check": 1})
         m.submodules.signs = signs = Memory(shape=1, depth=most, init=[], attrs={"no_rw_check": 1})
         path_read, path_write = path.read_port(), path.write_port()
         signs_read, signs_write = signs.read_port(), signs.write_port()
@@ -165,9 +163,7 @@ class Walker(wiring.Component):
             self.request.payload.address.eq(Mux(ready_valid, place, command.address)),
             self.request.payload.words.eq(Mux(ready_valid, record, command.words)),
             issue.eq(
-                ready_valid
-                & (~ready_flags.child | stored | kept | arrives)
-                & self.request.ready
+                ready_valid & (~ready_flags.child | stored | kept | arrives) & self.request.ready
             ),
             path_write.addr.eq(asked),
             path_write.data.eq(place),

@@ -199,10 +199,7 @@ class Ddr3Controller(wiring.Component):
         wait = Timer(m, "wait", max(t["rcd"], t["rp"]))
         # A cycle late, as `quiet` below; the timers of both are as much shorter
         m.d.sync += may_close.eq(
-            opened.done
-            & read.done
-            & written.done
-            & ~(active & (current.bank == following.bank))
+            opened.done & read.done & written.done & ~(active & (current.bank == following.bank))
         )
 
         def close():

@@ -151,9 +151,7 @@ class Leveller(wiring.Component):
                             self.trim.delay.word_select(k, DELAY_BITS).eq(
                                 Mux(last, lane.end - (lane.longest >> 1), delay)
                             ),
-                            self.trim.slip.word_select(k, SLIP_BITS).eq(
-                                Mux(last, lane.slip, slip)
-                            ),
+                            self.trim.slip.word_select(k, SLIP_BITS).eq(Mux(last, lane.slip, slip)),
                         ]
                 with m.If(wait == 1):
                     m.d.sync += asking.eq(1)

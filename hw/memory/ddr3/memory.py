@@ -55,9 +55,7 @@ class Ddr3Memory(wiring.Component):
         cfg, port, chip = self._config, self.port, self._chip
         count = cfg.port_bytes // BURST_BYTES
         in_memory = DomainRenamer("memory")
-        m.submodules.controller = controller = in_memory(
-            Ddr3Controller(chip, cfg.memory_hz, count)
-        )
+        m.submodules.controller = controller = in_memory(Ddr3Controller(chip, cfg.memory_hz, count))
         m.submodules.level = level = in_memory(Leveller(chip.address_bits, count))
         connect(m, level.asks, controller.requests)
         connect(m, controller.words, level.given)
