@@ -108,7 +108,7 @@ def block_design(config):
                 "assign_bd_address",
                 "validate_bd_design",
                 "save_bd_design",
-                # Together with the gateware rather than on its own, so that no run has to be waited for
+                # Together with the gateware, so that no run of its own has to be waited for
                 f"set_property synth_checkpoint_mode None [get_files {DESIGN}.bd]",
                 f"generate_target all [get_files {DESIGN}.bd]",
                 f"add_files -norecurse [make_wrapper -files [get_files {DESIGN}.bd] -top]",

@@ -1,7 +1,7 @@
 """Accesses of the host and of the stores to the memories of all engines."""
 
-from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Module, Mux
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sterna.hw.memory.port import burst_layout, write_layout

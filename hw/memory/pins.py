@@ -34,14 +34,13 @@ class SdramPins(wiring.Signature):
         )
 
 
-def pad_registers(pins, pads, suffix=""):
-    """Statements of the registers between a controller's ``pins`` and ``pads``, an interface with
-    members of the same names and a ``suffix``, in both directions; for the simulated boards, as
-    FPGAs have them in their input and output cells.
+def joined(inner, outer, prefix="", suffix=""):
+    """Statements that join the members of an interface with those of the same names, between a
+    ``prefix`` and a ``suffix``, of ``outer``, in both directions. In a clock domain they are
+    registers, as boards have them in the FPGA's cells at the pins.
     """
-    return [
-        getattr(pins, name).eq(getattr(pads, name + suffix))
-        if member.flow == In
-        else getattr(pads, name + suffix).eq(getattr(pins, name))
-        for name, member in pins.signature.members.items()
+    pairs = [
+        (getattr(inner, name), getattr(outer, f"{prefix}{name}{suffix}"), member.flow)
+        for name, member in inner.signature.members.items()
     ]
+    return [mine.eq(theirs) if flow == In else theirs.eq(mine) for mine, theirs, flow in pairs]

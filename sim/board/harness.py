@@ -11,7 +11,7 @@ from sterna.hw.memory.axi.bus import Axi4
 from sterna.hw.memory.axi.memory import ID_BITS
 from sterna.hw.memory.chips import CHIPS, DDR3_CHIPS
 from sterna.hw.memory.ddr3.dfi import Ddr3Pins
-from sterna.hw.memory.pins import SdramPins, pad_registers
+from sterna.hw.memory.pins import SdramPins, joined
 from sterna.hw.protocol import FLASH_OFFSET
 from sterna.hw.soc import Soc
 from sterna.sim.board.compile import ACCELERATOR
@@ -136,17 +136,9 @@ class SimulatedBoard(wiring.Component):
             m.d.comb += [self.select_n.eq(pins.select_n), self.clock.eq(pins.clock), self.to_flash.eq(pins.to_flash),
                          pins.from_flash.eq(self.from_flash)]
         if self._config.ddr3:
-            for interface in (soc.pins.dfi, soc.pins.trim):
-                for name, member in interface.signature.members.items():
-                    inner, outer = getattr(interface, name), getattr(self, name)
-                    m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+            m.d.comb += [joined(soc.pins.dfi, self), joined(soc.pins.trim, self)]
         for k in range(self._config.axi_ports):
-            axi = soc.axi[k]
-            m.d.comb += [
-                getattr(axi, name).eq(getattr(self, f"axi{k}_{name}")) if member.flow == In else
-                getattr(self, f"axi{k}_{name}").eq(getattr(axi, name))
-                for name, member in axi.signature.members.items()
-            ]
+            m.d.comb += joined(soc.axi[k], self, f"axi{k}_")
         for k, suffix in enumerate(suffixes(self._config)):
             self._memory(m, k, suffix)
         return m
@@ -157,7 +149,7 @@ class SimulatedBoard(wiring.Component):
         several = config.engines > 1
         if config.sdram:
             domain = m.d.memory if config.own_memory_clock else m.d.sync
-            domain += pad_registers(soc.pins[engine] if several else soc.pins, self, suffix)
+            domain += joined(soc.pins[engine] if several else soc.pins, self, suffix=suffix)
         if self._external:
             memory = soc.memory[engine] if several else soc.memory
 

@@ -61,15 +61,16 @@ int run(int argc, char **argv) {
     top.axi##k##_bid = top.axi##k##_bresp = 0;
         ANSWER(0) ANSWER(1) ANSWER(2) ANSWER(3)
         const uint64_t length = std::min(words - asked, LONGEST - asked % LONGEST);
-        top.read_valid = !reset && asked < words && bursts.size() < most;
-        top.read_address = asked;
-        top.read_length = length;
+        top.reads_valid = !reset && asked < words && bursts.size() < most;
+        top.reads_address = asked;
+        top.reads_length = length;
         // Behind the stream, so that no read is of the same place.
         top.write_valid = every && !reset && (given - first) / every > writes;
+        top.word_mask = ~uint64_t(0);
         top.write_address = (BYTES / WORD / 2 + writes);
         top.clk = 0;
         top.eval();
-        const bool takes = top.read_valid && top.read_ready, written = top.write_valid && top.write_ready;
+        const bool takes = top.reads_valid && top.reads_ready, written = top.write_valid && top.write_ready;
         if (takes) {
             asked += length;
             bursts.push_back(asked);

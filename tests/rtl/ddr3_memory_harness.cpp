@@ -110,7 +110,7 @@ int traffic(Ddr3 &chip, const Ddr3Timing &timing, uint64_t seed, uint64_t cycles
             since += first != 0;
             refreshing += first && top->refreshing;
             const bool stores_now = writes && top->write_ready;
-            if (reads && top->read_ready) {
+            if (reads && top->reads_ready) {
                 for (uint64_t k = address; k < address + length; k++)
                     expected.push_back({k, written.count(k) ? written[k] : Word{}});
                 bursts.push_back(length);

@@ -71,13 +71,13 @@ int traffic(Sdram &chip, const SdramTiming &timing, uint64_t seed, uint64_t cycl
             mask = unsigned(below(16));
             writes = !outstanding;
         }
-        top->read_valid = reads;
-        top->read_address = uint32_t(address);
-        top->read_length = uint8_t(length);
+        top->reads_valid = reads;
+        top->reads_address = uint32_t(address);
+        top->reads_length = uint8_t(length);
         top->write_valid = writes;
         top->write_address = uint32_t(target);
-        top->write_data = value;
-        top->write_mask = uint8_t(mask);
+        top->word_data = value;
+        top->word_mask = uint8_t(mask);
         top->eval();
         if (!top->rst) {
             if (top->data_valid) {
@@ -94,7 +94,7 @@ int traffic(Sdram &chip, const SdramTiming &timing, uint64_t seed, uint64_t cycl
             since += top->ready;
             refreshing += top->refreshing;
             const bool stores_now = writes && top->write_ready;
-            if (reads && top->read_ready) {
+            if (reads && top->reads_ready) {
                 for (uint64_t k = address; k < address + length; k++)
                     expected.push_back({k, written.count(k) ? written[k] : 0});
                 bursts.push_back(length);

@@ -1,7 +1,9 @@
 """Compiled C++ harnesses around verilated units, without cocotb."""
 
 import hashlib
+import subprocess
 
+from amaranth.lib.wiring import In, Out
 from sterna.sim.board import compile as board
 from sterna.sim.board import toolchain
 from sterna.sim.golden.files import build_folder
@@ -55,3 +57,32 @@ def program(harness, headers=()):
             board.must_run([*toolchain.compiler(), "-std=c++20", "-fno-sanitize=undefined", f"-I{board.HERE}", "-O1",
                             harness, "-o", path], f"compiling {harness.name}")
     return path
+
+
+def counted(command):
+    """What a harness counted, by name (dict of int), or the text of its error."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip()
+    words = done.stdout.split()
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+
+def port_members(address_bits, port_bytes):
+    """A memory port as plain ports of a unit under test: members by name."""
+    return {"reads_valid": In(1), "reads_ready": Out(1), "reads_address": In(address_bits), "reads_length": In(8),
+            "data_valid": Out(1), "data_read": Out(8 * port_bytes), "write_valid": In(1), "write_ready": Out(1),
+            "write_address": In(address_bits), "word_data": In(8 * port_bytes), "word_mask": In(port_bytes),
+            "refreshing": Out(1)}
+
+
+def port_statements(port, unit):
+    """Statements between a MemoryPort and the ``port_members`` of a unit."""
+    reads, words, writes = port.read_command, port.read_data, port.write
+    return [
+        reads.valid.eq(unit.reads_valid), unit.reads_ready.eq(reads.ready),
+        reads.payload.address.eq(unit.reads_address), reads.payload.length.eq(unit.reads_length),
+        unit.data_valid.eq(words.valid), unit.data_read.eq(words.payload), words.ready.eq(1),
+        writes.valid.eq(unit.write_valid), unit.write_ready.eq(writes.ready),
+        writes.payload.address.eq(unit.write_address), writes.payload.data.eq(unit.word_data),
+        writes.payload.mask.eq(unit.word_mask), unit.refreshing.eq(port.refreshing)]

@@ -2,7 +2,7 @@
 
 import re
 
-from migen import ClockDomain, Module, Record, Signal
+from migen import ClockDomain, Module, Record
 from migen.fhdl.verilog import convert
 
 ROW_BITS = 15

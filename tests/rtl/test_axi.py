@@ -9,6 +9,7 @@ from axi_rules import MASTER, MEMORY, watch
 from prove import planted
 from sterna.hw.memory.axi import memory
 from sterna.hw.memory.axi.bus import Axi4
+from sterna.hw.memory.pins import joined
 from sterna.hw.memory.port import MemoryPort
 
 pytestmark = pytest.mark.rtl
@@ -37,9 +38,7 @@ class Watched(wiring.Component):
         m.d.comb += self.error.eq(inner.error)
         rules = []
         for k, axi in enumerate(inner.axi):
-            for name, member in axi.signature.members.items():
-                mine = getattr(self, f"m{k}_{name}")
-                m.d.comb += getattr(axi, name).eq(mine) if member.flow == In else mine.eq(getattr(axi, name))
+            m.d.comb += joined(axi, self, f"m{k}_")
             rules.append(watch(m, axi, f"rules{k}", writes=memory.WRITES))
         m.d.comb += self.broken.eq(Cat(*(Cat(*(rule.broken[name] for rule in rules)).any()
                                          for name in (*MASTER, *MEMORY))))

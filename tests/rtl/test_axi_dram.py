@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 from builds import verilog
-from harness import compiled
+from harness import compiled, port_members, port_statements
 from sterna.hw.memory.arbiter import OUTSTANDING
 from sterna.hw.memory.axi.bus import Axi4
 from sterna.hw.memory.axi.memory import ID_BITS, AxiMemory
+from sterna.hw.memory.pins import joined
 from sterna.sim.board import compile as board
 from sterna.sim.board.dram import SETTINGS
 
@@ -27,27 +27,15 @@ class Flat(wiring.Component):
     def __init__(self):
         self._memory = AxiMemory(word_address_bits=BITS, ports=4, beat_bytes=16, block_bytes=256)
         bus = Axi4(data_bytes=16, id_bits=ID_BITS).members
-        super().__init__({
-            "read_valid": In(1), "read_ready": Out(1), "read_address": In(BITS), "read_length": In(8),
-            "data_valid": Out(1), "data_read": Out(8 * WORD_BYTES), "write_valid": In(1), "write_ready": Out(1),
-            "write_address": In(BITS),
-            **{f"axi{k}_{name}": member for k in range(4) for name, member in bus.items()}})
+        super().__init__(port_members(BITS, WORD_BYTES) | {
+            f"axi{k}_{name}": member for k in range(4) for name, member in bus.items()})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = self._memory
-        port = memory.port
-        m.d.comb += [
-            port.read_command.valid.eq(self.read_valid), self.read_ready.eq(port.read_command.ready),
-            port.read_command.payload.address.eq(self.read_address),
-            port.read_command.payload.length.eq(self.read_length),
-            self.data_valid.eq(port.read_data.valid), self.data_read.eq(port.read_data.payload),
-            port.read_data.ready.eq(1), port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
-            port.write.payload.address.eq(self.write_address), port.write.payload.mask.eq(-1)]
+        m.d.comb += port_statements(memory.port, self)
         for k, axi in enumerate(memory.axi):
-            for name, member in axi.signature.members.items():
-                mine = getattr(self, f"axi{k}_{name}")
-                m.d.comb += getattr(axi, name).eq(mine) if member.flow == In else mine.eq(getattr(axi, name))
+            m.d.comb += joined(axi, self, f"axi{k}_")
         return m
 
 

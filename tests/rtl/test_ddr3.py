@@ -11,11 +11,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench import SEED
 from builds import verilog
-from harness import compiled
+from harness import compiled, counted
 from sterna.hw.memory.chips import DDR3_CHIPS
 from sterna.hw.memory.ddr3 import controller as under_test
 from sterna.hw.memory.ddr3.controller import ALL_BANKS, Ddr3Controller
 from sterna.hw.memory.ddr3.dfi import ACTIVATE, CALIBRATE, MODE, PRECHARGE, READ, REFRESH, WRITE, Ddr3Dfi
+from sterna.hw.memory.pins import joined
 from sterna.sim.board import compile as board
 from sterna.sim.board.ddr3 import timing_numbers
 
@@ -49,9 +50,7 @@ class Flat(wiring.Component):
               for name, _ in requests.payload.shape()),
             self.data_valid.eq(controller.words.valid), self.data_read.eq(controller.words.payload),
             self.refreshing.eq(controller.refreshing), self.ready.eq(controller.ready)]
-        for name, member in controller.dfi.signature.members.items():
-            inner, outer = getattr(controller.dfi, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        m.d.comb += joined(controller.dfi, self)
         return m
 
 
@@ -66,12 +65,8 @@ def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, model=None, **p
     """Counts by name (dict of int), or the error's text, of a controller for ``chip`` with the model of the same one
     or another one.
     """
-    done = subprocess.run([program(chip, clock_hz, **planted), *timing_numbers(model or chip, clock_hz), "traffic",
-                           str(seed), str(cycles), str(int(sequential))], capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip()
-    words = done.stdout.split()
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    return counted([program(chip, clock_hz, **planted), *timing_numbers(model or chip, clock_hz), "traffic",
+                    str(seed), str(cycles), str(int(sequential))])
 
 
 @pytest.mark.parametrize("name, clock_hz", [

@@ -1,20 +1,20 @@
 """The memory of a board with DDR3 behind the memory port: two clocks of any ratio, levelled, every word compared."""
 
 import dataclasses
-import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 from bench import SEED
 from builds import verilog
-from harness import compiled
+from harness import compiled, counted, port_members, port_statements
 from sterna.hw.memory.chips import DDR3_CHIPS
 from sterna.hw.memory.ddr3.dfi import Ddr3Dfi, Ddr3Trim
 from sterna.hw.memory.ddr3.memory import Ddr3Memory
+from sterna.hw.memory.pins import joined
 from sterna.hw.presets import PRESETS
 from sterna.sim.board import compile as board
 from sterna.sim.board.ddr3 import timing_numbers
@@ -31,31 +31,14 @@ class Flat(wiring.Component):
     def __init__(self):
         self._memory = Ddr3Memory(CONFIG)
         self._memory._chip = CHIP
-        bits = CONFIG.word_address_bits
-        super().__init__({
-            "read_ready": Out(1), "reads_valid": In(1), "reads_address": In(bits), "reads_length": In(8),
-            "data_valid": Out(1), "data_read": Out(128), "write_valid": In(1), "write_ready": Out(1),
-            "write_address": In(bits), "word_data": In(128), "word_mask": In(16), "refreshing": Out(1),
-            "failed": Out(1), **Ddr3Dfi(CHIP.row_bits).members, **Ddr3Trim().members})
+        super().__init__({"failed": Out(1), **port_members(CONFIG.word_address_bits, CONFIG.port_bytes),
+                          **Ddr3Dfi(CHIP.row_bits).members, **Ddr3Trim().members})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = self._memory
-        port = memory.port
-        m.d.comb += [
-            port.read_command.valid.eq(self.reads_valid), self.read_ready.eq(port.read_command.ready),
-            port.read_command.payload.address.eq(self.reads_address),
-            port.read_command.payload.length.eq(self.reads_length),
-            self.data_valid.eq(port.read_data.valid), self.data_read.eq(port.read_data.payload),
-            port.read_data.ready.eq(1),
-            port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
-            port.write.payload.address.eq(self.write_address), port.write.payload.data.eq(self.word_data),
-            port.write.payload.mask.eq(self.word_mask),
-            self.refreshing.eq(port.refreshing), self.failed.eq(memory.levelled.failed)]
-        for interface in (memory.pins.dfi, memory.pins.trim):
-            for name, member in interface.signature.members.items():
-                inner, outer = getattr(interface, name), getattr(self, name)
-                m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        m.d.comb += [port_statements(memory.port, self), self.failed.eq(memory.levelled.failed)]
+        m.d.comb += [joined(memory.pins.dfi, self), joined(memory.pins.trim, self)]
         return m
 
 
@@ -68,12 +51,8 @@ def program():
 
 def traffic(ratio, cycles=100_000, seed=SEED, sequential=False):
     """Counts by name (dict of int), or the error's text."""
-    done = subprocess.run([program(), *timing_numbers(CHIP, CONFIG.memory_hz), str(seed), str(cycles), str(ratio),
-                           str(int(sequential))], capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip()
-    words = done.stdout.split()
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    return counted([program(), *timing_numbers(CHIP, CONFIG.memory_hz), str(seed), str(cycles), str(ratio),
+                    str(int(sequential))])
 
 
 @pytest.mark.parametrize("ratio", [2, *(pytest.param(r, marks=pytest.mark.rest) for r in (1.6, 1.2, 0.9))])

@@ -3,21 +3,20 @@ every word compared.
 """
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import Out, connect, flipped
 from bench import SEED
 from builds import verilog
-from harness import compiled
+from harness import compiled, counted, port_members, port_statements
 from sterna.hw.boards import BOARDS
 from sterna.hw.memory import external
 from sterna.hw.memory.chips import CHIPS
 from sterna.hw.memory.external import Gather, SdramMemory
-from sterna.hw.memory.pins import SdramPins, pad_registers
+from sterna.hw.memory.pins import SdramPins, joined
 from sterna.sim.board import compile as board
 from sterna.sim.board.sdram import timing_numbers
 
@@ -33,28 +32,14 @@ class Flat(wiring.Component):
     def __init__(self):
         self._memory = SdramMemory(CONFIG)
         self._memory._chip = CHIP
-        bits = CONFIG.word_address_bits
-        super().__init__({
-            "read_valid": In(1), "read_ready": Out(1), "read_address": In(bits), "read_length": In(8),
-            "data_valid": Out(1), "data_read": Out(32), "write_valid": In(1), "write_ready": Out(1),
-            "write_address": In(bits), "write_data": In(32), "write_mask": In(4), "refreshing": Out(1),
-            "ready": Out(1), **SdramPins(CHIP.row_bits).members})
+        super().__init__({"ready": Out(1), **port_members(CONFIG.word_address_bits, CONFIG.port_bytes),
+                          **SdramPins(CHIP.row_bits).members})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = self._memory
-        port = memory.port
-        m.d.comb += [
-            port.read_command.valid.eq(self.read_valid), self.read_ready.eq(port.read_command.ready),
-            port.read_command.payload.address.eq(self.read_address),
-            port.read_command.payload.length.eq(self.read_length),
-            self.data_valid.eq(port.read_data.valid), self.data_read.eq(port.read_data.payload),
-            port.read_data.ready.eq(1),
-            port.write.valid.eq(self.write_valid), self.write_ready.eq(port.write.ready),
-            port.write.payload.address.eq(self.write_address), port.write.payload.data.eq(self.write_data),
-            port.write.payload.mask.eq(self.write_mask),
-            self.refreshing.eq(port.refreshing), self.ready.eq(memory.ready)]
-        m.d.memory += pad_registers(memory.pins, self)
+        m.d.comb += [port_statements(memory.port, self), self.ready.eq(memory.ready)]
+        m.d.memory += joined(memory.pins, self)
         return m
 
 
@@ -62,12 +47,7 @@ def traffic(ratio, cycles=200_000, seed=SEED):
     """Counts by name (dict of int), or the error's text."""
     program = compiled("external", "memory", verilog(Flat(), "memory"), HARNESS,
                        [board.HERE / "sdram.hpp", board.HERE / "status.hpp"])
-    done = subprocess.run([program, *timing_numbers(CHIP, CONFIG.memory_hz), str(seed), str(cycles), str(ratio)],
-                          capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip()
-    words = done.stdout.split()
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    return counted([program, *timing_numbers(CHIP, CONFIG.memory_hz), str(seed), str(cycles), str(ratio)])
 
 
 @pytest.mark.parametrize("ratio", [1.5, *(pytest.param(r, marks=pytest.mark.rest) for r in (1.25, 1.9, 0.7))])

@@ -10,9 +10,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench import SEED
 from builds import verilog
-from harness import compiled
+from harness import compiled, counted
 from sterna.hw.memory.chips import CHIPS
-from sterna.hw.memory.pins import SdramPins, pad_registers
+from sterna.hw.memory.pins import SdramPins, joined
 from sterna.hw.memory.sdram import ACTIVATE, ALL_BANKS, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramController
 from sterna.sim.board import compile as board
 from sterna.sim.board.sdram import timing_numbers
@@ -50,7 +50,7 @@ class Flat(wiring.Component):
               for name, _ in requests.payload.shape()),
             self.data_valid.eq(controller.words.valid), self.data_read.eq(controller.words.payload),
             self.refreshing.eq(controller.refreshing), self.ready.eq(controller.ready)]
-        m.d.sync += pad_registers(controller.pins, self)
+        m.d.sync += joined(controller.pins, self)
         pins = controller.pins
         if self._masks_reads:
             with m.If(~pins.cs_n & (Cat(pins.we_n, pins.cas_n, pins.ras_n) == READ)):
@@ -66,12 +66,8 @@ def program(chip, clock_hz, **cycles):
 
 def traffic(chip, clock_hz, cycles, sequential=False, seed=SEED, **planted):
     """Counts by name (dict of int), or the error's text."""
-    done = subprocess.run([program(chip, clock_hz, **planted), *timing_numbers(chip, clock_hz), "traffic", str(seed),
-                           str(cycles), str(int(sequential))], capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip()
-    words = done.stdout.split()
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    return counted([program(chip, clock_hz, **planted), *timing_numbers(chip, clock_hz), "traffic", str(seed),
+                    str(cycles), str(int(sequential))])
 
 
 @pytest.mark.parametrize("name, clock_hz", [

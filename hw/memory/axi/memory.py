@@ -9,6 +9,7 @@ from sterna.hw.memory.axi.combiner import Combiner
 from sterna.hw.memory.axi.layout import LayoutError, beats
 from sterna.hw.memory.axi.reader import AxiReader
 from sterna.hw.memory.axi.writer import AxiWriter
+from sterna.hw.memory.pins import joined
 from sterna.hw.memory.port import MemoryPort
 from sterna.hw.stream import Queue
 
@@ -137,13 +138,7 @@ class AxiMemory(wiring.Component):
             m.submodules[f"writer{k}"] = writer = AxiWriter(most=WRITES, **options)
             m.submodules[f"asked{k}"] = asked = Queue(reader.command.payload.shape(), ASKED)
             connect(m, asked.o, reader.command)
-            for half in (reader.axi, writer.axi):
-                m.d.comb += [
-                    getattr(half, name).eq(getattr(axi, name))
-                    if member.flow == In
-                    else getattr(axi, name).eq(getattr(half, name))
-                    for name, member in half.signature.members.items()
-                ]
+            m.d.comb += [joined(half, axi) for half in (reader.axi, writer.axi)]
             m.d.comb += [
                 asked.i.payload.address.eq(self._beat_address(address, k)),
                 asked.i.payload.length.eq(length),
