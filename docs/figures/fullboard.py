@@ -50,7 +50,7 @@ def on_board(device, model, tokens, dram, trace):
     model : Model
     tokens : int
     dram : str
-        A name in SETTINGS; without effect on a board without AXI ports.
+        A name in SETTINGS; without effect on a board without AXI ports, which has its own memory.
     trace : Path
         File for every vector.
 
@@ -118,11 +118,14 @@ def whole_tokens(image, device, dram, tokens, folder):
            "bound": config.port_bytes * config.clock_hz / useful, "seconds": seconds,
            **{name: counters[name] / tokens for name in ("port_busy", "stall_stream", "stall_rows", "stall_idle",
                                                          "port_full", "port_empty")}}
-    if "refreshes" in counts:
+    if config.axi_ports:
         setting = SETTINGS[dram]
         lost = counts["refreshes"] * (setting.rp + setting.rfc) * 1e-12 * config.clock_hz / counts["cycles"] * cycles
         out |= {"refresh": lost, "share_less_refresh": useful / config.port_bytes / (cycles - lost),
                 "turns": counts["turns"] / counts["cycles"] * cycles}
+    elif counters["refresh"]:
+        lost = counters["refresh"] / tokens
+        out |= {"refresh": lost, "share_less_refresh": useful / config.port_bytes / (cycles - lost)}
     return out
 
 
@@ -179,12 +182,14 @@ def main(arguments):
         size, device, dram = [*arguments, DEFAULT][:3]
         if dram not in SETTINGS:
             raise UsageError(f"memory {dram}: use one of {', '.join(SETTINGS)}")
-        if simulated_config(device) is None:
+        config = simulated_config(device)
+        if config is None:
             raise UsageError(f"device {device}: use a simulated board, for instance sim:kv260")
+        memory = dram if config.axi_ports else config.ddr3 or config.sdram or config.memory
         folder = build_folder() / "full-size" / size
         figures = whole_tokens(made(size, folder), device, dram, 1, folder)
-        keep(f"{size} {device} {dram}", figures)
-        print(f"{size} on {device}, memory {dram}: {figures['cycles']:,.0f} cycles a token, "
+        keep(f"{size} {device} {memory}", figures)
+        print(f"{size} on {device}, memory {memory}: {figures['cycles']:,.0f} cycles a token, "
               f"{figures['tokens_per_second']:.2f} tokens/s at {figures['clock_hz'] / 1e6:g} MHz, "
               f"{figures['vectors']} vectors bit for bit")
     return command.run(work)

@@ -22,8 +22,8 @@ from sterna.sim.golden.packed import random_model
 from sterna.sim.perf.memory import TIMING, Timing
 from sterna.sim.perf.predict import Conversions, predict
 
-CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "up5k", "lanes10,batch=2",
-         "lanes40,batch=2", "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2")
+CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "ecpix5-85", "up5k",
+         "lanes10,batch=2", "lanes40,batch=2", "lanes40,batch=4", "lanes40,batch=8", "ulx3s-85f,batch=2")
 KINDS = {"greedy": Sampling(), "sampled": Sampling(0.8, 3), "listed": Sampling(0.8, 3, 40), "prompt": None}
 WORDS = {"greedy": "greedy", "sampled": "sampled", "listed": "top-k 40", "prompt": "prompt"}
 TREE_CASES = ("lanes10", "lanes40", "sim", "lanes160", "lanes320", "ulx3s-85f", "lanes40,batch=2", "lanes40,batch=4")
@@ -62,7 +62,7 @@ def timing_of(name):
 
 def options(config, timing):
     """Options of the simulated board (dict) for a Timing."""
-    if config.sdram or config.memory == "onchip":
+    if config.sdram or config.ddr3 or config.memory == "onchip":
         return {}
     return {"latency_cycles": timing.latency, "refresh_interval_cycles": timing.interval,
             "refresh_cycles": timing.refresh, "bandwidth": timing.bandwidth}

@@ -31,6 +31,8 @@ class Board:
         Outputs that the board wants to be high.
     flash_offset : int or None
         Where a model lies in the board's flash, if the gateware loads it from there.
+    ddr3, memory_hz : str, int
+        Chip and controller's clock of a memory that ``top`` has behind the plain memory port.
     vivado : bool
         The vendor's tools make the bitstream, of a project that is written here
         (``sterna.hw.flow.vivado``), and the board's own Linux loads it.
@@ -43,6 +45,8 @@ class Board:
     baud: int = 1_000_000
     tied_high: tuple = ()
     flash_offset: int | None = None
+    ddr3: str = ""
+    memory_hz: int = 0
     vivado: bool = False
 
     @property

@@ -27,19 +27,29 @@ class Ddr3Clocks(Elaboratable):
     ``memory`` of it through a divider, both as the start of the cells wants them; ``init``, the
     oscillator. All but that are held in reset until the cells have started.
 
+    Parameters
+    ----------
+    oscillator_hz, clock_hz, memory_hz : int
+        Of ``init``, ``sync`` and ``memory``.
+    start : CellsStart, optional
+        Of cells that bring a start of their own.
+
     Attributes
     ----------
-    start : PhyStart
+    start : CellsStart
+        By default a PhyStart, which is part of this.
     """
 
-    def __init__(self, config, oscillator_hz):
-        self._config, self._oscillator_hz = config, oscillator_hz
-        self.start = PhyStart()
+    def __init__(self, oscillator_hz, clock_hz, memory_hz, start=None):
+        self._hz = oscillator_hz, clock_hz, memory_hz
+        self._inside = start is None
+        self.start = start or PhyStart()
 
     def elaborate(self, platform):
         m = Module()
-        cfg, chip_hz = self._config, 2 * self._config.memory_hz
-        divider, feedback, (fast, sync) = pll_settings(self._oscillator_hz, chip_hz, cfg.clock_hz)
+        oscillator_hz, clock_hz, memory_hz = self._hz
+        chip_hz = 2 * memory_hz
+        divider, feedback, (fast, sync) = pll_settings(oscillator_hz, chip_hz, clock_hz)
         m.domains += [
             ClockDomain("sync"),
             ClockDomain("memory"),
@@ -48,15 +58,17 @@ class Ddr3Clocks(Elaboratable):
         ]
         locked, ungated = Signal(), Signal()
         m.d.comb += ClockSignal("init").eq(platform.request(platform.default_clk, dir="i").i)
-        m.submodules.start = start = self.start
+        start = self.start
+        if self._inside:
+            m.submodules.start = start
         m.submodules.pll = pll(
-            self._oscillator_hz,
+            oscillator_hz,
             (divider, feedback),
             ClockSignal("init"),
             ungated,
             locked,
             CLKOP=(chip_hz, fast, 0, ungated),
-            CLKOS=(cfg.clock_hz, sync, 0, ClockSignal("sync")),
+            CLKOS=(clock_hz, sync, 0, ClockSignal("sync")),
         )
         m.submodules.gate = Instance(
             "ECLKSYNCB",
@@ -78,6 +90,20 @@ class Ddr3Clocks(Elaboratable):
         return m
 
 
+def connect_reporting_console(m, platform, soc, levelled, clock_hz, baud):
+    """The console, whose line tells what was tried if the reads could not be levelled."""
+    uart = connect_console(m, platform, soc, lambda number: platform.request("rgb_led", number).r.o)
+    m.submodules.report = report = Report(clock_hz, baud)
+    failed = Signal()
+    m.submodules.failed = FFSynchronizer(levelled.failed, failed)
+    m.d.comb += [
+        report.failed.eq(failed),
+        # It stands still since long before `failed`
+        report.good.eq(levelled.good),
+        uart.tx.o.eq(Mux(failed, report.line, soc.tx_line)),
+    ]
+
+
 class Ddr3Top(Elaboratable):
     """The gateware of a board with an ECP5 and a DDR3 SDRAM: a ``Soc`` with clocks, cells and pins.
     If the reads of the chip cannot be levelled, the serial line tells what was tried instead of
@@ -90,21 +116,11 @@ class Ddr3Top(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         config = self._board.config
-        m.submodules.clocks = clocks = Ddr3Clocks(config, platform.default_clk_frequency)
-        m.submodules.soc = soc = Soc(config, self._board.baud)
-        uart = connect_console(
-            m, platform, soc, lambda number: platform.request("rgb_led", number).r.o
+        m.submodules.clocks = clocks = Ddr3Clocks(
+            platform.default_clk_frequency, config.clock_hz, config.memory_hz
         )
-        m.submodules.report = report = Report(config.clock_hz, self._board.baud)
-        failed = Signal()
-        m.submodules.failed = FFSynchronizer(soc.levelled.failed, failed)
-        m.d.comb += [
-            report.failed.eq(failed),
-            # It stands still since long before `failed`
-            report.good.eq(soc.levelled.good),
-            uart.tx.o.eq(Mux(failed, report.line, soc.tx_line)),
-        ]
-
+        m.submodules.soc = soc = Soc(config, self._board.baud)
+        connect_reporting_console(m, platform, soc, soc.levelled, config.clock_hz, self._board.baud)
         cells = Ddr3Phy(DDR3_CHIPS[config.ddr3].row_bits)
         m.submodules.phy = phy = DomainRenamer("memory")(cells)
         connect(m, soc.pins.dfi, phy.dfi)
@@ -113,36 +129,36 @@ class Ddr3Top(Elaboratable):
             phy.ddrdel.eq(clocks.start.ddrdel),
             phy.pause.eq(clocks.start.pause),
         ]
-        self._pads(m, phy.pads, raw_port(platform, "ddr3", 0))
+        connect_pads(m, phy.pads, raw_port(platform, "ddr3", 0))
         return m
 
-    @staticmethod
-    def _pads(m, pads, port):
-        """The buffers at the pins. They get the cells' outputs as they are: whether the platform
-        calls a pin inverted is of no concern here.
-        """
-        outputs = {
-            "clk": port.clk.p,
-            "clk_en": port.clk_en.io,
-            "odt": port.odt.io,
-            "we": port.we.io,
-            "ras": port.ras.io,
-            "cas": port.cas.io,
-            "a": port.a.io,
-            "ba": port.ba.io,
-            "dm": port.dm.io,
-        }
-        own = {"clk_en": "cke", "we": "we_n", "ras": "ras_n", "cas": "cas_n"}
-        for name, pins in outputs.items():
-            value = getattr(pads, own.get(name, name))
-            for k in range(len(pins)):
-                m.submodules[f"{name}{k}"] = Instance("OB", i_I=value[k], o_O=pins[k])
-        for name, pins in (("dq", port.dq.io), ("dqs", port.dqs.p)):
-            for k in range(len(pins)):
-                m.submodules[f"{name}{k}"] = Instance(
-                    "BB",
-                    i_I=getattr(pads, f"{name}_o")[k],
-                    i_T=getattr(pads, f"{name}_t")[k],
-                    o_O=getattr(pads, f"{name}_i")[k],
-                    io_B=pins[k],
-                )
+
+def connect_pads(m, pads, port):
+    """The buffers at the pins of a chip. They get the cells' outputs as they are: whether the
+    platform calls a pin inverted is of no concern here.
+    """
+    outputs = {
+        "clk": port.clk.p,
+        "clk_en": port.clk_en.io,
+        "odt": port.odt.io,
+        "we": port.we.io,
+        "ras": port.ras.io,
+        "cas": port.cas.io,
+        "a": port.a.io,
+        "ba": port.ba.io,
+        "dm": port.dm.io,
+    }
+    own = {"clk_en": "cke", "we": "we_n", "ras": "ras_n", "cas": "cas_n"}
+    for name, pins in outputs.items():
+        value = getattr(pads, own.get(name, name))
+        for k in range(len(pins)):
+            m.submodules[f"{name}{k}"] = Instance("OB", i_I=value[k], o_O=pins[k])
+    for name, pins in (("dq", port.dq.io), ("dqs", port.dqs.p)):
+        for k in range(len(pins)):
+            m.submodules[f"{name}{k}"] = Instance(
+                "BB",
+                i_I=getattr(pads, f"{name}_o")[k],
+                i_T=getattr(pads, f"{name}_t")[k],
+                o_O=getattr(pads, f"{name}_i")[k],
+                io_B=pins[k],
+            )

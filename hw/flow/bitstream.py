@@ -162,13 +162,21 @@ class Build:
             ) from None
         # Some platforms ask for it without using it
         os.environ.setdefault("OPENFPGALOADER", "openFPGALoader")
-        plan = self._platform.prepare(load(self.board.top)(self.board), name=TOP, emit_src=False)
-        for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf"):
+        try:
+            top = load(self.board.top)(self.board)
+            plan = self._platform.prepare(top, name=TOP, emit_src=False)
+        except ConfigError as error:
+            raise SynthesisError(
+                f"{self.board.name}: {error}: {install_hint(EXTRA)} brings it"
+            ) from None
+        others = list(self._platform.iter_files(".v"))
+        for name in (f"{TOP}.il", f"{TOP}.lpf" if self.ecp5 else f"{TOP}.pcf", *others):
             content = plan.files[name]
             text = content.decode() if isinstance(content, bytes) else content
-            (self.folder / name).write_text(without_collisions(text))
+            (self.folder / name).write_text(text if name in others else without_collisions(text))
         (self.folder / "ends.v").write_text(CARRY_ENDS)
         script = [
+            *(f"read_verilog {{root}}/{name}" for name in others),
             f"read_rtlil {{root}}/{TOP}.il",
             FAMILIES[self.family][0],
             *[OPEN_ENDS] * self.ecp5,
@@ -247,9 +255,8 @@ class Build:
     def _clocks(self, fmax):
         """The clocks of a report by domain: those of the configuration, by their constraints."""
         config = self.board.config
-        domains = {"sync": config.clock_hz} | (
-            {"memory": config.memory_hz} if config.own_memory_clock else {}
-        )
+        memory_hz = self.board.memory_hz or (config.memory_hz if config.own_memory_clock else 0)
+        domains = {"sync": config.clock_hz} | ({"memory": memory_hz} if memory_hz else {})
         found = {}
         for domain, hz in domains.items():
             same = [

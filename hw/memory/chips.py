@@ -91,14 +91,16 @@ CHIPS = {
 
 DDR3_BANK_BITS, DDR3_BURST_BITS = 3, 3  # eight banks; bursts of eight beats
 DDR3_BEATS = 1 << DDR3_BURST_BITS
-# Of the chip's clock, ns, at CAS latencies of 5 for reads and writes (JESD79-3F, speed bins)
+# Of the chip's clock, ns, at CAS latencies of 5 for reads and writes (JESD79-3F, speed bins; the
+# same in Alliance's data sheet of the AS4C256M16D3B-12, DDR3-1600)
 DDR3_PERIOD_CL5 = (3.0, 3.3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ddr3Chip:
     """A DDR3 SDRAM of 16 bits and eight banks; times as the data sheet's minima unless said, each a
-    number of ns and, where the sheet says "the greater of", of clocks.
+    number of ns and, where the sheet says "the greater of", of clocks. The defaults are those of
+    all speed grades (JESD79-3F; the same in Samsung's data sheets of DDR3 modules).
 
     Attributes
     ----------
@@ -174,7 +176,11 @@ class Ddr3Chip:
 
 
 # Micron DDR3L data sheets, -107 of 4 Gb and -125 of 2 Gb, both x16 (pages of 2 KB). Slower clocks
-# than the grade's keep its times in ns.
+# than the grade's keep its times in ns. Compared with what is public elsewhere: t_rcd, t_rp, t_ras,
+# t_rc, t_faw, t_rfc and t_wr are those of public headers with a memory controller's parameters for
+# both ("DDR Model: DDR3L-1866-107" and "DDR3L-1600-125", supplier Micron). LiteDRAM 2024.12 has
+# the -125's t_rcd, t_rp, t_ras and t_faw, but as its t_rfc 208 clocks, which are 260 ns at the
+# highest clock alone.
 DDR3_CHIPS = {
     chip.name: chip
     for chip in (

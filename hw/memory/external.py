@@ -18,9 +18,16 @@ from sterna.hw.memory.sdram import SdramController
 # `amaranth.lib.cdc.ResetSynchronizer`.
 DOMAINS = {
     "sync": "link, core and memory port",
-    "memory": "controller of an SDRAM with a clock of its own",
+    "memory": "controller of an SDRAM or a DDR3 SDRAM with a clock of its own",
 }
-CROSSINGS = (  # (from, to, name within SdramMemory, what)
+# A DDR3 SDRAM adds these in the gateware around: the cells at its pins take levels of `memory` with
+# the edges that both clocks share, and what `init` says are levels that stand for cycles, and
+# resets.
+DDR3_DOMAINS = {
+    "memory2x": "cells at the pins of a DDR3 SDRAM, at its clock; no flip-flop of the fabric",
+    "init": "start of these cells, at the oscillator's clock",
+}
+CROSSINGS = (  # (from, to, name within SdramMemory, Ddr3Memory or LitedramMemory, what)
     ("sync", "memory", "requests", "reads and writes of the memory port, in one order"),
     ("memory", "sync", "returned", "words that were read"),
     ("memory", "sync", "refreshing", "a level, for the counters"),

@@ -1,6 +1,6 @@
 """The next run of a controller of SDRAM: its row is opened while the current run goes on."""
 
-from amaranth import Array, Signal
+from amaranth import Array, Cat, Signal
 
 
 class NextRun:
@@ -9,7 +9,8 @@ class NextRun:
         runs --> NONE --> LOOK --> DECIDE --> (PRECHARGE) OPEN --> OPENING --> READY --> started
 
     A run takes four cycles of it, and the times of the chip where its row is not open. Before a
-    REFRESH (``due``) it goes back to LOOK, and stays there while ``held``.
+    REFRESH (``due``) it goes back to LOOK, and stays there while ``held``. The rows of all banks
+    are compared with the run's as it is taken, so that LOOK only chooses among the results.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class NextRun:
         self.open = Signal(banks)
         self.ready = Signal()
         self._rows = Array(Signal(row_bits, name=f"row{k}") for k in range(banks))
+        self._same = Signal(banks)
 
     def add(self, may_close, send_close, send_open, wait):
         """Adds the state machine.
@@ -51,19 +53,22 @@ class NextRun:
             Add the statements of PRECHARGE and of ACTIVATE, which start the timer ``wait``.
         wait : Timer
         """
-        m, run = self._m, self.run
+        m, run, rows, same = self._m, self.run, self._rows, self._same
         hit, bank_open = Signal(), Signal()
         is_open = self.open.bit_select(run.bank, 1)
         with m.FSM(name="next"):
             with m.State("NONE"):
                 m.d.comb += self._runs.ready.eq(1)
-                m.d.sync += run.eq(self._runs.payload)
+                m.d.sync += [
+                    run.eq(self._runs.payload),
+                    same.eq(Cat(row == self._runs.payload.row for row in rows)),
+                ]
                 with m.If(self._runs.valid):
                     m.next = "LOOK"
             with m.State("LOOK"):
                 m.d.sync += [
                     bank_open.eq(is_open),
-                    hit.eq(is_open & (self._rows[run.bank] == run.row)),
+                    hit.eq(is_open & same.bit_select(run.bank, 1)),
                 ]
                 with m.If(~self._held):
                     m.next = "DECIDE"
@@ -85,7 +90,8 @@ class NextRun:
                     send_open()
                     m.d.sync += [
                         is_open.eq(1),
-                        self._rows[run.bank].eq(run.row),
+                        rows[run.bank].eq(run.row),
+                        same.bit_select(run.bank, 1).eq(1),
                     ]
                     m.next = "OPENING"
             with m.State("OPENING"):

@@ -12,7 +12,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from sterna.hw import stream as streams
 from sterna.hw.accelerator import Accelerator
 from sterna.hw.boards import BOARDS
+from sterna.hw.boards.board import load
 from sterna.hw.memory import crossing, external
+from sterna.hw.memory.ddr3.phy import FAST
 from sterna.hw.presets import PRESETS
 from sterna.hw.soc import Soc
 
@@ -139,6 +141,16 @@ def test_a_board_has_the_listed_domains_and_crossings(own_clock):
     # Both ends of a synchroniser of one level are wires: it has registers of one domain only.
     listed = [name for _, _, name, _ in external.CROSSINGS if name != "refreshing"]
     assert len(found) == (len(listed) if own_clock else 0), found
+
+
+@pytest.mark.parametrize("name", ["ecpix5-85", pytest.param("ecpix5-85-litedram", marks=pytest.mark.rest)])
+def test_a_board_with_ddr3_has_the_listed_domains_and_crossings(name):
+    board = BOARDS[name]
+    fragment = Fragment.get(load(board.top)(board), load(board.platform)())
+    # The cells have no flip-flops of the fabric
+    assert domains_of(fragment) == ({*external.DOMAINS, *external.DDR3_DOMAINS} - {FAST})
+    found = [name for name, inside in crossings_of(fragment) if inside <= set(external.DOMAINS)]
+    assert len(found) == len([name for _, _, name, _ in external.CROSSINGS if name != "refreshing"]), found
 
 
 @pytest.mark.parametrize("options, message", [({"depth": 6}, "depth 6: use a power of two"),

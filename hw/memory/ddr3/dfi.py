@@ -112,6 +112,27 @@ class Levelled(wiring.Signature):
         )
 
 
+class CellsStart(wiring.Signature):
+    """What the start of the cells says to the clocks around it, in the domain ``init``.
+
+    Members
+    -------
+    stop : Out(1), reset : Out(1)
+        For ECLKSYNCB, and for CLKDIVF.
+    done : Out(1)
+        Until then the other domains are held in reset. Stays high.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "stop": Out(1),
+                "reset": Out(1),
+                "done": Out(1),
+            }
+        )
+
+
 class Ddr3Pins(wiring.Signature):
     """All that lies between the memory of a board with DDR3 and the cells at the chip's pins."""
 

@@ -22,7 +22,8 @@ PATTERN = (
     0xFF00_55AA_00FF_AA55_0F0F_F0F0_3CC3_C33C,
     0xE91B_7246_B8AD_54F3_1D6E_C785_298A_F03B,
 )
-PAUSE, SETTLE = 16, 32  # cycles: of the strobes' pause around a new delay, and of it all
+# Cycles of the strobes' pause around a new delay, which comes in its middle, and behind it
+PAUSE, SETTLED = 16, 16
 JUDGE = 16  # cycles after the last burst: a detection has come by then
 
 
@@ -42,6 +43,8 @@ class Leveller(wiring.Component):
     ----------
     address_bits, bursts : int
         Of the controller's requests.
+    pause : int
+        Cycles; cells that take some for a new setting want a longer one.
 
     Members
     -------
@@ -58,8 +61,8 @@ class Leveller(wiring.Component):
         Whether a setting was good, bit ``32 byte + 8 slip + delay``.
     """
 
-    def __init__(self, address_bits, bursts):
-        self._bursts = bursts
+    def __init__(self, address_bits, bursts, pause=PAUSE):
+        self._bursts, self._pause = bursts, pause
         self._place = (1 << address_bits) - len(PATTERN)
         layout = request_layout(address_bits, BURST_BITS * bursts)
         super().__init__(
@@ -101,13 +104,14 @@ class Leveller(wiring.Component):
         count = len(PATTERN) // self._bursts
         number, setting = Signal(range(len(PATTERN) + 1)), Signal(SLIP_BITS + DELAY_BITS)
         delay, slip = setting[:DELAY_BITS], setting[DELAY_BITS:]
-        last, wait = Signal(), Signal(range(SETTLE + 1))
+        pause, settle = self._pause, self._pause + SETTLED
+        last, wait = Signal(), Signal(range(settle + JUDGE + 1))
         right, is_good = Signal(LANES), Signal(LANES)
         self._compare(m, number, right)
         lanes = [_Lane(k) for k in range(LANES)]
         m.d.comb += [
             is_good.eq(right & self.trim.seen),
-            self.trim.pause.eq((wait != 0) & (wait <= PAUSE)),
+            self.trim.pause.eq((wait != 0) & (wait <= pause)),
             self.trim.clear.eq(wait == 1),
         ]
 
@@ -131,7 +135,7 @@ class Leveller(wiring.Component):
                     m.d.sync += [
                         asking.eq(0),
                         number.eq(number + 1),
-                        wait.eq(SETTLE),
+                        wait.eq(settle),
                     ]
                     with m.If(number == count - 1):
                         m.next = "SETTLE"
@@ -145,7 +149,7 @@ class Leveller(wiring.Component):
                     ask.length.eq(len(PATTERN)),
                 ]
                 # The setting changes within the pause
-                with m.If(wait == PAUSE // 2):
+                with m.If(wait == pause // 2):
                     for k, lane in enumerate(lanes):
                         m.d.sync += [
                             self.trim.delay.word_select(k, DELAY_BITS).eq(
@@ -164,12 +168,12 @@ class Leveller(wiring.Component):
                     m.next = "JUDGE"
             with m.State("JUDGE"):
                 # Upwards and above the pause
-                m.d.sync += wait.eq(Mux(wait == 0, PAUSE + 1, wait + 1))
-                with m.If(wait == PAUSE + JUDGE):
+                m.d.sync += wait.eq(Mux(wait == 0, pause + 1, wait + 1))
+                with m.If(wait == pause + JUDGE):
                     m.d.sync += [
                         setting.eq(setting + 1),
                         last.eq(setting.all()),
-                        wait.eq(SETTLE),
+                        wait.eq(settle),
                     ]
                     with m.If(last):
                         m.d.sync += [

@@ -10,17 +10,18 @@ from sterna.hw.memory.chips import DDR3_BANK_BITS
 from sterna.hw.memory.ddr3.dfi import CALIBRATE, CAS, CAS_WRITE, MODE, NOP
 
 
-def mode_registers(chip, chip_hz):
-    """Values of MR0 to MR3 (list of int): bursts of eight, sequential; the latencies; drivers of 34
-    ohm; terminations of 60 ohm while a WRITE is and while none is.
+def mode_registers(chip, chip_hz, cas=CAS, cas_write=CAS_WRITE):
+    """Values of MR0 to MR3 (list of int): bursts of eight, sequential; the latencies of READ (5 to
+    11 clocks) and of WRITE (5 to 8); drivers of 34 ohm; terminations of 60 ohm while a WRITE is and
+    while none is.
     """
     recovery = chip.clocks("t_wr", chip_hz)  # used by automatic precharge alone
     codes = {5: 1, 6: 2, 7: 3, 8: 4, 10: 5, 12: 6, 14: 7, 16: 0}
     write_recovery = codes[min((clocks for clocks in codes if clocks >= recovery), default=16)]
     reset_dll = 1 << 8
-    mr0 = (CAS - 4) << 4 | reset_dll | write_recovery << 9
+    mr0 = (cas - 4) << 4 | reset_dll | write_recovery << 9
     mr1 = 1 << 1 | 1 << 2  # 34 ohm (RZQ/7), RTT_NOM of 60 ohm (RZQ/4)
-    mr2 = (CAS_WRITE - 5) << 3 | 1 << 9  # RTT_WR of 60 ohm
+    mr2 = (cas_write - 5) << 3 | 1 << 9  # RTT_WR of 60 ohm
     return [mr0, mr1, mr2, 0]
 
 
@@ -33,6 +34,8 @@ class Start(wiring.Component):
     chip : sterna.hw.memory.chips.Ddr3Chip
     clock_hz : int
         Of the controller, half of the chip's.
+    cas, cas_write : int
+        Latencies of the chip in its clocks.
 
     Members
     -------
@@ -43,13 +46,13 @@ class Start(wiring.Component):
         Stays high.
     """
 
-    def __init__(self, chip, clock_hz):
+    def __init__(self, chip, clock_hz, cas=CAS, cas_write=CAS_WRITE):
         chip_hz = 2 * clock_hz
         self.cycles = {
             name: ceil(chip.clocks(name, chip_hz) / 2)
             for name in ("t_reset", "t_cke", "t_xpr", "t_mrd", "t_mod", "t_zq_init", "t_dll")
         }
-        self._registers = mode_registers(chip, chip_hz)
+        self._registers = mode_registers(chip, chip_hz, cas, cas_write)
         super().__init__(
             {
                 "command": Out(3, init=NOP),
