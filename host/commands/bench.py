@@ -188,7 +188,8 @@ def bench(
         for loaded in models:
             for name in devices:
                 config = simulated_config(name)
-                options = {"timing": default_timing(config) | timings[name], "preload": config.memory == "external"} if config else \
+                options = {"timing": default_timing(config) | timings[name],
+                           "preload": config.memory == "external"} if config else \
                     {"threads": threads} if name == "cpu" else {}
                 with reporting() as progress:
                     runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,

@@ -37,9 +37,9 @@ Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memo
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
-DramSetting = Annotated[str, typer.Option("--dram", metavar="NAME", help="sim:kv260, or another board with AXI ports: "
-                                          f"the DRAM behind them, {', '.join(SETTINGS)} (docs/memory.md), in place of "
-                                          f"the three options before. Default: {DEFAULT}.", show_default=False)]
+DramSetting = Annotated[str, typer.Option("--dram", metavar="NAME", help="sim:kv260 and others with AXI ports: the "
+                                          f"DRAM behind these, {', '.join(SETTINGS)}, in place of the three options "
+                                          f"before. Default: {DEFAULT}.", show_default=False)]
 Build = Annotated[Path, typer.Option("--build", help="sim, cpu: folder of what is compiled. Default: "
                                      "$STERNA_BUILD, or build/ of the checkout, or "
                                      "~/.cache/sterna where Sterna was installed.", show_default=False)]
@@ -94,8 +94,8 @@ def check_timing(config, latency, refresh_interval, refresh, dram):
         if value is not None and not 0 <= value < 1 << 20:
             raise UsageError(f"{name} {value}: use 0 to {(1 << 20) - 1} cycles")
         if value is not None and config.axi_ports:
-            raise UsageError(f"{name} {value}: behind the AXI ports of {config.name} is a DRAM: use --dram with one of "
-                             f"{', '.join(SETTINGS)}")
+            raise UsageError(f"{name} {value}: behind the AXI ports of {config.name} is a DRAM: use --dram with one "
+                             f"of {', '.join(SETTINGS)}")
     if dram is not None:
         if dram not in SETTINGS:
             raise UsageError(f"--dram {dram}: use one of {', '.join(SETTINGS)}")
