@@ -163,7 +163,7 @@ def row(name, geometry, known=None):
     board = BOARDS.get(name)
     size = memory_map(config, geometry, check=False).state_address
     why = reasons(config, geometry)
-    placed = board and not board.vivado
+    placed = board and not board.vivado and not config.ddr3  # of which no route is kept
     clock = "as placed" if name in ALIKE else "placed" if placed else "projected"
     out = Row(name, "board" if board else "preset", clock, config.clock_hz, config.batch, not why, tuple(why), {},
               config.memory_bytes, size, board and load_seconds(size, board.baud),
