@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from docs.figures import command
+from docs.figures import command, ultra
 from docs.figures.pages import table
 from docs.figures.sweep import sweep
 from sterna.firmware.program import build_program
@@ -34,6 +34,7 @@ from sterna.sim.machine.machine import Machine
 
 FIRST = 1  # the token that is read first
 PATIENCE_S = 1e6  # a token of the largest model takes hours on a slow machine
+ULTRA = "+ultra"  # behind a device: its deep memories are in UltraRAM
 BARS = {"370m": 215, "1.3b": 58, "2.7b": 28.5}  # tokens per second that were aimed at, with `ideal`
 
 
@@ -42,8 +43,11 @@ class BoardDiffers(SternaError):
 
 
 def setting(device, dram):
-    """Timing of the device's memory (dict), as ``SimulatedBoard`` takes it."""
-    return {"dram": SETTINGS[dram]} if simulated_config(device).axi_ports else {}
+    """Options of ``SimulatedBoard`` (dict) for the memory of a device, and for its deep memories if its name ends in
+    ``ULTRA``.
+    """
+    more = ultra.OPTIONS if device.endswith(ULTRA) else {}
+    return more | ({"dram": SETTINGS[dram]} if simulated_config(device.removesuffix(ULTRA)).axi_ports else {})
 
 
 def on_board(device, model, tokens, dram, trace):
@@ -52,7 +56,7 @@ def on_board(device, model, tokens, dram, trace):
     Parameters
     ----------
     device : str
-        sim:PRESET.
+        sim:PRESET, perhaps with ``ULTRA`` behind it.
     model : Model
     tokens : int
     dram : str
@@ -66,7 +70,8 @@ def on_board(device, model, tokens, dram, trace):
         Tokens, state, counters of the accelerator, and counts of the memory, per token.
     """
     timing = setting(device, dram) | {"trace": trace}
-    with open_runtime(device, model, tell=partial(print, flush=True), preload=True, timing=timing) as runtime:
+    with open_runtime(device.removesuffix(ULTRA), model, tell=partial(print, flush=True), preload=True,
+                      timing=timing) as runtime:
         runtime.device.stall_s = PATIENCE_S
         found = list(runtime.generate([FIRST], tokens, Sampling(temperature=0)))
         state, counters, board = runtime.state().values, runtime.statistics.counters, runtime.board
@@ -98,7 +103,7 @@ def whole_tokens(image, device, dram, tokens, folder):
     folder : Path
         For the trace, which is removed.
     """
-    model, config = Model(image), simulated_config(device)
+    model, config = Model(image), simulated_config(device.removesuffix(ULTRA))
     trace, started = folder / f"trace-{os.getpid()}", time.monotonic()
     try:
         found, state, counters, counts = on_board(device, model, tokens, dram, trace)
@@ -193,10 +198,10 @@ def main(arguments):
         size, device, dram = [*arguments, DEFAULT][:3]
         if dram not in SETTINGS:
             raise UsageError(f"memory {dram}: use one of {', '.join(SETTINGS)}")
-        if simulated_config(device) is None:
+        if simulated_config(device.removesuffix(ULTRA)) is None:
             raise UsageError(f"device {device}: use a simulated board, for instance sim:kv260")
         folder = build_folder() / "full-size" / size
-        if simulated_config(device).batch > 1:
+        if not device.endswith(ULTRA) and simulated_config(device).batch > 1:
             figures = sweep(made(size, folder), device, setting(device, dram), folder, FIRST)
             keep(f"{size} {device} {dram}", figures)
             print(f"{size} on {device}, memory {dram}: {figures['cycles']:,} cycles for a token in each slot, "

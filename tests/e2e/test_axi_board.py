@@ -4,10 +4,11 @@ has them, faults.
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
-from docs.figures import fullboard, sweep
+from docs.figures import fullboard, sweep, ultra
 from soc import Session, first_difference, play, random_image
 from sterna.host import cli
 from sterna.host.device.transport import open_transport
@@ -17,6 +18,7 @@ from sterna.host.doctor.examine import examine
 from sterna.host.errors import HostError
 from sterna.host.model.image import build_image
 from sterna.host.runtime.open import simulated_config
+from sterna.sim.board import verilog
 from sterna.sim.board.board import SimulatedBoard
 from sterna.sim.board.dram import SETTINGS
 from sterna.sim.golden.packed import Geometry, random_model
@@ -158,3 +160,11 @@ def test_a_sweep_of_all_slots(small, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "read_trace", other)
     with pytest.raises(sweep.SweepDiffers, match="vector .*slot 1, element 0 .*expected"):
         sweep.sweep(small, device, timing, tmp_path, 1)
+
+
+def test_a_token_with_ultra_ram(small, tmp_path):
+    """Banks and FIFO as the bitstream has them: each bank of 96 bits is two blocks, and so is the FIFO of 128."""
+    device = DEVICE.replace("vector_words=256", "vector_words=600").replace("fifo_words=256", "fifo_words=2048")
+    text = verilog.board_verilog(simulated_config(device), ultra.OPTIONS["device"])
+    assert len(re.findall(r"(?m)^  reg \[71:0\] .*\[4095:0\];", text)) == 3 * 2 + 2
+    assert fullboard.whole_tokens(small, device + fullboard.ULTRA, "ideal", 2, tmp_path)["vectors"] > 50
