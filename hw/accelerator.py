@@ -176,6 +176,8 @@ class Accelerator(wiring.Component):
             ),
             sequencer.go.eq(pacing.go & ~(held | (resetting != 0) if registered else held)),
         ]
+        if cfg.axi_ports:
+            m.d.comb += registers.memory_fault.eq(self.memory_fault)
         if not several:
             stations.signals(m)
         if most_visits(cfg):

@@ -103,7 +103,8 @@ class Kind(IntEnum):
     SIMULATED = 0x91  # of a simulated board, before anything else
 
 
-NAK_REASONS = {1: "unknown type or length", 2: "address"}
+NAK_REASONS = {1: "unknown type or length", 2: "address", 3: "its memory answered with an error"}
+NAK_MEMORY = 3
 MAX_FRAME_BYTES = 240
 MAX_DATA_BYTES = 224
 OVERHEAD_BYTES = 11  # header and checksum

@@ -81,6 +81,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "picture.boards.units": ("boards.units",), "table.presets": (), "table.toggles": ("energy",),
            "table.energy.others": ("energy",), "table.versus": (), "table.versus.memory": (), "how.versus": (),
            "table.buy": ("plan",), plan.PICTURE: ("plan",), "table.fullsize": (), "table.fullboard": (),
+           "table.fullboard.slots": (),
            **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),

@@ -14,8 +14,9 @@ from functools import partial
 
 import numpy as np
 
-from docs.figures import command
+from docs.figures import command, ultra
 from docs.figures.pages import table
+from docs.figures.sweep import sweep
 from sterna.firmware.program import build_program
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
@@ -33,11 +34,20 @@ from sterna.sim.machine.machine import Machine
 
 FIRST = 1  # the token that is read first
 PATIENCE_S = 1e6  # a token of the largest model takes hours on a slow machine
+ULTRA = "+ultra"  # behind a device: its deep memories are in UltraRAM
 BARS = {"370m": 215, "1.3b": 58, "2.7b": 28.5}  # tokens per second that were aimed at, with `ideal`
 
 
 class BoardDiffers(SternaError):
     """Tokens, state or a vector of the board are not those of the model."""
+
+
+def setting(device, dram):
+    """Options of ``SimulatedBoard`` (dict) for the memory of a device, and for its deep memories if its name ends in
+    ``ULTRA``.
+    """
+    more = ultra.OPTIONS if device.endswith(ULTRA) else {}
+    return more | ({"dram": SETTINGS[dram]} if simulated_config(device.removesuffix(ULTRA)).axi_ports else {})
 
 
 def on_board(device, model, tokens, dram, trace):
@@ -46,7 +56,7 @@ def on_board(device, model, tokens, dram, trace):
     Parameters
     ----------
     device : str
-        sim:PRESET.
+        sim:PRESET, perhaps with ``ULTRA`` behind it.
     model : Model
     tokens : int
     dram : str
@@ -59,10 +69,9 @@ def on_board(device, model, tokens, dram, trace):
     (list of int, float64 array [L, H], Counter, dict)
         Tokens, state, counters of the accelerator, and counts of the memory, per token.
     """
-    timing = {"trace": trace}
-    if simulated_config(device).axi_ports:
-        timing["dram"] = SETTINGS[dram]
-    with open_runtime(device, model, tell=partial(print, flush=True), preload=True, timing=timing) as runtime:
+    timing = setting(device, dram) | {"trace": trace}
+    with open_runtime(device.removesuffix(ULTRA), model, tell=partial(print, flush=True), preload=True,
+                      timing=timing) as runtime:
         runtime.device.stall_s = PATIENCE_S
         found = list(runtime.generate([FIRST], tokens, Sampling(temperature=0)))
         state, counters, board = runtime.state().values, runtime.statistics.counters, runtime.board
@@ -94,7 +103,7 @@ def whole_tokens(image, device, dram, tokens, folder):
     folder : Path
         For the trace, which is removed.
     """
-    model, config = Model(image), simulated_config(device)
+    model, config = Model(image), simulated_config(device.removesuffix(ULTRA))
     trace, started = folder / f"trace-{os.getpid()}", time.monotonic()
     try:
         found, state, counters, counts = on_board(device, model, tokens, dram, trace)
@@ -160,16 +169,26 @@ def tables(results):
         share = f.get("share_less_refresh", 2)
         return f"{share:.1%}" if share <= 1 else "hidden"
 
-    rows = []
+    rows, together = [], []
     for name, f in sorted(results.items()):
         size, device, dram = name.split(" ")
+        if "slots" in f:
+            alone = results.get(f"{size} {device.partition(',')[0]} {dram}")
+            of_alone = f"{f['tokens_per_second'] / f['slots'] / alone['tokens_per_second']:.1%}" if alone else ""
+            together.append([size, device, dram, f["slots"], f"{f['cycles']:,.0f}", f"{f['tokens_per_second']:.1f}",
+                             of_alone, f"{f['prompt_cycles']:,.0f}", f"{f['prompt_tokens_per_second']:.1f}",
+                             f"{f['vectors'] + f['prompt_vectors']:,}"])
+            continue
         rows.append([size, device, dram, f"{f['cycles']:,.0f}", f"{f['tokens_per_second']:.2f}", f"{f['bound']:.1f}",
                      f"{f['share']:.1%}", less(f),
                      f"{f['stall_stream'] / f['cycles']:.1%}", f"{f['stall_rows'] / f['cycles']:.1%}",
                      f"{f['stall_idle'] / f['cycles']:.1%}", f"{f['vectors']:,}"])
     head = ["model", "device", "memory", "cycles per token", "tokens/s at its clock", "bound", "share of all cycles",
             "share less refresh", "array waits for words", "for room of rows", "for a product", "vectors compared"]
-    return {"table.fullboard": table(head, rows)} if rows else {}
+    slots = ["model", "device", "memory", "B", "cycles of a sweep", "tokens/s of all", "of B times the one alone",
+             "cycles of a prompt of B", "tokens/s of a prompt", "vectors compared, of B slots each"]
+    return ({"table.fullboard": table(head, rows)} if rows else {}) | (
+        {"table.fullboard.slots": table(slots, together)} if together else {})
 
 
 def main(arguments):
@@ -182,11 +201,19 @@ def main(arguments):
         size, device, dram = [*arguments, DEFAULT][:3]
         if dram not in SETTINGS:
             raise UsageError(f"memory {dram}: use one of {', '.join(SETTINGS)}")
-        config = simulated_config(device)
+        config = simulated_config(device.removesuffix(ULTRA))
         if config is None:
             raise UsageError(f"device {device}: use a simulated board, for instance sim:kv260")
         memory = dram if config.axi_ports else config.ddr3 or config.sdram or config.memory
         folder = build_folder() / "full-size" / size
+        if config.batch > 1 and not device.endswith(ULTRA):
+            figures = sweep(made(size, folder), device, setting(device, dram), folder, FIRST)
+            keep(f"{size} {device} {memory}", figures)
+            print(f"{size} on {device}, memory {memory}: {figures['cycles']:,} cycles for a token in each slot, "
+                  f"{figures['tokens_per_second']:.1f} tokens/s together, of a prompt "
+                  f"{figures['prompt_tokens_per_second']:.1f}, at {figures['clock_hz'] / 1e6:g} MHz, "
+                  f"{figures['vectors'] + figures['prompt_vectors']} vectors of each bit for bit")
+            return
         figures = whole_tokens(made(size, folder), device, dram, 1, folder)
         keep(f"{size} {device} {memory}", figures)
         print(f"{size} on {device}, memory {memory}: {figures['cycles']:,.0f} cycles a token, "

@@ -6,10 +6,11 @@ from sterna.hw.boards import preset
 from sterna.hw.flow.whole import BAUD, PARTS, WHOLE, by_unit
 
 PART = "xck26"
-# The presets but for their deep memories: vector memory of 32,768 numbers a bank, which holds the vectors of the
-# published sizes up to 13B, and a FIFO of which the depth changes no UltraRAM.
-DEEP = "vector_words=4096,fifo_words=2048"
-CASES = {"kv260": f"kv260,{DEEP}", "kv260b4": f"kv260,{DEEP},batch=4,tree_rows=0", "lanes320": f"lanes320,{DEEP}"}
+# The preset, with more lanes (arrays and strips as docs/lanes.md has them) and with slots; and lanes320 with memories
+# as deep as those of kv260: UltraRAMs are whole, so that depths up to 4096 and 8192 words cost the same.
+CASES = {"kv260": "kv260", "kv260v16": "kv260,lanes=16,strip=400",
+         "kv260v32": "kv260,rows=15,columns=32,lanes=32,strip=480", "kv260b4": "kv260,batch=4,tree_rows=0",
+         "lanes320": "lanes320,vector_words=4096,fifo_words=8192"}
 KINDS = {"luts": "LUTs", "lut_ram": "of them LUT RAM", "flip_flops": "flip-flops", "carry": "carry cells",
          "block_ram": "RAMB36", "half_block_ram": "RAMB18", "ultra_ram": "URAM288", "dsp": "DSP48E2"}
 UNITS = "kv260"  # the case whose units have a table

@@ -8,8 +8,9 @@ from sterna.host.plan.advice import buy
 from sterna.host.plan.model import NAMES
 from sterna.host.plan.rows import SLOTS, megabytes, rows
 
-PRESETS = ("lanes40", "lanes160", "lanes320")  # that hold a published model
-COLOURS = ("#89c2d9", "#2a6f97", "#014f86")
+PRESETS = ("lanes40", "lanes160", "lanes320", "ecpix5-85", "kv260")  # that hold a published model
+COLOURS = ("#89c2d9", "#2a6f97", "#014f86", "#fcbf49", "#f77f00")
+BAR = 0.8 / len(PRESETS)
 LABELS = {"370m": "370M", "1.3b": "1.3B", "2.7b": "2.7B", "13b": "13B (assumed geometry)"}
 PICTURE = "picture.plan"
 
@@ -63,7 +64,7 @@ def draw(results, folder):
     models = [name for name in LABELS if f"plan.{name.replace('.', '_')}" in results]
     if not models:
         return {}
-    figure = Figure(figsize=(10, 0.85 * len(models) + 1.5), layout="constrained")
+    figure = Figure(figsize=(10, 1.2 * len(models) + 1.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (title, part, key) in zip(panels, (
             ("one stream (1 slot)", 1, "stream_tokens_per_second"),
@@ -72,10 +73,10 @@ def draw(results, folder):
             for place, model in enumerate(models):
                 for name, *pair in _pairs(results[f"plan.{model.replace('.', '_')}"]):
                     if name == preset:
-                        row, at = pair[part - 1], place + 0.27 * (number - 1)
-                        panel.barh(at, row[key], height=0.25, color=colour if row["fits"] else "white",
+                        row, at = pair[part - 1], place + BAR * (number - (len(PRESETS) - 1) / 2)
+                        panel.barh(at, row[key], height=0.92 * BAR, color=colour if row["fits"] else "white",
                                    edgecolor=colour, hatch=None if row["fits"] else "////")
-                        panel.text(row[key] * 1.06, at, speed(row[key], not row["fits"]), va="center", fontsize=8)
+                        panel.text(row[key] * 1.06, at, speed(row[key], not row["fits"]), va="center", fontsize=7)
         panel.set_xscale("log")
         panel.set_xlim(1, 4000)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -15,6 +15,7 @@ import numpy as np
 from sterna.host.runtime.runtime import Sequence
 from sterna.host.runtime.statistics import STALLS
 from sterna.hw.presets import PRESETS
+from sterna.sim.board.dram import SETTINGS
 from sterna.sim.cpu.stream import best_rate
 
 WARM_UP_TOKENS, STREAM_SECONDS = 2, 0.4
@@ -160,6 +161,7 @@ def setting(runtime, device, timing):
             "latency_cycles": timing.get("latency_cycles"),
             "refresh_interval_cycles": timing.get("refresh_interval_cycles"),
             "refresh_cycles": timing.get("refresh_cycles"),
+            "dram": next((name for name, dram in SETTINGS.items() if dram == timing.get("dram")), None),
             "threads": runtime.threads, **used, **stream_of(runtime)}
 
 

@@ -115,6 +115,8 @@ class Markdown:
                    for r in self._rows if r["kind"] == "simulated" and r["latency_cycles"] is not None}
         lines += [f"simulated memory: latency {latency} cycles, refresh {refresh} of every {interval} cycles"
                   for latency, interval, refresh in timings]
+        lines += [f"simulated memory: the DRAM {name!r} behind AXI ports"
+                  for name in sorted({r["dram"] for r in self._rows if r["dram"]})]
         how = "greedy" if first["temperature"] == 0 else f"temperature {first['temperature']:g}"
         lines.append(f"prompts: random token ids, seed {first['seed']}; generation: {how}, from an empty state")
         return "\n" + "".join(f"- {line}\n" for line in lines)

@@ -8,8 +8,8 @@ import typer
 from sterna.host.bench import bench as measure
 from sterna.host.bench.report import FORMATS, Report
 from sterna.host.commands.options import (
-    TIMING,
     Baud,
+    DramSetting,
     Latency,
     Refresh,
     RefreshEvery,
@@ -18,6 +18,7 @@ from sterna.host.commands.options import (
     check_output,
     check_temperature,
     check_threads,
+    default_timing,
     simulation,
 )
 from sterna.host.console import progress_bar, reporting, tell
@@ -130,6 +131,7 @@ def bench(
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    dram: DramSetting = None,
     test_first: SelfTest = False,
 ):
     """Measure the speed of prompts (pp) and of generation (tg).
@@ -174,7 +176,8 @@ def bench(
         elif name in EXACT:
             check_model(name, demands)
     boards = [name for name in devices if is_simulated(name)]
-    timing = simulation((boards or devices)[0], None, None, latency, refresh_every, refresh)["timing"]
+    timings = {name: simulation(name, None, None, latency, refresh_every, refresh, dram)["timing"]
+               for name in boards or devices[:1]}
     style, path = style_of(output)
     models = [Model(p) for p in paths(model)]
     for loaded in models:
@@ -185,7 +188,8 @@ def bench(
         for loaded in models:
             for name in devices:
                 config = simulated_config(name)
-                options = {"timing": TIMING | timing, "preload": config.memory == "external"} if config else \
+                options = {"timing": default_timing(config) | timings[name],
+                           "preload": config.memory == "external"} if config else \
                     {"threads": threads} if name == "cpu" else {}
                 with reporting() as progress:
                     runtime = open_runtime(name, loaded, tell=tell, baud=baud, demands=demands, progress=progress,

@@ -9,7 +9,16 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from sterna.host.commands.options import Baud, Latency, Refresh, RefreshEvery, Threads, check_threads, simulation
+from sterna.host.commands.options import (
+    Baud,
+    DramSetting,
+    Latency,
+    Refresh,
+    RefreshEvery,
+    Threads,
+    check_threads,
+    simulation,
+)
 from sterna.host.console import progress_bar, reporting, table_console, tell
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
@@ -135,6 +144,7 @@ def evaluate(
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    dram: DramSetting = None,
     as_json: AsJson = False,
 ):
     """Print bits per byte and perplexity of text files.
@@ -151,7 +161,7 @@ def evaluate(
     if check < 1:
         raise UsageError(f"--check {check}: use at least 1")
     check_threads(threads, device)
-    options = simulation(device, None, None, latency, refresh_every, refresh)
+    options = simulation(device, None, None, latency, refresh_every, refresh, dram)
     loaded = Model(model)
     hardware = is_hardware(device)
     files = [(path, *load_stories(path, loaded.vocabulary, stories)) for path in texts]

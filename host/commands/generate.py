@@ -14,6 +14,7 @@ from sterna.host.commands.options import (
     Baud,
     Build,
     DeviceOption,
+    DramSetting,
     Latency,
     ModelOption,
     Preload,
@@ -139,6 +140,7 @@ def generate(
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    dram: DramSetting = None,
     build: Build = None,
     save: Annotated[Path, typer.Option("--save-state", help="Write where the text stands at the end.",
                                        show_default=False)] = None,
@@ -190,7 +192,7 @@ def generate(
         requests.append(Request(ids, limit, sampling, tuple(stop), ignore_eos))
         longest = max(longest, length + limit)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
-    options = simulation(device, waves, preload, latency, refresh_every, refresh)
+    options = simulation(device, waves, preload, latency, refresh_every, refresh, dram)
     check_output("--save-state", save)
     recording = Recording(waves, waves_limit, waves_from, waves_tokens)
     recording.check(len(requests))

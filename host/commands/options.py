@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from sterna.host.errors import HostError, UsageError
-from sterna.host.runtime.open import is_simulated
+from sterna.host.runtime.open import is_simulated, simulated_config
+from sterna.sim.board.dram import DEFAULT, SETTINGS
 from sterna.sim.cpu.model import MOST_THREADS
 
 ModelOption = Annotated[Path, typer.Option("-m", "--model", help="Image (.sterna) or checkpoint folder.",
@@ -36,6 +37,9 @@ Latency = Annotated[int, typer.Option("--latency", help="sim: cycles from a memo
 RefreshEvery = Annotated[int, typer.Option("--refresh-interval", help="sim: cycles from one refresh of the memory to "
                                            "the next.", show_default=False)]
 Refresh = Annotated[int, typer.Option("--refresh", help="sim: cycles that a refresh takes.", show_default=False)]
+DramSetting = Annotated[str, typer.Option("--dram", metavar="NAME", help="sim:kv260 and others with AXI ports: the "
+                                          f"DRAM behind these, {', '.join(SETTINGS)}, in place of the three options "
+                                          f"before. Default: {DEFAULT}.", show_default=False)]
 Build = Annotated[Path, typer.Option("--build", help="sim, cpu: folder of what is compiled. Default: "
                                      "$STERNA_BUILD, or build/ of the checkout, or "
                                      "~/.cache/sterna where Sterna was installed.", show_default=False)]
@@ -76,12 +80,28 @@ def use_build(folder):
         os.environ["STERNA_BUILD"] = str(folder.absolute())
 
 
-def check_timing(latency, refresh_interval, refresh):
-    """Timing of a simulated memory as ``SimulatedBoard`` takes it (dict of what is not None); UsageError."""
+def default_timing(config):
+    """Timing of the memory of a simulated board where nothing is given, as ``SimulatedBoard`` takes it (dict)."""
+    return {"dram": SETTINGS[DEFAULT]} if config.axi_ports else dict(TIMING)
+
+
+def check_timing(config, latency, refresh_interval, refresh, dram):
+    """Timing of the memory of a simulated board as ``SimulatedBoard`` takes it (dict of what is not None); UsageError
+    for what it does not take. ``config`` is that of the board, or None: then nothing may be given but None.
+    """
     given = {"--latency": latency, "--refresh-interval": refresh_interval, "--refresh": refresh}
     for name, value in given.items():
         if value is not None and not 0 <= value < 1 << 20:
             raise UsageError(f"{name} {value}: use 0 to {(1 << 20) - 1} cycles")
+        if value is not None and config.axi_ports:
+            raise UsageError(f"{name} {value}: behind the AXI ports of {config.name} is a DRAM: use --dram with one "
+                             f"of {', '.join(SETTINGS)}")
+    if dram is not None:
+        if dram not in SETTINGS:
+            raise UsageError(f"--dram {dram}: use one of {', '.join(SETTINGS)}")
+        if not config.axi_ports:
+            raise UsageError(f"--dram {dram}: {config.name} has no AXI ports: leave --dram out, or use sim:kv260")
+        return {"dram": SETTINGS[dram]}
     interval = TIMING["refresh_interval_cycles"] if refresh_interval is None else refresh_interval
     if refresh and interval and refresh >= interval:
         raise UsageError(f"--refresh {refresh}: every --refresh-interval {interval} cycles, the memory would never "
@@ -90,13 +110,13 @@ def check_timing(latency, refresh_interval, refresh):
     return {name: value for name, value in timing.items() if value is not None}
 
 
-def simulation(device, waves, preload, latency, refresh_interval, refresh):
+def simulation(device, waves, preload, latency, refresh_interval, refresh, dram):
     """Keyword arguments for ``open_runtime``; UsageError for options of the simulation with another device."""
     given = {"--waves": waves, "--preload": preload, "--latency": latency,
-             "--refresh-interval": refresh_interval, "--refresh": refresh}
+             "--refresh-interval": refresh_interval, "--refresh": refresh, "--dram": dram}
     used = [name for name, value in given.items() if value is not None]
     if used and not is_simulated(device):
         raise UsageError(f"{used[0]} needs the simulated board: use --device sim, not {device}")
-    timing = check_timing(latency, refresh_interval, refresh)
+    timing = check_timing(simulated_config(device), latency, refresh_interval, refresh, dram)
     check_output("--waves", waves)
     return {"waves": waves, "preload": preload, "timing": timing}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sterna.host.commands.options import Build, Latency, Refresh, RefreshEvery, check_timing, use_build
+from sterna.host.commands.options import Build, DramSetting, Latency, Refresh, RefreshEvery, check_timing, use_build
 from sterna.host.console import show, tell, working
 from sterna.host.device.frames import Frame
 from sterna.host.errors import UsageError
@@ -23,6 +23,7 @@ def simulate(
     latency: Latency = None,
     refresh_every: RefreshEvery = None,
     refresh: Refresh = None,
+    dram: DramSetting = None,
     build: Build = None,
 ):
     """Run a simulated board that stays, behind a port.
@@ -47,7 +48,7 @@ def simulate(
                          "send the model with sterna upload")
     if flash and not flash.is_file():
         raise UsageError(f"--flash {flash}: no such file: make it with sterna flash -m MODEL -o FILE")
-    timing = check_timing(latency, refresh_every, refresh)
+    timing = check_timing(config, latency, refresh_every, refresh, dram)
     use_build(build)
     from sterna.sim.board.board import SimulatedBoard
     # A delimiter first: the device may have been answering the host before this one.

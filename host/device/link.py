@@ -215,8 +215,10 @@ class RequestWindow:
         n_bytes = frame.length * (protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else 1)
         reason = protocol.NAK_REASONS.get(reply.word, f"reason {reply.word}")
         address = frame.address & ~protocol.FLAT
-        raise DeviceError(f"{self.name} refused to {what} 0x{address:08x} ({n_bytes} bytes): {reason}; "
-                          "check that the model and the program fit this device (`sterna devices` shows its sizes)")
+        way_out = ("program the board again, and check where its memory lies"
+                   if reply.word == protocol.NAK_MEMORY else
+                   "check that the model and the program fit this device (`sterna devices` shows its sizes)")
+        raise DeviceError(f"{self.name} refused to {what} 0x{address:08x} ({n_bytes} bytes): {reason}; {way_out}")
 
     def wait_token(self, wait_s, slot=0):
         """The next TOKEN frame of a slot as (position, token), waiting up to ``wait_s``; None if none came."""

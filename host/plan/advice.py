@@ -20,7 +20,8 @@ def buy(geometry, rows):
         alike = [row for row in boards if row.tokens_per_second > 0.99 * best]
         others = ", ".join(row.name for row in alike[1:])
         which = alike[0].name if len(alike) == 1 else f"any of {alike[0].name}, {others}"
-        return (f"buy {which}: {speed(best)} tokens/s by the cycle model at the placed clock, and nothing here that "
+        clock = "a projected" if alike[0].clock == "projected" else "the placed"
+        return (f"buy {which}: {speed(best)} tokens/s by the cycle model at {clock} clock, and nothing here that "
                 "exists is faster.")
     boards = [row for row in rows if row.kind == "board"]
     least = min((row.needed_bytes for row in rows), default=0)

@@ -37,6 +37,9 @@ class Registers(wiring.Component):
         Counters.
     pacing : Out(Pacing)
         Of the run control.
+    memory_fault : In(1)
+        Only with AXI ports: the memory gives no more words. Every access to it, that under way too,
+        is answered with an error.
     busy : Out(1)
         A request is under way, an event waits, or the run control is doing something.
     """
@@ -77,6 +80,7 @@ class Registers(wiring.Component):
                 ),
                 "scalar_ready": In(1),
                 **({"program_ready": In(1)} if config.batch > 1 else {}),
+                **({"memory_fault": In(1)} if config.axi_ports else {}),
                 "values": In(data.ArrayLayout(32, len(EVENTS))),
                 "frames_bad": frames,
                 "frames_lost": frames,
@@ -142,7 +146,7 @@ class Registers(wiring.Component):
         parts = max(1, 4 // port)
         shift = (port - 1).bit_length()
         part = Signal(range(parts + 1))
-        answer, failed = Signal(32), Signal()
+        answer, failed, of_memory = Signal(32), Signal(), Signal()
         answered = Signal()
         word_address = Signal(cfg.all_address_bits)
         lane_bits = max(0, shift - 2)
@@ -155,6 +159,7 @@ class Registers(wiring.Component):
             self.host_write.payload.address.eq(word_address | part[: parts.bit_length() - 1]),
             self.response.payload.data.eq(answer),
             self.response.payload.error.eq(failed),
+            self.response.payload.memory.eq(of_memory),
             self.response.valid.eq(answered),
             self.program_write.address.eq(address[4:14]),
             self.program_write.lane.eq(address[2:4]),
@@ -194,6 +199,17 @@ class Registers(wiring.Component):
             in_memory = Mux(address[35], below, low & ~address[31])
             region = region & low.replicate(4)
 
+        def gives_up():
+            """What the request waits for does not come any more: the port is left as it is."""
+            if cfg.axi_ports:
+                with m.If(self.memory_fault):
+                    m.d.sync += [
+                        failed.eq(1),
+                        of_memory.eq(1),
+                    ]
+                    m.d.comb += finish.eq(1)
+                    m.next = "IDLE"
+
         # The end of a request, then the requests by region.
         finish = Signal()
         with m.If(answered & self.response.ready):
@@ -207,6 +223,7 @@ class Registers(wiring.Component):
                 with m.If(self.request.valid & ~answered):
                     m.d.sync += [
                         failed.eq(0),
+                        of_memory.eq(0),
                         part.eq(0),
                     ]
                     with m.Switch(Cat(is_write, region)):
@@ -277,9 +294,11 @@ class Registers(wiring.Component):
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
+                gives_up()
             with m.State("COMMAND"):
                 with m.If(self.host_bursts.ready):
                     m.next = "READ"
+                gives_up()
             with m.State("READ"):
                 with m.If(self.host_words.valid):
                     m.d.sync += part.eq(part + 1)
@@ -294,6 +313,7 @@ class Registers(wiring.Component):
                     with m.If(part == parts - 1):
                         m.d.comb += finish.eq(1)
                         m.next = "IDLE"
+                gives_up()
         if not many:
             m.d.comb += run.ring_answers.eq(fsm.ongoing("RING"))
         m.d.comb += [

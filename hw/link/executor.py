@@ -8,6 +8,7 @@ from sterna.hw.protocol import HASH_UNIT_BYTES, HIGH_BITS, HIGH_LSB, Kind
 
 REASON_FORM = 1  # unknown type, or a length that does not fit
 REASON_ADDRESS = 2
+REASON_MEMORY = 3  # the memory has answered with an error
 # A HASH covers so many words where a READ covers one
 HASH_SHIFT = (HASH_UNIT_BYTES - 1).bit_length()
 
@@ -23,10 +24,13 @@ class Request(data.Struct):
 
 
 class Response(data.Struct):
-    """The answer to a request; ``error``: nothing answers at this address."""
+    """The answer to a request; ``error``: nothing answers at this address, or with ``memory`` the
+    memory there has answered with an error.
+    """
 
     data: unsigned(32)
     error: unsigned(1)
+    memory: unsigned(1)
 
 
 class Event(data.Struct):
@@ -122,6 +126,7 @@ class FrameExecutor(wiring.Component):
         issue = Signal()  # a request is offered
         pending = Signal()  # a request was taken and its response is due
         failed = Signal()  # a response of this WRITE was an error
+        of_memory = Signal()  # and the memory's
 
         address_byte, length_byte = Signal(), Signal()  # a byte of the header that is kept
         own_data = is_event | is_nak | summed  # the reply carries data that no request asked for
@@ -274,11 +279,12 @@ class FrameExecutor(wiring.Component):
                     m.d.sync += [
                         pending.eq(0),
                         failed.eq(self.response.payload.error),
+                        of_memory.eq(self.response.payload.memory),
                     ]
                 with m.If(quiet & failed):
                     m.d.comb += [
                         reject.eq(1),
-                        reason.eq(REASON_ADDRESS),
+                        reason.eq(Mux(of_memory, REASON_MEMORY, REASON_ADDRESS)),
                     ]
                     m.d.sync += issue.eq(0)
                     m.next = "HEADER"
@@ -294,7 +300,9 @@ class FrameExecutor(wiring.Component):
                     with m.If(self.response.payload.error):
                         m.d.comb += [
                             reject.eq(1),
-                            reason.eq(REASON_ADDRESS),
+                            reason.eq(
+                                Mux(self.response.payload.memory, REASON_MEMORY, REASON_ADDRESS)
+                            ),
                         ]
                         m.next = "HEADER"
                     with m.Else():

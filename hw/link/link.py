@@ -36,7 +36,8 @@ class Link(wiring.Component):
         ``write``, ``address`` (bytes, a multiple of 4; its range is checked by the responder),
         ``data``.
     response : In(stream of Response)
-        One per request, in order, for writes too. ``error`` turns the frame into a NAK "address".
+        One per request, in order, for writes too. ``error`` turns the frame into a NAK
+        "address", with ``memory`` into one "memory".
     event : In(stream of Event)
         Tokens to report; taken when the TOKEN frame is complete.
     frames_bad, frames_lost : Out(frame_counter_bits)

@@ -11,6 +11,7 @@
 #include "flash.hpp"
 #include "link.hpp"
 #include "memory.hpp"
+#include "ports.hpp"
 #if BOARD_SDRAM
 #include "sdram.hpp"
 #endif
@@ -83,21 +84,6 @@ std::vector<uint8_t> hex_bytes(const std::string &text) {
     return bytes;
 }
 
-#if BOARD_AXI_PORTS
-DramTiming dram_timing(const std::string &text) {
-    DramTiming t;
-    uint64_t *fields[] = {&t.transfer, &t.rcd, &t.rp, &t.rrd, &t.ras, &t.cas, &t.rfc, &t.refi, &t.write_recovery, &t.turn,
-                          &t.path, &t.depth, &t.wrong_burst};
-    size_t at = 0;
-    for (uint64_t *field : fields) {
-        const size_t comma = text.find(',', at);
-        *field = number(text.substr(at, comma - at).c_str(), "--dram");
-        at = comma == std::string::npos ? text.size() : comma + 1;
-    }
-    return t;
-}
-#endif
-
 Options parse(int argc, char **argv) {
     Options o;
     for (int k = 1; k < argc; k++) {
@@ -153,11 +139,6 @@ Options parse(int argc, char **argv) {
     return o;
 }
 
-// Ports of up to 64 bits are integers and wider ones arrays of 32-bit words; on a little-endian machine the bytes of
-// either are those of the number.
-template <class Port> const uint8_t *bytes_of(const Port &port) { return reinterpret_cast<const uint8_t *>(&port); }
-template <class Port> void set_bytes(Port &port, const uint8_t *source, size_t size) { std::memcpy(&port, source, size); }
-
 #if BOARD_EXTERNAL
 // A memory takes what its port drives in the present cycle; whether nothing is under way there.
 bool memory_cycle(Memory &memory, bool reset, bool data_ready, bool write_valid, uint64_t write_address, const uint8_t *write_data,
@@ -190,36 +171,6 @@ struct ChipPins {
 
 #if BOARD_AXI_PORTS
 constexpr unsigned BEAT_BYTES = BOARD_PORT_BYTES / BOARD_AXI_PORTS;
-
-// What the masters drive; the names of the ports are those of the harness (harness.py).
-void read_pins(const Vboard &top, std::vector<AxiPins> &pins) {
-#define PINS(k)                                                                                                          \
-    pins[k] = {bool(top.axi##k##_arvalid), bool(top.axi##k##_awvalid), bool(top.axi##k##_wvalid), bool(top.axi##k##_wlast), \
-               bool(top.axi##k##_rready), bool(top.axi##k##_bready), top.axi##k##_araddr, top.axi##k##_awaddr,             \
-               top.axi##k##_arid, top.axi##k##_arlen, top.axi##k##_arsize, top.axi##k##_arburst, top.axi##k##_awid,         \
-               top.axi##k##_awlen, top.axi##k##_awsize, top.axi##k##_awburst, bytes_of(top.axi##k##_wdata),                 \
-               bytes_of(top.axi##k##_wstrb)};
-    BOARD_EACH_PORT(PINS)
-#undef PINS
-}
-
-void set_answers(Vboard &top, const std::vector<AxiAnswer> &answers) {
-#define ANSWER(k)                                                                                                        \
-    top.axi##k##_arready = answers[k].arready;                                                                            \
-    top.axi##k##_awready = answers[k].awready;                                                                            \
-    top.axi##k##_wready = answers[k].wready;                                                                              \
-    top.axi##k##_rvalid = answers[k].rvalid;                                                                              \
-    top.axi##k##_rlast = answers[k].rlast;                                                                                \
-    top.axi##k##_rid = answers[k].rid;                                                                                    \
-    top.axi##k##_rresp = answers[k].rresp;                                                                                \
-    if (answers[k].rvalid)                                                                                                \
-        set_bytes(top.axi##k##_rdata, answers[k].rdata, BEAT_BYTES);                                                      \
-    top.axi##k##_bvalid = answers[k].bvalid;                                                                              \
-    top.axi##k##_bid = answers[k].bid;                                                                                    \
-    top.axi##k##_bresp = 0;
-    BOARD_EACH_PORT(ANSWER)
-#undef ANSWER
-}
 #endif
 
 #if BOARD_TRACE
@@ -335,7 +286,9 @@ int run(int argc, char **argv) {
 #undef SET
 #endif
 #if BOARD_AXI_PORTS
-        set_answers(*top, dram.answers);
+#define ANSWER(k) AXI_ANSWER((*top), k, dram.answers[k], BEAT_BYTES)
+        BOARD_EACH_PORT(ANSWER)
+#undef ANSWER
 #endif
     };
 #if !BOARD_BAUD
@@ -427,7 +380,9 @@ int run(int argc, char **argv) {
 #endif
 #if BOARD_AXI_PORTS
         if (!reset) {
-            read_pins(*top, pins);
+#define PINS(k) AXI_PINS((*top), k),
+            pins = {BOARD_EACH_PORT(PINS)};
+#undef PINS
             dram.step(pins);
             quiet = quiet && dram.quiet();
         }

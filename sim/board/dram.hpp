@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <string>
@@ -21,7 +22,26 @@ struct DramTiming { // picoseconds, in the order of sim/board/dram.py
     uint64_t path = 0; // from a port to the controller, and from there back
     uint64_t depth = 16; // bursts that a port takes before it has answered the first of them
     uint64_t wrong_burst = 0; // number of the read burst, from 1, that is answered with SLVERR; 0: none
+    uint64_t wrong_write = 0; // likewise of the write burst
 };
+
+// Of numbers with commas between them, as sim/board/dram.py writes them; those that are left out are as above.
+inline DramTiming dram_timing(const char *text) {
+    DramTiming t;
+    uint64_t *fields[] = {&t.transfer, &t.rcd, &t.rp, &t.rrd, &t.ras, &t.cas, &t.rfc, &t.refi, &t.write_recovery, &t.turn,
+                          &t.path, &t.depth, &t.wrong_burst, &t.wrong_write};
+    const char *at = text;
+    for (uint64_t *field : fields) {
+        char *end = nullptr;
+        *field = std::strtoull(at, &end, 10);
+        if (end == at || (*end && *end != ','))
+            break;
+        if (!*end)
+            return t;
+        at = end + 1;
+    }
+    fail(USAGE, (std::string("--dram ") + text + ": use numbers with commas between them, not too many").c_str());
+}
 
 // What a master drives in the present cycle.
 struct AxiPins {
@@ -34,7 +54,7 @@ struct AxiPins {
 // What the memory drives in the present cycle.
 struct AxiAnswer {
     bool arready = false, rvalid = false, rlast = false, awready = false, wready = false, bvalid = false;
-    unsigned rid = 0, rresp = 0, bid = 0;
+    unsigned rid = 0, rresp = 0, bid = 0, bresp = 0;
     const uint8_t *rdata = nullptr;
 };
 
@@ -50,12 +70,16 @@ class Dram {
         std::vector<uint64_t> due;                // of each chunk at the port
     };
     struct Write {
-        uint64_t address, bytes, arrived;
+        uint64_t address, bytes, arrived, number;
         unsigned id, port, chunks;
         std::vector<uint8_t> data, mask;
     };
     struct Pair {
         uint64_t row = NONE, ready = 0, opened = 0, written = 0; // opened: the ACTIVATE, or the end of a refresh
+    };
+    struct Answer { // of a write
+        uint64_t due;
+        unsigned id, resp;
     };
     struct Port {
         AxiPins before{};
@@ -64,7 +88,7 @@ class Dram {
         std::deque<Read> reads;
         unsigned first = 0;         // of reads: the first with chunks that are not asked for
         std::deque<Write> begun;    // addresses whose beats have not all come
-        std::deque<std::pair<uint64_t, unsigned>> answers; // due, ID
+        std::deque<Answer> answers;
         unsigned unanswered = 0;    // bursts between AW and B
     };
 
@@ -76,7 +100,7 @@ class Dram {
     std::deque<Write> writes_;
     std::vector<Write> unanswered_; // all writes whose response is not taken, for the order of reads
     Pair pairs_[PAIRS];
-    uint64_t cycle_ = 0, column_ = 0, refresh_, waiting_chunks_ = 0, bursts_ = 0;
+    uint64_t cycle_ = 0, column_ = 0, refresh_, waiting_chunks_ = 0, bursts_ = 0, write_bursts_ = 0;
     unsigned turn_of_ = 0;
     bool writing_ = false, settled_ = false; // settled: the rows of all reads that have arrived are open
 
@@ -144,7 +168,8 @@ class Dram {
             for (const Read &r : p.reads)
                 if (meets(pins.awaddr, bytes, r.address, r.bytes))
                     wrong(k, "a write to what is being read");
-        Write w{pins.awaddr, bytes, 0, pins.awid, k, unsigned((pins.awaddr % CHUNK + bytes + CHUNK - 1) / CHUNK), {}, {}};
+        const unsigned chunks = unsigned((pins.awaddr % CHUNK + bytes + CHUNK - 1) / CHUNK);
+        Write w{pins.awaddr, bytes, 0, ++write_bursts_, pins.awid, k, chunks, {}, {}};
         unanswered_.push_back(w);
         ports_[k].begun.push_back(std::move(w));
         ports_[k].unanswered++;
@@ -167,6 +192,7 @@ class Dram {
     }
 
     uint64_t now() const { return cycle_ * clock_; }
+    static unsigned resp_of(uint64_t number, uint64_t wrong) { return number == wrong ? 2 : 0; } // SLVERR, OKAY
     static uint64_t row_of(uint64_t address) { return address / PAIR_BYTES; }
     Pair &pair_of(uint64_t row) { return pairs_[row % PAIRS]; }
 
@@ -259,7 +285,7 @@ class Dram {
         pair.written = column_ + t_.cas;
         waiting_chunks_ -= w.chunks;
         counts.write_chunks += w.chunks;
-        ports_[w.port].answers.push_back({column_ + t_.path, w.id});
+        ports_[w.port].answers.push_back({column_ + t_.path, w.id, resp_of(w.number, t_.wrong_write)});
         writes_.pop_front();
         return true;
     }
@@ -368,12 +394,13 @@ class Dram {
                     a.rid = r.id;
                     a.rlast = r.given + 1 == r.beats;
                     a.rdata = content_ + r.address + uint64_t(r.given) * beat_;
-                    a.rresp = r.number == t_.wrong_burst ? 2 : 0;
+                    a.rresp = resp_of(r.number, t_.wrong_burst);
                 }
             }
-            if (!p.answers.empty() && p.answers.front().first <= now()) {
+            if (!p.answers.empty() && p.answers.front().due <= now()) {
                 a.bvalid = true;
-                a.bid = p.answers.front().second;
+                a.bid = p.answers.front().id;
+                a.bresp = p.answers.front().resp;
             }
         }
     }

@@ -20,8 +20,8 @@ class Dram:
         From a port's pins to the controller, and from its data back to the pins.
     depth : int
         Bursts that a port takes before it has answered the first of them.
-    wrong_burst : int
-        Number of the read burst, from 1, that is answered with an error; 0: none.
+    wrong_burst, wrong_write : int
+        Number of the read burst, and of the write burst, from 1, that is answered with an error; 0: none.
     """
 
     transfer: int
@@ -37,6 +37,7 @@ class Dram:
     path: int = 80_000
     depth: int = 16
     wrong_burst: int = 0
+    wrong_write: int = 0
 
     def option(self):
         """As the harness takes it (str)."""

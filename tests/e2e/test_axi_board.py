@@ -3,14 +3,23 @@ has them, faults.
 """
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
-from docs.figures import fullboard
+from docs.figures import fullboard, sweep, ultra
 from soc import Session, first_difference, play, random_image
+from sterna.host import cli
+from sterna.host.device.transport import open_transport
+from sterna.host.doctor import line
+from sterna.host.doctor.check import OK, verdict
+from sterna.host.doctor.examine import examine
 from sterna.host.errors import HostError
 from sterna.host.model.image import build_image
 from sterna.host.runtime.open import simulated_config
+from sterna.sim.board import verilog
+from sterna.sim.board.board import SimulatedBoard
 from sterna.sim.board.dram import SETTINGS
 from sterna.sim.golden.packed import Geometry, random_model
 
@@ -94,3 +103,68 @@ def test_an_error_of_the_memory_is_told(tmp_path):
     with (pytest.raises(HostError, match="fault 'memory' .*its memory answered with an error"),
           Session(CONFIG, image, tmp_path, True, trace=False, dram=dram) as session):
         session.generate([1], 8)
+
+
+def test_an_error_on_a_write_is_told(tmp_path):
+    """In the middle of an upload: the next request is refused, and says why."""
+    image = random_image(np.random.default_rng(SEED), CONFIG, GEOMETRY)
+    dram = dataclasses.replace(SETTINGS["ideal"], wrong_write=100)
+    with (pytest.raises(HostError, match="refused to .*: its memory answered with an error; program the board again"),
+          Session(CONFIG, image, tmp_path, trace=False, dram=dram)):
+        pass
+
+
+@pytest.mark.parametrize("wrong", [{}, {"wrong_write": 40}, {"wrong_burst": 100}])
+def test_the_doctor_tells_an_error_of_the_memory(monkeypatch, wrong):
+    """And goes on with what needs no memory, without a wait for answers that do not come."""
+    monkeypatch.setattr(line, "LOAD_S", 0.02)
+    with SimulatedBoard(CONFIG, dram=dataclasses.replace(SETTINGS["ideal"], **wrong)) as board:
+        checks = list(examine(lambda: open_transport(board.url, 1_000_000), simulated=True, wanted=CONFIG))
+    found = {check.name: check for check in checks}
+    assert all("answer for" not in check.text and "does not answer" not in check.text for check in checks)
+    if not wrong:
+        assert verdict(checks)[0] and found["pattern"].verdict == OK
+        return
+    assert verdict(checks) == (False, "verdict: failed: memory, tokens")
+    for name in ("memory", "tokens"):
+        assert "its memory answered with an error; program the board again" in found[name].text
+
+
+def test_the_dram_of_the_command_line(small, tmp_path):
+    """bench --dram: a slower DRAM takes more cycles, and the rows name it; without the option it is the ideal one."""
+    rows = {}
+    for flags in ((), ("--dram", "ddr4"), ("--dram", "measured")):
+        out = tmp_path / "bench.json"
+        assert cli.main(["bench", "-m", str(small), "--device", DEVICE, "-p", "0", "-n", "4", "-r", "1",
+                         "--no-warmup", "-o", str(out), *flags]) == 0
+        row, = json.loads(out.read_text())
+        rows[row["dram"]] = row["cycles_per_token"]
+    assert set(rows) == set(SETTINGS) and len(set(rows.values())) == len(rows)
+
+
+def test_a_sweep_of_all_slots(small, tmp_path, monkeypatch):
+    """All slots make a token, and read a prompt together; a vector of one slot that is not the interpreter's is told.
+    """
+    device, timing = DEVICE + ",batch=2", {"dram": any_dram(np.random.default_rng(SEED))}
+    found = sweep.sweep(small, device, timing, tmp_path, 1)
+    assert found["slots"] == 2 and found["vectors"] > 50 and found["prompt_vectors"] > 40
+    row = fullboard.tables({f"370m {device} ideal": found})["table.fullboard.slots"].splitlines()[-1]
+    assert f"| {device} | ideal | 2 | {found['cycles']:,} |" in row
+    right = sweep.read_trace
+
+    def other(path, lanes):
+        vectors = right(path, lanes)
+        is_code, values = vectors[-20]
+        vectors[-20] = is_code, values ^ (np.arange(len(values)) // CONFIG.lanes % 2).astype(values.dtype)
+        return vectors
+    monkeypatch.setattr(sweep, "read_trace", other)
+    with pytest.raises(sweep.SweepDiffers, match="vector .*slot 1, element 0 .*expected"):
+        sweep.sweep(small, device, timing, tmp_path, 1)
+
+
+def test_a_token_with_ultra_ram(small, tmp_path):
+    """Banks and FIFO as the bitstream has them: each bank of 96 bits is two blocks, and so is the FIFO of 128."""
+    device = DEVICE.replace("vector_words=256", "vector_words=600").replace("fifo_words=256", "fifo_words=2048")
+    text = verilog.board_verilog(simulated_config(device), ultra.OPTIONS["device"])
+    assert len(re.findall(r"(?m)^  reg \[71:0\] .*\[4095:0\];", text)) == 3 * 2 + 2
+    assert fullboard.whole_tokens(small, device + fullboard.ULTRA, "ideal", 2, tmp_path)["vectors"] > 50

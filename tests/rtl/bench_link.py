@@ -56,7 +56,8 @@ class Board:
             if request["write"] and not error:
                 self.memory[address] = request["data"]
                 self.writes.append(address)
-            self.response.send({"data": 0xDEAD if error else self.memory.get(address, 0), "error": int(error)})
+            self.response.send({"data": 0xDEAD if error else self.memory.get(address, 0), "error": int(error),
+                                "memory": of_memory(address)})
 
     def count(self, name):
         return int(getattr(self.dut, name).value)
@@ -99,6 +100,11 @@ def random_request(random, sequence):
     return Frame.write(sequence, address, bytes(random.choice((0, random.randrange(256))) for _ in range(n)))
 
 
+def of_memory(address):
+    """Whether an error there is one of the memory (int): every other word."""
+    return address // 4 % 2
+
+
 def execute(memory, frame):
     """Model of the device: the reply, after changing `memory`."""
     n = frame.length
@@ -113,7 +119,7 @@ def execute(memory, frame):
     for k in range(0, n * protocol.HASH_UNIT_BYTES if frame.kind == Kind.HASH else n, 4):
         address = frame.address - BASE + k
         if address >= MEMORY_BYTES:
-            return Frame(Kind.NAK, *reply, 4, b"\2\0\0\0")
+            return Frame(Kind.NAK, *reply, 4, bytes((2 + of_memory(address), 0, 0, 0)))
         if frame.kind == Kind.WRITE:
             memory[address] = int.from_bytes(frame.data[k:k + 4], "little")
         words.append(memory.get(address, 0))
@@ -197,7 +203,8 @@ async def refused_frames(dut):
              Frame(4, 21, 0, 0), Frame(4, 22, 0, 3), Frame(4, 23, 0, 228), Frame(4, 24, 2, 4),
              Frame(4, 25, 0, 4, b"abcd"), Frame(6, 26, 0, 4), Frame.hash(27, MEMORY_BYTES - 252, 256),
              Frame.hash(28, MEMORY_BYTES, 256), Frame.hash(29, MEMORY_BYTES - 256, 256),
-             Frame.read(30, 0, 4), Frame.hash(31, 4, 512)]
+             Frame.read(30, 0, 4), Frame.hash(31, 4, 512), Frame.read(32, MEMORY_BYTES + 4, 8),
+             Frame.write(33, MEMORY_BYTES + 4, b"abcdefgh"), Frame.hash(34, MEMORY_BYTES + 4, 256)]
     for case in cases:
         assert await board.exchange(case.encode()) == [execute(model, case)], case
     assert board.memory == model

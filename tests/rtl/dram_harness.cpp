@@ -12,24 +12,12 @@ namespace {
 constexpr unsigned PORTS = 4, BEAT = 16, BEATS = 16;
 constexpr uint64_t BYTES = 1 << 24, CLOCK = 4000;
 
-DramTiming timing(const char *text) {
-    DramTiming t;
-    uint64_t *fields[] = {&t.transfer, &t.rcd, &t.rp, &t.rrd, &t.ras, &t.cas, &t.rfc, &t.refi, &t.write_recovery, &t.turn,
-                          &t.path, &t.depth, &t.wrong_burst};
-    for (uint64_t *field : fields) {
-        char *end = nullptr;
-        *field = std::strtoull(text, &end, 10);
-        text = *end ? end + 1 : end;
-    }
-    return t;
-}
-
 int run(int argc, char **argv) {
     if (argc != 4)
         return 1;
     Content content(BYTES);
     content.randomize(7);
-    Dram dram(timing(argv[1]), CLOCK, content, BYTES, PORTS, BEAT);
+    Dram dram(dram_timing(argv[1]), CLOCK, content, BYTES, PORTS, BEAT);
     const uint64_t words = std::strtoull(argv[2], nullptr, 10) * 1000000 / (PORTS * BEAT) / BEATS * BEATS;
     const std::string fault = argv[3];
     const uint8_t zeros[64] = {}, ones[64] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};

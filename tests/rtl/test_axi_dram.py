@@ -42,7 +42,7 @@ class Flat(wiring.Component):
 def stream(dram, words=40_000, most=OUTSTANDING, first=0, every=0):
     """(words per cycle, 64-byte chunks that the DRAM read) of a linear stream."""
     program = compiled("axi", "memory", verilog(Flat(), "memory"), HARNESS,
-                       [board.HERE / name for name in ("dram.hpp", "memory.hpp", "status.hpp")])
+                       [board.HERE / name for name in ("dram.hpp", "memory.hpp", "ports.hpp", "status.hpp")])
     done = subprocess.run([program, dram.option(), *map(str, (words, most, first, every))], capture_output=True,
                           text=True)
     assert not done.returncode, done.stderr

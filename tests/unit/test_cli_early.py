@@ -54,6 +54,18 @@ def test_a_memory_that_never_delivers_is_refused(sterna, folder, flags, message)
     assert message in refused(sterna, 2, "bench", "-m", folder, "--device", "sim", *flags)
 
 
+@pytest.mark.parametrize("device, flags, message", [
+    ("sim:kv260", ("--dram", "fast"), "--dram fast: use one of ideal, ddr4, measured"),
+    ("sim:lanes40", ("--dram", "ddr4"), "--dram ddr4: lanes40 has no AXI ports: leave --dram out, or use sim:kv260"),
+    ("golden", ("--dram", "ddr4"), "--dram needs the simulated board"),
+    ("sim:kv260", ("--latency", 3), "--latency 3: behind the AXI ports of kv260 is a DRAM: use --dram with one of")])
+def test_a_dram_that_is_not_there_is_refused(sterna, folder, device, flags, message):
+    assert message in refused(sterna, 2, "generate", "-m", folder, "-p", "x", "--device", device, *flags)
+    assert message in refused(sterna, 2, "bench", "-m", folder, "--device", device, *flags)
+    if device != "golden":
+        assert message in refused(sterna, 2, "simulate", device, *flags)
+
+
 @pytest.mark.parametrize("timing", [
     {"refresh_interval_cycles": 10, "refresh_cycles": 10}, {"refresh_cycles": -1}, {"latency_cycles": -1},
     {"bandwidth": 0}, {"bandwidth": 257}])

@@ -245,7 +245,7 @@ def test_the_documentation_names_only_figures_that_exist():
     tables = {"table.presets", "table.speed", "table.quality", "table.lines", "table.causes",
               "table.slots", "table.drafts", "table.boards.place", "table.boards.speed", "table.boards.long",
               "table.energy", "table.toggles", "table.energy.others", "table.versus", "table.versus.memory",
-              "table.fullsize", "table.fullboard",
+              "table.fullsize", "table.fullboard", "table.fullboard.slots",
               *(f"table.lanes.{name}" for name in ("speed", "slots", "beyond", "cells")),
               "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
               "table.depth",
