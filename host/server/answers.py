@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sterna.host.serving.generation import CANCELLED
@@ -65,6 +66,10 @@ def usage_of(generations, answers):
                                           "rejected_prediction_tokens": 0}}
 
 
+async def _awaited(generation):
+    await generation
+
+
 @dataclass(eq=False)
 class Answer:
     """The answer to one request.
@@ -100,6 +105,11 @@ class Answer:
         self.ended_by = self.ended_by or error
         for generation in self.generations:
             generation.cancel()
+
+    async def settled(self, most_s):
+        """Returns when all texts have come to their end, or after ``most_s`` seconds."""
+        with suppress(Exception):  # of the engine, which whoever reads the texts is told about
+            await asyncio.wait_for(asyncio.gather(*map(_awaited, self.generations), return_exceptions=True), most_s)
 
     def _head(self, kind):
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model,

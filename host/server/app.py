@@ -22,6 +22,7 @@ KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
          ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 LARGE_BYTES = 4096  # a body from which on its tokens are made in a thread of their own
 OWNER = "sterna"
+SETTLE_S = 2.0  # that a device has to end a text, which is within a token, so that the log says how far it was
 
 
 class _Endpoint:
@@ -223,6 +224,7 @@ class App:
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
+            await answer.settled(SETTLE_S)
 
     async def _whole(self, answer, scope, send):
         try:

@@ -1,11 +1,13 @@
 """Chats as the text that a model reads: the template of its tokenizer_config.json, or a plain one."""
 
+import json
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 import jinja2
+from jinja2.compiler import CodeGenerator
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
@@ -32,27 +34,84 @@ class _TooLong(Exception):
     """A template that makes too much, or takes too long."""
 
 
+def _size(value):
+    return len(value) if isinstance(value, str | bytes | list | tuple) else 1
+
+
+def _need(good):
+    """SecurityError for an operation that would make too much."""
+    if not good:
+        raise SecurityError("an operation that makes too much")
+
+
+class _Generator(CodeGenerator):
+    """Writes ``a ~ b`` as a call that can be limited."""
+
+    def visit_Concat(self, node, frame):
+        self.write("environment.joined((")
+        for one in node.nodes:
+            self.visit(one, frame)
+            self.write(", ")
+        self.write("))")
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, and no operation that makes large values out of small ones."""
 
-    intercepted_binops = frozenset(("*", "**", "%"))
+    intercepted_binops = frozenset(("*", "**", "%", "+"))
+    code_generator_class = _Generator
 
     def call_binop(self, context, operator, left, right):
-        sizes = [len(one) if isinstance(one, str | bytes | list | tuple) else 1 for one in (left, right)]
+        sequences = [isinstance(one, str | bytes | list | tuple) for one in (left, right)]
         numbers = [abs(one) if isinstance(one, int | float) else 1 for one in (left, right)]
-        if operator == "*" and sizes[0] * sizes[1] * max(numbers) > MOST_SIZE and max(sizes) > 1:
-            raise SecurityError("a repetition that is too long")
-        if operator == "**" and (max(numbers) > 1 << 16 or numbers[1] > 64):
-            raise SecurityError("a power that is too large")
-        if operator == "%" and isinstance(left, str):
-            raise SecurityError("a format")
+        if operator == "*" and any(sequences):
+            _need(_size(left) * _size(right) * max(numbers) <= MOST_SIZE)
+        elif operator == "+" and any(sequences):
+            _need(_size(left) + _size(right) <= MOST_SIZE)
+        elif operator == "**":
+            _need(max(numbers) <= 1 << 16 and numbers[1] <= 64)
+        elif operator == "%":
+            _need(not isinstance(left, str | bytes))  # a format makes as much as its numbers say
         return super().call_binop(context, operator, left, right)
+
+    def joined(self, values):
+        """What ``~`` makes of values (str)."""
+        texts = [str(value) for value in values]
+        _need(sum(map(len, texts)) <= MOST_SIZE)
+        return "".join(texts)
+
+    def call(self, context, function, *arguments, **options):
+        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", None)
+        if isinstance(owner, str) and name == "replace":
+            return limited_replace(owner, *arguments, **options)
+        if isinstance(owner, str) and name == "join":
+            return limited_join(*arguments, owner)
+        return super().call(context, function, *arguments, **options)
+
+    def wrap_str_format(self, value):
+        _need(super().wrap_str_format(value) is None)  # the same for str.format, which the sandbox would allow
+        return None
 
     def is_safe_attribute(self, obj, attribute, value):
         # They make as much as a number in their text says.
-        padding = ("format", "format_map", "center", "ljust", "rjust", "zfill", "expandtabs")
+        padding = ("center", "ljust", "rjust", "zfill", "expandtabs", "translate")
         safe = super().is_safe_attribute(obj, attribute, value)
-        return safe and not (isinstance(obj, str) and attribute in padding)
+        return safe and not (isinstance(obj, str | bytes) and attribute in padding)
+
+
+def limited_replace(text, old, new, count=-1):
+    """``text.replace``, unless it makes too much."""
+    text, old, new = str(text), str(old), str(new)
+    count = -1 if count is None else count
+    _need(len(text) + (text.count(old) if count < 0 else min(count, text.count(old))) * len(new) <= MOST_SIZE)
+    return text.replace(old, new, count)
+
+
+def limited_join(values, between="", attribute=None):
+    """Texts of values with ``between`` in between, unless they make too much."""
+    texts = [str(value if attribute is None else value[attribute]) for value in values]
+    _need(sum(map(len, texts)) + len(texts) * len(between) <= MOST_SIZE)
+    return between.join(texts)
 
 
 def _raise(message):
@@ -61,17 +120,17 @@ def _raise(message):
 
 def _environment():
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
-    environment.filters["tojson"] = strictly_json
+    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form[:99])}
+    del environment.globals["lipsum"]
+    environment.filters |= {"tojson": strictly_json, "replace": limited_replace, "join": limited_join}
     for name in ("center", "indent", "wordwrap", "format", "xmlattr", "urlize", "pprint", "random", "filesizeformat"):
         environment.filters.pop(name, None)
     return environment
 
 
-def strictly_json(value, indent=None):
+def strictly_json(value, indent=None, ensure_ascii=False):
     """A value as JSON, without the escapes that HTML would need."""
-    import json
-    return json.dumps(value, ensure_ascii=False, indent=indent if indent is None else min(8, int(indent)))
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent if indent is None else min(8, int(indent)))
 
 
 class ChatTemplate:

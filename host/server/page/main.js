@@ -25,7 +25,7 @@ function titleOf(conversation) {
 
 function open(conversation) {
   stop();
-  current = conversation || {id: crypto.randomUUID(), messages: []};
+  current = conversation || {id: `${Date.now()}-${Math.random()}`, messages: []};
   $("speed").textContent = "";
   trouble("");
   draw();
@@ -60,15 +60,20 @@ function drawList() {
 function noteOf(message) {
   const parts = [];
   if (message.stopped) parts.push("stopped");
-  if (message.reason === "length") parts.push("ended at the most tokens");
+  if (message.reason === "length") parts.push("reached the most tokens");
   if (message.speed) parts.push(message.speed);
   return parts.join(" · ");
+}
+
+// An answer that goes on with a text begins with the space between them.
+function shown(message) {
+  return message.role === "user" ? message.content : message.content.replace(/^ +/, "");
 }
 
 function drawMessage(message, last) {
   const row = made("li", undefined, {className: message.role});
   row.append(made("h2", message.role === "user" ? "You" : "Model", {className: "who"}));
-  const text = made("div", message.content, {className: "text"});
+  const text = made("div", shown(message), {className: "text"});
   row.append(text);
   if (message.role === "assistant") {
     const foot = made("div", undefined, {className: "foot"});
@@ -126,7 +131,7 @@ async function answer() {
   let first = null, drawing = false;
   const show = () => {
     const box = $("scroll"), following = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-    text.textContent = message.content;
+    text.textContent = shown(message);
     if (following) box.scrollTop = box.scrollHeight;
     drawing = false;
   };
@@ -140,9 +145,10 @@ async function answer() {
     });
     message.reason = reason;
     if (usage && first !== null) {
-      const seconds = Math.max(1e-3, (performance.now() - first) / 1000), made = usage.completion_tokens;
-      const cached = usage.prompt_tokens_details.cached_tokens;
-      message.speed = `${made} tokens, ${(made / seconds).toFixed(0)} tokens/s`;
+      const now = performance.now(), made = usage.completion_tokens, cached = usage.prompt_tokens_details.cached_tokens;
+      // Tokens that came together with the first one would count for nothing.
+      const rate = now - first > 250 ? (made - 1) / (now - first) : made / (now - began);
+      message.speed = `${made} tokens, ${(1000 * rate).toFixed(rate < 0.02 ? 1 : 0)} tokens/s`;
       $("speed").textContent = `${message.speed}; first after ${Math.round(first - began)} ms; prompt of `
         + `${usage.prompt_tokens} tokens, ${cached} of them kept from before`;
     }
