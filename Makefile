@@ -62,6 +62,8 @@ TESTS = marks="not hardware and ($(WHICH))"; \
      marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
    command -v iverilog >/dev/null || { \
      marks="$$marks and not icarus"; [ "$@" = test ] || echo "no iverilog: leaving its tests out" >&2; }; \
+   [ "$$(id -u)" = 0 ] || command -v chromium >/dev/null || { \
+     marks="$$marks and not browser"; [ "$@" = test ] || echo "no chromium: leaving its test out" >&2; }; \
  fi; \
  $(BIN)/python -m pytest -n 2 --dist worksteal -m "$$marks" $(ARGS)
 

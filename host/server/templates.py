@@ -120,7 +120,8 @@ def _raise(message):
 
 def _environment():
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form[:99])}
+    environment.globals |= {"raise_exception": _raise,
+                            "strftime_now": lambda form: datetime.now().strftime(form[:99])}
     del environment.globals["lipsum"]
     environment.filters |= {"tojson": strictly_json, "replace": limited_replace, "join": limited_join}
     for name in ("center", "indent", "wordwrap", "format", "xmlattr", "urlize", "pprint", "random", "filesizeformat"):

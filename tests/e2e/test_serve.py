@@ -57,8 +57,8 @@ def test_openai_completions(server, client):
     assert (made.choices[0].text, made.choices[0].finish_reason) == direct(server, max_tokens=30)
     assert made.usage.completion_tokens == 30 and made.usage.total_tokens == made.usage.prompt_tokens + 30
     assert made.usage.prompt_tokens_details.cached_tokens >= 0
-    parts = list(client.completions.create(model="tiny", prompt="Once upon a time", max_tokens=30, seed=5, stream=True,
-                                           stream_options={"include_usage": True}))
+    parts = list(client.completions.create(model="tiny", prompt="Once upon a time", max_tokens=30, seed=5,
+                                           stream=True, stream_options={"include_usage": True}))
     assert "".join(part.choices[0].text for part in parts[:-1]) == made.choices[0].text
     assert parts[-1].usage.completion_tokens == 30 and not parts[-1].choices
     echoed = client.completions.create(model="tiny", prompt="Once", max_tokens=3, echo=True, stop="\n", temperature=0,
@@ -115,7 +115,8 @@ def test_openai_asynchronous_and_stopped(server):
     async def run():
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="key", max_retries=0) as client:
             async def one(seed):
-                made = await client.completions.create(model="tiny", prompt="Once upon a time", max_tokens=20, seed=seed)
+                made = await client.completions.create(model="tiny", prompt="Once upon a time", max_tokens=20,
+                                                       seed=seed)
                 return made.choices[0].text
             texts = await asyncio.gather(*map(one, range(20)))
             stream = await client.completions.create(model="tiny", prompt="One", max_tokens=4000, stream=True,
