@@ -56,7 +56,7 @@ test-all: WHICH = rest or not rest
 test-all: .venv/.installed-test-all  ## run them and the rest: other geometries, seeds and Icarus, synthesis, long runs
 	@$(TESTS)
 
-TESTS = marks="not hardware and ($(WHICH))"; \
+TESTS = marks="not hardware and not ray and ($(WHICH))"; \
  if [ "$$CI" != true ]; then \
    $(BIN)/python -c 'import torch' 2>/dev/null || { \
      marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \

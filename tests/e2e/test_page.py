@@ -155,7 +155,8 @@ def test_keyboard_alone(page):
 def test_every_control_has_a_name_and_the_page_its_parts(page):
     page.click("#gear")
     nameless = page.evaluate("""[...document.querySelectorAll("button, input, select, textarea")].filter(one =>
-        !one.textContent.trim() && !one.getAttribute("aria-label") && !one.labels?.length).map(one => one.outerHTML)""")
+        !one.textContent.trim() && !one.getAttribute("aria-label") && !one.labels?.length)
+        .map(one => one.outerHTML)""")
     assert not nameless
     assert page.locator("main").count() == page.locator("nav").count() == page.locator("h1").count() == 1
     assert page.get_attribute("html", "lang") == "en" and page.locator("[role=status]").count() == 1
