@@ -1,10 +1,9 @@
 """Prompts in, pieces of text out: one engine over a device or several, for any number of callers."""
 
+import logging
 import secrets
-import threading
-import time
-from collections import deque
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 
 from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
@@ -12,10 +11,20 @@ from sterna.host.model.text import TextStream
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.runtime import RunError
 from sterna.host.runtime.sampling import UNLIMITED, Sampling
-from sterna.host.serving.generation import CANCELLED, LENGTH, STOP, Generation, wake_all
+from sterna.host.runtime.state import State
+from sterna.host.serving.generation import Generation
+from sterna.host.serving.pool import DeviceStatus, Pool, Source
+from sterna.host.serving.scheduler import Job, Queue, Scheduler
+from sterna.host.serving.states import StateCache
+from sterna.sim.golden.progress import quiet
 
 SEEDS = 1 << 32
 HOTTEST, COLDEST = 1000, 1e-3  # temperatures
+STATE_BYTES, QUEUE, STALL_S, LOST_S = 64 << 20, 256, 30.0, 30.0
+ANSWER_S = 10.0  # without an answer a device is gone
+
+log = logging.getLogger("sterna")
+log.addHandler(logging.NullHandler())  # an engine prints nothing
 
 
 class QueueFull(HostError):
@@ -24,33 +33,6 @@ class QueueFull(HostError):
 
 class EngineClosed(HostError):
     """The engine takes no more texts, or ended before this one did."""
-
-
-@dataclass(frozen=True)
-class DeviceStatus:
-    """A device of an engine.
-
-    Attributes
-    ----------
-    name : str
-        As it was named to the engine.
-    label : str
-        What computes, for people.
-    alive : bool
-    slots : int
-        Texts that it makes side by side.
-    running : int
-        Texts that are in them.
-    tokens : int
-        Tokens that it has made.
-    """
-
-    name: str
-    label: str
-    alive: bool
-    slots: int
-    running: int
-    tokens: int
 
 
 def is_number(value, kinds):
@@ -72,44 +54,69 @@ def check_sampling(temperature, top_k, top_p, seed, max_tokens):
         raise UsageError(f"max_tokens {max_tokens!r}: use 0 or more, or None to go on until the text ends")
 
 
-@dataclass(eq=False)
-class _Job:
-    generation: Generation
-    ids: list
-    n: int
-    sampling: Sampling
-    stream: TextStream
-    ends: tuple
-    state: object
+def checked_stops(stop):
+    """Stop strings (tuple of str) of a ``stop``; UsageError for anything else."""
+    stops = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(stops, (list, tuple)) or not all(isinstance(one, str) for one in stops):
+        raise UsageError(f"stop {stop!r}: use a text, or a list of texts")
+    return tuple(stops)
 
 
 class Engine:
     """Makes texts for any number of callers, from threads and from asyncio; it prints nothing.
 
-    ``sterna.load`` makes one.
+    ``sterna.load`` makes one with devices of its own, each with a thread. ``Engine.over`` works on a runtime that is
+    open, in the thread of whoever waits for a text.
+
+    Parameters
+    ----------
+    model : Model
+    pool : Pool or None
+    driven : Scheduler or None
+        The one that callers drive, where there is no pool.
+    queue : Queue
+    states : StateCache
+
+    Attributes
+    ----------
+    model : Model
     """
 
-    def __init__(self, model, runtime, name, queue=256):
-        self.model, self._runtime, self._name, self._queue = model, runtime, name, queue
-        self._waiting, self._lock = deque(), threading.Condition()
-        self._running, self._tokens, self._closing, self._refusing = None, 0, False, False
-        self._states = {}
-        self._thread = threading.Thread(target=self._work, name="sterna-engine", daemon=True)
-        self._thread.start()
+    def __init__(self, model, pool, driven, queue, states):
+        self.model, self._pool, self._driven, self._queue, self._states = model, pool, driven, queue, states
+        self._refusing = self._closed = self._failed = False
+        runtimes = [member.runtime for member in pool.members] if pool else [driven.runtime]
+        self._rows, self._longest = (min(getattr(runtime, name) for runtime in runtimes)
+                                     for name in ("rows", "longest"))
+        self._checks = [runtime.check_text for runtime in runtimes]
+        if pool:
+            pool.start()
+
+    @classmethod
+    def over(cls, runtime):
+        """An Engine on a runtime, which stays the caller's: whoever waits for a text makes it, in his own thread.
+
+        It keeps no states, and a failure of the device is the caller's.
+        """
+        queue, states = Queue(UNLIMITED), StateCache(None, 0)
+        return cls(runtime.model, None, Scheduler(runtime, queue, states, share=None), queue, states)
 
     @property
     def devices(self):
         """The devices (list of DeviceStatus)."""
-        return [DeviceStatus(self._name, self._runtime.label, self._thread.is_alive(), 1, int(bool(self._running)),
-                             self._tokens)]
+        if self._pool:
+            return [member.status for member in self._pool.members]
+        runtime, scheduler = self._driven.runtime, self._driven
+        return [DeviceStatus(runtime.label, runtime.label, not self._closed, runtime.slots, len(scheduler.jobs),
+                             scheduler.tokens)]
 
     @property
     def waiting(self):
-        """Texts that no device has begun with (int)."""
-        return len(self._waiting)
+        """Texts that have no slot (int)."""
+        return len(self._queue)
 
     def generate(self, prompt, max_tokens=None, temperature=0.8, top_k=0, top_p=1.0, seed=None, stop=(),
-                 ignore_end=False, state=None):
+                 ignore_end=False, state=None, *, keep_state=False, progress=None):
         """Begin a text.
 
         Parameters
@@ -126,12 +133,17 @@ class Engine:
             Sample among the fewest best that have this share of the list's probability; 1.0: off.
         seed : int, optional
             32 bits; the same seed gives the same text. None: a random one, ``Generation.seed`` says which.
-        stop : str or sequence of str
+        stop : str or list of str
             The text ends before the first of these.
         ignore_end : bool
             Go on behind the end of a text.
         state : State, optional
             Go on with the text of which this is the state.
+        keep_state : bool
+            ``Generation.state`` is sure to need no reading: a device then makes one token at a time where there are
+            stop strings.
+        progress : callable(done, total), optional
+            Told about the reading of the prompt while the text is alone on its device, in the thread that reads.
 
         Returns
         -------
@@ -150,45 +162,46 @@ class Engine:
         EngineClosed
         """
         check_sampling(temperature, top_k, top_p, seed, max_tokens)
+        stream = TextStream(self.model.vocabulary, checked_stops(stop))
         seed = secrets.randbelow(SEEDS) if seed is None else seed
-        sampling = Sampling(float(temperature), seed, top_k, float(top_p))
-        if sampling.limited and top_k > self._runtime.rows:
-            raise UsageError(f"top_k {top_k}: the list of the devices has {self._runtime.rows} tokens: use 0 to "
-                             f"{self._runtime.rows}")
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        stream = TextStream(self.model.vocabulary, stops)
-        if isinstance(prompt, str):
-            ids = self.model.vocabulary.encode(prompt, start=state is None) if prompt or state is None else []
-        else:
-            ids = [int(token) for token in prompt]
-        self._runtime.check(ids)
-        if not ids and state is None:
-            raise RunError("there is no text to go on with: give a prompt")
-        n = UNLIMITED if max_tokens is None else max_tokens
-        generation = Generation(self, ids, sampling, len(state.tokens) if state else 0)
-        job = _Job(generation, ids, n, sampling, stream, () if ignore_end else self.model.ends, state)
-        with self._lock:
-            if self._refusing:
-                raise EngineClosed("the engine has been closed: load the model again")
-            if len(self._waiting) >= self._queue:
-                raise QueueFull(f"{len(self._waiting)} texts wait already: try again when some have ended")
-            self._waiting.append(job)
-            self._lock.notify_all()
-        return generation
+        text = self._text(prompt, state)
+        ends = () if ignore_end else self.model.ends
+        room = self._longest - len(text)
+        if room < 0 or max_tokens is not None and max_tokens > room:
+            raise UsageError(f"max_tokens {max_tokens} behind {len(text)} others: the devices count texts of up to "
+                             f"{self._longest} tokens")
+        for check in self._checks:
+            check(len(text), ends)
+        job = Job(None, text, min(room, UNLIMITED) if max_tokens is None else max_tokens,
+                  self._sampling(temperature, seed, top_k, top_p), stream, ends, state,
+                  exact=keep_state and bool(stream.stops), kept=keep_state, progress=progress)
+        return self._submit(job, seed)
 
     def drain(self, timeout_s=None):
         """Take no more texts, and wait until those that are there have ended; returns whether they have (bool)."""
-        with self._lock:
-            self._refusing = True
-            return self._lock.wait_for(lambda: not self._waiting and not self._running, timeout_s)
+        self._refusing = True
+
+        def ended():
+            return not len(self._queue) and not self._queue.running
+
+        if self._drives(ended):
+            return True
+        with self._queue.changed:
+            return self._queue.changed.wait_for(ended, timeout_s)
 
     def close(self):
         """Cancel what runs, and give everything back; more than once is fine."""
-        with self._lock:
-            self._refusing = self._closing = True
-            self._lock.notify_all()
-        self._thread.join()
-        self._runtime.close()
+        self._refusing, closed, self._closed = True, self._closed, True
+        if closed:
+            return
+        if self._pool:
+            self._pool.close()
+        else:
+            if not self._failed:  # asking a device that does not answer would only take as long again
+                self._driven.close()
+            self._queue.end(self._driven.give_up())
+        self._queue.sweep(EngineClosed("the engine was closed before this text began"))
+        self._states.close()
 
     def __enter__(self):
         return self
@@ -196,56 +209,111 @@ class Engine:
     def __exit__(self, *_):
         self.close()
 
-    def _nudge(self):
-        """Something has been cancelled."""
+    def _text(self, prompt, state):
+        """All tokens (list of int) that are known of a text."""
+        geometry, vocabulary = self.model.geometry, self.model.vocabulary
+        before = []
+        if state is not None:
+            shape = (geometry.num_hidden_layers, geometry.hidden_size)
+            if not isinstance(state, State) or state.values.shape != shape or not state.tokens:
+                raise UsageError(f"state: use one of {self.model.name}, as Generation.state gives")
+            before = list(state.tokens)
+        if isinstance(prompt, str):
+            ids = vocabulary.encode(prompt, start=state is None) if prompt or state is None else []
+        elif isinstance(prompt, (list, tuple)) and all(is_number(token, int) for token in prompt):
+            ids = list(prompt)
+        else:
+            raise UsageError(f"prompt of {type(prompt).__name__}: use a text, or a list of tokens")
+        text = before + ids
+        bad = next((token for token in text if not 0 <= token < geometry.vocab_size), None)
+        if bad is not None:
+            raise RunError(f"token {bad} is not among the model's {geometry.vocab_size}")
+        if not text:
+            raise RunError("there is no text to go on with: give a prompt")
+        return text
+
+    def _sampling(self, temperature, seed, top_k, top_p):
+        """The Sampling that gives the same text on every device."""
+        sampling = Sampling(float(temperature), seed, top_k, float(top_p))
+        if sampling.limited and not self._rows:
+            raise UsageError(f"{f'top_k {top_k}' if top_k else f'top_p {top_p:g}'}: the devices have no list of the "
+                             "best tokens: leave it out")
+        if sampling.limited and top_k > self._rows:
+            raise UsageError(f"top_k {top_k}: the list of the devices has {self._rows} tokens: use 0 to {self._rows}")
+        return sampling.within(self._rows)
+
+    def _submit(self, job, seed):
+        known = len(job.state.tokens) if job.state else 0
+        job.generation = Generation(self, len(job.text), seed, known)
+        job.generation._job = job
+        if self._refusing:
+            raise EngineClosed("the engine has been closed: load the model again")
+        if not self._queue.put([job]):
+            raise QueueFull(f"{len(self._queue)} texts wait already: try again when some have ended")
+        if self._closed:  # meanwhile
+            self._queue.sweep(EngineClosed("the engine was closed before this text began"))
+        return job.generation
 
     def _state_of(self, generation):
-        return self._states[generation]
+        """The State behind the last token of a generation that has ended."""
+        if generation._kept is not None:
+            return generation._kept
+        tokens = list(generation._job.text)
+        found = self._states.find(tokens) if len(tokens) > 1 else None
+        if found is not None:
+            return found
+        again = self._submit(Job(None, tokens, 0, Sampling(), TextStream(self.model.vocabulary), (), kept=True), 0)
+        again.result()
+        return again._kept
 
-    def _work(self):
-        wake = {}
-        while True:
-            with self._lock:
-                self._running = None
-                self._lock.notify_all()
-                self._lock.wait_for(lambda: self._waiting or self._closing)
-                if self._closing and not self._waiting:
-                    return
-                job = self._running = self._waiting.popleft()
+    def _nudge(self):
+        self._queue.nudge()
+
+    def _drives(self, there):
+        """Makes texts until ``there()``, if that is the callers' business; whether it is (bool)."""
+        if self._pool:
+            return False
+        while not there():
             try:
-                self._make(job, wake)
-            except Exception as error:  # noqa: BLE001 (it is the caller's)
-                job.generation._end("", None, wake, error)
-            wake_all(wake)
-
-    def _make(self, job, wake):
-        generation, runtime, reason = job.generation, self._runtime, LENGTH
-        generation._begun_at = time.monotonic()
-        runtime.clear()
-        if job.state:
-            runtime.restore(job.state)
-
-        def unwanted():
-            return generation.cancelled or self._closing
-
-        made = runtime.generate(job.ids, job.n, job.sampling, job.ends, unwanted)
-        for token in made:
-            self._tokens += 1
-            generation._push(token, "" if token in job.ends else job.stream.push(token), wake)
-            wake_all(wake)
-            if token in job.ends or job.stream.stopped:
-                reason = STOP
-                break
-        made.close()
-        if reason == LENGTH and unwanted():
-            reason = CANCELLED
-        self._states[generation] = runtime.state() if runtime.tokens else None
-        generation._end(job.stream.finish(), reason, wake)
+                busy = self._driven.turn()
+            except HostError as error:
+                self._refusing = self._failed = True
+                self._queue.end(self._driven.give_up(), error)
+                self._queue.sweep(error)
+                continue
+            except BaseException:
+                self._refusing = self._failed = True
+                with suppress(HostError):
+                    self._driven.close()
+                raise
+            if not busy and not len(self._queue) and not there():
+                raise EngineClosed("the engine was closed before this text ended")
+        return True
 
 
-def load(model, device="cpu", *, threads=None, baud=1_000_000, state_cache_bytes=64 << 20, state_cache_dir=None,
-         queue=256):
-    """An Engine; see ``sterna.load``."""
+def open_quietly(name, model, options, progress):
+    """A Runtime that is opened without a word on the terminal."""
+    with quiet():
+        return open_runtime(name, model, tell=log.info, progress=progress, **options)
+
+
+def load(model, device="cpu", *, threads=None, baud=1_000_000, state_cache_bytes=STATE_BYTES, state_cache_dir=None,
+         queue=QUEUE, stall_s=STALL_S, lost_s=LOST_S):
+    """An Engine with devices of its own; see ``sterna.load``."""
+    if not is_number(state_cache_bytes, int) or state_cache_bytes < 0:
+        raise UsageError(f"state_cache_bytes {state_cache_bytes!r}: use 0 (off) or more")
+    if not is_number(queue, int) or queue < 1:
+        raise UsageError(f"queue {queue!r}: use 1 or more")
+    names = [device] if isinstance(device, str) else list(device)
+    if not names:
+        raise UsageError("device: name one, or several")
     model = model if isinstance(model, Model) else Model(model)
-    name = device if isinstance(device, str) else device[0]
-    return Engine(model, open_runtime(name, model, tell=lambda line: None, baud=baud, threads=threads), name, queue)
+    sources = []
+    for name in names:
+        limits = {"stall_s": stall_s, "timeout_s": min(ANSWER_S, stall_s)}
+        options = {"threads": threads} if name == "cpu" else {"baud": baud, "limits": limits}
+        sources.append(Source(name, partial(open_quietly, name, model, options)))
+    waiting = Queue(queue)
+    states = StateCache(model.packed if state_cache_bytes and state_cache_dir is not None else None,
+                        state_cache_bytes, state_cache_dir, log.warning)
+    return Engine(model, Pool(sources, waiting, states, lost_s=lost_s), None, waiting, states)

@@ -46,8 +46,6 @@ class Generation:
 
     Attributes
     ----------
-    ids : list of int
-        The prompt's tokens, behind those of the state that it goes on from, if one was given.
     tokens : list of int
         Tokens made so far. A stop string ends with the last of them.
     seed : int
@@ -55,14 +53,14 @@ class Generation:
         "stop" (an end of the model or a stop string), "length", "cancelled"; None while it runs, and if it failed.
     """
 
-    def __init__(self, engine, ids, sampling, known=0):
-        self._engine, self.ids, self.seed = engine, ids, sampling.seed
+    def __init__(self, engine, length, seed, known=0):
+        self._engine, self._length, self.seed = engine, length, seed
         self.tokens, self.finish_reason = [], None
         self._changed = threading.Condition()
-        self._text, self._given = "", 0
+        self._parts, self._taken = [], 0  # pieces, and how many of them the reader has
+        self._kept = None  # State behind the end, where it was asked for
         self._over, self._error, self._wanted = False, None, True
         self._waiters = []  # (event loop, future) of asyncio readers
-        self._known = known  # tokens behind which the caller has brought a state
         self._cached, self._arrived_at = known, time.monotonic()
         self._begun_at = self._first_at = self._ended_at = None
 
@@ -71,7 +69,8 @@ class Generation:
     @property
     def text(self):
         """The text so far (str), without the prompt."""
-        return self._text
+        with self._changed:
+            return "".join(self._parts)
 
     @property
     def cancelled(self):
@@ -83,7 +82,7 @@ class Generation:
         """Usage so far."""
         now = self._ended_at or time.monotonic()
         begun = self._begun_at or now
-        return Usage(len(self.ids) + self._known, self._cached, len(self.tokens), begun - self._arrived_at,
+        return Usage(self._length, self._cached, len(self.tokens), begun - self._arrived_at,
                      self._first_at and self._first_at - self._arrived_at, now - self._arrived_at)
 
     def cancel(self):
@@ -95,8 +94,8 @@ class Generation:
         return self
 
     def __next__(self):
+        self._wait(self._something)
         with self._changed:
-            self._changed.wait_for(self._something)
             return self._take(StopIteration)
 
     def __aiter__(self):
@@ -117,9 +116,8 @@ class Generation:
         HostError
             It failed.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._over, timeout_s):
-                raise TimeoutError(f"the text has not ended within {timeout_s:g} s")
+        if not self._wait(lambda: self._over, timeout_s):
+            raise TimeoutError(f"the text has not ended within {timeout_s:g} s")
         return self._result()
 
     def __await__(self):
@@ -153,13 +151,20 @@ class Generation:
         """As ``cancel``."""
         self.cancel()
 
+    def _wait(self, there, timeout_s=None):
+        """Waits until ``there()``; whether it is (bool)."""
+        if self._engine._drives(there):
+            return True
+        with self._changed:
+            return self._changed.wait_for(there, timeout_s)
+
     def _something(self):
-        return self._over or self._given < len(self._text)
+        return self._over or self._taken < len(self._parts)
 
     def _take(self, end):
         """What has come and was not taken; raises ``end`` behind the end of the text."""
-        piece = self._text[self._given:]
-        self._given = len(self._text)
+        piece = "".join(self._parts[self._taken:])
+        self._taken = len(self._parts)
         if piece:
             return piece
         if self._error:
@@ -169,7 +174,7 @@ class Generation:
     def _result(self):
         if self._error:
             raise self._error
-        return self._text
+        return self.text
 
     async def _until(self, there):
         """Returns once ``there()``, which is asked whenever something has changed."""
@@ -188,6 +193,10 @@ class Generation:
 
     # The engine
 
+    def _begin(self, cached):
+        """A device begins with it; so many tokens need not be read."""
+        self._begun_at, self._cached = time.monotonic(), cached
+
     def _push(self, token, piece, wake):
         """A token and the text that is certain with it; what waits in asyncio is added to ``wake``."""
         with self._changed:
@@ -195,7 +204,7 @@ class Generation:
                 self._first_at = time.monotonic()
             self.tokens.append(token)
             if piece:
-                self._text += piece
+                self._parts.append(piece)
                 self._tell(wake)
 
     def _end(self, piece, reason, wake, error=None):
@@ -203,7 +212,8 @@ class Generation:
         with self._changed:
             if self._over:
                 return
-            self._text += piece
+            if piece:
+                self._parts.append(piece)
             self._ended_at, self.finish_reason, self._error, self._over = time.monotonic(), reason, error, True
             self._tell(wake)
 
