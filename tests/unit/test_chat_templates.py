@@ -10,8 +10,9 @@ from sterna.host.server import templates
 from sterna.host.server.errors import ApiError
 from sterna.host.server.templates import ChatTemplate, TemplateError, of_model
 
-MARKED = ("{{ bos_token }}{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>"
-          "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+MARKED = ("{{ bos_token }}{% for message in messages %}<|im_start|>{{ message.role }}\n"
+          "{{ message.content }}<|im_end|>\n{% endfor %}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 SAID = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
 
 
