@@ -13,6 +13,7 @@ from sterna.host.server.errors import ApiError, to_json
 from sterna.hw.protocol import VERSIONS
 
 FINGERPRINT = f"sterna_numerics_{VERSIONS['numerics']}"
+SHORT_S = 0.002  # a pause that is not worth it
 STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
 
@@ -128,8 +129,16 @@ class Answer:
         if any(generation.finish_reason == CANCELLED for generation in self.generations):
             raise self.ended_by or errors.unavailable("the answer was ended")
 
-    async def events(self, send):
-        """Sends the answer as events, with ``send(data)`` (bytes), while it is made; raises as ``whole``."""
+    async def events(self, send, apart_s=lambda: 0.0):
+        """Sends the answer as events while it is made; raises as ``whole``.
+
+        Parameters
+        ----------
+        send : callable(bytes)
+            Awaited.
+        apart_s : callable() -> float
+            Seconds that events of one text are apart at least; what comes meanwhile goes together.
+        """
         head = json.dumps(self._head(self.form.part), separators=(",", ":"))[:-1]
         tail = b',"usage":null}\n\n' if self.with_usage else b"}\n\n"
 
@@ -137,7 +146,7 @@ class Answer:
             return b"".join((start, to_json(choice), b"]", tail))
 
         start = f'data: {head},"choices":['.encode()
-        await asyncio.gather(*(self._events(index, generation, event, send)
+        await asyncio.gather(*(self._events(index, generation, event, send, apart_s)
                                for index, generation in enumerate(self.generations)))
         self._check()
         if self.with_usage:
@@ -145,11 +154,13 @@ class Answer:
             await send(b"".join((start, b'],"usage":', usage, b"}\n\n")))
         await send(b"data: [DONE]\n\n")
 
-    async def _events(self, index, generation, event, send):
+    async def _events(self, index, generation, event, send, apart_s):
         form, echo = self.form, self.echoes[index]
         if form.chat or echo:
             await send(event(form.piece(index, None if form.chat else echo)))
         async for piece in generation:
             await send(event(form.piece(index, piece)))
+            if (pause_s := apart_s()) > SHORT_S:
+                await asyncio.sleep(pause_s)
         if generation.finish_reason != CANCELLED:
             await send(event(form.piece(index, "", generation.finish_reason)))

@@ -22,6 +22,7 @@ KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
          ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 LARGE_BYTES = 4096  # a body from which on its tokens are made in a thread of their own
 OWNER = "sterna"
+EVENTS_PER_SECOND, APART_S = 800, 0.04  # of all streams together; of one, seconds that nobody sees
 SETTLE_S = 2.0  # that a device has to end a text, which is within a token, so that the log says how far it was
 
 
@@ -247,12 +248,16 @@ class App:
                                        "headers": _headers(STREAM_HEADERS, answer)})
         try:
             async with asyncio.timeout(self.settings.request_s):
-                await answer.events(event)
+                await answer.events(event, self._apart_s)
         except (ApiError, SternaError, TimeoutError) as error:
             error = errors.timed_out(self.settings.request_s) if isinstance(error, TimeoutError) else errors.of(error)
             scope["visit"].problem = error.code or error.kind
             await event(b"data: " + to_json(error.body()) + b"\n\n")
         await self._sent(scope, send, {"type": "http.response.body", "body": b""})
+
+    def _apart_s(self):
+        """Seconds between two events of a stream: so few events cost little beside the making of tokens."""
+        return min(APART_S, len(self.running) / EVENTS_PER_SECOND)
 
     async def _sent(self, scope, send, message):
         """Sends a message; a client that does not read what was sent to it is cut off."""

@@ -29,12 +29,13 @@ class Client(asyncio.Protocol):
         self._begin()
 
     def _begin(self):
-        self._began, self._first, self._seen, self._tail = time.monotonic(), None, 0, b""
+        self._began, self._first, self._seen, self._tail, self._good = time.monotonic(), None, 0, b"", False
         self._transport.write(self._request())
 
     def data_received(self, data):
         now = time.monotonic()
-        if not self._seen and not data.startswith(b"HTTP/1.1 200"):
+        self._good = self._good or data.startswith(b"HTTP/1.1 200")
+        if not self._good:
             self._log.append(data[:200].decode(errors="replace"))
             self._transport.close()
             return
