@@ -26,7 +26,7 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 1, "resources": {"head": 1}})
     workers = [cluster.add_node(num_cpus=1, resources={"device": 1}, object_store_memory=80 << 20) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": PORT, "location": "HeadOnly"})
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
     serve.run(app({"model": str(MODEL), "replicas": "2", "threads": "1", "resource": "device", "front": "head"}))
     cluster.workers = workers
     yield cluster
