@@ -25,7 +25,7 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, cmm, command, depth, energy, fullboard, fullsize, kria, lanes, netlists
-from docs.figures import pages, perf, plan, scaling, slots
+from docs.figures import pages, perf, plan, scaling, slots, turns
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
@@ -88,7 +88,7 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
            **dict.fromkeys(("table.serving", "how.serving", serving.PICTURE), (serving.STEP,)),
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
-           "table.depth.causes": ("depth.causes",),
+           "table.depth.causes": ("depth.causes",), f"table.{turns.STEP}": (turns.STEP,),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
            "table.scaling": tuple(f"scaling.{board}" for board in scaling.BOARDS),
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF, **kria.MADE_OF}
@@ -273,6 +273,7 @@ def steps(options):
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
+    out[turns.STEP] = Step(turns.measured, turns.SOURCES, (ROOT / turns.MODEL, Path(turns.__file__)))
     out[cmm.STEP] = Step(cmm.measured, cmm.SOURCES, (), "", (cmm.measured,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
@@ -355,7 +356,7 @@ def refill(results, names, given, files):
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
     found |= lanes.tables(values) | kria.tables(values) | scaling.tables(values)
     found |= fullboard.tables(fullboard.kept()) | learning.tables()  # of runs with a command and a file of their own
-    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
+    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown) | turns.tables(values)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
     found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
     found |= serving.tables(values) | serving.draw(values, ROOT / "docs")

@@ -148,11 +148,12 @@ class Device(Link):
         """DeviceError if the device was switched off, reset or programmed anew since this was last asked.
 
         Its count of runs then begins anew; model, program and registers are gone, and what it would make now is
-        anything. Where there are no counters, only ``halt`` sees it.
+        anything. Where there are no counters, only ``halt`` sees it. Returns the count (int).
         """
         runs, self._runs = self._runs, self.read_register(protocol.counter_offset("runs"))
         if runs is not None and (self._runs - runs) % (1 << 32) >= 1 << 31:
             raise self._restarted()
+        return self._runs
 
     def _restarted(self):
         return DeviceError(f"{self.name}: the device was restarted: load the model again")

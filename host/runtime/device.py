@@ -16,6 +16,7 @@ from sterna.hw.config import longest_text
 from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
+WITNESS = 0x5EED5EED
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s
 
 
@@ -73,6 +74,7 @@ class DeviceRuntime(Runtime):
         self._source = 0  # the slot whose region holds the text's state
         for slot in device.slots:
             device.halt(slot)
+            device.write_register(Register.POSITION, 1, slot)
         device.reset()
         self.uploaded = None
         if not loaded:
@@ -81,7 +83,28 @@ class DeviceRuntime(Runtime):
         device.load_program(program.words)
         for slot in device.slots:
             device.write_scalars(program.scalars, slot)
-            device.write_register(Register.POSITION, 1, slot)  # anything but 0: a restart is seen, see Device.halt
+            device.halt(slot)  # a restart since then is seen
+
+    def wake(self):
+        # The count of runs tells of a restart once there has been one; until then a seed that nothing else writes does.
+        device = self.device
+        if self.statistics.simulated:
+            return
+        if self._chained:
+            device.chain(False)
+        device.write_register(Register.SEED, WITNESS)
+        device.halt()
+        device.write_ring(0, [self.model.end])
+        for register, value in {Register.POSITION: 0, Register.START: 0, Register.PROMPT_END: 2,
+                                Register.STOP: protocol.NEVER, Register.LIMIT: 1}.items():
+            device.write_register(register, value)
+        before = device.read_register(Register.SEED)
+        device.enable([0])
+        device.await_position(0, 1)
+        device.halt()
+        counted = device.check_life()  # 0: there are no counters, and no seed can be read
+        if counted and before != WITNESS or device.read_register(Register.SEED) != before:
+            raise DeviceError(f"{device.name}: the device was restarted: load the model again")
 
     def verify(self, progress=untold):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""

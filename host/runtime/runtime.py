@@ -79,6 +79,12 @@ class Runtime:
     def close(self):
         """Give everything back; more than once is fine."""
 
+    def wake(self):
+        """Once before texts that nobody watches: from then on a device that is restarted is seen to be.
+
+        A build without counters is seen only where ``Device.halt`` does.
+        """
+
     def over(self):
         """Whether runs should end, as nothing more is to be seen of them (bool)."""
         return False

@@ -244,7 +244,7 @@ class Engine:
 
     def _submit(self, job, seed):
         known = len(job.state.tokens) if job.state else 0
-        job.generation = Generation(self, len(job.text), seed, known)
+        job.generation = Generation(self, list(job.text), seed, known)
         job.generation._job = job
         if self._refusing:
             raise EngineClosed("the engine has been closed: load the model again")

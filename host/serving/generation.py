@@ -46,6 +46,8 @@ class Generation:
 
     Attributes
     ----------
+    ids : list of int
+        The prompt's tokens, with those of a state that it goes on from.
     tokens : list of int
         Tokens made so far. A stop string ends with the last of them.
     seed : int
@@ -53,8 +55,8 @@ class Generation:
         "stop" (an end of the model or a stop string), "length", "cancelled"; None while it runs, and if it failed.
     """
 
-    def __init__(self, engine, length, seed, known=0):
-        self._engine, self._length, self.seed = engine, length, seed
+    def __init__(self, engine, ids, seed, known=0):
+        self._engine, self.ids, self.seed = engine, ids, seed
         self.tokens, self.finish_reason = [], None
         self._changed = threading.Condition()
         self._parts, self._taken = [], 0  # pieces, and how many of them the reader has
@@ -82,7 +84,7 @@ class Generation:
         """Usage so far."""
         now = self._ended_at or time.monotonic()
         begun = self._begun_at or now
-        return Usage(self._length, self._cached, len(self.tokens), begun - self._arrived_at,
+        return Usage(len(self.ids), self._cached, len(self.tokens), begun - self._arrived_at,
                      self._first_at and self._first_at - self._arrived_at, now - self._arrived_at)
 
     def cancel(self):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sterna.host.errors import DeviceError, HostError
 from sterna.host.serving.scheduler import SHARE, Scheduler
 
-FIRST_S, LONGEST_S = 0.25, 30.0  # until a device that failed is tried again; twice as long each time
+FIRST_S, LONGEST_S = 0.25, 30.0  # until a device that failed is tried again; twice as long until it makes a token
 LOOK_S = 0.1  # between looks at whether anything is there still, while a device is not
 STRIKES = 3  # times that a text may be on a device that breaks in an unforeseen way
 
@@ -70,7 +70,7 @@ class Member:
 
     def __init__(self, pool, source):
         self.pool, self.source = pool, source
-        self.runtime = source.open(self._progress)
+        self.runtime = self._opened()
         self.label, self.slots, self.rows = self.runtime.label, self.runtime.slots, self.runtime.rows
         self.alive, self.error, self._tokens = True, None, 0
         self.scheduler = None
@@ -98,6 +98,15 @@ class Member:
             self.runtime.close()
             self.runtime = None
 
+    def _opened(self):
+        runtime = self.source.open(self._progress)
+        try:
+            runtime.wake()
+        except BaseException:
+            runtime.close()
+            raise
+        return runtime
+
     def _progress(self, what, done, total):
         if self.pool.closing:
             raise Closing
@@ -107,9 +116,10 @@ class Member:
         try:
             while not self.pool.closing:
                 if self.runtime is not None:
-                    began = time.monotonic()
+                    before = self._tokens
                     self._serve()
-                    wait_s = FIRST_S if time.monotonic() - began > LONGEST_S else wait_s
+                    if self._tokens > before:
+                        wait_s = FIRST_S
                 elif self._rest(wait_s):
                     self._open()
                     wait_s = min(2 * wait_s, LONGEST_S)
@@ -163,7 +173,7 @@ class Member:
 
     def _open(self):
         try:
-            runtime = self.source.open(self._progress)
+            runtime = self._opened()
             if runtime.rows < self.pool.rows or runtime.slots < 1:
                 runtime.close()
                 raise DeviceError(f"{self.source.name}: another build than before: its list is shorter")

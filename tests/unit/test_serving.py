@@ -1,11 +1,11 @@
 """Serving: texts that come, go and are cancelled at any time are those of ``sterna generate`` alone."""
 
 import asyncio
-import dataclasses
+import re
 import subprocess
 import sys
 import threading
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,17 +13,17 @@ import sterna
 from faults import SEED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_model import SLOTS, GoldenDevice, served, write_folder
+from small_model import SLOTS, GoldenDevice, write_folder
 from sterna.host.errors import UsageError
 from sterna.host.model.model import Model
 from sterna.host.runtime import cpu
 from sterna.host.runtime.cpu import CpuRuntime
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.serving import scheduler as module
 from sterna.host.serving.engine import Engine, EngineClosed, QueueFull
-from sterna.host.serving.generation import Generation
 from sterna.host.serving.scheduler import Queue, Scheduler
 from sterna.host.serving.states import StateCache
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def alone(model):
-    """A function of (prompt, options): (text, finish reason, tokens) that the golden model gives alone."""
+    """A function of (prompt, options): (text, finish reason, tokens) of the engine that has nothing else to do."""
     known = {}
 
     def text(prompt, **options):
         key = str((prompt, sorted(options.items())))
         if key not in known:
-            with GoldenRuntime(model) as runtime, Engine.over(runtime) as engine:
+            with CpuRuntime(model, 1) as runtime, Engine.over(runtime) as engine:
                 generation = engine.generate(prompt, **options)
                 known[key] = generation.result(), generation.finish_reason, generation.tokens
         return known[key]
@@ -101,7 +101,8 @@ class Stepped(Engine):
         self._driven.turn()
 
 
-@pytest.mark.parametrize("make", ["cpu", "golden", pytest.param("slots", marks=pytest.mark.rest)])
+@pytest.mark.parametrize("make", ["cpu", *(pytest.param(make, marks=pytest.mark.rest)
+                                           for make in ("golden", "slots"))])
 def test_texts_that_come_and_go_are_those_alone(model, alone, monkeypatch, make):
     monkeypatch.setattr(cpu, "SLOTS", 3)
     monkeypatch.setattr(cpu, "PIECE", 7)
@@ -288,3 +289,12 @@ def test_a_failed_load_names_what_is_not_there(folder):
                              ({"device": []}, "device: name one")):
         with pytest.raises(UsageError, match=message):
             sterna.load(folder, **options)
+
+
+@pytest.mark.parametrize("page", ["docs/engine.md", "README.md"])
+def test_examples_of_the_pages_run_as_they_stand(page):
+    examples = re.findall(r"```python\n(import sterna\n.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert examples or page == "README.md"
+    for code in examples:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+        assert done.returncode == 0 and not done.stderr and len(done.stdout) > 100, done.stderr
