@@ -217,7 +217,8 @@ class App:
                 visit.gone = True
                 answer.cancel()
                 return
-            work.result()
+            if not work.cancelled():  # which only a client that is cut off does
+                work.result()
         finally:
             self.running.discard(answer)
             answer.cancel()

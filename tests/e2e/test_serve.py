@@ -3,8 +3,8 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from debian import program as program_of_debian
 from serving import ask, served
 from sterna.host.server.settings import Settings
 
@@ -149,8 +150,7 @@ def test_langchain(server):
 
 
 def curl(*arguments):
-    assert shutil.which("curl"), "curl is missing: install it"
-    done = subprocess.run(["curl", "-sS", "--max-time", "20", *arguments], capture_output=True, text=True)
+    done = subprocess.run([program_of_debian("curl", "curl"), "-sS", "--max-time", "20", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -172,6 +172,25 @@ def test_curl(server):
     assert status == "403"
     assert json.loads(curl(*post, f"{server.url}/v1/completions", "-d", "{"))["error"]["type"] == \
         "invalid_request_error"
+
+
+def test_a_client_that_reads_nothing_holds_no_slot_and_is_cut_off():
+    settings = Settings(send_s=0.5, context=3000)
+    body = json.dumps({"model": "tiny", "prompt": "One", "max_tokens": 2500, "ignore_eos": True, "n": 16, "seed": 1,
+                       "stream": True, "temperature": 2}).encode()
+    with served(MODEL, "cpu", settings) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        for _ in range(3000):
+            if "client=gone" in server.log.getvalue():
+                break
+            threading.Event().wait(0.01)
+        line, = server.log.getvalue().splitlines()
+        assert "client=gone" in line and not server.server.server_state.connections
+        assert not any(device.running for device in server.engine.devices) and not server.engine.waiting
+        assert ask(server.port, "GET", "/health")[0] == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

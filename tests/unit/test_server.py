@@ -307,6 +307,18 @@ def test_a_full_queue_is_429(server):
     assert waited(lambda: idle(server))
 
 
+def test_too_many_connections_are_refused(folder):
+    with served(folder, settings=Settings(connections=2)) as server:
+        idle_ones = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+        assert waited(lambda: len(server.server.server_state.connections) == 2)
+        with raw(server, b"") as connection:
+            assert b" 503 " in received(connection).partition(b"\r\n")[0]
+        for connection in idle_ones:
+            connection.close()
+        assert waited(lambda: not server.server.server_state.connections)
+        assert ask(server.port, "GET", "/health")[0] == 200
+
+
 def test_a_key_is_asked_for(folder):
     with served(folder, settings=Settings(api_key="secret")) as server:
         assert ask(server.port, "GET", "/health")[2] == {"status": "ok"}

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import sterna
@@ -27,8 +28,16 @@ def quantiles(values):
     return [round(value, 4) for value in values[::step]]
 
 
+def cpu_seconds(process="self"):
+    """Seconds that the processors have spent on a process (float)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 async def _alone(engine, count, seconds):
-    """Tokens/s of an engine with ``count`` callers, who want one text after the other."""
+    """(tokens/s, tokens per second of the processors) of an engine with ``count`` callers, who want one text after
+    the other.
+    """
     number, more = 0, True
 
     async def caller():
@@ -39,12 +48,13 @@ async def _alone(engine, count, seconds):
 
     tasks = [asyncio.create_task(caller()) for _ in range(count)]
     await asyncio.sleep(min(5.0, seconds / 4))
-    before, began = sum(device.tokens for device in engine.devices), time.monotonic()
+    before, began, spent = sum(device.tokens for device in engine.devices), time.monotonic(), cpu_seconds()
     await asyncio.sleep(seconds)
-    rate = (sum(device.tokens for device in engine.devices) - before) / (time.monotonic() - began)
+    tokens = sum(device.tokens for device in engine.devices) - before
+    rates = tokens / (time.monotonic() - began), tokens / (cpu_seconds() - spent)
     more = False
     await asyncio.gather(*tasks)
-    return rate
+    return rates
 
 
 def alone(count, seconds):
@@ -58,12 +68,16 @@ def served(count, seconds):
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = server.stdout.readline().strip().rpartition(":")[2]
+        at_first = cpu_seconds(server.pid)
         body = {"model": MODEL.stem, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": TOKENS,
                 "temperature": 1.0, "ignore_eos": True, "stream": True}
         done = subprocess.run([sys.executable, "-m", "docs.figures.serving.clients", port, str(count), str(seconds)],
                               input=json.dumps(body), capture_output=True, text=True, check=True, cwd=ROOT)
         status = Path(f"/proc/{server.pid}/status").read_text()
-        return json.loads(done.stdout) | {"memory_bytes": int(status.split("VmHWM:")[1].split()[0]) << 10}
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
+            made = sum(device["tokens"] for device in json.load(answer)["devices"])
+        return json.loads(done.stdout) | {"per_cpu": made / (cpu_seconds(server.pid) - at_first),
+                                          "memory_bytes": int(status.split("VmHWM:")[1].split()[0]) << 10}
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
@@ -79,16 +93,20 @@ def measured():
     rows, loads = [], [busy()]
     for count in CLIENTS:
         seconds = MOST_SECONDS if count == max(CLIENTS) else SECONDS
-        around = [alone(count, SECONDS)]
+        beside = max(SECONDS, seconds // 3)
+        around = [alone(count, beside)]
         seen = served(count, seconds)
-        around.append(alone(count, SECONDS))
-        rate = statistics.mean(around)
+        around.append(alone(count, beside))
+        rate, per_cpu = (statistics.mean(values) for values in zip(*around, strict=True))
         first, total = seen.pop("first_s"), seen.pop("total_s")
         rows.append(seen | {"clients": count, "alone_tokens_per_second": rate, "alone": around,
+                            "alone_per_cpu": per_cpu,
                             "ratio": seen["tokens_per_second"] / rate, "errors": len(seen["errors"]),
                             "first": quantiles(first), "total": quantiles(total)})
         loads.append(busy())
-        print(f"  {count} clients: {seen['tokens_per_second']:,.0f} tokens/s, alone {around}", flush=True)
-    return {"rows": rows, "before": loads[0],
-            "how": f"measured on {usable_threads()} cores that the server and its clients share; {MODEL.stem}, "
-                   f"answers of {TOKENS} tokens, streamed; load of the machine before the run {loads[0]:.1f}"}
+        print(f"  {count} clients: {seen['tokens_per_second']:,.0f} tokens/s, {seen['per_cpu']:,.0f} per CPU second, "
+              f"alone {around}", flush=True)
+    return {"rows": rows, "loads": loads,
+            "how": f"measured on {usable_threads()} cores that the server and its clients share; {MODEL.stem}, one "
+                   f"prompt, answers of {TOKENS} tokens, streamed; load averages of the machine before the runs and "
+                   f"behind each {', '.join(f'{load:.1f}' for load in loads)}, where 2 to 3 are the run's own"}

@@ -23,10 +23,13 @@ def tables(results):
     found, lines = results[STEP], []
     for row in found["rows"]:
         lines.append([row["clients"], f"{row['alone_tokens_per_second']:,.0f}", f"{row['tokens_per_second']:,.0f}",
-                      f"{row['ratio']:.2f}", *(milliseconds(at(row["first"], share)) for share in (0.5, 0.99)),
+                      f"{row['ratio']:.2f}", f"{row['alone_per_cpu']:,.0f}; {row['per_cpu']:,.0f}",
+                      f"{row['per_cpu'] / row['alone_per_cpu']:.2f}",
+                      *(milliseconds(at(row["first"], share)) for share in (0.5, 0.99)),
                       milliseconds(at(row["total"], 0.5)), f"{row['answers']:,}", row["errors"],
                       f"{row['memory_bytes'] / 1e6:.0f} MB"])
     return {"table.serving": table(["clients", "engine alone, tokens/s", "server, tokens/s", "ratio",
+                                    "tokens per CPU second, alone; server", "ratio",
                                     "first token, p50", "p99", "answer, p50", "answers", "errors",
                                     "memory of the server, most"], lines), "how.serving": found["how"]}
 
