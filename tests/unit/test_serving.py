@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sterna
+from comings import alone_on, come_and_go
 from faults import SEED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,55 +39,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def alone(model):
-    """A function of (prompt, options): (text, finish reason, tokens) of the engine that has nothing else to do."""
-    known = {}
-
-    def text(prompt, **options):
-        key = str((prompt, sorted(options.items())))
-        if key not in known:
-            with CpuRuntime(model, 1) as runtime, Engine.over(runtime) as engine:
-                generation = engine.generate(prompt, **options)
-                known[key] = generation.result(), generation.finish_reason, generation.tokens
-        return known[key]
-
-    return text
-
-
-def some_options(rng, most=24):
-    sampled = rng.random() < 0.8
-    return {"max_tokens": int(rng.integers(0, most)), "temperature": 0.9 if sampled else 0,
-            "seed": int(rng.integers(3)), "top_k": int(rng.choice([0, 0, 7])), "top_p": float(rng.choice([1.0, 0.9])),
-            "stop": [["e"], [], ["ab", "\ufffd"]][rng.integers(3)], "ignore_end": bool(rng.random() < 0.5)}
-
-
-def some_prompt(rng):
-    """Of a few beginnings, so that some states are there already."""
-    return "abcdefgh" * int(rng.integers(12)) + "xyz"[:rng.integers(3)]
-
-
-def come_and_go(engine, alone, rng, turns, turn):
-    """Texts arrive, are cancelled and end at random; each is a beginning of what it is alone, or all of it."""
-    under_way, whole = [], 0
-    while turns or under_way:
-        if turns and rng.random() < 0.3:
-            prompt, options = some_prompt(rng), some_options(rng)
-            under_way.append((engine.generate(prompt, **options), prompt, options))
-        if under_way and rng.random() < 0.02:
-            under_way[rng.integers(len(under_way))][0].cancel()
-        turns = max(0, turns - 1)
-        turn()
-        for item in list(under_way):
-            generation, prompt, options = item
-            if generation.finish_reason:
-                under_way.remove(item)
-                text, reason, tokens = alone(prompt, **options)
-                if generation.finish_reason == "cancelled":
-                    assert text.startswith(generation.text.rstrip("\ufffd")), (prompt, options)
-                    assert generation.tokens == tokens[:len(generation.tokens)]
-                else:
-                    assert (generation.text, generation.finish_reason, generation.tokens) == (text, reason, tokens)
-                    whole += 1
-    return whole
+    return alone_on(model)
 
 
 class Stepped(Engine):
