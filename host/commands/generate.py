@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -32,17 +32,18 @@ from sterna.host.commands.options import (
     simulation,
     use_build,
 )
-from sterna.host.commands.prompts import read_prompts, run_several
+from sterna.host.commands.prompts import read_prompts
 from sterna.host.console import reporting, show, tell
 from sterna.host.errors import INTERRUPTED, UsageError
 from sterna.host.interrupts import handled_by
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
-from sterna.host.runtime.engine import Engine, Request, room_for
 from sterna.host.runtime.known import check_answer, self_test
 from sterna.host.runtime.open import DEFAULT_DEVICE, device_lines, open_runtime, simulated_config
-from sterna.host.runtime.sampling import Demands, Sampling
+from sterna.host.runtime.runtime import RunError
+from sterna.host.runtime.sampling import UNLIMITED, Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
+from sterna.host.serving.engine import Engine
 from sterna.host.waves import Recording
 
 SEEDS = 1 << 32
@@ -67,34 +68,77 @@ def check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, contex
         raise UsageError(f"--ctx-size {context}: use the largest number of tokens of a text, or 0 for no limit")
 
 
+def room_for(length, predict, context):
+    """Tokens that may be made behind ``length`` others.
+
+    Parameters
+    ----------
+    length : int
+    predict : int
+        Tokens to make, -1: until the text ends.
+    context : int
+        Most tokens of the whole text; 0: no limit.
+
+    Raises
+    ------
+    RunError
+        ``length`` alone is more than ``context``.
+    """
+    limit = predict if predict >= 0 else UNLIMITED
+    if not context:
+        return limit
+    if length > context:
+        raise RunError(f"the text has {length} tokens already, more than --ctx-size {context}: shorten it or raise "
+                       "--ctx-size")
+    return min(limit, context - length)
+
+
 @contextmanager
-def cancel_on_interrupt():
-    """Gives a function that tells whether Ctrl-C came; a second Ctrl-C interrupts at once."""
+def cancel_on_interrupt(cancel=lambda: None):
+    """Gives a function that tells whether Ctrl-C came, which also calls ``cancel()``; a second Ctrl-C interrupts at
+    once.
+    """
     came = []
 
     def handler(number, frame):
         if came:
             raise KeyboardInterrupt
         came.append(True)
+        cancel()
 
     with handled_by(handler):
         yield lambda: bool(came)
 
 
-def run(engine, request, exact):
-    """Show a text; returns whether Ctrl-C ended it."""
-    over = engine.runtime.over
-    with cancel_on_interrupt() as interrupted:
+def run(begin, prompts):
+    """Show texts in the order of their prompts, a blank line between.
+
+    Parameters
+    ----------
+    begin : list of callable(progress=...) -> Generation
+    prompts : list of str
+        What is shown in front of each text.
+
+    Returns
+    -------
+    last, interrupted : Generation, bool
+        The last text; whether Ctrl-C ended it.
+    """
+    generations = []
+    with cancel_on_interrupt(lambda: [generation.cancel() for generation in generations]) as interrupted:
+        show(prompts[0])
         with reporting() as report:
-            pieces = engine.text(request, exact=exact, cancelled=lambda: interrupted() or over(),
-                                 progress=partial(report, "reading the prompt"))
-            piece = next(pieces)
-        with closing(pieces):
-            show(piece)
-            for piece in pieces:
+            progress = partial(report, "reading the prompt") if len(begin) == 1 else None
+            generations += [start(progress=progress) for start in begin]
+            first = next(generations[0], "")
+        show(first)
+        for number, generation in enumerate(generations):
+            if number:
+                show("\n" + prompts[number])
+            for piece in generation:
                 show(piece)
-        show("\n")
-        return interrupted()
+            show("\n")
+        return generations[-1], interrupted()
 
 
 def generate(
@@ -184,18 +228,18 @@ def generate(
         check_answer(loaded)
     state = load_state(load, loaded.packed) if load else None
     sampling = Sampling(temperature, secrets.randbelow(SEEDS) if seed == -1 else seed, top_k, top_p)
-    requests, longest = [], 0
+    begin, longest = [], 0
     for text in prompts or [""]:
         ids = loaded.vocabulary.encode(text, start=state is None) if text else []
         length = len(ids) + (len(state.tokens) if state else 0)
         limit = room_for(length, predict, context)
-        requests.append(Request(ids, limit, sampling, tuple(stop), ignore_eos))
+        begin.append((ids, limit))
         longest = max(longest, length + limit)
     TextStream(loaded.vocabulary, stop)  # refuses bad stop strings before anything is loaded
     options = simulation(device, waves, preload, latency, refresh_every, refresh, dram)
     check_output("--save-state", save)
     recording = Recording(waves, waves_limit, waves_from, waves_tokens)
-    recording.check(len(requests))
+    recording.check(len(begin))
     if waves:
         options["waves"] = recording
         tell(recording.expectation(layout(simulated_config(device), loaded.geometry).stream_bytes))
@@ -207,26 +251,18 @@ def generate(
     with runtime:
         if test:
             tell(self_test(runtime))
-        engine = Engine(runtime)
         runtime.draft = draft
-        if state:
-            runtime.restore(state)
         if seed == -1 and temperature > 0:
             tell(f"seed: {sampling.seed}")
         try:
-            if len(requests) > 1:
-                with cancel_on_interrupt() as came:
-                    run_several(engine, requests, prompts if display_prompt else None,
-                                lambda: came() or runtime.over())
-                    interrupted = came()
-            else:
-                if display_prompt and prompts:
-                    show(prompts[0])
-                interrupted = run(engine, requests[0], exact=save is not None)
+            with Engine.over(runtime) as engine:
+                texts = [partial(engine.generate, ids, limit, temperature, top_k, top_p, sampling.seed, stop,
+                                 ignore_eos, state, keep_state=save is not None) for ids, limit in begin]
+                text, interrupted = run(texts, prompts if display_prompt and prompts else [""] * len(begin))
+                if save:
+                    save_state(save, text.state(), loaded.packed)
             if recording.reached():
                 tell(f"the run ended because {waves} has {waves.stat().st_size / 1e9:.2g} GB: see --waves-limit")
-            if save:
-                save_state(save, runtime.state(), loaded.packed)
         finally:
             if json_statistics:
                 tell(json.dumps(runtime.statistics.to_json()))

@@ -1,9 +1,8 @@
-"""Prompts of ``sterna generate``, and several texts at once."""
+"""Prompts of ``sterna generate``."""
 
 import sys
 from contextlib import nullcontext
 
-from sterna.host.console import show
 from sterna.host.errors import HostError, UsageError
 from sterna.models.data import lines_of, text_of
 
@@ -39,58 +38,3 @@ def read_prompts(prompts, file, lines):
     if "" in out:
         raise HostError("the prompt is empty: give some text with -p or -f")
     return out
-
-
-class InOrder:
-    """Shows texts that grow at the same time one after the other, each as far as it has come, a blank line between.
-
-    Parameters
-    ----------
-    count : int
-        Number of texts.
-    """
-
-    def __init__(self, count):
-        self._waiting, self._over, self._shown = [[] for _ in range(count)], [False] * count, 0
-
-    def push(self, number, piece):
-        """A piece of a text, by its number."""
-        self._waiting[number].append(piece)
-        self._show()
-
-    def end(self, number):
-        """No more comes for a text."""
-        self._waiting[number].append("\n" if number + 1 == len(self._over) else "\n\n")
-        self._over[number] = True
-        self._show()
-
-    def _show(self):
-        while self._shown < len(self._over):
-            pieces = self._waiting[self._shown]
-            if pieces:
-                show("".join(pieces))
-                pieces.clear()
-            if not self._over[self._shown]:
-                return
-            self._shown += 1
-
-
-def run_several(engine, requests, prompts, cancelled):
-    """Show several texts, side by side where the device has slots.
-
-    Parameters
-    ----------
-    engine : Engine
-    requests : list of Request
-    prompts : list of str or None
-        What is shown in front of each text.
-    cancelled : callable() -> bool
-    """
-    output = InOrder(len(requests))
-    for number, prompt in enumerate(prompts or ()):
-        output.push(number, prompt)
-    for number, piece in engine.texts(requests, cancelled=cancelled):
-        if piece is None:
-            output.end(number)
-        else:
-            output.push(number, piece)

@@ -51,6 +51,8 @@ class Device(Link):
         super().__init__(transport, timeout_s, retry_s, tell)
         self.poll_s = poll_s
         self.stall_s = stall_s
+        self._runs = None  # of the program, as the device last counted them
+        self._positions = {}  # by slot: the last one that is known, which runs only move on
         self._chained = None  # whether the slots are; not known yet
         try:
             self.info = DeviceInfo.parse(self.read(protocol.REGISTERS, protocol.HELLO_BYTES), self.name)
@@ -111,6 +113,8 @@ class Device(Link):
 
     def write_register(self, register, value, slot=0):
         """Writes a register of a slot's block."""
+        if register == Register.POSITION:
+            self._positions[slot] = value
         self.write(protocol.register_address(register, slot), int(value).to_bytes(4, "little"))
 
     def load_program(self, words):
@@ -139,6 +143,20 @@ class Device(Link):
         block = self.read(protocol.REGISTERS + protocol.COUNTERS, 4 * len(protocol.COUNTER_NAMES))
         return {name: int.from_bytes(block[4 * k:4 * k + 4], "little")
                 for k, name in enumerate(protocol.COUNTER_NAMES)}
+
+    def check_life(self):
+        """DeviceError if the device was switched off, reset or programmed anew since this was last asked.
+
+        Its count of runs then begins anew; model, program and registers are gone, and what it would make now is
+        anything. Where there are no counters, only ``halt`` sees it. Returns the count (int).
+        """
+        runs, self._runs = self._runs, self.read_register(protocol.counter_offset("runs"))
+        if runs is not None and (self._runs - runs) % (1 << 32) >= 1 << 31:
+            raise self._restarted()
+        return self._runs
+
+    def _restarted(self):
+        return DeviceError(f"{self.name}: the device was restarted: load the model again")
 
     def reset(self):
         """Resets the sequencer and the engines of all slots, for instance after a fault; the memory stays."""
@@ -169,7 +187,11 @@ class Device(Link):
     # Runs
 
     def enable(self, slots):
-        """Lets the runs of slots begin, in requests that follow one another as closely as the line can."""
+        """Lets the runs of slots begin, in requests that follow one another as closely as the line can.
+
+        DeviceError if the device has lost its memory since it was last asked, see ``check_life``.
+        """
+        self.check_life()
         word = protocol.CONTROL_RUN.to_bytes(4, "little")
         self.exchange((lambda s, k=k: Frame.write(s, protocol.register_address(Register.CONTROL, k), word)
                        for k in slots), lambda index, reply: None)
@@ -177,7 +199,7 @@ class Device(Link):
     def halt(self, slot=0):
         """Ends a slot's run: the current token finishes, then the slot is idle; returns the next position (int).
 
-        DeviceError if a token does not finish within ``stall_s``.
+        DeviceError if a token does not finish within ``stall_s``, or the device was restarted.
         """
         self.write_register(Register.CONTROL, 0, slot)
         deadline = time.monotonic() + self.stall_s
@@ -191,6 +213,9 @@ class Device(Link):
             time.sleep(0.001)
         self.status(slot)  # a TOKEN frame may leave behind the first reply, not behind the second
         self.forget_tokens(slot)
+        if position < self._positions.get(slot, 0):
+            raise self._restarted()
+        self._positions[slot] = position
         return position
 
     def await_position(self, position, limit, slot=0):
@@ -202,10 +227,12 @@ class Device(Link):
         while position < limit:
             # Tokens of a prompt send no event; asking for the position every few milliseconds costs nothing.
             time.sleep(0.002)
-            _, _, fault, now = self.status(slot)
+            _, enabled, fault, now = self.status(slot)
             if fault:
                 raise DeviceError(f"{self.name}: fault {fault} at position {now}: "
                                   "reset the board, then start again")
+            if not enabled:
+                raise self._restarted()
             if now != position:
                 position, moved = now, time.monotonic()
             if time.monotonic() - moved > self.stall_s:

@@ -126,6 +126,8 @@ class Run:
         self.newest = None  # the token before that, once one has arrived
         self.proposed = {}  # drafts in the ring, by position
         self._granted = (start, 0)  # the limit last written, and how many requests had been repeated before
+        self.hold = None  # the device is not let behind this position
+        self.single = False  # the device never goes on before its token has been seen
         self.ended = not n
         self.moved_at = time.monotonic()  # the device has moved, or the host has kept it waiting
 
@@ -147,7 +149,7 @@ class Run:
     @property
     def patience_s(self):
         """Seconds without a TOKEN frame after which the position is to be asked for."""
-        hurry = self.written < self.prompt_end
+        hurry = self.written < self.prompt_end or self.hold is not None
         return min(self.device.poll_s, HURRY_S) if hurry else self.device.poll_s
 
     def feed(self):
@@ -166,8 +168,10 @@ class Run:
         limit = min(self.end - 1, min(self.position, self.next) + ring - 1)
         if self.written < self.prompt_end:
             limit = min(limit, self.written)
-        if self._unknown and not self.draft:
+        if (self._unknown or self.single) and not self.draft:
             limit = min(limit, self.next)
+        if self.hold is not None:
+            limit = min(limit, self.hold)
         sampling = self.limit >= self.prompt_end  # the device may have met the stop token below its limit
         if limit <= self.limit or (sampling and self.next != self.limit + 1):
             return
@@ -246,8 +250,23 @@ class Run:
             self._grant(self.limit)  # the device has lowered its limit at a wrong draft behind our raise
         return []
 
-    def _read_up_to(self, last):
+    def rest(self, position):
+        """The slot is at rest before ``position``; returns the tokens (list) of its ring that nobody has taken."""
+        if not self.start <= position <= self.limit:
+            raise DeviceError(f"{self.device.name}: reports position {position} outside of {self.start} to "
+                              f"{self.limit}: reset the board, then start again")
+        self._move(position)
+        if self.ended or position < self.next:
+            return []
+        return [token for _, token in self._read_up_to(min(position, self.end - 1), enabled=False)]
+
+    def _read_up_to(self, last, enabled=True):
         tokens = self.device.read_ring(self.next, last + 1 - self.next, self.slot)
+        # A ring that was read behind a restart holds anything. The frame of a token may come before its position.
+        _, still, _, position = self.device.status(self.slot)
+        if still is not enabled or position < last - 1:
+            raise DeviceError(f"{self.device.name}: the device was restarted or stopped at position {last}: "
+                              "reset the board and load the model again")
         items = list(enumerate(tokens, self.next))
         self._move(last - 1)
         self.next = last + 1
@@ -260,77 +279,102 @@ class Run:
 
 
 class Slots:
-    """Drives several runs; each is a ``sterna.host.device.run.Run`` of its own slot, so none waits for another.
+    """Drives several runs, which enter and leave while others go on; each is a ``sterna.host.device.run.Run`` of its
+    own slot, so none waits for another.
 
     Parameters
     ----------
     device : sterna.host.device.driver.Device
     start : callable(item, slot) -> Run
         Prepares the run of an item in a slot.
+    held : callable(item, run)
+        Told that a run has come to its ``hold``, its slot being at rest; sets another one, None, or ``ended``.
+    over : callable(item, run, tokens)
+        Told that a run is over, its slot being at rest, with the tokens (list of int) that no step tells.
 
     Attributes
     ----------
+    free : list of int
+        Slots without a run.
     positions : int
         Positions that the slots have processed in runs that are over.
     """
 
-    def __init__(self, device, start):
-        self.device, self._start = device, start
-        self.positions = 0
+    def __init__(self, device, start, held=lambda item, run: None, over=lambda item, run, tokens: None):
+        self.device, self._start, self._held, self._over = device, start, held, over
+        self.free, self.positions = list(device.slots), 0
         self._runs = {}  # by slot: (item, Run)
+        self._ready = []  # slots whose runs have not begun
         self._heard_at = {}  # by slot: when the device last said something about it
+        self._left_at = time.monotonic()
 
-    def run(self, items, closed, idle=lambda: None):
-        """Runs all items, in the order given as slots become free.
+    def __len__(self):
+        return len(self._runs)
+
+    def enter(self, item, slot=None):
+        """An item takes a slot, the first one that is free or a certain one; it runs from the next step on."""
+        slot = self.free[0] if slot is None else slot
+        run = self._start(item, slot)
+        run.feed()
+        self.free.remove(slot)
+        self._runs[slot] = item, run
+        self._ready.append(slot)
+
+    def step(self, closed):
+        """Lets the device work until something has come, or for HURRY_S.
 
         Parameters
         ----------
-        items : iterable
         closed : callable(item) -> bool
-            Asked behind every token: True ends the item's run.
-        idle : callable()
-            Called now and then while the device works.
+            Asked at the beginning: True ends the item's run.
 
-        Yields
-        ------
-        (item, token) : (object, int or None)
-            None when the item's run is over and its slot at rest.
+        Returns
+        -------
+        list of (item, token) : list of (object, int or None)
+            Tokens that have come; None behind the last one of an item whose run is over, its slot at rest and free.
         """
-        items, free = iter(items), list(self.device.slots)
-        more = True
-        while more or self._runs:
-            ready = []
-            while more and free:
-                item = next(items, None)
-                more = item is not None
-                if more and closed(item):
-                    yield from self._passed(item, None)
-                elif more:
-                    ready.append(free.pop(0))
-                    self._prepare(item, ready[-1])
-            if ready:
-                self.device.enable(ready)  # together: a run of the program serves all
-            for slot in ready:
-                self._heard_at[slot] = self._runs[slot][1].moved_at = time.monotonic()
-            if self._runs:
-                wait_s = min(run.patience_s for _, run in self._runs.values())
-                self.device.wait_any(min(HURRY_S, wait_s), list(self._runs))
-            for slot, (item, run) in list(self._runs.items()):
-                for token in self._arrived(slot, run):
-                    if not closed(item):
-                        yield from self._passed(item, token)
-                if run.ended or closed(item):
-                    self._end(slot)
-                    free.append(slot)
-                    yield from self._passed(item, None)
-                else:
-                    run.feed()
-            idle()
+        away_s = time.monotonic() - self._left_at  # what the caller does with tokens is no time of the device
+        for _, run in self._runs.values():
+            run.moved_at += away_s
+        out = [(item, None) for item in self._closed(closed)]
+        self._begin()
+        if self._runs and not out:
+            wait_s = min(run.patience_s for _, run in self._runs.values())
+            self.device.wait_any(min(HURRY_S, wait_s), list(self._runs))
+        for slot, (item, run) in list(self._runs.items()):
+            out += [(item, token) for token in self._arrived(slot, run)]
+            if run.hold is not None and run.position >= run.hold and not run.ended:
+                run.hold = None
+                self._held(item, run)
+            if run.ended:
+                self._end(slot)
+                out.append((item, None))
+            else:
+                run.feed()
+        self._left_at = time.monotonic()
+        return out
 
-    def _prepare(self, item, slot):
-        run = self._start(item, slot)
-        run.feed()
-        self._runs[slot] = item, run
+    def leave(self, item):
+        """Ends the run of an item."""
+        self._end(next(slot for slot, (other, _) in self._runs.items() if other is item))
+
+    def stop(self):
+        """Brings all slots to rest."""
+        for slot in list(self._runs):
+            self._end(slot)
+
+    def _closed(self, closed):
+        for slot, (item, _) in list(self._runs.items()):
+            if closed(item):
+                self._end(slot)
+                yield item
+
+    def _begin(self):
+        if self._ready:
+            self.device.enable(self._ready)  # together: a run of the program serves all
+        for slot in self._ready:
+            self._heard_at[slot] = self._runs[slot][1].moved_at = time.monotonic()
+        self._ready = []
 
     def _arrived(self, slot, run):
         """Tokens (list) of a slot that have come since; asks for its position when none has come for long."""
@@ -343,18 +387,12 @@ class Slots:
         self._heard_at[slot] = time.monotonic()
         return [token for _, token in items]
 
-    def _passed(self, item, token):
-        """Yields (item, token); what the caller does with it is no time of the device."""
-        begun = time.monotonic()
-        yield item, token
-        for _, run in self._runs.values():
-            run.moved_at += time.monotonic() - begun
-
     def _end(self, slot):
-        _, run = self._runs.pop(slot)
-        self.positions += self.device.halt(slot) - run.start
-
-    def stop(self):
-        """Brings all slots to rest."""
-        for slot in list(self._runs):
-            self._end(slot)
+        """The slot comes to rest and is free."""
+        item, run = self._runs.pop(slot)
+        if slot in self._ready:
+            self._ready.remove(slot)
+        self.free.append(slot)
+        left = run.rest(self.device.halt(slot))
+        self.positions += run.position - run.start
+        self._over(item, run, left)

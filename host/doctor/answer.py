@@ -13,7 +13,7 @@ from sterna.host.model.image import Image, build_image
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.known import answers, difference, name_of, why_not
-from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.hw import protocol
 from sterna.hw.config import longest_text

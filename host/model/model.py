@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import threading
 from functools import cached_property
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Model:
     """
 
     def __init__(self, path):
-        self.path, self._kept, self._tiled = Path(path), {}, None
+        self.path, self._kept, self._tiled, self._tiling = Path(path), {}, None, threading.Lock()
         if not self.path.exists():
             raise ModelError(f"no such model {str(path)!r}: give a .sterna file or a checkpoint folder")
         if self.path.is_dir():
@@ -273,6 +274,10 @@ class Model:
         ImageError
             The model does not fit the device's memory.
         """
+        with self._tiling:  # devices of a pool are opened side by side
+            return self._image_for(config, tell)
+
+    def _image_for(self, config, tell):
         for image in (self.image, self._tiled):
             if image and image.tiling == tiling_of(config):
                 image.check(config)

@@ -18,6 +18,11 @@ class Vocabulary:
     size : int, optional
         Tokens of the model; a text with an id beyond them is refused.
 
+    Attributes
+    ----------
+    controls : dict of int to str
+        Texts of the added tokens that the tokenizer calls special, by their ids.
+
     Raises
     ------
     TextError
@@ -38,6 +43,8 @@ class Vocabulary:
         self.end, self.start, self.size = end, file.start or [end], size
         self.largest_piece = max(file.model["vocab"].values())
         self.largest = max(self.largest_piece, -1, *self._encoder.added)
+        special = {token["content"] for token in file.added if token["special"]}
+        self.controls = {k: text for k, text in self._encoder.added.items() if text in special}
         self._bytes = {}
         self._alphabet = byte_alphabet()
         self._replaced = [] if self.byte_level else file.replaced or [("\u2581", " ")]

@@ -1,13 +1,12 @@
 """The kernels of this machine's processor as a runtime."""
 
-import time
-from collections import deque
 from functools import partial
+from itertools import compress
 
 import numpy as np
 
 from sterna.host.device.run import stop_tokens
-from sterna.host.runtime.runtime import RunError, Runtime, untold
+from sterna.host.runtime.runtime import Runtime, untold
 from sterna.sim.cpu.model import BLOCK, CpuModel
 
 SLOTS = 32  # texts side by side
@@ -79,66 +78,12 @@ class CpuRuntime(Runtime):
             out[rows] = self._cpu.sample(part, seeds, np.array(positions)[rows], temperature, top_k, top_p)
         return out
 
-    def generate_all(self, sequences, cancelled=lambda: False):
-        if len(sequences) == 1:
-            yield from super().generate_all(sequences, cancelled)
-            return
-        settled = {sequence: sequence.sampling.within(self.rows) for sequence in sequences}
-        for sequence in sequences:
-            self.check(sequence.ids)
-            if sequence.n and not sequence.ids:
-                raise RunError("there is no text to go on with: give a prompt")
-        self.clear()
-        figures, started = self.statistics, time.monotonic()
-        figures.together += len(sequences)
-        try:
-            for sequence, token in self._side_by_side(deque(sequences), settled, cancelled):
-                if token is not None:
-                    sequence.tokens.append(token)
-                    figures.tokens += 1
-                yield sequence, token
-        finally:
-            figures.seconds += time.monotonic() - started
+    @property
+    def slots(self):
+        return SLOTS
 
-    def _side_by_side(self, waiting, settled, cancelled):
-        """Runs sequences in slots; yields (sequence, token or None) as ``generate_all``."""
-        state, slots = self._cpu.start(min(SLOTS, len(waiting))), {}
-
-        def over(sequence):
-            return sequence.closed or not sequence.n or cancelled()
-
-        while waiting or slots:
-            for slot in range(state.shape[1]):
-                while slot not in slots and waiting:
-                    sequence = waiting.popleft()
-                    if over(sequence):
-                        yield sequence, None
-                    else:
-                        slots[slot] = _Text(sequence)
-                        state[:, slot] = 0
-                        self.statistics.prompt_tokens += len(sequence.ids) - 1
-            if not slots:
-                return
-            for slot, token in self._step(state, slots, settled):
-                text = slots[slot]
-                if token is not None:
-                    yield text.sequence, token
-                if over(text.sequence) or token is not None and text.ended(token):
-                    del slots[slot]
-                    yield text.sequence, None
-
-    def _step(self, state, slots, settled):
-        """Every text reads what it has next: [(slot, token or None where the prompt goes on)]."""
-        pieces = {slot: text.next_piece(PIECE) for slot, text in slots.items()}
-        ends = np.cumsum([len(piece) for piece in pieces.values()]) - 1
-        made = [not text.waiting for text in slots.values()]
-        head = self._cpu.columns([token for piece in pieces.values() for token in piece],
-                                 [slot for slot, piece in pieces.items() for _ in piece], state, ends[made])
-        self.statistics.passes += -(-(int(ends[-1]) + 1) // BLOCK)
-        making = [text for text in slots.values() if not text.waiting]
-        tokens = iter(self._sampled(head, [settled[text.sequence] for text in making],
-                                    [text.position - 1 for text in making]))
-        return [(slot, None if text.waiting else text.made(int(next(tokens)))) for slot, text in slots.items()]
+    def beside(self):
+        return _Columns(self)
 
     def _values(self):
         return self._state[:, 0].copy()
@@ -147,34 +92,75 @@ class CpuRuntime(Runtime):
         self._state = np.array(values, np.float64)[:, None]
 
 
-class _Text:
-    """A sequence in a slot: what of it is to be read next.
+class _Columns:
+    """Texts side by side, see ``Runtime``: a column of the state each, and a call of the kernels for all."""
 
-    Attributes
-    ----------
-    sequence : Sequence
-    waiting : list of int
-        Tokens that are known and not read.
-    position : int
-        Of the next token to be read.
-    """
+    def __init__(self, runtime):
+        self._runtime, self._model = runtime, runtime._cpu
+        self._state, self._texts = self._model.start(SLOTS), {}  # by column
 
-    def __init__(self, sequence):
-        self.sequence, self.waiting, self.position = sequence, list(sequence.ids), 0
-        self._left, self._stops = sequence.n, stop_tokens(sequence.stop)
+    def enter(self, text, state):
+        column = self._take(text)
+        self._state[:, column] = 0 if state is None else state.values
 
-    def next_piece(self, most):
-        """The next tokens to read (list of int), no longer waiting."""
-        piece, self.waiting = self.waiting[:most], self.waiting[most:]
-        self.position += len(piece)
+    def adopt(self, text):
+        self._state[:, self._take(text)] = self._runtime._values()
+
+    def _take(self, text):
+        column = next(k for k in range(SLOTS) if k not in self._texts)
+        self._texts[column] = text
+        figures = self._runtime.statistics
+        figures.together += 1
+        figures.prompt_tokens += len(text.tokens) - 1 - text.position
+        return column
+
+    def step(self):
+        ended = [(column, text) for column, text in self._texts.items() if text.sequence.closed or text.ended]
+        if self._texts and not ended:
+            return self._step()
+        for column, text in ended:
+            self._end(column, text)
+        return [(text, None) for _, text in ended]
+
+    def _step(self):
+        """Every text reads what it has next."""
+        pieces = {column: self._next_piece(text) for column, text in self._texts.items()}
+        ends = np.cumsum([len(piece) for piece in pieces.values()]) - 1
+        made = [text.left > 0 and text.position == len(text.tokens) for text in self._texts.values()]
+        making = list(compress(self._texts.values(), made))
+        head = self._model.columns([token for piece in pieces.values() for token in piece],
+                                   [column for column, piece in pieces.items() for _ in piece], self._state,
+                                   ends[made])
+        self._runtime.statistics.passes += -(-(int(ends[-1]) + 1) // BLOCK)
+        tokens = self._runtime._sampled(head, [text.sampling for text in making],
+                                        [text.position - 1 for text in making])
+        out = [(text, text.made(int(token))) for text, token in zip(making, tokens, strict=True)]
+        for column, text in list(self._texts.items()):
+            text.reached(lambda column=column: self._state[:, column].copy())
+            if text.ended:
+                self._end(column, text)
+                out.append((text, None))
+        return out
+
+    @staticmethod
+    def _next_piece(text):
+        """Tokens (list) to read next, up to the next mark; the last one of a prompt only to make others."""
+        end = min(text.position + PIECE, len(text.tokens) - (not text.left))
+        if text.marks:
+            end = min(end, text.marks[0])
+        piece = text.tokens[text.position:end]
+        text.position = end
         return piece
 
-    def made(self, token):
-        """Takes the token that follows, and returns it."""
-        self.waiting.append(token)
-        self._left -= 1
-        return token
+    def _end(self, column, text):
+        del self._texts[column]
+        if text.sequence.final:
+            text.sequence.keep(text.state(self._state[:, column].copy()))
 
-    def ended(self, token):
-        """Whether the text ends behind a token (bool)."""
-        return token in self._stops or not self._left
+    def leave(self, text):
+        column = next(column for column, other in self._texts.items() if other is text)
+        del self._texts[column]
+        return [], self._state[:, column].copy()
+
+    def close(self):
+        self._texts.clear()

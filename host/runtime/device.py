@@ -12,9 +12,11 @@ from sterna.host.errors import DeviceError, HostError
 from sterna.host.runtime.runtime import Runtime, untold
 from sterna.host.runtime.sampling import check_end, check_length, propose
 from sterna.hw import protocol
+from sterna.hw.config import longest_text
 from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 
+WITNESS = 0x5EED5EED
 COUNTERS_EVERY_S = 5.0  # the counters have 32 bits, which 200 MHz fill in 21 s
 
 
@@ -56,6 +58,7 @@ class DeviceRuntime(Runtime):
 
     piece_tokens = 64  # of a prompt, read in one run
     board = waves = None
+    near = False
 
     def __init__(self, model, device, tell, *, simulated=False, loaded=False, fresh=False, progress=untold):
         super().__init__(model)
@@ -71,6 +74,7 @@ class DeviceRuntime(Runtime):
         self._source = 0  # the slot whose region holds the text's state
         for slot in device.slots:
             device.halt(slot)
+            device.write_register(Register.POSITION, 1, slot)
         device.reset()
         self.uploaded = None
         if not loaded:
@@ -79,6 +83,28 @@ class DeviceRuntime(Runtime):
         device.load_program(program.words)
         for slot in device.slots:
             device.write_scalars(program.scalars, slot)
+            device.halt(slot)  # a restart since then is seen
+
+    def wake(self):
+        # The count of runs tells of a restart once there has been one; until then a seed that nothing else writes does.
+        device = self.device
+        if self.statistics.simulated:
+            return
+        if self._chained:
+            device.chain(False)
+        device.write_register(Register.SEED, WITNESS)
+        device.halt()
+        device.write_ring(0, [self.model.end])
+        for register, value in {Register.POSITION: 0, Register.START: 0, Register.PROMPT_END: 2,
+                                Register.STOP: protocol.NEVER, Register.LIMIT: 1}.items():
+            device.write_register(register, value)
+        before = device.read_register(Register.SEED)
+        device.enable([0])
+        device.await_position(0, 1)
+        device.halt()
+        counted = device.check_life()  # 0: there are no counters, and no seed can be read
+        if counted and before != WITNESS or device.read_register(Register.SEED) != before:
+            raise DeviceError(f"{device.name}: the device was restarted: load the model again")
 
     def verify(self, progress=untold):
         """Compare the device's hashes of the model with the image; DeviceError at the first difference."""
@@ -97,6 +123,10 @@ class DeviceRuntime(Runtime):
             check_end(self.device.info, end)
 
     @property
+    def longest(self):
+        return longest_text(self.device.info)
+
+    @property
     def model_bytes(self):
         return len(self._image.data)
 
@@ -109,9 +139,9 @@ class DeviceRuntime(Runtime):
                      Register.PROMPT_END: prompt_end, Register.STOP: protocol.NEVER}
         if self._chained:
             registers |= {Register.DRAFT_END: 0, Register.SOURCE: self._source}
-        registers |= {Register.LIMIT: limit, Register.CONTROL: protocol.CONTROL_RUN}
-        for register, value in registers.items():
+        for register, value in (registers | {Register.LIMIT: limit}).items():
             self.device.write_register(register, value)
+        self.device.enable([0])
 
     def _rest(self):
         """The device comes to rest and tells where it is: (position, slot of the state)."""
@@ -215,7 +245,11 @@ class DeviceRuntime(Runtime):
             raise DeviceError(f"{self.device.name}: reports position {position} and was at {self.position}: "
                               "reset the board, then start again")
         self._count(self.statistics.counters, position - begin)
-        return [] if ended else list(map(self._known, self.device.read_ring(len(self.tokens), count)))
+        if ended or not count:
+            return []
+        tokens = self.device.read_ring(len(self.tokens), count)
+        self.device.check_life()  # behind a restart the ring holds anything
+        return list(map(self._known, tokens))
 
     def _known(self, token):
         """A token from the device; DeviceError unless the model has it."""
@@ -234,61 +268,107 @@ class DeviceRuntime(Runtime):
         sums.update({name: (value - before[name]) % (1 << 32) for name, value in self._before.items()})
         sums["tokens"] += tokens
 
-    def generate_all(self, sequences, cancelled=lambda: False):
-        # Drafts need the slots for one text; so do the two others for a single one.
-        if not self._chained or self.draft or len(sequences) == 1:
-            yield from super().generate_all(sequences, cancelled)
-            return
-        settled = {sequence: sequence.sampling.within(self.rows) for sequence in sequences}
-        for sequence in sequences:
-            self.check(sequence.ids)
-            self.check_text(len(sequence.ids) + sequence.n, sequence.stop)
-        self.clear()
-        figures, started = self.statistics, time.monotonic()
-        figures.together += len(sequences)
+    @property
+    def slots(self):
+        # Drafts need the slots for one text.
+        return self.device.info.batch if self._chained and not self.draft else 1
 
-        def start(sequence, slot):
-            figures.prompt_tokens += len(sequence.ids) - 1
-            return self.device.start(sequence.ids, sequence.n, slot=slot, stop=sequence.stop,
-                                     **self._options(settled[sequence]))
+    def beside(self):
+        return _Beside(self)
 
-        def count():
-            if time.monotonic() - self._sampled_at > COUNTERS_EVERY_S:
-                self._count(figures.counters)
+    def _vectors(self, slot):
+        """Arguments of the device's methods for a slot's state (dict)."""
+        return {"slot": self._source if slot is None else slot, "layer_bytes": self._map.layer_state_bytes}
 
-        slots = Slots(self.device, start)
-        self.device.chain(False)
-        self._begin_count()
-        try:
-            for sequence, token in slots.run(sequences, lambda s: s.closed or not s.n or cancelled(), count):
-                if token is not None:
-                    sequence.tokens.append(self._known(token))
-                    figures.tokens += 1
-                yield sequence, token
-        except HostError:
-            raise  # as in Device.run
-        except BaseException:
-            slots.stop()
-            self._count(figures.counters, slots.positions)
-            raise
-        finally:
-            figures.seconds += time.monotonic() - started
-        self._count(figures.counters, slots.positions)
-
-    def _vectors(self):
-        """Arguments of the device's methods for the text's state (dict)."""
-        return {"slot": self._source, "layer_bytes": self._map.layer_state_bytes}
-
-    def _values(self):
+    def _values(self, slot=None):
         geometry, where = self.model.geometry, self._map
         size = geometry.num_hidden_layers * self.device.info.batch * where.layer_state_bytes
-        raw = np.frombuffer(self.device.read_state(where.state_address, size, **self._vectors()), "<u4")
+        raw = np.frombuffer(self.device.read_state(where.state_address, size, **self._vectors(slot)), "<u4")
+        self.device.check_life()  # behind a restart the memory holds anything
         return fp24.from_bits(raw.reshape(geometry.num_hidden_layers, -1)[:, :geometry.hidden_size])
 
-    def _set_values(self, values):
+    def _set_values(self, values, slot=None):
         where = self._map
         layers = np.zeros((len(values), where.layer_state_bytes // 4), "<u4")
         layers[:, :values.shape[1]] = fp24.to_bits(values)
-        for slot in self.device.slots:
-            self.device.halt(slot)
-        self.device.write_state(where.state_address, layers.tobytes(), **self._vectors())
+        if slot is None:
+            for k in self.device.slots:
+                self.device.halt(k)
+        self.device.write_state(where.state_address, layers.tobytes(), **self._vectors(slot))
+
+
+class _Beside:
+    """Texts side by side in the slots of a device, see ``Runtime``."""
+
+    def __init__(self, runtime):
+        self._runtime, self._device = runtime, runtime.device
+        self._device.chain(False)
+        self._slots = Slots(self._device, self._start, self._held, self._over)
+        self._ended = {}  # Run, and what it made that nobody was told, by text
+        runtime._begin_count()
+
+    def enter(self, text, state):
+        slot = self._slots.free[0]
+        if state is not None and text.position:
+            self._runtime._set_values(state.values, slot)
+        self._take(text, slot)
+
+    def adopt(self, text):
+        self._take(text, self._runtime._source)
+
+    def _take(self, text, slot):
+        self._slots.enter(text, slot)
+        figures = self._runtime.statistics
+        figures.together += 1
+        figures.prompt_tokens += len(text.tokens) - 1 - text.position
+
+    def _start(self, text, slot):
+        first = text.position
+        run = self._device.start(text.tokens[first:], text.left, slot=slot, stop=text.sequence.stop,
+                                 start_position=first, reset_state=not first, **self._runtime._options(text.sampling))
+        run.single, run.ended = text.sequence.exact, text.ended
+        run.hold = self._next_hold(text)
+        return run
+
+    @staticmethod
+    def _next_hold(text):
+        return text.marks[0] if text.marks else None if text.left else len(text.tokens) - 1
+
+    def _held(self, text, run):
+        text.position = run.position
+        text.reached(lambda: self._runtime._values(run.slot))
+        run.ended = text.ended
+        run.hold = self._next_hold(text)
+
+    def _over(self, text, run, tokens):
+        self._ended[text] = run, tokens
+
+    def step(self):
+        out, runtime = self._slots.step(lambda text: text.sequence.closed), self._runtime
+        for text, token in out:
+            if token is not None:
+                text.made(runtime._known(token))
+                continue
+            values = self._values_behind(text, text.sequence.final)
+            if values is not None:
+                text.sequence.keep(text.state(values))
+        if time.monotonic() - runtime._sampled_at > COUNTERS_EVERY_S:
+            runtime._count(runtime.statistics.counters)
+        return out
+
+    def leave(self, text):
+        self._slots.leave(text)
+        tokens = self._ended[text][1]
+        return tokens, self._values_behind(text, True)
+
+    def _values_behind(self, text, wanted):
+        """Values of a text whose slot is at rest, if its state is ``wanted``; it has all tokens then."""
+        run, tokens = self._ended.pop(text)
+        for token in tokens:
+            text.made(self._runtime._known(token))
+        text.position = run.position
+        return self._runtime._values(run.slot) if run.position and wanted else None
+
+    def close(self):
+        self._slots.stop()
+        self._runtime._count(self._runtime.statistics.counters, self._slots.positions)

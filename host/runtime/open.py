@@ -49,9 +49,12 @@ def _preloaded(stack, image, config):
     return parts
 
 
-def open_port(port, baud, model, tell, demands, progress):
-    """The DeviceRuntime of a serial port or URL; TransportError, DeviceError or ProtocolError if there is none."""
-    device = Device(open_transport(port, baud), tell=tell)
+def open_port(port, baud, model, tell, demands, progress, **limits):
+    """The DeviceRuntime of a serial port or URL; TransportError, DeviceError or ProtocolError if there is none.
+
+    ``limits`` are ``timeout_s`` and ``stall_s`` of its Device.
+    """
+    device = Device(open_transport(port, baud), tell=tell, **limits)
     try:
         demands.check(device.info)
         return DeviceRuntime(model, device, tell, progress=progress)
@@ -156,7 +159,7 @@ def check_model(device, demands):
 
 
 def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=False, timing=None,
-                 demands=Demands(), threads=None, progress=untold):  # noqa: B008 (frozen)
+                 demands=Demands(), threads=None, progress=untold, limits=None):  # noqa: B008 (frozen)
     """The Runtime of a --device value, with the model loaded.
 
     Parameters
@@ -180,6 +183,8 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
         Of cpu; None: all that this process may use, or $STERNA_THREADS.
     progress : callable(what, done, total)
         Told about an upload, in bytes, or about what is loaded.
+    limits : dict or None
+        ``timeout_s`` and ``stall_s`` of the Device behind a port, where they are not the usual ones.
 
     Raises
     ------
@@ -204,4 +209,4 @@ def open_runtime(device, model, *, tell, baud=1_000_000, waves=None, preload=Fal
     if config:
         return open_simulation(config, model, tell, demands, waves=waves, preload=preload, timing=timing,
                                progress=progress)
-    return open_port(device, baud, model, tell, demands, progress)
+    return open_port(device, baud, model, tell, demands, progress, **limits or {})

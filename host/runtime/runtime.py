@@ -1,11 +1,13 @@
 """One way to run a model, whatever computes it: the base class."""
 
 import time
+from collections import deque
 from contextlib import closing
-from dataclasses import dataclass, field
+
+import numpy as np
 
 from sterna.host.errors import HostError
-from sterna.host.runtime.sampling import Sampling
+from sterna.host.runtime.session import Sequence, Session
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
 from sterna.hw.protocol import MOST_ROWS
@@ -17,33 +19,6 @@ def untold(what, done, total):
 
 class RunError(HostError):
     """A run that cannot be done."""
-
-
-@dataclass(eq=False)
-class Sequence:
-    """One text of several, from its start to its end.
-
-    Attributes
-    ----------
-    ids : list of int
-        Tokens to read first.
-    n : int
-        Tokens to make at most.
-    sampling : Sampling
-    stop : int, tuple of int, or None
-        Tokens after any of which the text ends.
-    tokens : list of int
-        What has been made.
-    closed : bool
-        Set by whoever has seen enough of it.
-    """
-
-    ids: list
-    n: int
-    sampling: Sampling
-    stop: int | tuple | None = None
-    tokens: list = field(default_factory=list)
-    closed: bool = False
 
 
 class Runtime:
@@ -65,13 +40,31 @@ class Runtime:
         Tokens to propose behind each one; only devices with slots take any.
     threads : int or None
         Threads of this machine that compute, where it is known.
+    slots : int
+        Sequences that it makes side by side.
+    longest : int
+        Most tokens of a text.
+    near : bool
+        States lie in this process, so that taking one costs nothing.
 
     Subclasses give four methods: ``_read(tokens, cancelled)`` reads tokens and yields how many it has read so far,
     ``_make(token, n, sampling, stop, cancelled)`` reads one token and yields up to n new ones, ``_values()`` and
-    ``_set_values(values)`` get and set the recurrent state, fp24 values [L, H].
+    ``_set_values(values)`` get and set the recurrent state, fp24 values [L, H]. With ``slots`` there is ``beside()``
+    too, which gives what makes texts side by side:
+
+    ``enter(text, state)``
+        Takes a Text up, from a State or None.
+    ``adopt(text)``
+        Takes up the runtime's own text.
+    ``step()``
+        Goes on; returns a list of (Text, token), with None behind the last token of a text.
+    ``leave(text)``
+        Ends a text; returns the tokens that no step has told, and its state's values or None.
+    ``close()``
+        Ends all.
     """
 
-    label, rows, draft, threads = "", MOST_ROWS, 0, None
+    label, rows, draft, threads, slots, longest, near = "", MOST_ROWS, 0, None, 1, 1 << 32, True
 
     def __init__(self, model):
         self.model, self.tokens = model, []
@@ -85,6 +78,12 @@ class Runtime:
 
     def close(self):
         """Give everything back; more than once is fine."""
+
+    def wake(self):
+        """Once before texts that nobody watches: from then on a device that is restarted is seen to be.
+
+        A build without counters is seen only where ``Device.halt`` does.
+        """
 
     def over(self):
         """Whether runs should end, as nothing more is to be seen of them (bool)."""
@@ -116,7 +115,7 @@ class Runtime:
         """
         sampling = sampling.within(self.rows)
         if not self.tokens and not ids:
-            raise RunError("there is no text to go on with: give a prompt")
+            self.refuse_nothing()
         self.check(ids)
         self.check_text(len(self.tokens) + len(ids) + n, stop)
         # The last token of a text is read only when its successor is made, so that a run can go on at any point.
@@ -145,6 +144,11 @@ class Runtime:
         finally:
             self.statistics.seconds += time.monotonic() - started
 
+    @staticmethod
+    def refuse_nothing():
+        """RunError, as there is nothing to read."""
+        raise RunError("there is no text to go on with: give a prompt")
+
     def check(self, ids):
         """RunError for an id that the model does not have."""
         bad = [k for k in ids if not 0 <= k < self.model.geometry.vocab_size]
@@ -154,8 +158,16 @@ class Runtime:
     def check_text(self, tokens, stop):
         """UsageError for a text of more ``tokens`` than the device counts, or a ``stop`` that it misses."""
 
+    def session(self, arriving=lambda: False):
+        """A Session, in which sequences come and go; see there. The text under way is forgotten."""
+        return Session(self, arriving)
+
+    def beside(self):
+        """What makes texts side by side, of a runtime with ``slots``."""
+        raise NotImplementedError
+
     def generate_all(self, sequences, cancelled=lambda: False):
-        """Texts of their own, each from an empty state; here one after the other. A text under way is forgotten.
+        """Texts of their own, side by side where there are slots. A text under way is forgotten.
 
         All are checked before the first one begins.
 
@@ -171,25 +183,33 @@ class Runtime:
             None when a sequence has ended.
         """
         for sequence in sequences:
+            sequence.sampling.within(self.rows)
             self.check(sequence.ids)
             self.check_text(len(sequence.ids) + sequence.n, sequence.stop)
+            if sequence.n and not sequence.ids:
+                self.refuse_nothing()
+        waiting, session = deque(sequences), self.session()
         try:
-            for sequence in sequences:
-                self.clear()
-                if sequence.n and not sequence.closed and not cancelled():
-                    yield from self._alone(sequence, cancelled)
-                yield sequence, None
-        finally:
-            self.clear()
-
-    def _alone(self, sequence, cancelled):
-        with closing(self.generate(sequence.ids, sequence.n, sequence.sampling, sequence.stop,
-                                   lambda: sequence.closed or cancelled())) as made:
-            for token in made:
-                sequence.tokens.append(token)
-                yield sequence, token
-                if sequence.closed:
-                    return
+            while waiting or session.sequences:
+                while waiting and session.free:
+                    sequence = waiting.popleft()
+                    if sequence.closed or not sequence.n or cancelled():
+                        yield sequence, None
+                    else:
+                        session.enter(sequence)
+                for sequence, token in session.step():
+                    if token is not None:
+                        if sequence.closed:
+                            continue
+                        sequence.tokens.append(token)
+                    yield sequence, token
+                    sequence.closed |= cancelled()
+        except HostError:
+            raise  # asking the device again would only take as long again
+        except BaseException:
+            session.close()
+            raise
+        session.close()
 
     @property
     def position(self):
@@ -200,6 +220,9 @@ class Runtime:
         """The State of the text, to go on later; RunError before anything was read."""
         if not self.tokens:
             raise RunError("there is no text yet whose state could be saved")
+        if not self.position:  # nothing was read: what a device keeps is of another text
+            geometry = self.model.geometry
+            return State(np.zeros((geometry.num_hidden_layers, geometry.hidden_size)), list(self.tokens))
         return State(self._values(), list(self.tokens))
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from crc32c import crc32c
 from safetensors.numpy import save
 
 from sterna.host.errors import HostError
@@ -67,8 +68,10 @@ def _hash(packed):
 
 def save_state(path, state, packed):
     """Write a state file; it is there only when it is whole. StateError if it cannot be written."""
-    data = save({"state": fp24.to_bits(state.values).astype(np.uint32), "tokens": np.array(state.tokens, np.int32)},
-                metadata={"format": "sterna-state", "version": VERSION, "model": model_hash(packed)})
+    bits, tokens = fp24.to_bits(state.values).astype("<u4"), np.array(state.tokens, "<i4")
+    data = save({"state": bits, "tokens": tokens},
+                metadata={"format": "sterna-state", "version": VERSION, "model": model_hash(packed),
+                          "sum": _sum(bits, tokens)})
     try:
         write_file(path, data)
     except OSError as error:
@@ -76,13 +79,25 @@ def save_state(path, state, packed):
             from None
 
 
-def load_state(path, packed):
+def _sum(bits, tokens):
+    """CRC-32C of a state file's contents, as hex."""
+    return f"{crc32c(tokens.tobytes(), crc32c(bits.tobytes())):08x}"
+
+
+def load_state(path, packed, checked=False):
     """The State in a file.
+
+    Parameters
+    ----------
+    path : str or Path
+    packed : PackedModel
+    checked : bool
+        Refuse a file without a sum too, as older versions have written it.
 
     Raises
     ------
     StateError
-        The file cannot be read, is no state file, or belongs to another model.
+        The file cannot be read, is no state file, is damaged, or belongs to another model.
     """
     path = Path(path)
     try:
@@ -108,6 +123,7 @@ def load_state(path, packed):
         bits, ids = state.read("<u4").reshape(shape), tokens.read("<i4")
     except (OSError, ValueError) as error:
         raise StateError(f"cannot read the state file {path}: {error}") from None
-    if (bits >> 24).any() or ((ids < 0) | (ids >= packed.geometry.vocab_size)).any():
+    told = metadata.get("sum", None if checked else _sum(bits, ids))
+    if told != _sum(bits, ids) or (bits >> 24).any() or ((ids < 0) | (ids >= packed.geometry.vocab_size)).any():
         raise damaged
     return State(fp24.from_bits(bits), ids.tolist())

@@ -3,6 +3,9 @@
 import sys
 import warnings
 from contextlib import contextmanager
+from contextvars import ContextVar
+
+_quiet = ContextVar("quiet", default=False)
 
 
 def printable(text):
@@ -17,6 +20,16 @@ def abandon():
     if "amaranth.hdl" in sys.modules:
         from amaranth.hdl import UnusedElaboratable
         warnings.simplefilter("ignore", UnusedElaboratable)
+
+
+@contextmanager
+def quiet():
+    """A block, of this thread, in which nothing is shown."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
 
 
 @contextmanager
@@ -37,6 +50,9 @@ def _shown():
     A terminal shows a turning wheel, the text and the time that WHAT has taken; they go when the block is left, or
     when something is to be printed there. Elsewhere each WHAT is one line, once.
     """
+    if _quiet.get():
+        yield lambda text: None
+        return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     console = Console(stderr=True)
@@ -78,6 +94,9 @@ def moving(what, total_bytes):
     A terminal shows a bar with the bytes and the time left, which goes when the block is left. Elsewhere ``what`` is
     one line.
     """
+    if _quiet.get():
+        yield lambda count: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
     console = Console(stderr=True)

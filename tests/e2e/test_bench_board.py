@@ -8,7 +8,7 @@ from sterna.host import cli
 from sterna.host.bench.bench import prompt_of
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.hw.presets import PRESETS
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
-SUFFIXES = (".py", ".c", ".cpp", ".hpp", ".h", ".v", ".toml")
+SUFFIXES = (".py", ".c", ".cpp", ".hpp", ".h", ".v", ".toml", ".html", ".css", ".js", ".svg")
 # Without the module `site` the checkout, which is installed for editing, cannot stand in for a file that is missing.
 SCRIPT = """
 import sys
@@ -74,7 +74,7 @@ def test_wheel_holds_every_source(wheel):
               and not any(path.is_relative_to(ROOT / inner) for inner in PACKAGES.values()
                           if inner.startswith(f"{folder}/"))}
     assert wanted - held == set()
-    assert any(name.endswith(".hpp") for name in wanted) and any(name.endswith(".v") for name in wanted)
+    assert all(any(name.endswith(suffix) for name in wanted) for suffix in (".hpp", ".v", ".html", ".js", ".css"))
 
 
 @pytest.mark.rtl

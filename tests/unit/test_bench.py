@@ -17,7 +17,7 @@ from sterna.host.device.driver import Device
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.statistics import useful_bytes
 from sterna.sim.board.board import SimulatedBoard
 from sterna.sim.golden.geometry import TreeGeometry

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from small_model import DEVICE, GEOMETRY, SLOTS, GoldenDevice, served, write_folder
 from sterna.host.model.model import Model
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Sampling
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from sterna.host.model.model import Model
 from sterna.host.runtime import cpu
 from sterna.host.runtime.cpu import CpuRuntime
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.engine import Engine, Request
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.runtime import RunError, Sequence
+from sterna.host.runtime.runtime import RunError
+from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.sampling import Sampling
 from sterna.sim.cpu import build
 from sterna.sim.cpu.model import BLOCK, CpuModel
@@ -110,18 +110,6 @@ def test_a_long_prompt_can_be_left_between_blocks(model):
     assert runtime.tokens == PROMPT[:2 * BLOCK + 1]
     wanted = list(golden.generate(PROMPT, 5, SAMPLING))
     assert list(runtime.generate(PROMPT[2 * BLOCK + 1:], 5, SAMPLING)) == wanted
-    runtime.close()
-
-
-def test_engine_stops_before_a_stop_string(model):
-    def text(runtime, stops):
-        return "".join(Engine(runtime).text(Request(model.vocabulary.encode("abc"), 40, SAMPLING, stops, True)))
-
-    whole = text(GoldenRuntime(model), ())
-    runtime = CpuRuntime(model, 1)
-    assert text(runtime, ()) == whole
-    runtime.clear()
-    assert text(runtime, (whole[10:13],)) == whole[:whole.index(whole[10:13])]
     runtime.close()
 
 

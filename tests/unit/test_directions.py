@@ -34,10 +34,14 @@ ROOMS = {
     "host.device": DEVICE[1:],
     "host.model": ("host.errors", "firmware", "hw.config", "hw.presets", "hw.protocol", "sim.golden"),
     "host.runtime": ("host.model", "hw.boards", "sim.board", "sim.cpu", *DEVICE),
-    "host": ("host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models", "sim.board", "sim.cpu",
-             "sim.cmm", "sim.perf", "hw", *DEVICE),
-    "docs.figures": ("host", "host.runtime", "host.model", "models", "sim.board", "sim.cmm", "sim.cpu", "sim.machine",
-                     "sim.perf", "hw.flow", "hw.boards", "hw.memory.chips", "hw", *DEVICE),
+    "host.serving": ("host.runtime", "host.model", *DEVICE),
+    "host.server": ("host.serving", "host.runtime", "host.model", *DEVICE),
+    "host": ("host.server", "host.serving", "host.runtime", "host.model", "hw.boards", "hw.memory.chips", "models",
+             "sim.board",
+             "sim.cpu", "sim.cmm", "sim.perf", "hw", *DEVICE),
+    "docs.figures": ("host", "host.server", "host.serving", "host.runtime", "host.model", "models", "sim.board",
+                     "sim.cmm",
+                     "sim.cpu", "sim.machine", "sim.perf", "hw.flow", "hw.boards", "hw.memory.chips", "hw", *DEVICE),
 }
 
 

@@ -8,7 +8,7 @@ from small_model import SLOTS, GoldenDevice, served, write_folder
 from sterna.host.model.image import Image
 from sterna.host.model.model import Model, ModelError
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import load_state
 
 FLAGS = ("-n", 30, "-s", 4, "--no-display-prompt")

@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.presets import PRESETS
 
-from docs.figures import boards, causes, cmm, figures, fullsize, pages, perf, plan
+from docs.figures import boards, causes, cmm, figures, fullsize, pages, perf, plan, turns
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -161,7 +161,8 @@ def test_a_result_follows_from_all_that_its_sources_import(sources):
 
 
 # A step of theirs has them as inputs
-OWN = {"boards.py", "kria.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree", "lanes.py", "scaling.py"}
+OWN = {"boards.py", "kria.py", "plan.py", "depth.py", "fullsize.py", "speed.py", "tree", "lanes.py", "scaling.py",
+       "turns.py"}
 
 
 def test_each_kind_of_source_counts(tmp_path, monkeypatch):
@@ -181,6 +182,8 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
             read = figures.DEEP
         elif name == cmm.STEP:
             read = cmm.SOURCES
+        elif name == turns.STEP:
+            read = turns.SOURCES
         elif name.startswith("encoder"):
             read = figures.ENCODER
         assert step.sources == read, name
@@ -248,7 +251,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.fullsize", "table.fullboard", "table.fullboard.slots",
               *(f"table.lanes.{name}" for name in ("speed", "slots", "beyond", "cells")),
               "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
-              "table.depth",
+              "table.depth", f"table.{turns.STEP}",
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
               "table.scaling", *figures.tree.MADE_OF, *figures.kria.MADE_OF, "learning.text",
               *figures.learning.tables(), *cmm.names(),

@@ -19,7 +19,7 @@ from sterna.host.model.image import Image, build_image
 from sterna.host.model.model import Model
 from sterna.host.model.text import TextError, TextStream, Vocabulary
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State, load_state, save_state
 from sterna.sim.golden.files import write_file
 from sterna.sim.golden.model import GoldenModel

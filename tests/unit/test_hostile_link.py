@@ -19,7 +19,7 @@ from sterna.host.errors import DeviceError
 from sterna.host.model.image import ImageError
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
-from sterna.host.runtime.runtime import Sampling
+from sterna.host.runtime.sampling import Sampling
 from sterna.hw import protocol
 from sterna.hw.protocol import Kind, Register
 from sterna.sim.golden.packed import Geometry

@@ -17,7 +17,7 @@ from sterna.host.model.image import ImageError, build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
-from sterna.host.runtime.runtime import Sequence
+from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.sampling import Sampling, check_end
 from sterna.host.runtime.state import State, save_state
 from sterna.hw.boards import preset

@@ -46,12 +46,16 @@ def side_by_side(device, items):
     """Runs items in the slots; returns the Slots."""
     slots = Slots(device, lambda item, slot: device.start(item.prompt, item.n, slot=slot, seed=item.seed,
                                                           stop=item.stop))
-    for item, token in slots.run(items, lambda item: len(item.tokens) >= item.wanted):
-        if token is None:
-            item.over += 1
-        else:
-            assert not item.over
-            item.tokens.append(token)
+    waiting = list(items)
+    while waiting or len(slots):
+        while waiting and slots.free:
+            slots.enter(waiting.pop(0))
+        for item, token in slots.step(lambda item: len(item.tokens) >= item.wanted):
+            if token is None:
+                item.over += 1
+            elif len(item.tokens) < item.wanted:
+                assert not item.over
+                item.tokens.append(token)
     return slots
 
 

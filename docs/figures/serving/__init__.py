@@ -1,0 +1,1 @@
+"""The server under load: measured, and as the page shows it."""

@@ -1,0 +1,293 @@
+"""Continuous batching on one runtime: texts of a queue enter its slots and leave them while others run."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from sterna.host.runtime.session import Sequence
+from sterna.host.runtime.state import State
+from sterna.host.serving.generation import CANCELLED, LENGTH, STOP, wake_all
+from sterna.host.serving.states import PIECE
+
+SHARE = 512  # tokens of one text after which it makes room for one that waits
+
+
+@dataclass(eq=False)
+class Job:
+    """A text on its way through the engine, wherever it is.
+
+    Attributes
+    ----------
+    generation : Generation
+    text : list of int
+        All its tokens: those that were given, then those that were made.
+    n : int
+        Tokens to make at most.
+    sampling : Sampling
+        As every device of the engine takes it.
+    stream : TextStream
+    ends : tuple of int
+        Tokens that end it.
+    state : State or None
+        Where it can be gone on with.
+    exact : bool
+        Its state must be that of its last token; see ``Sequence``.
+    kept : bool
+        The state at its end is wanted whatever the cache does: ``end`` holds it then.
+    progress : callable(done, total), optional
+        Told about the reading of the prompt.
+    share : int
+        Tokens of its present stay in a slot.
+    """
+
+    generation: object
+    text: list
+    n: int
+    sampling: object
+    stream: object
+    ends: tuple
+    state: State | None = None
+    exact: bool = False
+    kept: bool = False
+    progress: object = None
+    share: int = 0
+    end: State | None = None
+    begun: bool = False
+    strikes: int = 0  # devices that broke under it in an unforeseen way
+
+    def finish(self, wake, reason=None, error=None):
+        """The text has ended, or failed."""
+        self.generation._end("" if error else self.stream.finish(), reason, wake, error)
+
+
+class Queue:
+    """Texts that wait, first come, first served; shared by the devices of an engine.
+
+    ``changed`` is a condition over all its members: it is notified when a text comes or ends.
+
+    Attributes
+    ----------
+    running : int
+        Texts that devices have taken and not given back.
+    """
+
+    def __init__(self, limit):
+        self.limit, self.running = limit, 0
+        self._jobs = deque()
+        self._cancelled = False  # somebody has cancelled something
+        self.changed = threading.Condition()
+
+    def __len__(self):
+        return len(self._jobs)
+
+    def put(self, jobs):
+        """Adds jobs behind all others; returns whether there was room for them (bool)."""
+        with self.changed:
+            if len(self._jobs) + len(jobs) > self.limit:
+                return False
+            self._jobs.extend(jobs)
+            self.changed.notify_all()
+        return True
+
+    def take(self):
+        """The next job, or None."""
+        with self.changed:
+            if self._cancelled:
+                self.sweep()
+            if not self._jobs:
+                return None
+            self.running += 1
+            return self._jobs.popleft()
+
+    def back(self, jobs, first):
+        """Takes jobs back from a device, in front of all others or behind them."""
+        with self.changed:
+            self.running -= len(jobs)
+            if first:
+                self._jobs.extendleft(reversed(jobs))
+            else:
+                self._jobs.extend(jobs)
+            self.changed.notify_all()
+
+    def done(self):
+        """A job that a device had taken has ended."""
+        with self.changed:
+            self.running -= 1
+            self.changed.notify_all()
+
+    def end(self, jobs, error=None):
+        """Jobs that a device had taken end as cancelled, or with an error."""
+        wake = {}
+        for job in jobs:
+            job.finish(wake, None if error else CANCELLED, error)
+            self.done()
+        wake_all(wake)
+
+    def nudge(self):
+        """Something has been cancelled, perhaps among those that wait."""
+        self._cancelled = True
+        with self.changed:
+            self.changed.notify_all()
+
+    def sweep(self, error=None):
+        """Ends the waiting jobs that nobody wants any more; with an error, all of them."""
+        wake = {}
+        with self.changed:
+            self._cancelled = False
+            gone = [job for job in self._jobs if error or job.generation.cancelled]
+            for job in gone:
+                self._jobs.remove(job)
+                job.finish(wake, None if error else CANCELLED, error)
+            if gone:
+                self.changed.notify_all()
+        wake_all(wake)
+
+    @property
+    def disturbed(self):
+        """Whether a device should come and look: somebody waits, or has cancelled."""
+        return bool(self._jobs) or self._cancelled
+
+
+class Scheduler:
+    """Makes the texts of a queue on a runtime.
+
+    First come, first served; a text that has had its ``share`` of tokens makes room for one that waits and goes to
+    the end of the queue with its state, so no text waits for more than the shares of those before it.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    queue : Queue
+    states : StateCache
+    share : int or None
+        None: a text that has begun stays to its end.
+
+    Attributes
+    ----------
+    tokens : int
+        Tokens that were made.
+    """
+
+    def __init__(self, runtime, queue, states, share=SHARE):
+        self.runtime, self.queue, self.states, self._share = runtime, queue, states, share
+        self.session = runtime.session(lambda: queue.disturbed)
+        self.jobs, self.tokens = {}, 0  # by sequence
+        self._wake = {}
+
+    def turn(self):
+        """Lets texts in, and goes on for about a token of each; whether there was anything to do (bool).
+
+        Raises
+        ------
+        HostError
+            The device fails; ``give_up`` then gives back what it had.
+        """
+        try:
+            self._enter()
+            if not self.session.sequences:
+                self.session.rest()
+                return False
+            for sequence, token in self.session.step():
+                if token is None:
+                    self._left(sequence)
+                elif not sequence.closed:
+                    self._made(sequence, token)
+            over = self.runtime.over()
+            for sequence, job in self.jobs.items():
+                if over or job.generation.cancelled:
+                    sequence.closed = True
+            return True
+        finally:
+            wake_all(self._wake)
+
+    def give_up(self):
+        """The device is of no use any more; returns its jobs (list), to go on elsewhere from their last tokens."""
+        jobs, self.jobs = list(self.jobs.values()), {}
+        return jobs
+
+    def close(self):
+        """Brings the runtime to rest; what it was making is not ended."""
+        self.session.close()
+
+    def _enter(self):
+        if self.queue.disturbed and not self.session.free:
+            self.queue.sweep()
+            self._make_room()
+        while self.session.free and (job := self.queue.take()) is not None:
+            self._begin(job)
+
+    def _make_room(self):
+        """The text that has been in longest leaves, if it has had its share and somebody waits."""
+        longest = max(self.jobs, key=lambda sequence: self.jobs[sequence].share)
+        job = self.jobs[longest]
+        if not self._share or job.share < self._share or not len(self.queue) or longest.closed:
+            return
+        tokens, state = self.session.leave(longest)
+        for token in tokens:
+            if not longest.closed:
+                self._made(longest, token)
+        del self.jobs[longest]
+        if self._ended(longest, job):
+            self._finish(longest, job)
+            return
+        job.state = state or job.state
+        self.queue.back([job], first=False)
+
+    def _begin(self, job):
+        """A job enters with the longest state that there is of it."""
+        state, parting = self.states.begin(job.text)
+        if state is None or job.state is not None and job.state.position > state.position:
+            state = job.state
+        position = state.position if state else 0
+        if state is not None:
+            state = State(state.values, job.text[:position + 1])
+        if not job.begun:
+            job.generation._begin(position)
+            job.begun = True
+        job.share = 0
+        whole = len(job.text) - 1
+        marks = {parting} if parting >= position + 1 and whole > parting else set()
+        if self.runtime.near and self.states.limit_bytes and whole > position:
+            marks.add(whole)  # the same prompt may come again
+        sequence = Sequence(job.text[position + 1:] if state else list(job.text), job.n - len(job.generation.tokens),
+                            job.sampling, job.ends, state=state, marks=tuple(sorted(marks)), exact=job.exact,
+                            progress=job.progress)
+        sequence.keep = lambda found: self._keep(job, found)
+        worth = self.runtime.near or whole + sequence.n - position >= PIECE  # the way over the link
+        sequence.final = job.kept or worth and bool(self.states.limit_bytes)
+        self.jobs[sequence] = job
+        self.session.enter(sequence)
+
+    def _keep(self, job, state):
+        self.states.add(state)
+        if job.kept:
+            job.end = state
+
+    def _made(self, sequence, token):
+        job = self.jobs[sequence]
+        job.text.append(token)
+        job.share += 1
+        self.tokens += 1
+        ended = token in job.ends
+        job.generation._push(token, "" if ended else job.stream.push(token), self._wake)
+        sequence.closed |= job.stream.stopped or job.generation.cancelled
+
+    def _left(self, sequence):
+        self._finish(sequence, self.jobs.pop(sequence))
+
+    @staticmethod
+    def _ended(sequence, job):
+        made = job.generation.tokens
+        return job.stream.stopped or bool(made) and made[-1] in job.ends or len(made) >= job.n or sequence.closed
+
+    def _finish(self, sequence, job):
+        made = job.generation.tokens
+        if job.stream.stopped or made and made[-1] in job.ends:
+            reason = STOP
+        elif len(made) >= job.n:
+            reason = LENGTH
+        else:
+            reason = CANCELLED
+        job.generation._kept, job.state, job.end = job.end, None, None
+        job.finish(self._wake, reason)
+        self.queue.done()

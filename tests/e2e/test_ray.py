@@ -1,0 +1,92 @@
+"""The server over several workers of Ray: streams through its proxy, and a worker that is killed costs no answer."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sterna
+from serving import ask
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "models" / "story" / "story.sterna"
+PORT, REQUESTS, TOKENS = 8765, 60, 300
+pytestmark = [pytest.mark.rest, pytest.mark.ray]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head with the front, and two workers with a replica each."""
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+    from sterna.host.server.ray import app
+    small = {"object_store_memory": 80 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 1, "resources": {"head": 1}})
+    workers = [cluster.add_node(num_cpus=1, resources={"device": 1}, object_store_memory=80 << 20) for _ in range(2)]
+    ray.init(address=cluster.address, log_to_driver=False)
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
+    serve.run(app({"model": str(MODEL), "replicas": "2", "threads": "1", "resource": "device", "front": "head"}))
+    cluster.workers = workers
+    yield cluster
+    serve.shutdown()
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    """The texts that the requests must give."""
+    with sterna.load(MODEL, "cpu", threads=1) as engine:
+        made = [engine.generate("Once upon a time", max_tokens=TOKENS, temperature=1.0, seed=seed, ignore_end=True)
+                for seed in range(REQUESTS)]
+        return [generation.result() for generation in made]
+
+
+def request(seed, stream):
+    body = {"model": "story", "prompt": "Once upon a time", "max_tokens": TOKENS, "seed": seed, "ignore_eos": True,
+            "stream": stream}
+    status, _, value = ask(PORT, "POST", "/v1/completions", body, timeout_s=120)
+    assert status == 200, value
+    if not stream:
+        return value["choices"][0]["text"]
+    parts = [json.loads(part[6:]) for part in value.split("\n\n")[:-2]]
+    assert value.endswith("data: [DONE]\n\n"), value[-300:]
+    return "".join(part["choices"][0]["text"] for part in parts)
+
+
+def test_streams_through_the_proxy(cluster, wanted):
+    assert request(1, True) == wanted[1] and request(2, False) == wanted[2]
+    assert ask(PORT, "GET", "/")[0] == 200 and ask(PORT, "GET", "/v1/models")[2]["data"][0]["id"] == "story"
+    status, _, value = ask(PORT, "POST", "/v1/completions", {"model": "story", "prompt": "a", "temperature": 9})
+    assert status == 400 and value["error"]["param"] == "temperature"
+    import openai
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", max_retries=0) as client:
+        parts = client.completions.create(model="story", prompt="Once upon a time", max_tokens=TOKENS, seed=3,
+                                          stream=True, extra_body={"ignore_eos": True})
+        assert "".join(part.choices[0].text for part in parts) == wanted[3]
+
+
+def test_a_worker_that_is_killed_costs_no_answer(cluster, wanted):
+    found, first = {}, threading.Event()
+
+    def one(seed):
+        try:
+            found[seed] = request(seed, seed % 2 == 0)
+        except Exception as error:  # noqa: BLE001 (shown below)
+            found[seed] = error
+        first.set()
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(REQUESTS)]
+    for thread in threads:
+        thread.start()
+    first.wait(60)
+    time.sleep(0.05)
+    under_way = REQUESTS - len(found)
+    cluster.remove_node(cluster.workers[0], allow_graceful=False)
+    for thread in threads:
+        thread.join(150)
+    assert under_way > REQUESTS // 4, under_way
+    wrong = {seed: found.get(seed) for seed in range(REQUESTS) if found.get(seed) != wanted[seed]}
+    assert not wrong, wrong
