@@ -32,11 +32,12 @@ class Timing(NamedTuple):
 
 # Memories of the presets: one refresh per 7.8 us, of 66 ns for SDR SDRAM, 260 ns for a 4 Gb DDR3, 350 ns for an
 # 8 Gb DDR4, and some cycles to close and open rows; on ecpix5-85 four together, as its controller
-# does them (tests/rtl/test_ddr3_memory.py); of LiteDRAM what a linear stream of reads loses of 7.8 us
+# does them: a linear stream loses 88 cycles by them (tests/rtl/test_ddr3_memory.py), a token of 370M counts 99
+# (docs/ddr3.md); of LiteDRAM what a linear stream of reads loses of 7.8 us
 # (tests/rtl/test_litedram.py). The memory of the demo's board has none.
 TIMING = {"sim": Timing(20, 780, 0), "lanes10": Timing(10, 624, 12), "lanes40": Timing(24, 624, 23),
           "lanes160": Timing(40, 1560, 76), "lanes320": Timing(40, 1560, 76),
-          "ecpix5-85": Timing(24, 2436, 88), "ecpix5-85-litedram": Timing(24, 390, 27),
+          "ecpix5-85": Timing(24, 2436, 99), "ecpix5-85-litedram": Timing(24, 390, 27),
           "kv260": Timing(40, 1950, 95)}
 
 
