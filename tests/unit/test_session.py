@@ -139,7 +139,9 @@ def test_one_that_leaves_goes_on_from_its_state(model, make, beside, after):
         assert first not in session.sequences and first.tokens == made(model, PROMPT, 60)[:len(first.tokens)]
         text = [*PROMPT, *first.tokens]
         again = Sequence(text[len(state.tokens) if state else 0:], 60 - len(first.tokens), SAMPLING, state=state)
-        assert state is None or state.tokens == text[:state.position + 1]
+        if state is not None:
+            assert state.tokens == text[:state.position + 1]
+            assert (state.values == state_of(model, state.tokens).values).all()
         for other in (elsewhere.session(), session):
             again.tokens = []
             other.enter(again)
