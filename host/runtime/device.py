@@ -86,7 +86,7 @@ class DeviceRuntime(Runtime):
             device.halt(slot)  # a restart since then is seen
 
     def wake(self):
-        # The count of runs tells of a restart once there has been one; until then a seed that nothing else writes does.
+        # Once there has been a run the count of runs tells of a restart; until then a seed that nothing writes.
         device = self.device
         if self.statistics.simulated:
             return

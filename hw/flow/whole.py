@@ -115,13 +115,12 @@ def by_unit(config, family="xcup", step=lambda text: None):
     if family not in HIERARCHICAL:
         raise SynthesisError(f"family {family!r}: by unit, use one of {', '.join(HIERARCHICAL)}")
     tool = yosys()
-    from amaranth.back import rtlil
-
+    from sterna.hw.flow import rtlil
     from sterna.hw.soc import Soc
 
     what = f"synthesising {config.name} for {family}"
     step(f"{what}: elaborating")
-    text = rtlil.convert(Soc(config, BAUD), name="unit", platform=TARGETS[family], emit_src=False)
+    text = rtlil.convert(Soc(config, BAUD), name="unit", platform=TARGETS[family])
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "unit.il").write_text(shared(without_collisions(text)))
         script = (

@@ -118,10 +118,10 @@ def board_netlist(board, family, name):
     ToolError
         For an unknown family, and as `synthesised` and `behaviour`.
     """
-    from amaranth.back import rtlil
+    from sterna.hw.flow import rtlil
     if family not in families():
         raise ToolError(f"netlist {family!r}: use one of {', '.join(families())}")
-    text = rtlil.convert(board, name="unit", platform=TARGETS[family], emit_src=False)
+    text = rtlil.convert(board, name="unit", platform=TARGETS[family])
     # The netlist is kept: it takes a minute, and does not change with the models or the harness.
     parts = text, family, FAMILIES[family][0], CARRY_ENDS, OPEN_ENDS, yosys_version()
     kept = build_folder() / "sim" / f"netlist-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.v"

@@ -4,10 +4,10 @@ import random
 import re
 
 from amaranth._toolchain.yosys import find_yosys  # what amaranth.back.verilog uses; it offers no choice of passes
-from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import In
 
+from sterna.hw.flow import rtlil
 from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import harness
 from sterna.sim.board.netlist import board_netlist
@@ -47,7 +47,7 @@ def board_verilog(config, device=harness.ACCELERATOR, waves=False, baud=None, fl
     if netlist:
         members = {name: member for name, member in board.signature.members.items() if not name.startswith("trace_")}
         return board_netlist(board, netlist, harness.TOP) + _clocked(members, config.own_memory_clock)
-    text = without_collisions(forget_values(rtlil.convert(board, name=harness.TOP, emit_src=False)))
+    text = without_collisions(forget_values(rtlil.convert(board, name=harness.TOP)))
     text = yosys_verilog(text, WAVES_PASSES if waves else FAST_PASSES)
     return random_collisions(text) + _clocked(board.signature.members, config.own_memory_clock)
 

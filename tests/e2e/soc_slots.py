@@ -6,12 +6,15 @@ the first of them waits there; that one has the first run for itself, and all th
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from soc import Expected, Session, first_difference
 from sterna.firmware import isa
 from sterna.firmware.program import inverse_temperature
 from sterna.hw import protocol
+from sterna.hw.boards import preset
+from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Register
 from sterna.sim.golden import fp24
 from sterna.sim.golden.model import GoldenModel
@@ -23,6 +26,12 @@ REGISTERS = {"position": Register.POSITION, "start": Register.START, "limit": Re
              "prompt_end": Register.PROMPT_END, "seed": Register.SEED, "flags": Register.FLAGS, "stop": Register.STOP,
              "top": Register.TOP, "draft_end": Register.DRAFT_END, "source": Register.SOURCE}
 PATIENCE_S = 60
+# Builds with slots, by their number. Those with more of them are narrow, so that they compile soon: with an array
+# wider than the port, and one as wide. All walk trees too, so that the tests of these need no others.
+_NARROW = replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4, strip=18,
+                  vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20, tree_rows=100, top_k=0)
+SLOTS = {"2": preset("lanes40,batch=2,top_k=8"), "4": _NARROW,
+         "8": replace(_NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64, top_k=4)}
 
 
 def gate(is_open):

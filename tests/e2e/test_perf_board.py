@@ -9,6 +9,7 @@ import pytest
 from conftest import seed
 from docs.figures import perf
 from small_model import byte_tokenizer
+from soc import LANES320
 from sterna.hw.boards import preset
 from sterna.hw.presets import PRESETS
 from sterna.sim.board.compile import key
@@ -54,6 +55,8 @@ def check(name, folder, kinds, timing=None, geometry=geometry):
     config, shape = perf.configuration(name), geometry(rng, name)
     if name in FIRST:
         config = preset(name)  # the very build of the other tests
+    elif name == LANES320.name:
+        config = LANES320  # likewise
     timing = timing or perf.timing_of(name)
     found = perf.compare(config, random_model(rng, shape), folder / "random.sterna", byte_tokenizer(), timing, kinds)
     assert found

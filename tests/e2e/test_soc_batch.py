@@ -1,29 +1,19 @@
 """Slots on the simulated board: every vector equals the interpreter's, every text and state the golden model's."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from conftest import seed
 from soc import random_image, random_timing
-from soc_slots import Both, random_text
+from soc_slots import SLOTS, Both, random_text
 from sterna.hw import protocol
-from sterna.hw.boards import preset
-from sterna.hw.presets import PRESETS
 from sterna.hw.protocol import Register
 from sterna.sim.machine.slots import FLAG_CHAINED, NEVER
 
-# Those with more slots are narrow, so that they compile soon: with an array wider than the port, and one as wide.
-_NARROW = replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4, strip=18,
-                  vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20, top_k=0,
-                  tree_rows=0)
-CONFIGS = {"2": preset("lanes40,batch=2,top_k=8"), "4": _NARROW,
-           "8": replace(_NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64, top_k=4)}
 SIZES = {"2": (70, 90), "4": (50, 60), "8": (50, 60)}
 
 pytestmark = [pytest.mark.rtl, pytest.mark.rest]
 every_config = pytest.mark.parametrize("name", [
-    name if name == "4" else pytest.param(name, marks=pytest.mark.rest) for name in CONFIGS])
+    name if name == "4" else pytest.param(name, marks=pytest.mark.rest) for name in SLOTS])
 
 
 @pytest.fixture
@@ -38,7 +28,7 @@ def geometry(rng, name):
 
 
 def begin_session(rng, name, folder, **options):
-    config, shape, timing = CONFIGS[name], geometry(rng, name), random_timing(rng)
+    config, shape, timing = SLOTS[name], geometry(rng, name), random_timing(rng)
     print(f"geometry {shape}, timing {timing}")
     return Both(config, random_image(rng, config, shape), folder, **timing, **options)
 
@@ -51,7 +41,7 @@ def check(both, slot, text, tokens):
 @every_config
 def test_independent_sequences(name, tmp_path, rng):
     """Texts of any length and kind that begin and end at different times: some go on where others are replaced."""
-    config = CONFIGS[name]
+    config = SLOTS[name]
     with begin_session(rng, name, tmp_path) as both:
         for number in range(2):
             if number:
@@ -86,7 +76,7 @@ def test_independent_sequences(name, tmp_path, rng):
 @every_config
 def test_chained_prompt(name, tmp_path, rng):
     """Prompts of any length are read B tokens at a time; then the text goes on, chained or in an independent slot."""
-    config = CONFIGS[name]
+    config = SLOTS[name]
     with begin_session(rng, name, tmp_path) as both:
         vocab = both.image.geometry.vocab_size
         for length in (1, config.batch, config.batch + 1, int(rng.integers(2, 3 * config.batch + 2))):
@@ -112,7 +102,7 @@ def test_chained_prompt(name, tmp_path, rng):
 @pytest.mark.parametrize("temperature", [0.0, 0.9], ids=["greedy", "sampled"])
 def test_drafts(name, temperature, tmp_path, rng):
     """Right, wrong and random drafts give the same text and state."""
-    config, count = CONFIGS[name], 12
+    config, count = SLOTS[name], 12
     with begin_session(rng, name, tmp_path) as both:
         vocab = both.image.geometry.vocab_size
         text = {"prompt": rng.integers(0, vocab, 3).tolist(), "count": count, "temperature": temperature, "seed": 5}
@@ -161,7 +151,7 @@ def test_stop_tokens_of_slots(tmp_path, rng):
 @every_config
 def test_slots_that_come_and_go_freely(name, tmp_path, rng):
     """Without the gate: slots begin and are disabled in mid-run, whenever the host's writes arrive."""
-    config = CONFIGS[name]
+    config = SLOTS[name]
     with begin_session(rng, name, tmp_path, trace=False) as both:
         vocab = both.image.geometry.vocab_size
         for _ in range(3):

@@ -22,12 +22,11 @@ def story():
 
 
 @pytest.mark.rest
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 0.8, "seed": 1}],
-                         ids=["greedy", "sampled"])
-def test_two_hundred_tokens(story, options, tmp_path):
-    wanted = GoldenModel(story.unpack()).generate([START], TOKENS, **options)
+def test_two_hundred_tokens(story, tmp_path):
+    """The best ones; sampled ones are the text of `make demo`, which is compared to the letter."""
+    wanted = GoldenModel(story.unpack()).generate([START], TOKENS)
     with Session(CONFIG, story, tmp_path, preload=True, trace=False, seed=9) as session:
-        got = session.generate([START], TOKENS, **options)
+        got = session.generate([START], TOKENS)
         counters = session.device.counters()
     assert got == wanted
     cycles = counters["cycles"] / counters["runs"]

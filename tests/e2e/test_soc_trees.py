@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from conftest import seed
 from soc import LANES320, Session, board_image, first_difference, play, random_timing
-from soc_slots import Both, random_text
-from sterna.hw.boards import preset
+from soc_slots import SLOTS, Both, random_text
 from sterna.hw.config import most_visits
 from sterna.hw.presets import PRESETS
 from sterna.sim.golden.geometry import TreeGeometry
@@ -30,13 +29,6 @@ CONFIGS = PRESETS | {
                                  tree_rows=37, strip=16, clock_hz=20_000_000)}
 # The board of lanes40 is built for test_soc_geometries, too.
 RUNS = [pytest.param(name, marks=[pytest.mark.rest] * (name != "lanes40")) for name in SIZES]
-# Narrow ones with slots, that compile soon.
-NARROW = dataclasses.replace(PRESETS["lanes40"], name="four", batch=4, rows=3, columns=10, lanes=2, port_bytes=4,
-                             strip=18, vector_words=512, activation_words=16, fifo_words=128, memory_bytes=1 << 20,
-                             tree_rows=100, top_k=0)
-SLOTS = {"2": preset("lanes40,batch=2,top_k=8"), "4": NARROW,
-         "8": dataclasses.replace(NARROW, name="eight", batch=8, rows=2, lanes=1, strip=16, row_words=64, ring=64,
-                                  top_k=4)}
 
 pytestmark = pytest.mark.rtl
 

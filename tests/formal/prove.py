@@ -27,9 +27,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, ClockDomain, Elaboratable, Fragment, Module, Shape, Signal, Value
 from amaranth.lib import wiring
+from sterna.hw.flow import rtlil
 from sterna.hw.flow.synth import run_tool, yosys
 
 TIMEOUT_SECONDS = 900  # against a proof that never ends
@@ -284,7 +284,7 @@ class Proof:
         search_cycles : int
             Where induction does not close, how far to look for a way to break a claim.
         """
-        text = rtlil.convert(self.m, name="proof", ports=self._ports, emit_src=False)
+        text = rtlil.convert(self.m, name="proof", ports=self._ports)
         script = ["read_rtlil {root}/proof.il", "hierarchy -top proof", "proc", "flatten", "memory -nomap",
                   "memory_map", "opt", "chformal -lower", "async2sync", "dffunmap", "opt_clean -purge",
                   *(["setattr -unset init w:dut.*"] if any_state else []),

@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from prove import planted
 from sterna.hw.boards import BOARDS
-from sterna.hw.flow import synth, units
+from sterna.hw.flow import rtlil, synth, units
 from sterna.hw.link import uart
 from sterna.hw.memory import crossing
 from sterna.hw.presets import PRESETS
@@ -34,7 +33,7 @@ def netlist(component):
     names of bits.
     """
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "unit.il").write_text(rtlil.convert(component, name="unit", emit_src=False))
+        (Path(folder) / "unit.il").write_text(rtlil.convert(component, name="unit"))
         done = synth.run_tool(synth.yosys(), folder, (
             "-q", "-p", "read_rtlil {root}/unit.il; proc; flatten; opt_clean; memory_collect; check -assert; "
             "write_json {root}/unit.json"))

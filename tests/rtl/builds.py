@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cocotb_tools.config
-from amaranth.back import rtlil
 from bench import SEED
 from cocotb_tools.runner import get_runner
+from sterna.hw.flow import rtlil
 from sterna.hw.flow.bitstream import without_collisions
 from sterna.sim.board import compile as board
 from sterna.sim.board import toolchain
@@ -33,7 +33,7 @@ def verilog(component, top, platform=None):
 
 
 def _rtlil(component, top, platform):
-    return without_collisions(rtlil.convert(component, name=top, platform=platform, emit_src=False))
+    return without_collisions(rtlil.convert(component, name=top, platform=platform))
 
 
 def _verilog(text):

@@ -27,7 +27,7 @@ def test_sizes(lanes, depth, beats, parts, simulator):
 @pytest.mark.rtl
 @pytest.mark.rest
 def test_full_depth():
-    run(8, 64, 10, 20, "verilator")
+    run(8, 64, 10, 8, "verilator")
 
 
 @pytest.mark.parametrize("arguments, text", [((3, 24, 4, 4), "lanes 3"), ((4, 24, 0, 4), "depth 0"),

@@ -32,7 +32,7 @@ SMALLS = (
           vector_words=512),
     small("visits", tree_rows=3),
 )
-PRESETS = [preset(name) for name in ("lanes10", "lanes40", "sim", "lanes160", "lanes320")]
+PRESETS = [preset(name) for name in ("lanes40", "lanes320")]  # the boards of the others: test_soc_trees
 WIDE = small("wide", rows=4, columns=40, lanes=8, strip=32, port_bytes=16, row_words=16)
 SLOTS = [dataclasses.replace(preset("lanes40"), name="lanes40,batch=2", batch=2),
          dataclasses.replace(preset("lanes10"), name="lanes10,batch=4", batch=4)]
@@ -74,7 +74,7 @@ def test_queued_without_stalls(name, simulator):
 
 @pytest.mark.rtl
 @pytest.mark.parametrize("name, simulator", [
-    *icarus("small,batch=2", "slow", "bit2", "five,batch=2"), *verilator(*PRESETS[:2])])
+    *icarus("small,batch=2", "slow", "bit2", "five,batch=2"), *verilator(*PRESETS[:1])])
 def test_largest_sums(name, simulator):
     run(name, simulator, "largest")
 

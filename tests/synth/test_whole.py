@@ -6,13 +6,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from sterna.hw import __main__ as command
 from sterna.hw.boards import preset
-from sterna.hw.flow import whole
+from sterna.hw.flow import rtlil, whole
 from sterna.hw.flow.units import SynthesisError
 from sterna.hw.memory.ultra import blocks
 from sterna.hw.stream import Queue
@@ -39,7 +38,7 @@ class Chain(wiring.Component):
 
 
 def test_modules_that_are_the_same_are_one():
-    text = whole.shared(rtlil.convert(Chain(), name="unit", emit_src=False))
+    text = whole.shared(rtlil.convert(Chain(), name="unit"))
     assert set(re.findall(r"(?m)^module (\S+)", text)) == {r"\unit", r"\unit.queue0", r"\unit.queue2"}
     assert Counter(re.findall(r"(?m)^  cell (\\unit\S*)", text)) == {r"\unit.queue0": 2, r"\unit.queue2": 1}
 

@@ -10,6 +10,7 @@ from faults import SEED
 from small_model import DEVICE, SLOTS, GoldenDevice, write_folder
 from sterna.host.errors import HostError
 from sterna.host.model.model import Model
+from sterna.host.runtime.cpu import CpuRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.sampling import Sampling
 
@@ -125,9 +126,11 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wanted(model):
     """Tokens by prompt and seed."""
-    return {(prompt, seed): list(GoldenRuntime(model).generate(model.vocabulary.encode(prompt), MADE,
-                                                               Sampling(0.8, seed)))
-            for prompt in PROMPTS for seed in range(SEEDS)}
+    def tokens(prompt, seed):
+        with CpuRuntime(model, 1) as runtime:
+            return list(runtime.generate(model.vocabulary.encode(prompt), MADE, Sampling(0.8, seed)))
+
+    return {(prompt, seed): tokens(prompt, seed) for prompt in PROMPTS for seed in range(SEEDS)}
 
 
 def begin(engine, number):
@@ -143,7 +146,7 @@ def plugs(model):
         plug.end()
 
 
-@pytest.mark.parametrize("form, count", [("unplugged", 24), ("restarted", 24), *(
+@pytest.mark.parametrize("form, count", [("restarted", 12), *(
     pytest.param(form, 200, marks=pytest.mark.rest) for form in FORMS)])
 def test_devices_that_die_in_turn_lose_no_text(model, wanted, plugs, form, count):
     rand = random.Random(SEED)

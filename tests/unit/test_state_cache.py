@@ -127,7 +127,7 @@ def test_the_folder_is_bounded(model, tmp_path):
     assert 0 < size <= states.ON_DISK * 700 and cache.size_bytes == 0
 
 
-@pytest.mark.parametrize("device", ["cpu", "golden"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("golden", marks=pytest.mark.rest)])
 def test_a_conversation_reads_only_what_is_new(folder, model, tmp_path, device):
     """Of every turn the text is the one that it is without states; with them its beginning is not read."""
     texts = {}
