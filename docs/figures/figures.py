@@ -281,7 +281,8 @@ def steps(options):
         out[name] = Step(found, DEEP, (VALIDATION, Path(depth.__file__)), levels)
     out["encoder.speed"] = Step(lambda: encoder_speed.speed(1), ENCODER,
                                 (Path(encoder_speed.__file__),), " ".join(tools("torch")))
-    out[serving.STEP] = Step(serving_load.measured, SERVED, (serving_load.MODEL, Path(serving_load.__file__).parent))
+    out[serving.STEP] = Step(serving_load.measured, SERVED, (serving_load.MODEL, Path(serving_load.__file__)), "",
+                             (serving_load.measured,))
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out

@@ -150,7 +150,8 @@ def test_langchain(server):
 
 
 def curl(*arguments):
-    done = subprocess.run([program_of_debian("curl", "curl"), "-sS", "--max-time", "20", *arguments], capture_output=True, text=True)
+    done = subprocess.run([program_of_debian("curl", "curl"), "-sS", "--max-time", "20", *arguments],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -182,6 +182,8 @@ def test_each_kind_of_source_counts(tmp_path, monkeypatch):
             read = figures.DEEP
         elif name == cmm.STEP:
             read = cmm.SOURCES
+        elif name == figures.serving.STEP:
+            read = figures.SERVED
         elif name == turns.STEP:
             read = turns.SOURCES
         elif name.startswith("encoder"):
@@ -251,7 +253,7 @@ def test_the_documentation_names_only_figures_that_exist():
               "table.fullsize", "table.fullboard", "table.fullboard.slots",
               *(f"table.lanes.{name}" for name in ("speed", "slots", "beyond", "cells")),
               "table.perf", "table.perf.tree", "table.buy", "table.plan", "picture.plan",
-              "table.depth", f"table.{turns.STEP}",
+              "table.depth", f"table.{turns.STEP}", "table.serving", "how.serving", figures.serving.PICTURE,
               "table.depth.causes", "table.depth.text.370m", "table.depth.text.2.7b",
               "table.scaling", *figures.tree.MADE_OF, *figures.kria.MADE_OF, "learning.text",
               *figures.learning.tables(), *cmm.names(),
