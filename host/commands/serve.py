@@ -10,6 +10,7 @@ from sterna.host.commands.options import Baud, Build, ModelOption, Threads, chec
 from sterna.host.console import show, tell
 from sterna.host.errors import UsageError
 from sterna.host.runtime.open import DEFAULT_DEVICE
+from sterna.sim.golden.extras import install_hint
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "jinja2")
 
@@ -18,8 +19,7 @@ def check_packages():
     """UsageError if what the server needs is not installed."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)}: not installed: run pip install 'sterna[serve]', in a checkout "
-                         ".venv/bin/pip install -e '.[serve]'")
+        raise UsageError(f"{', '.join(missing)}: not installed: run {install_hint('serve')}")
 
 
 def serve(

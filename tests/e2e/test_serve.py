@@ -243,5 +243,5 @@ def test_missing_packages_are_named():
               "find = util.find_spec; util.find_spec = lambda name: None if name == 'starlette' else find(name); "
               "from sterna.host.cli import main; sys.exit(main())")
     done = subprocess.run([sys.executable, "-c", script, "serve", "-m", str(MODEL)], capture_output=True, text=True)
-    assert done.returncode == 2 and "starlette: not installed" in done.stderr and "sterna[serve]" in done.stderr
+    assert done.returncode == 2 and "starlette: not installed" in done.stderr and ".[serve]" in done.stderr
     assert done.stderr.count("\n") == 1
