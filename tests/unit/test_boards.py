@@ -184,6 +184,17 @@ def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err == f"error: nextpnr-ecp5 was not found: run {install_hint('boards')}\n"
 
 
+def test_a_board_without_its_litedram(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "litedram", None)
+    monkeypatch.delitem(sys.modules, "litedram.common", raising=False)
+    build = object.__new__(flow.Build)
+    build.board, build.folder, build.tell = BOARDS["ecpix5-85-litedram"], tmp_path / "build", lambda text: None
+    build._platform = package.load(build.board.platform)()
+    with pytest.raises(SynthesisError, match=f"ecpix5-85-litedram: LiteDRAM is not there: .*: "
+                                             f"{re.escape(install_hint('boards'))} brings it"):
+        build.synthesise()
+
+
 def test_what_is_programmed(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(command, "find_tool", lambda name, extra: name)

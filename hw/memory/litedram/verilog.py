@@ -85,10 +85,12 @@ def litedram_verilog(chip, clock_hz):
 
 def latencies(clock_hz):
     """Clocks of the chip from READ and from WRITE to their data, as LiteDRAM's PHY has them for a
-    clock of the controller (two of int).
+    clock of the controller (two of int). NoLitedram if it is not installed.
     """
-    from litedram.common import get_default_cl_cwl
-
+    try:
+        from litedram.common import get_default_cl_cwl
+    except ImportError as error:
+        raise NoLitedram(f"LiteDRAM is not there: {error}") from None
     return get_default_cl_cwl("DDR3", 1 / (2 * clock_hz))
 
 
