@@ -248,7 +248,7 @@ def test_a_failed_load_names_what_is_not_there(folder):
 @pytest.mark.parametrize("page", ["docs/engine.md", "README.md"])
 def test_examples_of_the_pages_run_as_they_stand(page):
     examples = re.findall(r"```python\n(import sterna\n.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert examples or page == "README.md"
+    assert examples
     for code in examples:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
         assert done.returncode == 0 and not done.stderr and len(done.stdout) > 100, done.stderr
