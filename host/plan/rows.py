@@ -163,7 +163,7 @@ def row(name, geometry, known=None):
     board = BOARDS.get(name)
     size = memory_map(config, geometry, check=False).state_address
     why = reasons(config, geometry)
-    # Of a board with a memory of its gateware's own no clock is known yet
+    # Vivado has not been run, nor has LiteDRAM's board been placed.
     placed = board and not (board.vivado or board.memory_hz)
     clock = "as placed" if name in ALIKE else "placed" if placed else "projected"
     out = Row(name, "board" if board else "preset", clock, config.clock_hz, config.batch, not why, tuple(why), {},
