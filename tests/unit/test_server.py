@@ -292,11 +292,12 @@ def test_a_client_that_goes_frees_its_slot(server, stream, more):
 
 
 def test_a_full_queue_is_429(server):
-    with_slot = server.engine.devices[0].slots
-    many = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(with_slot + 8)]
+    device, many = server.engine.devices[0], []
     try:
-        for connection in many:
-            connection.sendall(endless(server, stream=True))
+        for count in range(1, device.slots + 6 + 1):  # one at a time: more at once may find the queue full before
+            many.append(socket.create_connection(("127.0.0.1", server.port)))
+            many[-1].sendall(endless(server, stream=True))
+            assert waited(lambda: server.engine.devices[0].running + server.engine.waiting == count)  # noqa: B023
         assert waited(lambda: server.engine.waiting == 6)
         status, headers, value = complete(server)
         assert status == 429 and headers["retry-after"] and value["error"]["code"] == "rate_limit_exceeded"
