@@ -202,7 +202,7 @@ def test_a_signal_lets_running_answers_end(number):
         body = {"model": "tiny", "prompt": "One", "max_tokens": 60, "ignore_eos": True, "seed": 1}
         asking = threading.Thread(target=lambda: found.append(ask(port, "POST", "/v1/completions", body)))
         asking.start()
-        while not ask(port, "GET", "/health")[2]["devices"][0]["running"]:
+        while asking.is_alive() and not ask(port, "GET", "/health")[2]["devices"][0]["running"]:
             threading.Event().wait(0.05)
         process.send_signal(number)
         asking.join(30)

@@ -14,7 +14,8 @@ from sterna.host.runtime.sampling import Sampling
 from sterna.host.server.run import listening
 from sterna.host.server.settings import Settings
 
-SETTINGS = Settings(context=300, body_bytes=4000, head_s=0.4, body_s=0.4, head_bytes=4000, choices=4)
+SETTINGS = Settings(context=300, body_bytes=4000, head_s=1.5, body_s=1.5, head_bytes=4000, choices=4)
+ROOM = 100_000
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder):
     with served(folder, settings=SETTINGS, queue=6) as running:
+        yield running
+        assert "Traceback" not in running.log.getvalue()
+
+
+@pytest.fixture(scope="module")
+def roomy(folder):
+    """One whose answers may be long."""
+    with served(folder, settings=Settings(context=ROOM), queue=6) as running:
         yield running
         assert "Traceback" not in running.log.getvalue()
 
@@ -206,7 +215,7 @@ def made(server):
     return float(ask(server.port, "GET", "/metrics")[2].split("\nsterna_completion_tokens_total ")[1].split()[0])
 
 
-def waited(condition, seconds=10):
+def waited(condition, seconds=60):
     """Whether a condition comes true."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -272,8 +281,8 @@ def test_slow_and_broken_clients_get_an_error_and_no_more(server, data, status):
 
 
 def endless(server, **body):
-    """Bytes of a request whose answer takes all tokens that fit."""
-    data = json.dumps({"model": "small", "prompt": "abc", "max_tokens": 290, "ignore_eos": True} | body).encode()
+    """Bytes of a request whose answer goes on for a minute, with ``ROOM``."""
+    data = json.dumps({"model": "small", "prompt": "abc", "max_tokens": 90_000, "ignore_eos": True} | body).encode()
     return HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data
 
 
@@ -283,7 +292,8 @@ def idle(server):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("more", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["", "pipelined"])
-def test_a_client_that_goes_frees_its_slot(server, stream, more):
+def test_a_client_that_goes_frees_its_slot(roomy, stream, more):
+    server = roomy
     with raw(server, endless(server, stream=stream) + more):
         assert waited(lambda: any(device.running for device in server.engine.devices))
     assert waited(lambda: idle(server))
@@ -291,7 +301,8 @@ def test_a_client_that_goes_frees_its_slot(server, stream, more):
     assert complete(server, max_tokens=2)[0] == 200
 
 
-def test_a_full_queue_is_429(server):
+def test_a_full_queue_is_429(roomy):
+    server = roomy
     device, many = server.engine.devices[0], []
     try:
         for count in range(1, device.slots + 6 + 1):  # one at a time: more at once may find the queue full before
@@ -335,7 +346,7 @@ def test_a_key_is_asked_for(folder):
 
 
 def test_an_answer_that_takes_too_long_ends(folder):
-    with served(folder, settings=Settings(request_s=0.2, context=100_000)) as server:
+    with served(folder, settings=Settings(request_s=0.2, context=ROOM)) as server:
         body = {"max_tokens": 90_000, "ignore_eos": True}
         status, _, value = complete(server, **body)
         assert status == 504 and value["error"]["code"] == "timeout"
@@ -346,10 +357,10 @@ def test_an_answer_that_takes_too_long_ends(folder):
 
 @pytest.mark.parametrize("drain_s, ends", [(60, True), (0, False)])
 def test_running_answers_come_to_their_end(folder, drain_s, ends):
-    with served(folder, settings=Settings(drain_s=drain_s, context=3000)) as server:
-        n = 60 if ends else 2900
+    with served(folder, settings=Settings(drain_s=drain_s, context=ROOM)) as server:
+        n = 300 if ends else 90_000
         with raw(server, endless(server, stream=True, max_tokens=n)) as connection:
-            assert waited(lambda: any(device.running for device in server.engine.devices))
+            assert waited(lambda: any(device.tokens for device in server.engine.devices))
             server.loops[0].call_soon_threadsafe(server.server.stop)
             text = received(connection).decode()
         assert ("[DONE]" in text) == ends and ("shutting down" in text) == (not ends)
