@@ -41,12 +41,10 @@ from sterna.host.model.text import TextStream
 from sterna.host.runtime.known import check_answer, self_test
 from sterna.host.runtime.open import DEFAULT_DEVICE, device_lines, open_runtime, simulated_config
 from sterna.host.runtime.runtime import RunError
-from sterna.host.runtime.sampling import UNLIMITED, Demands, Sampling
+from sterna.host.runtime.sampling import SEEDS, UNLIMITED, Demands, Sampling
 from sterna.host.runtime.state import load_state, save_state
 from sterna.host.serving.engine import Engine
 from sterna.host.waves import Recording
-
-SEEDS = 1 << 32
 
 
 def check_flags(temperature, top_k, top_p, penalty, draft, seed, predict, context):

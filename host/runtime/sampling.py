@@ -11,6 +11,7 @@ from sterna.sim.golden.toplist import p_code_of
 
 LONGEST = 3  # tokens that a draft is looked for by
 UNLIMITED = 1 << 31  # tokens: as many as come until the text ends
+SEEDS = 1 << 32  # a seed is below this
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ray import serve
 
 from sterna.host.errors import DeviceError, UsageError
 from sterna.host.model.model import Model
+from sterna.host.runtime.sampling import SEEDS
 from sterna.host.server.app import App
 from sterna.host.server.settings import KEY_VARIABLE, Settings
 from sterna.host.server.templates import of_model
@@ -27,7 +28,6 @@ from sterna.host.serving.engine import DeviceStatus, QueueFull, load
 from sterna.host.serving.generation import CANCELLED, Usage
 
 DEVICES_VARIABLE = "STERNA_DEVICES"  # of a machine: what its replicas may have, with commas between
-SEEDS = 1 << 32
 TRIES = 20  # replicas that may die under one answer
 AGAIN_S = 0.5
 LOST = (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.WorkerCrashedError,

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from sterna.host.runtime.sampling import SEEDS
 from sterna.host.server.errors import ApiError, refuse, unsupported
 
 MOST_STOPS = 4
-SEEDS = 1 << 32
 WORDS = {"str": "a string", "int": "an integer", "float": "a decimal", "bool": "a boolean", "list": "an array",
          "dict": "an object", "NoneType": "null"}
 # Types of pydantic's errors: what OpenAI says was expected.

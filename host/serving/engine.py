@@ -10,7 +10,7 @@ from sterna.host.model.model import Model
 from sterna.host.model.text import TextStream
 from sterna.host.runtime.open import open_runtime
 from sterna.host.runtime.runtime import RunError
-from sterna.host.runtime.sampling import UNLIMITED, Sampling
+from sterna.host.runtime.sampling import SEEDS, UNLIMITED, Sampling
 from sterna.host.runtime.state import State
 from sterna.host.serving.generation import Generation
 from sterna.host.serving.pool import DeviceStatus, Pool, Source
@@ -18,7 +18,6 @@ from sterna.host.serving.scheduler import Job, Queue, Scheduler
 from sterna.host.serving.states import StateCache
 from sterna.sim.golden.progress import quiet
 
-SEEDS = 1 << 32
 HOTTEST, COLDEST = 1000, 1e-3  # temperatures
 STATE_BYTES, QUEUE, STALL_S, LOST_S = 64 << 20, 256, 30.0, 30.0
 ANSWER_S = 10.0  # without an answer a device is gone

@@ -127,9 +127,7 @@ class Member:
             pass
         finally:
             self.alive = False
-            if self.runtime is not None:
-                self.runtime.close()
-                self.runtime = None
+            self.close()
 
     def _serve(self):
         """Makes texts until the pool closes or the device fails."""
@@ -141,7 +139,7 @@ class Member:
                     with queue.changed:
                         queue.changed.wait_for(lambda: queue.disturbed or self.pool.closing)
             scheduler.close()
-            self.pool.end(scheduler.give_up(), None)
+            queue.end(scheduler.give_up())
         except Exception as error:  # noqa: BLE001 (whatever it is, the texts go on elsewhere)
             self._failed(scheduler, error)
 
@@ -154,8 +152,8 @@ class Member:
             job.strikes += not foreseen
         broken = [job for job in jobs if job.strikes >= STRIKES]
         self.pool.lost(self, [job for job in jobs if job not in broken])
-        self.pool.end(broken, error if isinstance(error, HostError) else
-                      HostError(f"{self.source.name}: {type(error).__name__}: {error}"))
+        self.pool.queue.end(broken, error if isinstance(error, HostError) else
+                            HostError(f"{self.source.name}: {type(error).__name__}: {error}"))
         runtime, self.runtime = self.runtime, None
         try:
             runtime.close()
@@ -225,11 +223,6 @@ class Pool:
             raise
         self.rows = min(member.rows for member in self.members)
 
-    @property
-    def runtime(self):
-        """One that is open, or was (Runtime): all check texts alike."""
-        return next((member.runtime for member in self.members if member.runtime is not None), None)
-
     def start(self):
         """The devices begin to work."""
         for member in self.members:
@@ -261,10 +254,6 @@ class Pool:
             gone_s = 0.0 if self._gone_at is None else time.monotonic() - self._gone_at
         if not self.closing and self._gone_at is not None:
             self.queue.sweep(self._error() if gone_s > self.lost_s else None)
-
-    def end(self, jobs, error):
-        """Ends texts that a device had taken: as cancelled, or with an error."""
-        self.queue.end(jobs, error)
 
     def _error(self):
         said = "; ".join(dict.fromkeys(str(member.error) for member in self.members if member.error))

@@ -57,7 +57,7 @@ class StateCache:
         self._entries, self._seen = OrderedDict(), OrderedDict()  # the latest last
         self._files, self._disk_bytes = OrderedDict(), 0  # (size, path) by hash
         self._lock = threading.RLock()
-        self.size_bytes = self.hits = self.misses = 0
+        self.size_bytes = 0
         self._folder = Path(folder) if folder is not None and limit_bytes else None
         if self._folder:
             self._name = model_hash(packed)[:16]
@@ -102,9 +102,7 @@ class StateCache:
                 entry = self._entries[key]
                 if len(entry.tokens) == position and entry.tokens.tolist() == list(tokens[:position]):
                     self._entries.move_to_end(key)
-                    self.hits += 1
                     return State(fp24.from_bits(entry.bits), list(tokens[:position + 1]))
-        self.misses += 1
         return None
 
     def _parting(self, hashes):

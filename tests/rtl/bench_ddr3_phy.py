@@ -1,10 +1,9 @@
 """Controller, leveller and cells of a DDR3 SDRAM with a chip in time: it levels, and reads what it wrote."""
 
-import os
-
 import cocotb
 from bench import cycles, rng
-from cocotb.triggers import FallingEdge, RisingEdge, Timer
+from cocotb.triggers import FallingEdge, RisingEdge
+from levelling import cells_start, tell_good
 
 BURSTS = 32
 
@@ -12,21 +11,12 @@ BURSTS = 32
 async def start(dut):
     """Returns when the levelling has ended."""
     dut.chip.cas.value = 5
-    dut.chip.out_ps.value = int(os.environ["OUT_PS"])
-    dut.chip.back_ps0.value, dut.chip.back_ps1.value = map(int, os.environ["BACK_PS"].split())
-    await Timer(100, "ns")
-    dut.init_rst.value = 0
-    await RisingEdge(dut.started)
-    await Timer(200, "ns")
+    await cells_start(dut)
     await RisingEdge(dut.clk)
     dut.rst.value = 0
     await RisingEdge(dut.done)
     await cycles(dut, 4)
-    good = dut.good.value.to_unsigned()
-    for byte in (0, 1):
-        for slip in range(4):
-            row = good >> 32 * byte + 8 * slip & 0xFF
-            dut._log.info(f"byte {byte} slip {slip}: {''.join('.#'[row >> k & 1] for k in range(8))}")
+    tell_good(dut)
     dut._log.info(f"delays {dut.delay.value} slips {dut.slip.value} failed {dut.failed.value}")
 
 

@@ -5,7 +5,8 @@ from collections import deque
 
 import cocotb
 from bench import cycles, rng
-from cocotb.triggers import FallingEdge, RisingEdge, Timer
+from cocotb.triggers import FallingEdge, RisingEdge
+from levelling import cells_start, tell_good
 
 ROWS, BURSTS = 16, 32  # that the chip's model has; of a page of 128, four times the same
 PAGE_BITS, BANK_BITS = 7, 3
@@ -21,23 +22,14 @@ class Port:
     async def start(self):
         """Returns when the levelling has ended."""
         dut = self.dut
-        dut.chip.out_ps.value = int(os.environ["OUT_PS"])
-        dut.chip.back_ps0.value, dut.chip.back_ps1.value = map(int, os.environ["BACK_PS"].split())
         cocotb.start_soon(self._modes())
-        await Timer(100, "ns")
-        dut.init_rst.value = 0
-        await RisingEdge(dut.started)
-        await Timer(200, "ns")
+        await cells_start(dut)
         await RisingEdge(dut.memory_clk)
         dut.memory_rst.value = 0
         await RisingEdge(dut.clk)
         dut.rst.value = 0
         await RisingEdge(dut.done)
-        good = dut.good.value.to_unsigned()
-        for byte in (0, 1):
-            for slip in range(4):
-                row = good >> 32 * byte + 8 * slip & 0xFF
-                dut._log.info(f"byte {byte} slip {slip}: {''.join('.#'[row >> k & 1] for k in range(8))}")
+        tell_good(dut)
         await cycles(dut, 4)
         cocotb.start_soon(self._collect())
 
