@@ -8,7 +8,7 @@ import numpy as np
 from sterna.firmware.program import build_program
 from sterna.host.device.run import Slots, stop_tokens
 from sterna.host.device.upload import upload, verify
-from sterna.host.errors import DeviceError, HostError
+from sterna.host.errors import DeviceError
 from sterna.host.runtime.runtime import Runtime, untold
 from sterna.host.runtime.sampling import check_end, check_length, propose
 from sterna.hw import protocol

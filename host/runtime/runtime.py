@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 
 from sterna.host.errors import HostError
-from sterna.host.runtime.session import Sequence, Session
+from sterna.host.runtime.session import Session
 from sterna.host.runtime.state import State
 from sterna.host.runtime.statistics import Statistics
 from sterna.hw.protocol import MOST_ROWS
