@@ -7,7 +7,7 @@ Nothing of it stands anywhere else.
 from enum import IntEnum
 
 # In the order of their bytes in Register.VERSIONS
-VERSIONS = {"protocol": 7, "isa": 5, "numerics": 4, "image": 2}
+VERSIONS = {"protocol": 8, "isa": 5, "numerics": 4, "image": 2}
 MAGIC = 0x4E525453  # "STRN"
 BATCHES = (1, 2, 4, 8)  # slots that builds may have
 MOST_SLOTS, MOST_ROWS = max(BATCHES), 64  # of any build

@@ -312,7 +312,7 @@ def test_devices_and_version(sterna):
     assert code == 0 and {"golden", "sim", "sim:lanes40", "sim:up5k", "sim:kv260"} <= set(names)
     assert len(set(names)) == len(names), "a board that is a preset too is listed once"
     assert sterna("generate", "--list-devices")[1] == out and "sim:lanes40,batch=4,top_k=40" in out
-    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 7, isa 5, numerics 4, image 2\)\n", sterna("version")[1])
+    assert re.match(r"sterna \d+\.\d+\.\d+ \(protocol 8, isa 5, numerics 4, image 2\)\n", sterna("version")[1])
 
 
 @pytest.mark.parametrize("command", ["generate", "bench", "devices", "upload", "inspect", "convert", "flash", "eval",
