@@ -17,7 +17,7 @@ from sterna.hw.flow.units import units_of
 
 SEEDS = range(1, 6)
 # One more address bit changes little, and the 12F has the die of the 25F, which gives the same cells and clocks.
-PLACED = [name for name, board in BOARDS.items() if not name.endswith(("-64m", "-12f", "-litedram"))
+PLACED = [name for name, board in BOARDS.items() if not name.endswith(("-64m", "-12f"))
           and (board.config.sdram or board.config.ddr3 or board.config.memory == "onchip")]
 TOKENS, PROMPT = 8, "Once upon a time"
 LONG_CYCLES, LONG_TOKENS = 100_000_000, 16  # at least, in steps of
