@@ -16,18 +16,33 @@ class Stages(NamedTuple):
         The operands a, b and c are loaded: from the banks, whose data comes in stage 1.
     lane : int
         Latency of a lane.
+    adder : int
+        Latency of the lane's adder, its last unit.
     pull : int
         Cycles from the pull of an operand from a queue to the issue of its beat.
     """
 
     load: int
     lane: int
+    adder: int
     pull: int
 
     @property
     def write(self):
         """The result is written."""
         return self.load + 1 + self.lane
+
+    @property
+    def again(self):
+        """Cycles from a beat to one that adds to its result in the adder, which a register is in
+        front of.
+        """
+        return self.adder + 1
+
+    @property
+    def turns(self):
+        """In front of the register that brings C to the adder."""
+        return self.write - self.again
 
     @property
     def registered(self):
@@ -49,4 +64,6 @@ class Stages(NamedTuple):
     @classmethod
     def of(cls, config):
         """Those of a configuration."""
-        return cls(load=1, lane=8, pull=1) if config.slow else cls(load=2, lane=12, pull=3)
+        if config.slow:
+            return cls(load=1, lane=8, adder=4, pull=1)
+        return cls(load=2, lane=12, adder=5, pull=3)
