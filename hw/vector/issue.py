@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.vector.operands import SCALAR, VOP, A, Command, D, Fields
-from sterna.hw.vector.sums import of_lanes, turns
+from sterna.hw.vector.stages import sum_words
+from sterna.hw.vector.sums import turns
 from sterna.hw.vector.tables import EXPONENT, NONE
 
 
@@ -99,7 +100,7 @@ class Issue(wiring.Component):
         # a queue (`pulled`), and last what makes an operation wait for a list (`list_waits`) or its
         # beats for partial sums (`turns`).
         m = Module()
-        sum_bits = of_lanes(self.lanes).bit_length() - 1
+        sum_bits = sum_words(self.lanes).bit_length() - 1
         lane_bits = self.lanes.bit_length() - 1
         command = self.command.p
         vop = Signal(VOP)

@@ -15,7 +15,6 @@ from sterna.hw.vector.sampler import Sampler
 from sterna.hw.vector.serial import SerialFromInt
 from sterna.hw.vector.slot_control import SlotControl, Top
 from sterna.hw.vector.stages import Stages
-from sterna.hw.vector.sums import forwarded
 from sterna.hw.vector.toplist import TopList
 from sterna.sim.golden import fp24, rng
 
@@ -266,7 +265,7 @@ class Slot(wiring.Component):
 
         for lane in range(lanes):
             m.submodules[f"lane_{lane}"] = unit = Lane(
-                self._config.compact, not self._config.slow, forwarded(self._stages, lanes)
+                self._config.compact, not self._config.slow, self._stages.forwards(lanes)
             )
             # Of a random number the count of zeros takes the way to C that its fraction takes to A.
             with m.If(control.takes_random | ~fields.a_kind[2]):

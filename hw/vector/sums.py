@@ -1,21 +1,8 @@
-"""Partial sums: when the beats that come back to one may start, and which take it from the adder."""
+"""Partial sums: when beats that come back to one may start, and which take it from the adder."""
 
 from amaranth.hdl import Const, Mux, Signal
 
-from sterna.firmware import isa
-
-
-def of_lanes(lanes):
-    """Words that the 64 partial sums take with V lanes (int)."""
-    return isa.PARTIAL_SUMS // lanes
-
-
-def forwarded(stages, lanes):
-    """Whether sums come back from the adder itself (bool): with 16 lanes and more. With 8 the
-    memory of every preset takes longer than their sums (docs/lanes.md), so these do without the
-    cells.
-    """
-    return lanes >= 16 and of_lanes(lanes) < stages.again
+from sterna.hw.vector.stages import sum_words
 
 
 def turns(m, lanes, stages, idle, step, wraps, adds):
@@ -23,10 +10,10 @@ def turns(m, lanes, stages, idle, step, wraps, adds):
     these are fewer than the cycles in which a sum can be an operand again.
 
     Through the banks these are `Stages.write` + 1. An operation that does nothing but add to sums
-    (``adds``) has them from the adder after `Stages.again` cycles, if `forwarded`: the sums of its
-    first turn come from the bank, those of later ones straight from where they were made, which
-    is one turn before exactly, since nothing else makes such an operation wait between its beats.
-    So 64 / V beats take max(64 / V, that number) cycles.
+    (``adds``) has them from the adder after `Stages.again` cycles, if the build `forwards` them:
+    the sums of its first turn come from the bank, those of later ones straight from where they were
+    made, which is one turn before exactly, since nothing else makes such an operation wait between
+    its beats. So 64 / V beats take max(64 / V, that number) cycles.
 
     Parameters
     ----------
@@ -43,26 +30,24 @@ def turns(m, lanes, stages, idle, step, wraps, adds):
         An operand in a bank goes round the partial sums.
     adds : Value, 1 bit
         A and B come from elsewhere, and not from a queue; D is the place of C, in all slots. Used
-        only if `forwarded`.
+        only if they are forwarded.
 
     Returns
     -------
     Value, Value
         1 bit each: no beat may start; the beat that is issued takes C from the adder.
     """
-    count = of_lanes(lanes)
-    # A partial sum is written `write` cycles after it was read, and can be read in the next one.
-    pause = behind = max(0, stages.write + 1 - count)
-    again = Signal()
+    pause, again = stages.pause(lanes), Signal()
     if not pause:
         return Const(0, 1), again
-    burst = Signal(range(count))
+    burst = Signal(range(sum_words(lanes)))
     rest = Signal(range(pause + 1))
     pausing = Signal()
     m.d.comb += pausing.eq(rest != 0)
-    if forwarded(stages, lanes):
+    behind = pause
+    if stages.forwards(lanes):
         turned = Signal()
-        behind = Mux(adds, stages.again - count, pause)
+        behind = Mux(adds, stages.adding_pause(lanes), pause)
         m.d.comb += again.eq(adds & turned)
         with m.If(step & burst.all()):
             m.d.sync += turned.eq(1)
