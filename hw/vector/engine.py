@@ -288,10 +288,9 @@ class VectorEngine(wiring.Component):
     the next after 16 cycles at the earliest. RANDOM gives a beat every 2 V cycles. Sums into the
     partial sums pause after every 64 / V beats if that is less than 16, or, with 16 lanes and more,
     less than 6 (`turns`). With a slow clock the pipeline is shorter: 10 and 14 cycles, 11 where it
-    is 16 and 5 where it is 6. With a `compact` configuration an
-    operand from a queue takes 3 cycles at least (`SerialFromInt`). Back-pressure: without an
-    operand no beat is issued; if the store takes no beat, the whole engine stands still in that
-    cycle.
+    is 16 and 5 where it is 6. With a `compact` configuration an operand from a queue takes 3 cycles
+    at least (`SerialFromInt`). Back-pressure: without an operand no beat is issued; if the store
+    takes no beat, the whole engine stands still in that cycle.
 
     Parameters
     ----------
