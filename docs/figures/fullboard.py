@@ -165,7 +165,7 @@ def tables(results):
         As ``kept`` gives them.
     """
     def of_stream(device, dram, f):
-        """Share of what a linear stream gets of the memory, whose refreshes are taken off where they are not hidden."""
+        """Share of what a linear stream gets of the memory; of DDR3, of the peak less refresh."""
         if dram in LINEAR:
             config = simulated_config(device.removesuffix(ULTRA))
             return f["share"] * config.port_bytes * config.clock_hz / 1e9 / LINEAR[dram]
@@ -186,7 +186,8 @@ def tables(results):
                      f"{f['stall_stream'] / f['cycles']:.1%}", f"{f['stall_rows'] / f['cycles']:.1%}",
                      f"{f['stall_idle'] / f['cycles']:.1%}", f"{f['vectors']:,}"])
     head = ["model", "device", "memory", "cycles per token", "tokens/s at its clock", "bound", "share of all cycles",
-            "share of a linear stream", "array waits for words", "for room of rows", "for a product", "vectors compared"]
+            "share of a linear stream", "array waits for words", "for room of rows", "for a product",
+            "vectors compared"]
     slots = ["model", "device", "memory", "B", "cycles of a sweep", "tokens/s of all", "of B times the one alone",
              "cycles of a prompt of B", "tokens/s of a prompt", "vectors compared, of B slots each"]
     return ({"table.fullboard": table(head, rows)} if rows else {}) | (
