@@ -2,12 +2,14 @@
 
 import hashlib
 import subprocess
+from pathlib import Path
 
 from amaranth.lib.wiring import In, Out
 from sterna.sim.board import compile as board
 from sterna.sim.board import toolchain
 from sterna.sim.golden.files import build_folder
 
+TRAFFIC = Path(__file__).with_name("port_traffic.hpp")
 
 def compiled(name, top, text, harness, headers=()):
     """Path of the program; built once per text of gateware, harness and headers.
@@ -20,7 +22,7 @@ def compiled(name, top, text, harness, headers=()):
         Module of the Verilog ``text``; the harness includes its class as V + top.
     harness : Path
     headers : sequence of Path
-        Headers of ``sim/board`` that the harness includes.
+        Headers that it includes, of ``sim/board`` and beside it.
     """
     texts = [text, harness.read_text(), *(path.read_text() for path in headers)]
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
