@@ -11,6 +11,7 @@ from sterna.sim.golden.files import build_folder
 
 TRAFFIC = Path(__file__).with_name("port_traffic.hpp")
 
+
 def compiled(name, top, text, harness, headers=()):
     """Path of the program; built once per text of gateware, harness and headers.
 
