@@ -345,6 +345,8 @@ class _Beside:
 
     def step(self):
         out, runtime = self._slots.step(lambda text: text.sequence.closed), self._runtime
+        for text, run in self._slots.runs:
+            text.position = run.position
         for text, token in out:
             if token is not None:
                 text.made(runtime._known(token))

@@ -145,6 +145,12 @@ class Session:
         """Sequences that may enter (int)."""
         return self.runtime.slots - len(self.sequences)
 
+    def position(self, sequence):
+        """Tokens of a sequence that have been read (int), as far as is known; those of its state count too."""
+        if self._alone is not None:
+            return max(0, self.runtime.position)
+        return self._texts[sequence].position
+
     def enter(self, sequence):
         """A sequence takes a place; it begins with the next step.
 

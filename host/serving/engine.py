@@ -271,9 +271,9 @@ class Engine:
         if not sampling.limited:
             return sampling.within(rows)
         if not rows:
-            raise UsageError(f"{f'top_k {top_k}' if top_k else f'top_p {top_p:g}'}: "
-                             f"{'one of the devices has' if most else 'the devices have'} no list of the best tokens: "
-                             "leave it out")
+            who = "one of the devices has" if most else "the devices have"
+            raise UsageError(f"{f'top_k {top_k}' if top_k else f'top_p {top_p:g}'}: {who} no list of the best "
+                             "tokens: leave it out")
         if top_k > rows:
             raise UsageError(f"top_k {top_k}: the list of the devices has {rows} tokens: use 0 to {rows}")
         if not top_k and most > rows:
@@ -307,7 +307,7 @@ class Engine:
         self._queue.nudge()
 
     def _drives(self, there, timeout_s=None):
-        """Makes texts until ``there()``, or for ``timeout_s``, if that is the callers' business; whether it is (bool).
+        """Makes texts until ``there()`` or for ``timeout_s``, where callers do that; False where devices do (bool).
         """
         if there():
             return True

@@ -41,9 +41,9 @@ class Generation:
     """A text under way; iterating gives its pieces (str), ``for`` and ``async for`` alike.
 
     A reader who is slow gets what has come meanwhile in one piece, and holds nothing up. One reader takes the pieces;
-    ``text`` and ``result`` are for any number. Leaving ``with`` or ``async with`` cancels what still runs, and so does
-    forgetting it: a text that nobody can read any more is not made. Made by ``Engine.generate``; every member may be
-    used from any thread.
+    ``text`` and ``result`` are for any number. Leaving ``with`` or ``async with`` cancels what still runs, and so
+    does forgetting it: a text that nobody can read any more is not made. Made by ``Engine.generate``; every member
+    may be used from any thread.
 
     Attributes
     ----------

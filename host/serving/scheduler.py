@@ -12,7 +12,7 @@ from sterna.host.runtime.state import State
 from sterna.host.serving.generation import CANCELLED, LENGTH, STOP, wake_all
 from sterna.host.serving.states import PIECE
 
-SHARE = 512  # tokens of one text after which it makes room for one that waits
+SHARE = 512  # tokens of one text, read or made, after which it makes room for one that waits
 
 
 @dataclass(eq=False)
@@ -40,8 +40,8 @@ class Job:
         Told about the reading of the prompt. What it raises ends the text, and is raised to whoever waits for it.
     made : int
         Tokens that were made.
-    share : int
-        Tokens of its present stay in a slot.
+    entered : int
+        Its position when it entered the slot that it is in.
     fault : Exception or None
         What ``progress`` has raised.
     """
@@ -56,7 +56,7 @@ class Job:
     kept: bool = False
     progress: object = None
     made: int = 0
-    share: int = 0
+    entered: int = 0
     end: State | None = None
     begun: bool = False
     strikes: int = 0  # devices that broke under it in an unforeseen way
@@ -194,8 +194,8 @@ class Queue:
 class Scheduler:
     """Makes the texts of a queue on a runtime.
 
-    First come, first served; a text that has had its ``share`` of tokens makes room for one that waits and goes to
-    the end of the queue with its state, so no text waits for more than the shares of those before it.
+    First come, first served; a text that has had its ``share`` of tokens, read or made, makes room for one that waits
+    and goes to the end of the queue with its state, so no text waits for more than the shares of those before it.
 
     Parameters
     ----------
@@ -269,9 +269,9 @@ class Scheduler:
 
     def _make_room(self):
         """The text that has been in longest leaves, if it has had its share and somebody waits."""
-        longest = max(self.jobs, key=lambda sequence: self.jobs[sequence].share)
+        longest = max(self.jobs, key=lambda sequence: self.session.position(sequence) - self.jobs[sequence].entered)
         job = self.jobs[longest]
-        if not self._share or job.share < self._share or not len(self.queue) or longest.closed:
+        if not self._overdue(longest, job) or longest.closed:
             return
         tokens, state = self.session.leave(longest)
         for token in tokens:
@@ -284,6 +284,9 @@ class Scheduler:
         job.state = state or job.state
         self.queue.back([job], first=False)
 
+    def _overdue(self, sequence, job):
+        return self._share and len(self.queue) and self.session.position(sequence) - job.entered >= self._share
+
     def _begin(self, job):
         """A job enters with the longest state that there is of it."""
         state, parting = self.states.begin(job.text)
@@ -295,7 +298,7 @@ class Scheduler:
         if not job.begun and (generation := job.generation) is not None:
             generation._begin(position)
         job.begun = True
-        job.share = 0
+        job.entered = position
         whole = len(job.text) - 1
         marks = {parting} if parting >= position + 1 and whole > parting else set()
         # The same prompt may come again; and a device that goes on behind a stop string has no state of that end, so
@@ -306,7 +309,9 @@ class Scheduler:
         sequence = Sequence(job.text[position + 1:] if state else list(job.text), job.n - job.made,
                             job.sampling, job.ends, state=state, marks=tuple(sorted(marks)), exact=job.exact,
                             progress=job.tell if job.progress else None)
-        sequence.wanted = lambda: job.wanted and not self._ending()
+        # Alone on a device with one slot it is asked in the middle of a prompt too.
+        sequence.wanted = lambda: job.wanted and not self._ending() and (
+            self.session.free or not self._overdue(sequence, job))
         sequence.keep = lambda found: self._keep(job, found)
         worth = self.runtime.near or whole + sequence.n - position >= PIECE  # the way over the link
         sequence.final = job.kept or worth and bool(self.states.limit_bytes)
@@ -322,7 +327,6 @@ class Scheduler:
         job = self.jobs[sequence]
         job.text.append(token)
         job.made += 1
-        job.share += 1
         self.tokens += 1
         piece = "" if token in job.ends else job.stream.push(token)
         if (generation := job.generation) is not None:

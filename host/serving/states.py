@@ -213,6 +213,5 @@ class StateCache:
         entry = _Entry(np.array(state.tokens[:-1], np.int32), fp24.to_bits(state.values).astype(np.uint32))
         if entry.size_bytes > self.limit_bytes:
             return False
-        self._files.move_to_end(key)
         self._put(key, entry)
         return True

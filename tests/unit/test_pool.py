@@ -262,7 +262,7 @@ def test_a_serial_cable_that_is_pulled_and_put_in_again(model, plugs, tmp_path, 
     cable.pull()
 
 
-@pytest.mark.parametrize("rows, message", [(16, "of the devices have 16 to 64 tokens, and .*: give top_k too, 1 to 16"),
+@pytest.mark.parametrize("rows, message", [(16, "have 16 to 64 tokens, and .*: give top_k too, 1 to 16"),
                                            (0, "one of the devices has no list")])
 def test_lists_of_other_lengths_give_no_other_text(model, rows, message):
     """What would depend on the length of a device's list is refused; all else is the same on either."""

@@ -1,4 +1,4 @@
-"""Serving at its edges: closing from anywhere, texts nobody reads, callbacks that fail, waiters in threads and loops."""
+"""Serving at its edges: closing from anywhere, texts nobody reads, callbacks that fail, many who wait."""
 
 import asyncio
 import gc
@@ -274,7 +274,7 @@ def test_a_prompt_that_is_too_long_says_so(model):
     fake = GoldenDevice(model.packed, DEVICE)
     with DeviceRuntime(model, Device(fake, poll_s=0.005), print) as runtime, Engine.over(runtime) as engine:
         engine._longest = 100
-        with pytest.raises(UsageError, match="prompt of 101 tokens: the devices count texts of up to 100: shorten it"):
+        with pytest.raises(UsageError, match="prompt of 101 tokens: .* texts of up to 100: shorten it"):
             engine.generate([1] * 101)
         with pytest.raises(UsageError, match="max_tokens 1 behind 100 others"):
             engine.generate([1] * 100, 1)
@@ -294,7 +294,7 @@ def test_many_stop_strings_over_borders_of_tokens_and_characters(model, seed):
     letters, vocabulary = list("aé€\U0001f600"), model.vocabulary
     for _ in range(40):
         text = "".join(rng.choice(letters, int(rng.integers(1, 24))))
-        stops = ["".join(rng.choice(letters, int(rng.integers(1, 5)))) for _ in range(int(rng.integers(0, 60)) ** 2 // 60)]
+        stops = ["".join(rng.choice(letters, int(rng.integers(1, 5)))) for _ in range(rng.integers(0, 60) ** 2 // 60)]
         stream, out, at = TextStream(vocabulary, stops), "", len(text)
         for token in vocabulary.encode(text)[1:]:
             out += stream.push(token)
