@@ -52,7 +52,12 @@ class Cable:
             if self._master in ready:
                 self._board.sendall(os.read(self._master, 4096))
             if board in ready:
-                data = self._board.recv(4096)
+                try:
+                    data = self._board.recv(4096)
+                except OSError:
+                    data = b""
+                if not data:  # the board has gone, the cable is there still
+                    board = self._wake
                 while data:
                     data = data[os.write(self._master, data):]
         for end in (self._master, self._port, self._wake):
