@@ -311,6 +311,11 @@ class Slots:
     def __len__(self):
         return len(self._runs)
 
+    @property
+    def runs(self):
+        """Items and their runs, list of (object, Run)."""
+        return list(self._runs.values())
+
     def enter(self, item, slot=None):
         """An item takes a slot, the first one that is free or a certain one; it runs from the next step on."""
         slot = self.free[0] if slot is None else slot

@@ -161,6 +161,7 @@ class TextStream:
         if found:
             self.stopped, self._held = True, ""
             return text[:min(found)]
-        keep = max((n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        keep = max((n for stop in self.stops for n in range(1, min(len(stop), len(text) + 1))
+                    if text.endswith(stop[:n])), default=0)
         self._held = text[len(text) - keep:]
         return text[:len(text) - keep]

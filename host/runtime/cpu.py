@@ -154,7 +154,7 @@ class _Columns:
 
     def _end(self, column, text):
         del self._texts[column]
-        if text.sequence.final:
+        if text.final:
             text.sequence.keep(text.state(self._state[:, column].copy()))
 
     def leave(self, text):

@@ -345,11 +345,13 @@ class _Beside:
 
     def step(self):
         out, runtime = self._slots.step(lambda text: text.sequence.closed), self._runtime
+        for text, run in self._slots.runs:
+            text.position = run.position
         for text, token in out:
             if token is not None:
                 text.made(runtime._known(token))
                 continue
-            values = self._values_behind(text, text.sequence.final)
+            values = self._values_behind(text)
             if values is not None:
                 text.sequence.keep(text.state(values))
         if time.monotonic() - runtime._sampled_at > COUNTERS_EVERY_S:
@@ -359,15 +361,15 @@ class _Beside:
     def leave(self, text):
         self._slots.leave(text)
         tokens = self._ended[text][1]
-        return tokens, self._values_behind(text, True)
+        return tokens, self._values_behind(text, leaving=True)
 
-    def _values_behind(self, text, wanted):
-        """Values of a text whose slot is at rest, if its state is ``wanted``; it has all tokens then."""
+    def _values_behind(self, text, leaving=False):
+        """Values of a text whose slot is at rest, if its state is wanted; it has all tokens then."""
         run, tokens = self._ended.pop(text)
         for token in tokens:
             text.made(self._runtime._known(token))
         text.position = run.position
-        return self._runtime._values(run.slot) if run.position and wanted else None
+        return self._runtime._values(run.slot) if run.position and (leaving or text.final) else None
 
     def close(self):
         self._slots.stop()

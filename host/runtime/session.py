@@ -25,6 +25,12 @@ class Sequence:
         What has been made.
     closed : bool
         Set by whoever has seen enough of it.
+    until : int or None
+        Where it was closed: so many tokens of the text, with those of ``state``. Where a device has made more of
+        them, the state of that end is none that anyone wants.
+    wanted : callable() -> bool
+        Asked between tokens and between pieces of a prompt that is read alone; False lets the step end, so that
+        whoever steps can close it.
     state : State or None
         Where the text stands at its start.
     marks : tuple of int
@@ -44,6 +50,8 @@ class Sequence:
     stop: int | tuple | None = None
     tokens: list = field(default_factory=list)
     closed: bool = False
+    until: int | None = None
+    wanted: object = lambda: True
     state: State | None = None
     marks: tuple = ()
     keep: object = None
@@ -77,6 +85,12 @@ class Text:
         self.tokens, self.left = before + list(sequence.ids), sequence.n
         self.position = max(0, len(before) - 1)
         self.marks = [mark for mark in sequence.marks if self.position < mark < len(self.tokens)]
+
+    @property
+    def final(self):
+        """Whether the state at its end is wanted, all tokens being known (bool)."""
+        until = self.sequence.until
+        return self.sequence.final and (until is None or len(self.tokens) <= until)
 
     @property
     def ended(self):
@@ -130,6 +144,12 @@ class Session:
     def free(self):
         """Sequences that may enter (int)."""
         return self.runtime.slots - len(self.sequences)
+
+    def position(self, sequence):
+        """Tokens of a sequence that have been read (int), as far as is known; those of its state count too."""
+        if self._alone is not None:
+            return max(0, self.runtime.position)
+        return self._texts[sequence].position
 
     def enter(self, sequence):
         """A sequence takes a place; it begins with the next step.
@@ -249,7 +269,7 @@ class Session:
             except StopIteration:
                 pass
         untold = [(text, token) for token in self._rest(text)]
-        if text.sequence.final and self.runtime.tokens:
+        if text.final and self.runtime.tokens:
             text.sequence.keep(self.runtime.state())
         return [*untold, (text, None)]
 
@@ -272,7 +292,7 @@ class Session:
             runtime.restore(sequence.state)
 
         def unwanted():
-            return sequence.closed or runtime.slots > 1 and self._arriving()
+            return sequence.closed or not sequence.wanted() or runtime.slots > 1 and self._arriving()
 
         progress = sequence.progress or (lambda done, total: None)
         while not sequence.closed:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -34,15 +34,27 @@ class State:
         The recurrent state, fp24 values, after the first ``position`` tokens have been read.
     tokens : list of int
         The whole text; the last token is not read yet, so there are ``position + 1`` of them.
+    model : Model, PackedModel or None
+        Whose state it is, where that is known.
     """
 
     values: np.ndarray
     tokens: list
+    model: object = field(default=None, compare=False, repr=False)
 
     @property
     def position(self):
         """Number of tokens that the state has read."""
         return len(self.tokens) - 1
+
+    def fits(self, model):
+        """Whether it is one of a Model, as far as that is known (bool); hashes are computed for another object alone.
+        """
+        return self.model in (None, model) or model_hash(_packed(self.model)) == model_hash(model.packed)
+
+
+def _packed(model):
+    return getattr(model, "packed", model)
 
 
 def model_hash(packed):
@@ -59,10 +71,10 @@ def _hash(packed):
     digest = hashlib.sha256(json.dumps(asdict(packed.geometry), sort_keys=True).encode())
     parts = chain([packed], packed.layers)  # one layer after the other: those of a large model are not kept
     for part in parts:
-        for field in fields(part):
-            if field.name not in ("geometry", "layers"):
-                digest.update(field.name.encode())
-                digest.update(np.ascontiguousarray(getattr(part, field.name)))
+        for one in fields(part):
+            if one.name not in ("geometry", "layers"):
+                digest.update(one.name.encode())
+                digest.update(np.ascontiguousarray(getattr(part, one.name)))
     return digest.hexdigest()
 
 
@@ -126,4 +138,4 @@ def load_state(path, packed, checked=False):
     told = metadata.get("sum", None if checked else _sum(bits, ids))
     if told != _sum(bits, ids) or (bits >> 24).any() or ((ids < 0) | (ids >= packed.geometry.vocab_size)).any():
         raise damaged
-    return State(fp24.from_bits(bits), ids.tolist())
+    return State(fp24.from_bits(bits), ids.tolist(), packed)

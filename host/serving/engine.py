@@ -2,7 +2,10 @@
 
 import logging
 import secrets
+import threading
+import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from sterna.host.errors import HostError, UsageError
@@ -84,9 +87,11 @@ class Engine:
     def __init__(self, model, pool, driven, queue, states):
         self.model, self._pool, self._driven, self._queue, self._states = model, pool, driven, queue, states
         self._refusing = self._closed = self._failed = False
+        self._closing, self._turning = threading.Lock(), threading.Lock()
+        self._turned_by = None  # the thread that is making texts, where callers do
         runtimes = [member.runtime for member in pool.members] if pool else [driven.runtime]
-        self._rows, self._longest = (min(getattr(runtime, name) for runtime in runtimes)
-                                     for name in ("rows", "longest"))
+        self._lists = sorted({runtime.rows for runtime in runtimes})  # their lengths
+        self._longest = min(runtime.longest for runtime in runtimes)
         self._checks = [runtime.check_text for runtime in runtimes]
         if pool:
             pool.start()
@@ -129,7 +134,8 @@ class Engine:
         top_k : int
             Sample among the best so many; 0: among all.
         top_p : float
-            Sample among the fewest best that have this share of the list's probability; 1.0: off.
+            Sample among the fewest best that have this share of the list's probability; 1.0: off. The list has
+            ``top_k`` tokens; without it as many as the device has, which must then be the same on all devices.
         seed : int, optional
             32 bits; the same seed gives the same text. None: a random one, ``Generation.seed`` says which.
         stop : str or list of str
@@ -142,7 +148,8 @@ class Engine:
             ``Generation.state`` is sure to need no reading: a device then makes one token at a time where there are
             stop strings.
         progress : callable(done, total), optional
-            Told about the reading of the prompt while the text is alone on its device, in the thread that reads.
+            Told about the reading of the prompt while the text is alone on its device, in the thread that reads. It
+            must not wait for texts; what it raises ends this text, and ``result`` raises it.
 
         Returns
         -------
@@ -166,41 +173,66 @@ class Engine:
         text = self._text(prompt, state)
         ends = () if ignore_end else self.model.ends
         room = self._longest - len(text)
-        if room < 0 or max_tokens is not None and max_tokens > room:
+        if room < 0:
+            raise UsageError(f"prompt of {len(text)} tokens: the devices count texts of up to {self._longest}: "
+                             "shorten it")
+        if max_tokens is not None and max_tokens > room:
             raise UsageError(f"max_tokens {max_tokens} behind {len(text)} others: the devices count texts of up to "
                              f"{self._longest} tokens")
         for check in self._checks:
             check(len(text), ends)
-        job = Job(None, text, min(room, UNLIMITED) if max_tokens is None else max_tokens,
+        job = Job(text, min(room, UNLIMITED) if max_tokens is None else max_tokens,
                   self._sampling(temperature, seed, top_k, top_p), stream, ends, state,
                   exact=keep_state and bool(stream.stops), kept=keep_state, progress=progress)
         return self._submit(job, seed)
 
     def drain(self, timeout_s=None):
         """Take no more texts, and wait until those that are there have ended; returns whether they have (bool)."""
-        self._refusing = True
+        with self._queue.changed:
+            self._refusing = True
 
         def ended():
             return not len(self._queue) and not self._queue.running
 
-        if self._drives(ended):
-            return True
+        if self._drives(ended, timeout_s):
+            return ended()
         with self._queue.changed:
             return self._queue.changed.wait_for(ended, timeout_s)
 
     def close(self):
-        """Cancel what runs, and give everything back; more than once is fine."""
-        self._refusing, closed, self._closed = True, self._closed, True
-        if closed:
-            return
+        """Cancel what runs, and give everything back; more than once, and from several threads, is fine.
+
+        It returns when all is given back; but in a callback, whose text runs, at once.
+        """
+        with self._queue.changed:
+            self._refusing = self._closed = True
         if self._pool:
-            self._pool.close()
-        else:
+            self._pool.stop()
+        self._refuse_waiting()
+        if self._inside:
+            return
+        with self._closing:
+            if self._pool:
+                self._pool.join()
+            else:
+                self._end_driven()
+            self._refuse_waiting()
+            self._states.close()
+
+    def _end_driven(self):
+        with self._turning:
             if not self._failed:  # asking a device that does not answer would only take as long again
+                self._failed = True
                 self._driven.close()
             self._queue.end(self._driven.give_up())
+
+    def _refuse_waiting(self):
         self._queue.sweep(EngineClosed("the engine was closed before this text began"))
-        self._states.close()
+
+    @property
+    def _inside(self):
+        """Whether a callback asks, in the thread that makes texts (bool)."""
+        return self._pool.inside if self._pool else self._turned_by == threading.get_ident()
 
     def __enter__(self):
         return self
@@ -214,7 +246,8 @@ class Engine:
         before = []
         if state is not None:
             shape = (geometry.num_hidden_layers, geometry.hidden_size)
-            if not isinstance(state, State) or state.values.shape != shape or not state.tokens:
+            if not isinstance(state, State) or state.values.shape != shape or not state.tokens \
+                    or not state.fits(self.model):
                 raise UsageError(f"state: use one of {self.model.name}, as Generation.state gives")
             before = list(state.tokens)
         if isinstance(prompt, str):
@@ -234,60 +267,81 @@ class Engine:
     def _sampling(self, temperature, seed, top_k, top_p):
         """The Sampling that gives the same text on every device."""
         sampling = Sampling(float(temperature), seed, top_k, float(top_p))
-        if sampling.limited and not self._rows:
-            raise UsageError(f"{f'top_k {top_k}' if top_k else f'top_p {top_p:g}'}: the devices have no list of the "
-                             "best tokens: leave it out")
-        if sampling.limited and top_k > self._rows:
-            raise UsageError(f"top_k {top_k}: the list of the devices has {self._rows} tokens: use 0 to {self._rows}")
-        return sampling.within(self._rows)
+        rows, most = self._lists[0], self._lists[-1]
+        if not sampling.limited:
+            return sampling.within(rows)
+        if not rows:
+            who = "one of the devices has" if most else "the devices have"
+            raise UsageError(f"{f'top_k {top_k}' if top_k else f'top_p {top_p:g}'}: {who} no list of the best "
+                             "tokens: leave it out")
+        if top_k > rows:
+            raise UsageError(f"top_k {top_k}: the list of the devices has {rows} tokens: use 0 to {rows}")
+        if not top_k and most > rows:
+            raise UsageError(f"top_p {top_p:g} without top_k: the lists of the devices have {rows} to {most} tokens, "
+                             f"and the text would depend on the device: give top_k too, 1 to {rows}")
+        return sampling.within(rows)
 
     def _submit(self, job, seed):
         known = len(job.state.tokens) if job.state else 0
-        job.generation = Generation(self, list(job.text), seed, known)
-        job.generation._job = job
-        if self._refusing:
-            raise EngineClosed("the engine has been closed: load the model again")
-        if not self._queue.put([job]):
-            raise QueueFull(f"{len(self._queue)} texts wait already: try again when some have ended")
-        if self._closed:  # meanwhile
-            self._queue.sweep(EngineClosed("the engine was closed before this text began"))
-        return job.generation
+        generation = Generation(self, list(job.text), seed, known)
+        generation._job = job
+        job.belongs_to(generation, self._nudge)
+        with self._queue.changed:
+            if self._refusing:
+                raise EngineClosed("the engine has been closed: load the model again")
+            if not self._queue.put(job):
+                raise QueueFull(f"{len(self._queue)} texts wait already: try again when some have ended")
+        return generation
 
     def _state_of(self, generation):
         """The State behind the last token of a generation that has ended."""
-        if generation._kept is not None:
-            return generation._kept
         tokens = list(generation._job.text)
-        found = self._states.find(tokens) if len(tokens) > 1 else None
-        if found is not None:
-            return found
-        again = self._submit(Job(None, tokens, 0, Sampling(), TextStream(self.model.vocabulary), (), kept=True), 0)
-        again.result()
-        return again._kept
+        found = generation._kept or self._states.find(tokens)
+        if found is None:
+            again = self._submit(Job(tokens, 0, Sampling(), TextStream(self.model.vocabulary), (), kept=True), 0)
+            again.result()
+            found = again._kept
+        return replace(found, model=self.model)
 
     def _nudge(self):
         self._queue.nudge()
 
-    def _drives(self, there):
-        """Makes texts until ``there()``, if that is the callers' business; whether it is (bool)."""
+    def _drives(self, there, timeout_s=None):
+        """Makes texts until ``there()`` or for ``timeout_s``, where callers do that; False where devices do (bool).
+        """
+        if there():
+            return True
+        if self._inside:
+            raise HostError("a callback cannot wait for a text: it is called by the thread that makes them")
         if self._pool:
             return False
-        while not there():
-            try:
-                busy = self._driven.turn()
-            except HostError as error:
-                self._refusing = self._failed = True
-                self._queue.end(self._driven.give_up(), error)
-                self._queue.sweep(error)
-                continue
-            except BaseException:
-                self._refusing = self._failed = True
-                with suppress(HostError):
-                    self._driven.close()
-                raise
-            if not busy and not len(self._queue) and not there():
-                raise EngineClosed("the engine was closed before this text ended")
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while not there() and (until is None or time.monotonic() < until):
+            with self._turning:
+                if not there():
+                    self._turn(there)
+            if self._closed:  # by a callback
+                self.close()
         return True
+
+    def _turn(self, there):
+        self._turned_by = threading.get_ident()
+        try:
+            busy = not self._failed and self._driven.turn()
+        except HostError as error:
+            self._refusing = self._failed = True
+            self._queue.end(self._driven.give_up(), error)
+            self._queue.sweep(error)
+            return
+        except BaseException:
+            self._refusing = self._failed = True
+            with suppress(HostError):
+                self._driven.close()
+            raise
+        finally:
+            self._turned_by = None
+        if (self._failed or not busy and not len(self._queue)) and not there():
+            raise EngineClosed("the engine was closed before this text ended")
 
 
 def open_quietly(name, model, options, progress):

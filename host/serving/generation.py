@@ -41,8 +41,9 @@ class Generation:
     """A text under way; iterating gives its pieces (str), ``for`` and ``async for`` alike.
 
     A reader who is slow gets what has come meanwhile in one piece, and holds nothing up. One reader takes the pieces;
-    ``text`` and ``result`` are for any number. Leaving ``with`` or ``async with`` cancels what still runs. Made by
-    ``Engine.generate``; every member may be used from any thread.
+    ``text`` and ``result`` are for any number. Leaving ``with`` or ``async with`` cancels what still runs, and so
+    does forgetting it: a text that nobody can read any more is not made. Made by ``Engine.generate``; every member
+    may be used from any thread.
 
     Attributes
     ----------
@@ -116,7 +117,7 @@ class Generation:
         TimeoutError
             It has not within ``timeout_s``.
         HostError
-            It failed.
+            It failed; whatever ``progress`` raised too.
         """
         if not self._wait(lambda: self._over, timeout_s):
             raise TimeoutError(f"the text has not ended within {timeout_s:g} s")
@@ -155,8 +156,8 @@ class Generation:
 
     def _wait(self, there, timeout_s=None):
         """Waits until ``there()``; whether it is (bool)."""
-        if self._engine._drives(there):
-            return True
+        if self._engine._drives(there, timeout_s):
+            return there()
         with self._changed:
             return self._changed.wait_for(there, timeout_s)
 
@@ -170,16 +171,18 @@ class Generation:
         if piece:
             return piece
         if self._error:
-            raise self._error
+            raise self._error.with_traceback(None)  # several may wait, and each would add to it
         raise end
 
     def _result(self):
         if self._error:
-            raise self._error
+            raise self._error.with_traceback(None)
         return self.text
 
     async def _until(self, there):
         """Returns once ``there()``, which is asked whenever something has changed."""
+        if self._engine._drives(there):
+            return
         while True:
             with self._changed:
                 if there():

@@ -71,7 +71,8 @@ class Member:
     def __init__(self, pool, source):
         self.pool, self.source = pool, source
         self.runtime = self._opened()
-        self.label, self.slots, self.rows = self.runtime.label, self.runtime.slots, self.runtime.rows
+        self.label, self.slots = self.runtime.label, self.runtime.slots
+        self.rows, self.longest = self.runtime.rows, self.runtime.longest  # what texts were checked against
         self.alive, self.error, self._tokens = True, None, 0
         self.scheduler = None
         self._thread = threading.Thread(target=self._work, name=f"sterna {source.name}", daemon=True)
@@ -91,6 +92,11 @@ class Member:
         """Waits for the end of the thread."""
         if self._thread.is_alive():
             self._thread.join()
+
+    @property
+    def inside(self):
+        """Whether it is this device's thread that asks (bool)."""
+        return threading.current_thread() is self._thread
 
     def close(self):
         """Gives the device back."""
@@ -131,16 +137,16 @@ class Member:
 
     def _serve(self):
         """Makes texts until the pool closes or the device fails."""
-        scheduler = self.scheduler = Scheduler(self.runtime, self.pool.queue, self.pool.states, self.pool.share)
-        queue = self.pool.queue
+        pool, queue = self.pool, self.pool.queue
+        scheduler = self.scheduler = Scheduler(self.runtime, queue, pool.states, pool.share, lambda: pool.closing)
         try:
-            while not self.pool.closing:
+            while not pool.closing:
                 if not scheduler.turn():
                     with queue.changed:
-                        queue.changed.wait_for(lambda: queue.disturbed or self.pool.closing)
+                        queue.changed.wait_for(lambda: queue.disturbed or pool.closing)
             scheduler.close()
             queue.end(scheduler.give_up())
-        except Exception as error:  # noqa: BLE001 (whatever it is, the texts go on elsewhere)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, the texts go on elsewhere)
             self._failed(scheduler, error)
 
     def _failed(self, scheduler, error):
@@ -172,9 +178,10 @@ class Member:
     def _open(self):
         try:
             runtime = self._opened()
-            if runtime.rows < self.pool.rows or runtime.slots < 1:
+            if runtime.rows != self.rows or runtime.longest < self.longest:
                 runtime.close()
-                raise DeviceError(f"{self.source.name}: another build than before: its list is shorter")
+                raise DeviceError(f"{self.source.name}: another build than before, with a list of {runtime.rows} "
+                                  f"tokens and texts of up to {runtime.longest}: load the model again")
         except Closing:
             raise
         except Exception as error:  # noqa: BLE001 (it is tried again)
@@ -221,18 +228,25 @@ class Pool:
             for member in self.members:
                 member.close()
             raise
-        self.rows = min(member.rows for member in self.members)
 
     def start(self):
         """The devices begin to work."""
         for member in self.members:
             member.start()
 
-    def close(self):
-        """Ends all texts as cancelled, and gives the devices back."""
+    @property
+    def inside(self):
+        """Whether the thread of a device asks, as in a callback (bool)."""
+        return any(member.inside for member in self.members)
+
+    def stop(self):
+        """The devices end their texts as cancelled, and are given back."""
         with self.queue.changed:
             self.closing = True
             self.queue.changed.notify_all()
+
+    def join(self):
+        """Waits until they are."""
         for member in self.members:
             member.join()
 

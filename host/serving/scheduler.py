@@ -1,15 +1,18 @@
 """Continuous batching on one runtime: texts of a queue enter its slots and leave them while others run."""
 
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass
 
+from sterna.host.errors import UsageError
+from sterna.host.runtime.runtime import RunError
 from sterna.host.runtime.session import Sequence
 from sterna.host.runtime.state import State
 from sterna.host.serving.generation import CANCELLED, LENGTH, STOP, wake_all
 from sterna.host.serving.states import PIECE
 
-SHARE = 512  # tokens of one text after which it makes room for one that waits
+SHARE = 512  # tokens of one text, read or made, after which it makes room for one that waits
 
 
 @dataclass(eq=False)
@@ -18,7 +21,6 @@ class Job:
 
     Attributes
     ----------
-    generation : Generation
     text : list of int
         All its tokens: those that were given, then those that were made.
     n : int
@@ -35,12 +37,15 @@ class Job:
     kept : bool
         The state at its end is wanted whatever the cache does: ``end`` holds it then.
     progress : callable(done, total), optional
-        Told about the reading of the prompt.
-    share : int
-        Tokens of its present stay in a slot.
+        Told about the reading of the prompt. What it raises ends the text, and is raised to whoever waits for it.
+    made : int
+        Tokens that were made.
+    entered : int
+        Its position when it entered the slot that it is in.
+    fault : Exception or None
+        What ``progress`` has raised.
     """
 
-    generation: object
     text: list
     n: int
     sampling: object
@@ -50,14 +55,49 @@ class Job:
     exact: bool = False
     kept: bool = False
     progress: object = None
-    share: int = 0
+    made: int = 0
+    entered: int = 0
     end: State | None = None
     begun: bool = False
     strikes: int = 0  # devices that broke under it in an unforeseen way
+    fault: Exception | None = None
+    _generation: object = None
+
+    def belongs_to(self, generation, gone):
+        """Makes it the text of a Generation, which is not kept by it; ``gone()`` is called when nobody has that."""
+        self._generation = weakref.ref(generation, lambda _: gone())
+
+    @property
+    def generation(self):
+        """The Generation, or None if nobody has it any more."""
+        return self._generation()
+
+    @property
+    def wanted(self):
+        """Whether somebody still waits for it (bool)."""
+        generation = self._generation()
+        return generation is not None and not generation.cancelled and self.fault is None
+
+    @property
+    def stopped(self):
+        """Whether the text has come to a stop string or an end of the model (bool)."""
+        return self.stream.stopped or self.made > 0 and self.text[-1] in self.ends
+
+    def tell(self, done, total):
+        """Tells ``progress``, if there is one."""
+        if self.progress and self.fault is None:
+            try:
+                self.progress(done, total)
+            except Exception as error:  # noqa: BLE001 (the caller's own; no fault of the device)
+                self.fault = error
 
     def finish(self, wake, reason=None, error=None):
         """The text has ended, or failed."""
-        self.generation._end("" if error else self.stream.finish(), reason, wake, error)
+        error = error or self.fault
+        if (generation := self.generation) is not None:
+            if self.end is not None and len(self.end.tokens) >= len(self.text):  # not that of the prompt
+                generation._kept = self.end
+            generation._end("" if error else self.stream.finish(), None if error else reason, wake, error)
 
 
 class Queue:
@@ -80,20 +120,20 @@ class Queue:
     def __len__(self):
         return len(self._jobs)
 
-    def put(self, jobs):
-        """Adds jobs behind all others; returns whether there was room for them (bool)."""
+    def put(self, job):
+        """Adds a job behind all others; returns whether there was room for it (bool)."""
         with self.changed:
-            if len(self._jobs) + len(jobs) > self.limit:
+            if len(self._jobs) >= self.limit:
                 return False
-            self._jobs.extend(jobs)
+            self._jobs.append(job)
             self.changed.notify_all()
         return True
 
     def take(self):
         """The next job, or None."""
+        if self._cancelled:
+            self.sweep()
         with self.changed:
-            if self._cancelled:
-                self.sweep()
             if not self._jobs:
                 return None
             self.running += 1
@@ -134,12 +174,15 @@ class Queue:
         wake = {}
         with self.changed:
             self._cancelled = False
-            gone = [job for job in self._jobs if error or job.generation.cancelled]
-            for job in gone:
-                self._jobs.remove(job)
-                job.finish(wake, None if error else CANCELLED, error)
+            gone, left = [], deque()
+            for job in self._jobs:
+                (gone if error or not job.wanted else left).append(job)
             if gone:
+                self._jobs = left
                 self.changed.notify_all()
+        # Outside of the lock: whoever looks at one of these texts may be about to cancel another one.
+        for job in gone:
+            job.finish(wake, None if error else CANCELLED, error)
         wake_all(wake)
 
     @property
@@ -151,8 +194,8 @@ class Queue:
 class Scheduler:
     """Makes the texts of a queue on a runtime.
 
-    First come, first served; a text that has had its ``share`` of tokens makes room for one that waits and goes to
-    the end of the queue with its state, so no text waits for more than the shares of those before it.
+    First come, first served; a text that has had its ``share`` of tokens, read or made, makes room for one that waits
+    and goes to the end of the queue with its state, so no text waits for more than the shares of those before it.
 
     Parameters
     ----------
@@ -161,6 +204,8 @@ class Scheduler:
     states : StateCache
     share : int or None
         None: a text that has begun stays to its end.
+    ending : callable() -> bool
+        Whether all is to end; a prompt that is being read then ends at its next piece.
 
     Attributes
     ----------
@@ -168,10 +213,11 @@ class Scheduler:
         Tokens that were made.
     """
 
-    def __init__(self, runtime, queue, states, share=SHARE):
-        self.runtime, self.queue, self.states, self._share = runtime, queue, states, share
+    def __init__(self, runtime, queue, states, share=SHARE, ending=lambda: False):
+        self.runtime, self.queue, self.states, self._share, self._ending = runtime, queue, states, share, ending
         self.session = runtime.session(lambda: queue.disturbed)
         self.jobs, self.tokens = {}, 0  # by sequence
+        self._entering = []  # a job on its way from the queue into a slot
         self._wake = {}
 
     def turn(self):
@@ -194,15 +240,15 @@ class Scheduler:
                     self._made(sequence, token)
             over = self.runtime.over()
             for sequence, job in self.jobs.items():
-                if over or job.generation.cancelled:
-                    sequence.closed = True
+                if over or not job.wanted:
+                    self._close(sequence, job)
             return True
         finally:
             wake_all(self._wake)
 
     def give_up(self):
         """The device is of no use any more; returns its jobs (list), to go on elsewhere from their last tokens."""
-        jobs, self.jobs = list(self.jobs.values()), {}
+        jobs, self.jobs, self._entering = [*self.jobs.values(), *self._entering], {}, []
         return jobs
 
     def close(self):
@@ -214,13 +260,18 @@ class Scheduler:
             self.queue.sweep()
             self._make_room()
         while self.session.free and (job := self.queue.take()) is not None:
-            self._begin(job)
+            self._entering = [job]  # whatever happens until it is in, it is not lost
+            try:
+                self._begin(job)
+            except (RunError, UsageError) as error:  # of the text; nothing has changed
+                self.queue.end([job], error)
+            self._entering = []
 
     def _make_room(self):
         """The text that has been in longest leaves, if it has had its share and somebody waits."""
-        longest = max(self.jobs, key=lambda sequence: self.jobs[sequence].share)
+        longest = max(self.jobs, key=lambda sequence: self.session.position(sequence) - self.jobs[sequence].entered)
         job = self.jobs[longest]
-        if not self._share or job.share < self._share or not len(self.queue) or longest.closed:
+        if not self._overdue(longest, job) or longest.closed:
             return
         tokens, state = self.session.leave(longest)
         for token in tokens:
@@ -228,10 +279,13 @@ class Scheduler:
                 self._made(longest, token)
         del self.jobs[longest]
         if self._ended(longest, job):
-            self._finish(longest, job)
+            self._finish(job)
             return
         job.state = state or job.state
         self.queue.back([job], first=False)
+
+    def _overdue(self, sequence, job):
+        return self._share and len(self.queue) and self.session.position(sequence) - job.entered >= self._share
 
     def _begin(self, job):
         """A job enters with the longest state that there is of it."""
@@ -241,22 +295,28 @@ class Scheduler:
         position = state.position if state else 0
         if state is not None:
             state = State(state.values, job.text[:position + 1])
-        if not job.begun:
-            job.generation._begin(position)
-            job.begun = True
-        job.share = 0
+        if not job.begun and (generation := job.generation) is not None:
+            generation._begin(position)
+        job.begun = True
+        job.entered = position
         whole = len(job.text) - 1
         marks = {parting} if parting >= position + 1 and whole > parting else set()
-        if self.runtime.near and self.states.limit_bytes and whole > position:
-            marks.add(whole)  # the same prompt may come again
-        sequence = Sequence(job.text[position + 1:] if state else list(job.text), job.n - len(job.generation.tokens),
+        # The same prompt may come again; and a device that goes on behind a stop string has no state of that end, so
+        # that the next turn begins here.
+        ahead = 0 == job.made < job.n and job.stream.stops and not job.exact and whole - position >= PIECE
+        if self.states.limit_bytes and whole > position and (self.runtime.near or ahead):
+            marks.add(whole)
+        sequence = Sequence(job.text[position + 1:] if state else list(job.text), job.n - job.made,
                             job.sampling, job.ends, state=state, marks=tuple(sorted(marks)), exact=job.exact,
-                            progress=job.progress)
+                            progress=job.tell if job.progress else None)
+        # Alone on a device with one slot it is asked in the middle of a prompt too.
+        sequence.wanted = lambda: job.wanted and not self._ending() and (
+            self.session.free or not self._overdue(sequence, job))
         sequence.keep = lambda found: self._keep(job, found)
         worth = self.runtime.near or whole + sequence.n - position >= PIECE  # the way over the link
         sequence.final = job.kept or worth and bool(self.states.limit_bytes)
-        self.jobs[sequence] = job
         self.session.enter(sequence)
+        self.jobs[sequence] = job
 
     def _keep(self, job, state):
         self.states.add(state)
@@ -266,28 +326,30 @@ class Scheduler:
     def _made(self, sequence, token):
         job = self.jobs[sequence]
         job.text.append(token)
-        job.share += 1
+        job.made += 1
         self.tokens += 1
-        ended = token in job.ends
-        job.generation._push(token, "" if ended else job.stream.push(token), self._wake)
-        sequence.closed |= job.stream.stopped or job.generation.cancelled
+        piece = "" if token in job.ends else job.stream.push(token)
+        if (generation := job.generation) is not None:
+            generation._push(token, piece, self._wake)
+        if job.stream.stopped or not job.wanted:
+            self._close(sequence, job)
+
+    @staticmethod
+    def _close(sequence, job):
+        """Nothing more is wanted of a sequence, and no state of what a device has made beyond."""
+        if not sequence.closed and not job.kept:
+            sequence.until = len(job.text)
+        sequence.closed = True
 
     def _left(self, sequence):
-        self._finish(sequence, self.jobs.pop(sequence))
+        self._finish(self.jobs.pop(sequence))
 
     @staticmethod
     def _ended(sequence, job):
-        made = job.generation.tokens
-        return job.stream.stopped or bool(made) and made[-1] in job.ends or len(made) >= job.n or sequence.closed
+        return job.stopped or job.made >= job.n or sequence.closed
 
-    def _finish(self, sequence, job):
-        made = job.generation.tokens
-        if job.stream.stopped or made and made[-1] in job.ends:
-            reason = STOP
-        elif len(made) >= job.n:
-            reason = LENGTH
-        else:
-            reason = CANCELLED
-        job.generation._kept, job.state, job.end = job.end, None, None
+    def _finish(self, job):
+        reason = STOP if job.stopped else LENGTH if job.made >= job.n else CANCELLED
         job.finish(self._wake, reason)
+        job.state = job.end = None
         self.queue.done()

@@ -3,9 +3,11 @@
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 
@@ -16,7 +18,7 @@ PIECE = 32  # tokens: where texts part is looked for at multiples of these, and 
 SEEN = 1 << 16  # such places that are remembered
 ON_DISK = 16  # times as many bytes as in memory
 _MODULUS, _BASE = (1 << 61) - 1, 1_000_003
-_SUFFIX = ".state"
+_SUFFIX, _HEADER = ".state", 4096  # a file has so many bytes besides its state and tokens, at most
 
 
 def prefix_hashes(tokens):
@@ -39,7 +41,8 @@ class StateCache:
 
     With a folder, what goes, and at ``close`` all, is written there as state files with the model's hash and a sum,
     and taken from there again; the folder holds ON_DISK times as much. A file that is damaged or of another model is
-    none.
+    none. Its names are hashes; nothing of a text is in them. Several processes may share the folder: each counts the
+    bytes that it knows of, and a file that another one has removed is none.
 
     Parameters
     ----------
@@ -149,20 +152,28 @@ class StateCache:
 
     def _open(self):
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            found = [entry for entry in os.scandir(self._folder) if entry.name.startswith(self._name + "-")
-                     and entry.name.endswith(_SUFFIX) and entry.is_file()]
-            for entry in sorted(found, key=lambda entry: entry.stat().st_mtime_ns):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the tokens of texts are in the files
+            found = []
+            for entry in os.scandir(self._folder):
                 number = entry.name.removeprefix(self._name + "-").removesuffix(_SUFFIX)
-                if len(number) == 16 and all(c in "0123456789abcdef" for c in number):
-                    self._count(int(number, 16), entry.stat().st_size, Path(entry.path))
+                if entry.name == self._file(number) and len(number) == 16 and set(number) <= set("0123456789abcdef"):
+                    with suppress(FileNotFoundError):  # another process has removed it meanwhile
+                        status = entry.stat()
+                        if not S_ISREG(status.st_mode):
+                            continue
+                        found += [(status.st_mtime_ns, int(number, 16), status.st_size, Path(entry.path))]
+            for _, *file in sorted(found):
+                self._count(*file)
         except OSError as error:
             raise StateError(f"cannot use the folder of states {self._folder}: {error.strerror}: give another one") \
                 from None
 
+    def _file(self, number):
+        return f"{self._name}-{number}{_SUFFIX}"
+
     def _count(self, key, size, path):
+        self._disk_bytes += size - self._files.pop(key, (0, None))[0]
         self._files[key] = size, path
-        self._disk_bytes += size
         while self._disk_bytes > ON_DISK * self.limit_bytes and len(self._files) > 1:
             self._remove(next(iter(self._files)))
 
@@ -172,9 +183,9 @@ class StateCache:
         path.unlink(missing_ok=True)
 
     def _save(self, key, entry):
-        if key in self._files:
+        path = self._folder / self._file(f"{key:016x}")
+        if key in self._files and path.exists():
             return
-        path = self._folder / f"{self._name}-{key:016x}{_SUFFIX}"
         try:
             # The token behind those that were read belongs to no text: the last one stands for it.
             save_state(path, State(fp24.from_bits(entry.bits), [*entry.tokens.tolist(), int(entry.tokens[-1])]),
@@ -185,7 +196,9 @@ class StateCache:
 
     def _load(self, key):
         """Takes a state from its file into memory; whether it was whole (bool)."""
-        path = self._files[key][1]
+        size, path = self._files[key]
+        if size > self.limit_bytes + _HEADER:  # it would not be kept
+            return False
         try:
             state = load_state(path, self._packed, checked=True)
             if state.position < 1 or prefix_hashes(state.tokens[:-1])[-1] != key:

@@ -1,15 +1,19 @@
 """Pools: devices that are unplugged, wedged or restarted in mid-answer; every text is the one that it is alone."""
 
+import dataclasses
 import random
 import socket
 import threading
 
 import pytest
 import sterna
+from cable import Cable
+from comings import alone_on
 from faults import SEED
-from small_model import DEVICE, SLOTS, GoldenDevice, write_folder
-from sterna.host.errors import HostError
+from small_model import DEVICE, SLOTS, GoldenDevice, served, write_folder
+from sterna.host.errors import HostError, UsageError
 from sterna.host.model.model import Model
+from sterna.host.runtime import cpu
 from sterna.host.runtime.cpu import CpuRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.sampling import Sampling
@@ -224,3 +228,74 @@ def test_a_fault_that_nobody_foresaw_ends_the_text_that_brings_it(model, monkeyp
         with pytest.raises(HostError, match="golden: ZeroDivisionError: of the test"):
             bad.result(60)
         assert all(len(one.tokens) == 4 for one in good if one.result(60) is not None)
+
+
+def until(there):
+    """Waits for what must come."""
+    for _ in range(60_000):
+        if there():
+            return
+        threading.Event().wait(0.002)
+    raise AssertionError("it did not come")
+
+
+def test_a_serial_cable_that_is_pulled_and_put_in_again(model, plugs, tmp_path, monkeypatch):
+    """By a name that stays; the text goes on elsewhere from its last token, and the board is there again later."""
+    monkeypatch.setattr(cpu, "SLOTS", 1)
+    alone, options = alone_on(model), {"max_tokens": 300, "ignore_end": True}
+    cable = Cable(tmp_path / "board", plugs[2].url)
+    with sterna.load(model, [str(cable.path), "cpu"], stall_s=5, threads=1) as engine:
+        for turn in range(2):
+            before = engine.devices[0].tokens
+            endless = engine.generate("a", ignore_end=True, seed=1)
+            texts = [engine.generate("abc", seed=k, **options) for k in range(2)]
+            until(lambda before=before: engine.devices[0].tokens > before + 5)
+            cable.pull()
+            until(lambda: not engine.devices[0].alive)
+            if turn:  # the endless one is on the board or on the cpu: both must be able to go on without the other
+                endless.cancel()
+            assert [text.result() for text in texts] == [alone("abc", seed=k, **options)[0] for k in range(2)]
+            endless.cancel()
+            endless.result()
+            cable.put_in()
+            until(lambda: engine.devices[0].alive)
+    cable.pull()
+
+
+@pytest.mark.parametrize("rows, message", [(16, "have 16 to 64 tokens, and .*: give top_k too, 1 to 16"),
+                                           (0, "one of the devices has no list")])
+def test_lists_of_other_lengths_give_no_other_text(model, rows, message):
+    """What would depend on the length of a device's list is refused; all else is the same on either."""
+    options = {"max_tokens": 12, "seed": 3, "ignore_end": True, "temperature": 1.5}
+    with served(GoldenDevice(model.packed, dataclasses.replace(DEVICE, top_k=rows))) as url:
+        with sterna.load(model, ["cpu", url], threads=1) as engine:
+            with pytest.raises(UsageError, match=message):
+                engine.generate("a", top_p=0.9, **options)
+        with sterna.load(model, url) as board, sterna.load(model, threads=1) as other:
+            for limits in ({}, *([{"top_k": 16, "top_p": 0.9}, {"top_k": 7}] if rows else ())):
+                assert board.generate("a", **limits, **options).result() \
+                    == other.generate("a", **limits, **options).result()
+            if rows:  # which is why: each device alone takes its own list, as `sterna generate` does
+                made = [one.generate("a", top_p=1 - 1e-4, **options) for one in (board, other)]
+                assert made[0].result() != made[1].result()
+
+
+def test_a_device_that_comes_back_as_another_build_is_not_taken(model, plugs):
+    with sterna.load(model, [plugs[0].url, "cpu"], stall_s=2, lost_s=600, threads=1) as engine:
+        member = engine._pool.members[0]
+        source, changed = member.source, {"rows": 40}
+
+        def opened(progress):
+            runtime = source.open(progress)
+            vars(runtime).update(changed)
+            return runtime
+
+        member.source = dataclasses.replace(source, open=opened)
+        plugs[0].kill("unplugged")
+        while member.alive:  # until it has tried
+            begin(engine, 0)[1].result()
+        plugs[0].revive()
+        until(lambda: "another build than before, with a list of 40 tokens" in str(member.error))
+        assert not member.alive
+        changed.clear()
+        until(lambda: member.alive)

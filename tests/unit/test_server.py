@@ -225,7 +225,7 @@ def waited(condition, seconds=60):
 
 def last_line(server, *words):
     """The last line of the log, once it has all of these words."""
-    assert waited(lambda: all(word in server.log.getvalue().splitlines()[-1] for word in words)), words
+    assert waited(lambda: all(word in (server.log.getvalue().splitlines() or [""])[-1] for word in words)), words
     return server.log.getvalue().splitlines()[-1]
 
 

@@ -1,14 +1,21 @@
 """States that are kept: the longest beginning counts, bytes are bounded, and no file gives a wrong text."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import sterna
 from faults import SEED
-from small_model import write_folder
+from small_model import DEVICE, SLOTS, GoldenDevice, write_folder
+from sterna.host.device.driver import Device
 from sterna.host.model.model import Model
+from sterna.host.runtime.device import DeviceRuntime
 from sterna.host.runtime.golden import GoldenRuntime
 from sterna.host.runtime.sampling import Sampling
 from sterna.host.runtime.state import State, StateError
+from sterna.host.serving.engine import Engine
+from sterna.host.serving.scheduler import Queue, Scheduler
 from sterna.host.serving.states import PIECE, StateCache, prefix_hashes
 from sterna.sim.golden import fp24
 
@@ -165,3 +172,103 @@ def test_a_common_beginning_is_kept_when_it_comes_again(folder):
 
 def test_hashes_of_beginnings():
     assert len(set(prefix_hashes([0, 0, 0]))) == 4 and prefix_hashes([1, 2, 3])[:3] == prefix_hashes([1, 2])
+
+
+@pytest.mark.parametrize("info, beside", [(SLOTS, False), *(pytest.param(*case, marks=pytest.mark.rest)
+                                                            for case in ((DEVICE, False), (SLOTS, True)))])
+def test_turns_that_end_at_a_stop_string_on_a_device_that_runs_ahead(model, info, beside):
+    """The next turn reads the answer and what is new; no state is taken of what the device had made beyond."""
+    fake = GoldenDevice(model.packed, info, tokens_per_call=8)
+    runtime = DeviceRuntime(model, Device(fake, poll_s=0.005), print)
+    queue, states = Queue(100), StateCache(None, 1 << 20)
+    with Engine(model, None, Scheduler(runtime, queue, states), queue, states) as engine, runtime:
+        other = engine.generate("z", ignore_end=True, seed=9) if beside else None
+        ids, read, answers = model.vocabulary.encode("A long beginning"), [], []
+        golden = GoldenRuntime(model)
+        for turn in range(3):
+            ids = ids + list(f"<{turn} and more, so that it is long>".encode())
+            golden.clear()
+            made = list(golden.generate(ids, 12, Sampling(0.8, turn)))
+            stop = b"".join(map(model.vocabulary.token_bytes, made[4:6])).decode(errors="replace")
+            if "\ufffd" in stop:  # half of a character: a stop string of whole ones
+                stop = next(c for c in b"".join(map(model.vocabulary.token_bytes, made)).decode(errors="replace")
+                            if c != "\ufffd")
+            generation = engine.generate(ids, 30, seed=turn, ignore_end=True, stop=stop)
+            generation.result()
+            assert generation.finish_reason == "stop" and generation.tokens == made[:len(generation.tokens)]
+            read.append(generation.usage.prompt_tokens - generation.usage.cached_tokens)
+            answers.append(len(generation.tokens))
+            ids = ids + generation.tokens
+        new = len("<0 and more, so that it is long>")
+        assert read[0] == len("A long beginning") + 1 + new
+        assert read[1:] == [answer + new + 1 for answer in answers[:-1]]
+        assert all(len(entry.tokens) < len(ids) for entry in states._entries.values()) and len(states) == 3
+        if other:
+            other.cancel()
+
+
+def full(path, *rest):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_a_full_disk_is_a_line_and_leaves_nothing(model, tmp_path, monkeypatch):
+    told = []
+    cache = StateCache(model.packed, 900, tmp_path / "s", told.append)
+    monkeypatch.setattr("os.fsync", full)
+    for k in range(9):
+        cache.add(state_of([k + 1] * 5))
+    assert cache.begin([9] * 8)[0] and cache.size_bytes <= 900
+    cache.close()
+    assert len(told) == 9 and all("No space left on device" in line and "\n" not in line for line in told)
+    assert list((tmp_path / "s").iterdir()) == []
+    monkeypatch.undo()
+    cache.add(state_of([3] * 5))
+    cache.close()
+    assert len(list((tmp_path / "s").iterdir())) == 1
+
+
+def test_what_else_lies_in_the_folder_is_left_alone(model, tmp_path):
+    folder, told = tmp_path / "s", []
+    cache = StateCache(model.packed, 1 << 16, folder, told.append)
+    cache.add(state_of([1, 2, 3]))
+    cache.close()
+    (file,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o077 == 0  # texts can be read out of it
+    names = [f"{file.name[:17]}{k:016x}.state" for k in range(4)]
+    os.mkfifo(folder / names[0])  # whoever opened it would wait for ever
+    (folder / names[1]).mkdir()
+    (folder / names[2]).symlink_to("/nowhere")
+    (folder / names[3].upper()).write_text("other")
+    (folder / "..state").write_text("other")
+    with (folder / f"{file.name[:17]}{7:016x}.state").open("wb") as large:
+        large.truncate(1 << 40)  # nobody has the memory for it
+    before = sorted(path.name for path in folder.iterdir())
+    again = StateCache(model.packed, 1 << 50, folder, told.append)
+    assert set(again._files) == {prefix_hashes([1, 2])[-1], 7}
+    assert again.begin([1, 2, 9])[0] is not None
+    again.close()
+    assert sorted(path.name for path in folder.iterdir()) == before and not told
+
+
+def test_two_processes_share_a_folder(model, tmp_path, monkeypatch):
+    told = []
+    first = StateCache(model.packed, 1 << 16, tmp_path / "s", told.append)
+    first.add(state_of([1, 2, 3]))
+    first.close()
+    second, third = (StateCache(model.packed, 1 << 16, tmp_path / "s", told.append) for _ in range(2))
+    (file,) = (tmp_path / "s").iterdir()
+    assert second.begin([1, 2, 4])[0] is not None
+    file.unlink()  # by the other one
+    assert third.begin([1, 2, 4])[0] is None and len(told) == 1
+    second.close()  # has it in memory, and writes it again
+    assert file.exists()
+
+    scandir = os.scandir
+
+    def removed_meanwhile(folder):
+        entries = list(scandir(folder))
+        file.unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", removed_meanwhile)
+    assert not StateCache(model.packed, 1 << 16, tmp_path / "s", told.append)._files and len(told) == 1
