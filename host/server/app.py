@@ -82,7 +82,7 @@ class App:
             answer.cancel(errors.unavailable("the server is shutting down"))
 
     async def _routed(self, scope, receive, send):
-        method, path = scope["method"], errors_path(scope["path"])
+        method, path = scope["method"], schemas.shown(scope["path"], 200)
         try:
             await self._router(scope | {"app": self}, receive, send)
         except HTTPException as error:
@@ -244,7 +244,7 @@ class App:
         async def event(data):
             await self._sent(scope, send, {"type": "http.response.body", "body": data, "more_body": True})
 
-        # What fails before the first token gets a status of its own.
+        # From here on an error is an event: the status tells that the answer has a place in the queue.
         await self._sent(scope, send, {"type": "http.response.start", "status": 200,
                                        "headers": _headers(STREAM_HEADERS, answer)})
         try:
@@ -321,8 +321,3 @@ async def _gone(receive):
 def _headers(headers, answer):
     pairs = {**headers, "cache-control": "no-store", "x-request-id": answer.id}
     return [(name.encode(), value.encode()) for name, value in pairs.items()]
-
-
-def errors_path(path):
-    """A path as an error shows it (str)."""
-    return path if len(path) <= 200 else f"{path[:197]}..."

@@ -218,7 +218,8 @@ def _without_neutral(kind, data):
             continue
         if name not in NEUTRAL:
             raise ApiError(400, f"Unknown parameter: '{shown(name)}'.", "unknown_parameter", shown(name))
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in NEUTRAL[name]):
+        without = (*NEUTRAL[name], raw.get("n")) if name == "best_of" else NEUTRAL[name]  # the best n of n are all
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in without):
             raise unsupported(name)
     try:
         return kind.model_validate(raw)
@@ -226,9 +227,10 @@ def _without_neutral(kind, data):
         raise _problem(error.errors(include_url=False)[0]) from None
 
 
-def shown(name):
-    """A name that a client gave, as a message shows it (str)."""
-    return name if len(name) <= 64 else f"{name[:61]}..."
+def shown(name, most=64):
+    """A name that a client gave, as a message shows it: one line (str) of about ``most`` characters."""
+    name = name if len(name) <= most else f"{name[:most - 3]}..."
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
 
 
 def place(location):
