@@ -84,6 +84,8 @@ class App:
     async def _routed(self, scope, receive, send):
         method, path = scope["method"], schemas.shown(scope["path"], 200)
         try:
+            if path != scope["path"]:  # the router's patterns take a line's end behind a path
+                raise HTTPException(404)
             await self._router(scope | {"app": self}, receive, send)
         except HTTPException as error:
             if error.status_code == 405:
@@ -97,7 +99,7 @@ class App:
     async def page(self, scope, receive, send):
         name = scope["path_params"].get("name", "index.html")
         if name not in self._files:
-            raise ApiError(404, f"Invalid URL ({scope['method']} {errors_path(scope['path'])})", "unknown_url")
+            raise ApiError(404, f"Invalid URL ({scope['method']} {schemas.shown(scope['path'], 200)})", "unknown_url")
         data, kind = self._files[name]
         await Response(data, headers={"content-type": kind, "cache-control": "no-cache"})(scope, receive, send)
 
