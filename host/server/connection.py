@@ -43,7 +43,7 @@ class Connection(HttpToolsProtocol):
             return
         self._wait()
 
-    # A client that has no answer to wait for has ``head_s`` seconds for its next request, or the rest of the last one.
+    # A client without an answer to wait for has ``head_s`` seconds for its next request, or the rest of the last one.
 
     def _wait(self):
         self._head_bytes = 0

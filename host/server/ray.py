@@ -3,7 +3,7 @@
     serve run sterna.host.server.ray:app model=/models/story.sterna replicas=2
 
 A replica that dies, with its worker or machine, or whose device fails, loses no answer: another one makes the text
-again, which depends on the prompt, the sampling and the seed alone, and what the client has already is not sent twice.
+again, which depends on prompt, sampling and seed alone, and what the client has already is not sent twice.
 """
 
 import asyncio
