@@ -151,13 +151,20 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["developer", "system", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_content)] = ""
+    content: Annotated[str, BeforeValidator(_content), Field(validate_default=True)] = None
     name: str | None = None
     refusal: str | None = None  # what a client sends back of an answer
     annotations: list | None = None
     audio: None = None
     tool_calls: Annotated[list, Field(max_length=0)] | None = None
     function_call: None = None
+
+    @field_validator("content", mode="wrap")
+    @classmethod
+    def _only_an_answer_may_say_nothing(cls, value, handler, info):
+        if value is None and info.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("null", "expected a string or an array of parts, but got null instead")
+        return handler(value)
 
 
 class Chat(Sampled):

@@ -177,6 +177,8 @@ def test_refused_values_are_named(server, body, status, param, code):
     ([{"role": "robot", "content": "a"}], "messages[0].role", "invalid_value"),
     ([{"role": "user", "content": "a<|endoftext|>"}], "messages[0].content", "control_token"),
     ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content", "invalid_value"),
+    ([{"role": "user"}], "messages[0].content", "invalid_value"),
+    ([{"role": "assistant"}, {"role": "system", "content": None}], "messages[1].content", "invalid_value"),
     ([{"role": "user", "content": "a", "colour": 1}], "messages[0].colour", "unknown_parameter"),
     ([{"role": "user", "content": "a" * 300}], "messages", "context_length_exceeded"),
 ])
