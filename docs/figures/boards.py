@@ -1,5 +1,6 @@
 """Figures of the boards: place and route over several seeds, simulated speeds, and their tables and pictures."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from statistics import median
 
@@ -14,6 +15,7 @@ from sterna.hw.config import delivered_bytes
 from sterna.hw.flow.bitstream import Build, versions
 from sterna.hw.flow.synth import synthesise
 from sterna.hw.flow.units import units_of
+from sterna.sim.cpu.model import usable_threads
 
 SEEDS = range(1, 6)
 # One more address bit changes little, and the 12F has the die of the 25F, which gives the same cells and clocks.
@@ -35,9 +37,9 @@ COLOURS = ("#2a6f97", "#89c2d9", "#014f86", "#f77f00", "#fcbf49", "#d62828", "#6
 def routes(name):
     """Cells and clocks of a board over all seeds; the bitstream of the fastest one stays."""
     build = Build(BOARDS[name], tell=print)
-    out, found = {"seconds.synthesis": build.synthesise()}, []
-    for seed in SEEDS:
-        found.append(build.route(seed))
+    out = {"seconds.synthesis": build.synthesise()}
+    with ThreadPoolExecutor(usable_threads()) as pool:
+        found = list(pool.map(build.route, SEEDS))
     best = max(found, key=lambda run: min(clock.fmax_hz / clock.target_hz for clock in run.clocks.values()))
     build.keep(best)
     for kind in found[0].used:

@@ -30,6 +30,7 @@ from docs.figures.encoder import page as encoder_page
 from docs.figures.encoder import speed as encoder_speed
 from docs.figures.encoder import variants as encoder_variants
 from docs.figures.learning import page as learning
+from docs.figures.paths import below, chosen
 from docs.figures.serving import load as serving_load
 from docs.figures.serving import page as serving
 from docs.figures.synthesis import FORM_COLUMNS, cells, forms, placed
@@ -38,7 +39,6 @@ from docs.figures.versions import versions
 from docs.figures.versus import page as versus
 from docs.figures.versus.rounds import SIZE_OF, measure
 from sterna.host.commands.evaluate import BATCH
-from sterna.host.errors import UsageError
 from sterna.host.model.image import build_image
 from sterna.host.model.model import Model
 from sterna.host.runtime.open import open_runtime
@@ -286,22 +286,6 @@ def steps(options):
     out["quality"] = Step(lambda: quality(checkpoint, options.text, options.stories), BOARD,
                           (checkpoint, options.text), str(options.stories), (quality,))
     return out
-
-
-def below(name, paths):
-    """Whether a step lies at or below one of the paths (bool)."""
-    return any(f"{name}.".startswith(f"{path}.") for path in paths)
-
-
-def chosen(names, only):
-    """The names at or below one of the paths ``only``; UsageError for a path that is none."""
-    for path in only:
-        if not any(below(name, [path]) for name in names):
-            start = f"{path.partition('.')[0]}."
-            known = [name for name in names if name.startswith(start)]
-            known = known or dict.fromkeys(name.partition(".")[0] for name in names)
-            raise UsageError(f"--only {path}: use one of {', '.join(known)}")
-    return [name for name in names if not only or below(name, only)]
 
 
 def save(name, result, results):

@@ -10,6 +10,7 @@ PART = "xck26"
 # as deep as those of kv260: UltraRAMs are whole, so that depths up to 4096 and 8192 words cost the same.
 CASES = {"kv260": "kv260", "kv260v16": "kv260,lanes=16,strip=400",
          "kv260v32": "kv260,rows=15,columns=32,lanes=32,strip=480", "kv260b4": "kv260,batch=4,tree_rows=0",
+         "kv260b8": "kv260,batch=8,tree_rows=0",
          "lanes320": "lanes320,vector_words=4096,fifo_words=8192"}
 KINDS = {"luts": "LUTs", "lut_ram": "of them LUT RAM", "flip_flops": "flip-flops", "carry": "carry cells",
          "block_ram": "RAMB36", "half_block_ram": "RAMB18", "ultra_ram": "URAM288", "dsp": "DSP48E2"}

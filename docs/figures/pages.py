@@ -13,7 +13,8 @@ CELLS = ("lut4", "lut6", "carry", "flip_flops", "logic_cells", "block_ram", "lut
 MARK = re.compile(r"(<!-- figure:([\w.-]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 BLOCK = re.compile(r"\n|^!\[|^- ")  # stands by itself: lines, a picture, a list
 FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}", "tokens_per_second": "{:,.0f}",
-           "cycles_per_token": "{:,.0f}", "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
+           "cycles_per_token": "{:,.0f}", "cycles1": "{:,.0f}", "cycles2": "{:,.0f}",
+           "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
            "agreement": "{:.2%}", "millions": "{:.2f}", "per_trit": "{:.1f}",
            "largest_h": "{:.2f}", "largest_x": "{:.2f}", "mhz": "{:.0f}"}
 # Paths of steps whose ways docs/results.md lists, and what they are called there; None: by the step.

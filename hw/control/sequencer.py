@@ -242,6 +242,7 @@ class Sequencer(wiring.Component):
             acts = issue & ~passes
             m.submodules.slots = slots = SlotLoop(cfg.batch)
             turns = issue & is_op[isa.SLOT]
+            beyond = Const(255 >> cfg.batch, 8 - cfg.batch)
             m.d.comb += [
                 slots.begin.eq(turns & ~field(isa.SLOT, "again")),
                 slots.again.eq(turns & field(isa.SLOT, "again")),
@@ -250,9 +251,7 @@ class Sequencer(wiring.Component):
                 passes.eq(slots.skip & (is_op[isa.VOP] | is_op[isa.FETCH] | is_op[isa.STORE])),
                 self.slot.eq(slots.slot),
                 slots.chained.eq(self.chained),
-                self.vector.payload.slots.eq(
-                    Cat(slots.slots, Const(255 >> cfg.batch, 8 - cfg.batch))
-                ),
+                self.vector.payload.slots.eq(Cat(slots.slots, beyond)),
                 self.vector.payload.slot.eq(slots.slot),
                 self.vector.payload.prior.eq(slots.chains),
                 *(getattr(slots, name).eq(getattr(self, name)) for name in isa.WHICH),

@@ -38,7 +38,8 @@ class NextRun:
         self._due, self._held, self._starts = due, held, starts
         self.run = Signal.like(runs.payload, name="following")
         self.open = Signal(banks)
-        self.ready = Signal()
+        # States NONE and READY by themselves: much depends on them, and far from each other
+        self._free, self.ready = Signal(init=1), Signal()
         self._rows = Array(Signal(row_bits, name=f"row{k}") for k in range(banks))
         self._same = Signal(banks)
 
@@ -56,14 +57,16 @@ class NextRun:
         m, run, rows, same = self._m, self.run, self._rows, self._same
         hit, bank_open = Signal(), Signal()
         is_open = self.open.bit_select(run.bank, 1)
+        m.d.comb += self._runs.ready.eq(self._free)
+        with m.If(self._free):
+            m.d.sync += [
+                run.eq(self._runs.payload),
+                same.eq(Cat(row == self._runs.payload.row for row in rows)),
+            ]
         with m.FSM(name="next"):
             with m.State("NONE"):
-                m.d.comb += self._runs.ready.eq(1)
-                m.d.sync += [
-                    run.eq(self._runs.payload),
-                    same.eq(Cat(row == self._runs.payload.row for row in rows)),
-                ]
                 with m.If(self._runs.valid):
+                    m.d.sync += self._free.eq(0)
                     m.next = "LOOK"
             with m.State("LOOK"):
                 m.d.sync += [
@@ -76,6 +79,7 @@ class NextRun:
                 with m.If(self._due):
                     m.next = "LOOK"
                 with m.Elif(hit):
+                    m.d.sync += self.ready.eq(1)
                     m.next = "READY"
                 with m.Elif(~bank_open):
                     m.next = "OPEN"
@@ -96,10 +100,15 @@ class NextRun:
                     m.next = "OPENING"
             with m.State("OPENING"):
                 with m.If(wait.done):
+                    m.d.sync += self.ready.eq(1)
                     m.next = "READY"
             with m.State("READY"):
-                m.d.comb += self.ready.eq(1)
                 with m.If(self._starts):
+                    m.d.sync += [
+                        self._free.eq(1),
+                        self.ready.eq(0),
+                    ]
                     m.next = "NONE"
                 with m.Elif(self._due):
+                    m.d.sync += self.ready.eq(0)
                     m.next = "LOOK"

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.array.activations import activation_signature
 from sterna.hw.config import ROW_BITS
-from sterna.hw.stream import SKID_DEPTH, Queue
+from sterna.hw.stream import SKID_DEPTH, Queue, delayed
 from sterna.hw.vector.issue import Issue
 from sterna.hw.vector.operands import A, Command, D, Unpacker
 from sterna.hw.vector.slot import Slot
@@ -107,6 +107,7 @@ class _Core(wiring.Component):
 
         # Valid and last bits of the beats; index 0 is the issue.
         valid, last, wrap = [issue.issue], [issue.issue_last], [issue.wrap]
+        again = delayed(m, issue.again, stages.turns, "again")
         for stage in range(1, stages.write + 1):
             for name, bits in (("valid", valid), ("last", last), ("wrap", wrap)):
                 bit = Signal(name=f"{name}_{stage}")
@@ -137,6 +138,7 @@ class _Core(wiring.Component):
             control.move.eq(self.move),
             control.read.eq(valid[stages.load]),
             control.read_last.eq(last[stages.load]),
+            control.again.eq(again),
             control.write.eq(valid[-1]),
             control.write_last.eq(last[-1]),
         ]
@@ -284,11 +286,11 @@ class VectorEngine(wiring.Component):
     `Stages.write` = 15 cycles after its issue. A dependent operation (``wait``) issues 20 cycles
     after the one it waits for, 21 + log2 V after a peak. An operation of few beats is followed by
     the next after 16 cycles at the earliest. RANDOM gives a beat every 2 V cycles. Sums into the
-    partial sums pause after every 64 / V beats if that is less than 16. With a slow clock the
-    pipeline is shorter: 10 and 14 cycles, and 11 where it is 16. With a `compact` configuration an
-    operand from a queue takes 3 cycles at least (`SerialFromInt`). Back-pressure: without an
-    operand no beat is issued; if the store takes no beat, the whole engine stands still in that
-    cycle.
+    partial sums pause after every 64 / V beats if that is less than 16, or, with 16 lanes and more,
+    less than 6 (`turns`). With a slow clock the pipeline is shorter: 10 and 14 cycles, 11 where it
+    is 16 and 5 where it is 6. With a `compact` configuration an operand from a queue takes 3 cycles
+    at least (`SerialFromInt`). Back-pressure: without an operand no beat is issued; if the store
+    takes no beat, the whole engine stands still in that cycle.
 
     Parameters
     ----------

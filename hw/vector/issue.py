@@ -8,6 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from sterna.firmware import isa
 from sterna.hw.vector.operands import SCALAR, VOP, A, Command, D, Fields
+from sterna.hw.vector.stages import sum_words
+from sterna.hw.vector.sums import turns
 from sterna.hw.vector.tables import EXPONENT, NONE
 
 
@@ -18,8 +20,7 @@ class Issue(wiring.Component):
     read), while earlier beats drain; the first beat follows in the next cycle. An operation with
     operands from a queue pulls them some cycles before the issue. With ``wait``, or with RANDOM
     (the row counter must stand), setup begins when the pipeline is empty. Sums into partial sums
-    (`mod`) come back after 64 / V beats; if that is less than the pipeline's length, the beats
-    pause.
+    (`mod`) come back after 64 / V beats; if that is too early for them, the beats pause (`turns`).
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ class Issue(wiring.Component):
         The operation still needs beats of its queues, if it has any; take a beat from them.
     issue, issue_last, wrap : Out(1), addresses : Out(ArrayLayout(address, 3))
         A beat starts: read the banks; ``wrap``: the partial sums begin again after it.
+    again : Out(1)
+        That beat takes C from the adder, not from its bank.
     scalar_address : Out(5), loads : Out(3)
         Scalar read in setup; the data belongs to operand A, B or C (one hot) one cycle later.
     restart_random, start : Out(1)
@@ -78,6 +81,7 @@ class Issue(wiring.Component):
                 "issue": Out(1),
                 "issue_last": Out(1),
                 "wrap": Out(1),
+                "again": Out(1),
                 "addresses": Out(data.ArrayLayout(address, 3)),
                 "scalar_address": Out(5),
                 "loads": Out(3),
@@ -94,10 +98,9 @@ class Issue(wiring.Component):
         # operation; a state machine, which sets up an operand in each of A, B and C and starts the
         # beats in ISSUE; what `operand` and `addend` are in each state, the beats on their way from
         # a queue (`pulled`), and last what makes an operation wait for a list (`list_waits`) or its
-        # beats for partial sums (`pausing`).
+        # beats for partial sums (`turns`).
         m = Module()
-        sums = isa.PARTIAL_SUMS // self.lanes
-        sum_bits = sums.bit_length() - 1
+        sum_bits = sum_words(self.lanes).bit_length() - 1
         lane_bits = self.lanes.bit_length() - 1
         command = self.command.p
         vop = Signal(VOP)
@@ -119,6 +122,7 @@ class Issue(wiring.Component):
 
         # The banks' addresses, from beat to beat.
         bank_mod = Signal(3)
+        adds = Signal()
         sum_index = Signal(sum_bits)
         pausing = Signal()
         wrap = Signal()
@@ -260,6 +264,16 @@ class Issue(wiring.Component):
                         pulled_all.eq(0),
                         fresh.eq(1),
                         young.eq(1),
+                        # A and B go round no sums; C is written over, in every slot.
+                        adds.eq(
+                            vop.c[isa.MOD_BIT]
+                            & (vop.c == vop.d)
+                            & (vop.d_kind == D.VECTOR.value)
+                            & ((1 << vop.c_kind)[:3] & vop.d_banks).any()
+                            & uses_fields
+                            & command.slots.all()
+                            & ~(vop.one | vop.negc | kind_a[2] | command.prior | bank_mod.any())
+                        ),
                     ]
                     # An operation of n beats is followed `write_stage` - 2 - n cycles later than
                     # setup alone would have it.
@@ -361,25 +375,15 @@ class Issue(wiring.Component):
             # since. They are pending until all scores have been written and taken.
             m.d.comb += list_waits.eq((vop.d_kind == D.LIST.value) & self.list_pending)
 
-        if sums <= write_stage:
-            # A partial sum is written `write_stage` cycles after it was read, and can be read in
-            # the next cycle.
-            pause = write_stage + 1 - sums
-            burst = Signal(sum_bits)
-            rest_cycles = Signal(range(pause + 1))
-            m.d.comb += pausing.eq(rest_cycles != 0)
-            with m.If(pausing):
-                m.d.sync += rest_cycles.eq(rest_cycles - 1)
-            with m.If(step):
-                m.d.sync += burst.eq(burst + 1)
-                with m.If(burst.all() & (bank_mod != 0)):
-                    m.d.sync += rest_cycles.eq(pause)
-            with m.If(self.idle):
-                m.d.sync += [
-                    burst.eq(0),
-                    rest_cycles.eq(0),
-                ]
-            with m.If(begin):
-                m.d.sync += bank_mod.eq(0)
-                load_bank(vop.a_kind)
+        # The turns of the partial sums; which operands go round is known by the first beat.
+        pauses, again = turns(
+            m, self.lanes, self._stages, self.idle, step, bank_mod != 0, adds
+        )
+        m.d.comb += [
+            pausing.eq(pauses),
+            self.again.eq(again),
+        ]
+        with m.If(begin):
+            m.d.sync += bank_mod.eq(0)
+            load_bank(vop.a_kind)
         return m

@@ -1,6 +1,6 @@
 """One lane: operands to result, r = (+-) a b + (+-) c with table functions and quantiser."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,6 +23,8 @@ class Lane(wiring.Component):
     pipelined : bool
         Two registers more in the table unit, one each in the rounding of the product and in the
         normalisation.
+    sums : bool
+        C may be the lane's own result of before.
 
     Members
     -------
@@ -32,6 +34,9 @@ class Lane(wiring.Component):
     table : In(3), negate_product, negate_c, quantise : In(1)
         Constant for the operands of one vector operation, in the two cycles after ``a`` enters;
         ``pipelined``, in the cycle of ``a``.
+    again : In(1)
+        With ``sums``, in the cycle of the result that becomes C: that of the beat
+        ``again_latency`` cycles before.
     r : Out(24)
         The result, or, if quantised, the code as ``Multiplier`` packs it.
 
@@ -39,6 +44,8 @@ class Lane(wiring.Component):
     ----------
     latency : int
         12, or 8.
+    again_latency : int
+        From ``r`` to the ``r`` of which it is C: 6, or 5.
     """
 
     a: In(24)
@@ -48,12 +55,14 @@ class Lane(wiring.Component):
     negate_product: In(1)
     negate_c: In(1)
     quantise: In(1)
+    again: In(1)
     r: Out(24)
 
-    def __init__(self, compact=False, pipelined=True):
-        self._pipelined = pipelined
+    def __init__(self, compact=False, pipelined=True, sums=False):
+        self._pipelined, self._sums = pipelined, sums
         self._units = TableUnit(pipelined), Multiplier(pipelined), Adder(compact, pipelined)
         self.latency = sum(unit.latency for unit in self._units) + 1
+        self.again_latency = self._units[-1].latency + 1
         super().__init__()
 
     def elaborate(self, platform):
@@ -89,7 +98,7 @@ class Lane(wiring.Component):
             quantise4.eq(quantise),
             multiplier.quantise.eq(quantise4),
             c4.eq(Cat(tables.intercept[:23], tables.intercept[23] ^ negate_c)),
-            c6.eq(~c5),
+            c6.eq(~(Mux(self.again, adder.sum, c5) if self._sums else c5)),
         ]
         # A code passes the adder beside zero.
         with m.If(quantise):

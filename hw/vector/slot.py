@@ -264,7 +264,9 @@ class Slot(wiring.Component):
             return loading[operand] | (control.read & ((kind != SCALAR) | masked))
 
         for lane in range(lanes):
-            m.submodules[f"lane_{lane}"] = unit = Lane(self._config.compact, not self._config.slow)
+            m.submodules[f"lane_{lane}"] = unit = Lane(
+                self._config.compact, not self._config.slow, self._stages.forwards(lanes)
+            )
             # Of a random number the count of zeros takes the way to C that its fraction takes to A.
             with m.If(control.takes_random | ~fields.a_kind[2]):
                 m.d.sync += zeros[lane].eq(random.beat[lane].zeros)
@@ -297,6 +299,7 @@ class Slot(wiring.Component):
                 unit.table.eq(fields.table),
                 unit.negate_product.eq(fields.negate_product),
                 unit.negate_c.eq(fields.negate_c),
+                unit.again.eq(control.again),
                 unit.quantise.eq(
                     (fields.d_kind == D.ACTIVATION0.value) | (fields.d_kind == D.ACTIVATION1.value)
                 ),
@@ -317,7 +320,7 @@ class Slot(wiring.Component):
                 if self._follows
                 else rotated[lane]
             )
-        assert unit.latency == self._stages.lane
+        assert (unit.latency, unit.again_latency) == (self._stages.lane, self._stages.again)
 
     def _write(self, m, sampler):
         """Codes, peaks and best row."""

@@ -29,6 +29,8 @@ class SlotControl(wiring.Signature):
         Every queue that the operation needs has a beat; it is taken; its random number is.
     read, read_last : Out(1)
         The banks give the operands of a beat; the last of its operation.
+    again : Out(1)
+        The beat whose C is about to reach the adder takes the sum that has just left it.
     begin : Out(1)
         For the sampler: a first beat comes in ``PRELUDE_CYCLES``.
     write, write_last : Out(1), mask : Out(V), count : Out(range(V + 1))
@@ -51,6 +53,7 @@ class SlotControl(wiring.Signature):
             "takes_random",
             "read",
             "read_last",
+            "again",
             "begin",
             "write",
             "write_last",

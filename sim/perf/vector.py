@@ -3,7 +3,7 @@
 from math import ceil
 
 from sterna.firmware import isa
-from sterna.hw.vector.stages import Stages
+from sterna.hw.vector.stages import Stages, sum_words
 
 SETUP = 3  # cycles from the begin of an operation to its first possible beat
 KEY_CYCLES = 11  # from the start of a sampling to its first random number's operation
@@ -39,9 +39,9 @@ class VectorEngine:
         self._compact, self._slow = config.compact, config.slow
         self._stages = Stages.of(config)
         self._levels = config.lanes.bit_length() - 1
-        sums = isa.PARTIAL_SUMS // config.lanes
-        write = self._stages.write
-        self._sums, self._pause = sums, write + 1 - sums if sums <= write else 0
+        self._sums = sum_words(config.lanes)
+        self._pause = self._stages.pause(config.lanes)
+        self._adding_pause = self._stages.adding_pause(config.lanes)
         self._behind = 2 if self._stages.registered else 1
         self._piece = config.fifo_words // 4
         self._period = 2 * config.lanes // max(1, config.lanes // 2)  # cycles of a beat of random numbers
@@ -120,8 +120,10 @@ class VectorEngine:
         if not self._pause or f["one"]:
             return 0
         names = "a" if 1 <= f["table"] <= 5 else "abc"
-        mod = any(f[f"{name}_kind"] < 3 and f[name] >> isa.MOD_BIT & 1 for name in names)
-        return self._pause if mod else 0
+        mod = {name for name in names if f[f"{name}_kind"] < 3 and f[name] >> isa.MOD_BIT & 1}
+        adds = (mod == {"c"} and f["c"] == f["d"] and f["d_kind"] == isa.D_VECTOR and not f["negc"]
+                and f["d_banks"] >> f["c_kind"] & 1 and f["a_kind"] <= isa.KIND_SCALAR)
+        return (self._adding_pause if adds else self._pause) if mod else 0
 
     def _rows(self, fresh, beats, gap):
         rows, pull = self._rows_of, fresh - 1

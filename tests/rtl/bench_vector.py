@@ -314,6 +314,80 @@ async def reductions(dut):
     await engine.finish()
 
 
+def accumulating(engine):
+    """An operation that adds to partial sums, or one that differs from such in a single point."""
+    r = engine.random
+    bank, other = r.sample(range(3), 2)
+    at = r.randrange(SPAN) | MOD
+    from_bank = r.choice((other, 3))
+    vop = Vop(a=from_bank, aa=r.randrange(SPAN) | PLUS if from_bank < 3 else r.randrange(2, 30), c=bank, ca=at,
+              d=VECTOR, banks=1 << bank, da=at, negp=r.getrandbits(1), wait=1)
+    vop.b, vop.ba = r.choice(((vop.a, vop.aa), (3, r.randrange(2, 30))))
+    odd = r.choice(("", "", "", "place", "flag", "banks", "sign", "sums", "queue", "table", "exponent", "slots",
+                    "prior", "peak"))
+    if odd == "place":  # D goes round other words, the sums stay
+        vop.da = (r.randrange(SUMS) + SPAN + 1) | MOD
+    elif odd == "flag":
+        vop.da = SPAN + SUMS + r.randrange(20)
+    elif odd == "banks":
+        vop.banks |= 1 << 3 - bank - other
+    elif odd == "sign":
+        vop.negc = 1
+    elif odd == "sums":  # A is the sum as well
+        vop.a, vop.aa, vop.b, vop.ba = bank, at, 3, 1
+    elif odd == "queue":
+        vop.a = r.choice((ROW, STREAM32))
+        vop.b, vop.ba = 3, r.randrange(2, 30)
+    elif odd in ("table", "exponent"):
+        vop.table = 6 if odd == "exponent" else r.randrange(1, 6)
+        vop.negp = 0
+    elif odd == "slots":
+        vop.slots = ~1 & 255 if BATCH > 1 else 255
+    elif odd == "prior":
+        vop.prior = 1
+    elif odd == "peak":
+        vop.peak, vop.k = r.choice((1, 2)), r.randrange(2, BEST_SCALAR)
+    return vop
+
+
+@cocotb.test()
+async def sums(dut):
+    """Operations on partial sums, one behind the other, with stores between them that make the engine stand still."""
+    engine = Engine(dut, float(os.environ["STALL"]))
+    engine.wild = 0.01
+    await engine.start()
+    await engine.fill()
+    random = engine.random
+    for _ in range(int(os.environ["PARTS"])):
+        for _ in range(30):
+            count = random.choice((1, 64, 65, 128, 20 * LANES, random.randrange(1, 20 * LANES)))
+            vop = accumulating(engine)
+            if random.random() < 0.3:
+                engine.send(Vop(a=0, aa=random.randrange(SPAN), ba=1, d=MEM, slot=random.randrange(BATCH)), 8 * LANES)
+                vop.wait = 0
+            engine.send(vop, count, random.randrange(40))
+        engine.show()
+        await engine.finish()
+
+
+@cocotb.test()
+async def turns(dut):
+    """Cycles of a sum of squares: 64 sums come back from the adder after 6 cycles with 16 lanes and more, through the
+    banks after 16 otherwise, and never sooner than their turn.
+    """
+    engine = Engine(dut, 0.0)
+    engine.wild = 0.0
+    await engine.start()
+    await engine.fill()
+    engine.issues.clear()
+    beats = 24
+    for _ in range(3):
+        engine.send(Vop(a=0, b=0, c=2, aa=PLUS, ba=PLUS, ca=MOD, d=VECTOR, banks=4, da=MOD), beats * LANES)
+    await engine.finish()
+    turn = max(SUMS, 6 if LANES >= 16 else WAIT - 4)
+    assert list(np.diff(engine.issues)) == [(beats - 1) // SUMS * turn + (beats - 1) % SUMS + WAIT] * 2, engine.issues
+
+
 @cocotb.test()
 async def chains(dut):
     """Element-wise operations one after the other without `wait`: each beat meets what the same beat wrote before."""

@@ -2,11 +2,14 @@
 
 import hashlib
 import subprocess
+from pathlib import Path
 
 from amaranth.lib.wiring import In, Out
 from sterna.sim.board import compile as board
 from sterna.sim.board import toolchain
 from sterna.sim.golden.files import build_folder
+
+TRAFFIC = Path(__file__).with_name("port_traffic.hpp")
 
 
 def compiled(name, top, text, harness, headers=()):
@@ -20,7 +23,7 @@ def compiled(name, top, text, harness, headers=()):
         Module of the Verilog ``text``; the harness includes its class as V + top.
     harness : Path
     headers : sequence of Path
-        Headers of ``sim/board`` that the harness includes.
+        Headers that it includes, of ``sim/board`` and beside it.
     """
     texts = [text, harness.read_text(), *(path.read_text() for path in headers)]
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
@@ -86,3 +89,26 @@ def port_statements(port, unit):
         writes.valid.eq(unit.write_valid), unit.write_ready.eq(writes.ready),
         writes.payload.address.eq(unit.write_address), writes.payload.data.eq(unit.word_data),
         writes.payload.mask.eq(unit.word_mask), unit.refreshing.eq(port.refreshing)]
+
+
+def _plain(name):
+    """Verilog has a word for one of a request's fields."""
+    return name + "_" * (name == "write")
+
+
+def controller_members(controller):
+    """Requests and words of the controller of a chip as plain ports of a unit under test: members by name."""
+    return {"valid": In(1), "accepted": Out(1),
+            **{_plain(name): In(field.shape) for name, field in controller.requests.payload.shape()},
+            "data_valid": Out(1), "data_read": Out(controller.words.payload.shape()), "refreshing": Out(1),
+            "ready": Out(1)}
+
+
+def controller_statements(controller, unit):
+    """Statements between a controller and the ``controller_members`` of a unit."""
+    requests = controller.requests
+    return [
+        requests.valid.eq(unit.valid), unit.accepted.eq(requests.ready),
+        *(getattr(requests.payload, name).eq(getattr(unit, _plain(name))) for name, _ in requests.payload.shape()),
+        unit.data_valid.eq(controller.words.valid), unit.data_read.eq(controller.words.payload),
+        unit.refreshing.eq(controller.refreshing), unit.ready.eq(controller.ready)]

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 from bench import SEED
 from builds import verilog
-from harness import compiled, counted
+from harness import compiled, controller_members, controller_statements, counted
 from sterna.hw.memory.chips import DDR3_CHIPS
 from sterna.hw.memory.ddr3 import controller as under_test
 from sterna.hw.memory.ddr3.controller import ALL_BANKS, Ddr3Controller
@@ -33,23 +32,12 @@ class Flat(wiring.Component):
     def __init__(self, chip, clock_hz, **cycles):
         self._controller = Ddr3Controller(chip, clock_hz)
         self._controller.cycles |= cycles
-        request = self._controller.requests.payload.shape()
-        super().__init__({
-            "valid": In(1), "accepted": Out(1),
-            **{name + "_" * (name == "write"): In(field.shape) for name, field in request},
-            "data_valid": Out(1), "data_read": Out(128), "refreshing": Out(1), "ready": Out(1),
-            **Ddr3Dfi(chip.row_bits).members})
+        super().__init__({**controller_members(self._controller), **Ddr3Dfi(chip.row_bits).members})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.controller = controller = self._controller
-        requests = controller.requests
-        m.d.comb += [
-            requests.valid.eq(self.valid), self.accepted.eq(requests.ready),
-            *(getattr(requests.payload, name).eq(getattr(self, name + "_" * (name == "write")))
-              for name, _ in requests.payload.shape()),
-            self.data_valid.eq(controller.words.valid), self.data_read.eq(controller.words.payload),
-            self.refreshing.eq(controller.refreshing), self.ready.eq(controller.ready)]
+        m.d.comb += controller_statements(controller, self)
         m.d.comb += joined(controller.dfi, self)
         return m
 

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 from bench import SEED
 from builds import verilog
-from harness import compiled, counted, port_members, port_statements
+from harness import TRAFFIC, compiled, counted, port_members, port_statements
 from sterna.hw.memory.chips import DDR3_CHIPS
 from sterna.hw.memory.ddr3.dfi import Ddr3Dfi, Ddr3Trim
 from sterna.hw.memory.ddr3.memory import Ddr3Memory
@@ -46,7 +46,7 @@ class Flat(wiring.Component):
 def program():
     """Path of the compiled harness."""
     return compiled("ddr3-memory", "memory", verilog(Flat(), "memory"), HARNESS,
-                    [board.HERE / name for name in ("ddr3.hpp", "memory.hpp", "status.hpp")])
+                    [*(board.HERE / name for name in ("ddr3.hpp", "memory.hpp", "status.hpp")), TRAFFIC])
 
 
 def traffic(ratio, cycles=100_000, seed=SEED, sequential=False):

@@ -11,7 +11,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 from bench import SEED
 from builds import verilog
-from harness import compiled, counted, port_members, port_statements
+from harness import TRAFFIC, compiled, counted, port_members, port_statements
 from sterna.hw.boards import BOARDS
 from sterna.hw.memory import external
 from sterna.hw.memory.chips import CHIPS
@@ -46,7 +46,7 @@ class Flat(wiring.Component):
 def traffic(ratio, cycles=200_000, seed=SEED):
     """Counts by name (dict of int), or the error's text."""
     program = compiled("external", "memory", verilog(Flat(), "memory"), HARNESS,
-                       [board.HERE / "sdram.hpp", board.HERE / "status.hpp"])
+                       [board.HERE / "sdram.hpp", board.HERE / "status.hpp", TRAFFIC])
     return counted([program, *timing_numbers(CHIP, CONFIG.memory_hz), str(seed), str(cycles), str(ratio)])
 
 

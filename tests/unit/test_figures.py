@@ -9,7 +9,7 @@ import pytest
 from sterna.host.errors import UsageError
 from sterna.hw.presets import PRESETS
 
-from docs.figures import boards, causes, cmm, figures, fullsize, pages, perf, plan, turns
+from docs.figures import boards, causes, cmm, figures, fullboard, fullsize, pages, perf, plan, turns
 
 SYNTHESES = (("lanes10", "ecp5"),)
 
@@ -268,6 +268,16 @@ def test_the_documentation_names_only_figures_that_exist():
     for name in used:
         own = name.startswith(("learning.", "table.learning", "picture.learning"))  # test_learning_study has these
         assert own or name in tables or any(f"{name}.".startswith(f"{step}.") for step in steps), name
+
+
+def test_a_whole_token_is_held_against_what_a_linear_stream_gets():
+    found = dict.fromkeys(("cycles", "tokens_per_second", "bound", "stall_stream", "stall_rows", "stall_idle",
+                           "vectors"), 1)
+    found |= {"share": 0.7, "share_less_refresh": 0.6}
+    text = fullboard.tables({f"370m {name}": found for name in ("sim:kv260 measured", "sim:kv260+ultra ddr4",
+                                                                "sim:ecpix5-85 MT41K256M16-107")})["table.fullboard"]
+    shares = {row.split(" | ")[2]: row.split(" | ")[7] for row in text.splitlines()[2:]}
+    assert shares == {"measured": "88.0%", "ddr4": "70.0%", "MT41K256M16-107": "60.0%"}  # of 12.73 and 16.0 GB/s
 
 
 def test_tables_of_models_of_full_size_say_how_each_was_found():

@@ -158,7 +158,9 @@ class Ddr3Controller(wiring.Component):
         wrote = Signal()
         m.d.comb += [
             issue.eq(active & spaced & ((current.write == wrote) | turn.done)),
-            starts.eq(upcoming.ready & ~due & (~active | (issue & last))),
+            # The cycle behind a run's last command has none anyway: no command is lost by beginning
+            # there, and what begins does not depend on whether this cycle has one.
+            starts.eq(upcoming.ready & ~due & ~active),
         ]
         m.d.sync += [
             spaced.eq(~issue),
@@ -173,11 +175,14 @@ class Ddr3Controller(wiring.Component):
                 current.column.eq(current.column + 1),
                 current.count.eq(current.count - 1),
                 last.eq(current.count == 2),
-                current.data.eq(current.data >> BURST_BITS),
-                current.mask.eq(current.mask >> BURST_BYTES),
                 wrote.eq(current.write),
                 turn.start(Mux(current.write, t["write_read"] - 1, t["read_write"] - 1)),
             ]
+            if self._count > 1:
+                m.d.sync += [
+                    current.data.eq(current.data >> BURST_BITS),
+                    current.mask.eq(current.mask >> BURST_BYTES),
+                ]
             with m.If(current.write):
                 m.d.sync += written.start(t["write_close"] - 2)
             # Of all other READs a later one of the same run tells
