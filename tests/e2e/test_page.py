@@ -177,7 +177,8 @@ def test_two_tabs_keep_what_each_has_said(page, server):
 
 @pytest.mark.parametrize("script, lasting", [
     ("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }", False),
-    ("Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})", False),
+    ("Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})",
+     False),
     ("", True)], ids=["full", "forbidden", "there"])
 def test_without_room_in_the_browser(page, server, script, lasting):
     page.add_init_script(script)

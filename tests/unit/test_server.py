@@ -320,7 +320,8 @@ def new_lines(server):
     (HEAD + b"X: " + b"a" * 5000, "- - 431 total="),
     (HEAD + b"X: " + b"a" * 5000 + b"\r\n\r\n", "- - 431 total="),
     (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "POST /v1/completions 400 total="),
-    (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: 0123456789\r\n" * 500, "POST /v1/completions 431 total="),
+    (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: 0123456789\r\n" * 500,
+     "POST /v1/completions 431 total="),
 ])
 def test_what_is_no_request_has_one_line_and_counts(server, data, words):
     new = new_lines(server)
