@@ -1,7 +1,8 @@
 """Requests of every kind, good, bad and broken, against a running server: no status of 500 or more, no hang.
 
     .venv/bin/python tests/e2e/fuzz_server.py --requests 10000
-    .venv/bin/python tests/e2e/fuzz_server.py --requests 40000    # whether the server's memory levels off
+    .venv/bin/python tests/e2e/fuzz_server.py --requests 40000    # how the server's memory grows
+    .venv/bin/python tests/e2e/fuzz_server.py --step 2500 -- --state-cache 0    # and what of it are no states
 """
 
 import argparse
@@ -24,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "tiny" / "tiny.sterna"
 ANSWER_S = 20  # longer is a hang
 GROWTH_BYTES = 24 << 20
-STEP = 10_000  # requests between two looks at the memory
 PATHS = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/v1/models", "/v1/models/tiny",
          "/health", "/metrics", "/", "/page/main.js")
 NAMES = ("model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n",
@@ -149,18 +149,18 @@ class Server:
         assert self.process.wait(30) == 0
 
 
-def fuzz(requests, number, log, *arguments):
+def fuzz(requests, number, log, *arguments, step=10_000):
     """Sends requests to ``sterna serve`` (with further arguments).
 
-    What was found (dict): counts by status, the server's memory before, and behind each STEP, seconds.
+    What was found (dict): counts by status, the server's memory before, and behind each ``step``, seconds.
     """
     server, began = Server(log, *arguments), time.monotonic()
     try:
         send(server, max(10, requests // 20), number)  # what is made once is made by then
         before, files = server.memory_bytes(), server.files()
         sent, memory = 0, []
-        for step in range(0, requests, STEP):
-            sent += send(server, min(STEP, requests - step), number + 1 + step)
+        for done in range(0, requests, step):
+            sent += send(server, min(step, requests - done), number + 1 + done)
             memory.append(server.memory_bytes())
         health = rested(server)
         assert health["status"] == "ok" and not health["waiting"] and not health["devices"][0]["running"], health
@@ -218,16 +218,17 @@ def send(server, requests, number):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--step", type=int, default=10_000, help="requests between two looks at the memory")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("STERNA_SEED", "1")))
     parser.add_argument("--log", type=Path, default=ROOT / "build" / "fuzz-server.log")
     parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="of sterna serve")
     options = parser.parse_args()
     options.log.parent.mkdir(exist_ok=True)
     with options.log.open("w") as log:
-        found = fuzz(options.requests, options.seed, log, *options.arguments)
+        found = fuzz(options.requests, options.seed, log, *options.arguments, step=options.step)
     assert "Traceback" not in options.log.read_text(), f"see {options.log}"
     print(f"{found['requests']:,} requests in {found['seconds']:.0f} s, seed {options.seed}; memory "
-          f"{found['before_bytes'] / 1e6:.1f} MB before, behind each {STEP:,}: "
+          f"{found['before_bytes'] / 1e6:.1f} MB before, behind each {options.step:,}: "
           + ", ".join(f"{size / 1e6:.1f}" for size in found["after_bytes"]))
     print(", ".join(f"{status}: {count:,}" for status, count in sorted(found["counts"].items(), key=str)))
 
