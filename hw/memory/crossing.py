@@ -82,9 +82,10 @@ def requests_of(m, port, address_bits, count):
     return request
 
 
-def cross(m, in_memory, request, port, words, refreshing):
+def cross(m, in_memory, request, port, words, refreshing, requests=REQUESTS):
     """Requests from ``sync`` to ``memory``, and ``words`` (a stream) and ``refreshing`` back to the
-    port. ``in_memory`` puts a component into the domain ``memory``.
+    port. ``in_memory`` puts a component into the domain ``memory``; ``requests`` is the depth of
+    that crossing, and one more waits behind it.
 
     Returns
     -------
@@ -92,7 +93,7 @@ def cross(m, in_memory, request, port, words, refreshing):
     """
     layout = request.payload.shape()
     m.submodules.requests = asks = AsyncQueue(
-        layout, i_domain="sync", o_domain="memory", depth=REQUESTS
+        layout, i_domain="sync", o_domain="memory", depth=requests
     )
     m.submodules.returned = back = AsyncQueue(
         words.payload.shape(), i_domain="memory", o_domain="sync", depth=RETURNED

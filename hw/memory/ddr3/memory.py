@@ -13,6 +13,10 @@ from sterna.hw.memory.ddr3.dfi import BURST_BITS, BURST_BYTES, Ddr3Pins, Levelle
 from sterna.hw.memory.ddr3.level import Leveller
 from sterna.hw.memory.port import MemoryPort
 
+# Depth of the crossing of requests: of as few as it may have, so that the pointers make no path of
+# the controller's clock long. A read takes it many cycles, so no cycle is lost.
+REQUESTS = 4
+
 
 class Ddr3Memory(wiring.Component):
     """Memory port on a DDR3 SDRAM of 16 bits with a clock of its own.
@@ -25,7 +29,7 @@ class Ddr3Memory(wiring.Component):
     gives no more, so none is lost.
 
     Throughput: that of the controller. Latency: from a read of an open row to its first word about
-    30 cycles of the controller and 6 of the accelerator. Back-pressure: 9 requests wait in the
+    30 cycles of the controller and 6 of the accelerator. Back-pressure: 5 requests wait in the
     crossing; none is taken before the reads are levelled.
 
     Parameters
@@ -66,7 +70,9 @@ class Ddr3Memory(wiring.Component):
             words = gather.output
 
         request = requests_of(m, port, chip.address_bits, count)
-        asked = cross(m, in_memory, request, port, words, controller.refreshing)
+        asked = cross(
+            m, in_memory, request, port, words, controller.refreshing, requests=REQUESTS
+        )
         connect(m, asked, level.requests)
         connect(m, controller.dfi, flipped(self.pins.dfi))
         connect(m, level.trim, flipped(self.pins.trim))
