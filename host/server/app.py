@@ -82,8 +82,10 @@ class App:
             answer.cancel(errors.unavailable("the server is shutting down"))
 
     async def _routed(self, scope, receive, send):
-        method, path = scope["method"], errors_path(scope["path"])
+        method, path = scope["method"], schemas.shown(scope["path"], 200)
         try:
+            if path != scope["path"]:  # the router's patterns take a line's end behind a path
+                raise HTTPException(404)
             await self._router(scope | {"app": self}, receive, send)
         except HTTPException as error:
             if error.status_code == 405:
@@ -97,7 +99,7 @@ class App:
     async def page(self, scope, receive, send):
         name = scope["path_params"].get("name", "index.html")
         if name not in self._files:
-            raise ApiError(404, f"Invalid URL ({scope['method']} {errors_path(scope['path'])})", "unknown_url")
+            raise ApiError(404, f"Invalid URL ({scope['method']} {schemas.shown(scope['path'], 200)})", "unknown_url")
         data, kind = self._files[name]
         await Response(data, headers={"content-type": kind, "cache-control": "no-cache"})(scope, receive, send)
 
@@ -244,7 +246,7 @@ class App:
         async def event(data):
             await self._sent(scope, send, {"type": "http.response.body", "body": data, "more_body": True})
 
-        # What fails before the first token gets a status of its own.
+        # From here on an error is an event: the status tells that the answer has a place in the queue.
         await self._sent(scope, send, {"type": "http.response.start", "status": 200,
                                        "headers": _headers(STREAM_HEADERS, answer)})
         try:
@@ -321,8 +323,3 @@ async def _gone(receive):
 def _headers(headers, answer):
     pairs = {**headers, "cache-control": "no-store", "x-request-id": answer.id}
     return [(name.encode(), value.encode()) for name, value in pairs.items()]
-
-
-def errors_path(path):
-    """A path as an error shows it (str)."""
-    return path if len(path) <= 200 else f"{path[:197]}..."

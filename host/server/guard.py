@@ -12,6 +12,7 @@ from sterna.host.server.visits import Visit
 
 OPEN = ("/", "/health")  # without a key; the page's files too
 CLIENT_GONE = 499
+REFUSED = "sterna.refused"  # an extension of the scope: (status, code) of what the connection has said for the server
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
                                  b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -79,7 +80,8 @@ class Guard:
                 raise
         finally:
             if visit.gone and not visit.status:
-                visit.status = CLIENT_GONE
+                said = scope.get("extensions", {}).get(REFUSED)
+                visit.status, visit.problem = said or (CLIENT_GONE, visit.problem)
             self._figures.ended(visit)
 
     async def _refused(self, error, visit, scope, receive, send):

@@ -2,8 +2,8 @@
 
     serve run sterna.host.server.ray:app model=/models/story.sterna replicas=2
 
-A replica that dies, with its worker or machine, loses no answer: another one makes the text again, which depends on
-the prompt, the sampling and the seed alone, and what the client has already is not sent twice.
+A replica that dies, with its worker or machine, or whose device fails, loses no answer: another one makes the text
+again, which depends on prompt, sampling and seed alone, and what the client has already is not sent twice.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from sterna.host.runtime.sampling import SEEDS
 from sterna.host.server.app import App
 from sterna.host.server.settings import KEY_VARIABLE, Settings
 from sterna.host.server.templates import of_model
-from sterna.host.serving.engine import DeviceStatus, QueueFull, load
+from sterna.host.serving.engine import DeviceStatus, EngineClosed, QueueFull, load
 from sterna.host.serving.generation import CANCELLED, Usage
 
 DEVICES_VARIABLE = "STERNA_DEVICES"  # of a machine: what its replicas may have, with commas between
@@ -32,6 +32,12 @@ TRIES = 20  # replicas that may die under one answer
 AGAIN_S = 0.5
 LOST = (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.WorkerCrashedError,
         ray.exceptions.ObjectLostError, ray.exceptions.TaskUnschedulableError)
+
+
+def cause_of(error):
+    """What a replica raised, or the error itself."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, Exception) else error
 
 
 def take_device():
@@ -87,6 +93,7 @@ class RemoteGeneration:
         self._arrived, self._first, self._ended, self._error = time.monotonic(), None, None, None
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._at_its_end)
 
     @property
     def usage(self):
@@ -97,6 +104,7 @@ class RemoteGeneration:
     def cancel(self):
         """End the text; it may have ended already."""
         if self._ended is None:
+            self.finish_reason = CANCELLED
             self._task.cancel()
 
     def __aiter__(self):
@@ -128,20 +136,22 @@ class RemoteGeneration:
                 try:
                     await self._once()
                     return
-                except LOST as error:
+                except Exception as error:
+                    if not isinstance(error, LOST) and not isinstance(cause_of(error), DeviceError | EngineClosed):
+                        raise
                     if not left:
                         raise DeviceError(f"replica after replica died: {type(error).__name__}") from None
                     await asyncio.sleep(AGAIN_S)
         except asyncio.CancelledError:
             self.finish_reason = CANCELLED
-        except ray.exceptions.RayTaskError as error:
-            self._error = error.cause if isinstance(error.cause, Exception) else error
         except Exception as error:  # noqa: BLE001 (it is the reader's)
-            self._error = error
-        finally:
-            self._ended = time.monotonic()
-            self._engine.running.discard(self)
-            self._changed.set()
+            self._error = cause_of(error)
+
+    def _at_its_end(self, _task):
+        """Also where the task was cancelled before its first step."""
+        self._ended = time.monotonic()
+        self._engine.running.discard(self)
+        self._changed.set()
 
     async def _once(self):
         """The text by one replica; what is there already is skipped."""

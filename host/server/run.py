@@ -50,8 +50,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app, settings):
         super().__init__(uvicorn.Config(
-            app, http=connection_class(settings), ws="none", lifespan="off", log_config=None, access_log=False,
-            log_level="critical",  # there is a line for each request, and the guard tells of faults
+            app, http=connection_class(settings, app.figures), ws="none", lifespan="off", log_config=None,
+            access_log=False, log_level="critical",  # there is a line for each request, and the guard tells of faults
             proxy_headers=False, server_header=False, timeout_keep_alive=15, backlog=BACKLOG))
         self._app, self._settings = app, settings
 

@@ -151,13 +151,20 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["developer", "system", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_content)] = ""
+    content: Annotated[str, BeforeValidator(_content), Field(validate_default=True)] = None
     name: str | None = None
     refusal: str | None = None  # what a client sends back of an answer
     annotations: list | None = None
     audio: None = None
     tool_calls: Annotated[list, Field(max_length=0)] | None = None
     function_call: None = None
+
+    @field_validator("content", mode="wrap")
+    @classmethod
+    def _only_an_answer_may_say_nothing(cls, value, handler, info):
+        if value is None and info.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("null", "expected a string or an array of parts, but got null instead")
+        return handler(value)
 
 
 class Chat(Sampled):
@@ -218,7 +225,8 @@ def _without_neutral(kind, data):
             continue
         if name not in NEUTRAL:
             raise ApiError(400, f"Unknown parameter: '{shown(name)}'.", "unknown_parameter", shown(name))
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in NEUTRAL[name]):
+        without = (*NEUTRAL[name], raw.get("n")) if name == "best_of" else NEUTRAL[name]  # the best n of n are all
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in without):
             raise unsupported(name)
     try:
         return kind.model_validate(raw)
@@ -226,9 +234,10 @@ def _without_neutral(kind, data):
         raise _problem(error.errors(include_url=False)[0]) from None
 
 
-def shown(name):
-    """A name that a client gave, as a message shows it (str)."""
-    return name if len(name) <= 64 else f"{name[:61]}..."
+def shown(name, most=64):
+    """A name that a client gave, as a message shows it: one line (str) of about ``most`` characters."""
+    name = name if len(name) <= most else f"{name[:most - 3]}..."
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
 
 
 def place(location):

@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 from dataclasses import dataclass
+from functools import cached_property
 
 from sterna.host.errors import UsageError
 
@@ -68,7 +69,7 @@ class Settings:
             raise UsageError(f"--host {self.host}: others can reach this address: give a key in the variable "
                              f"{KEY_VARIABLE} (or with --api-key), or use 127.0.0.1")
 
-    @property
+    @cached_property
     def loopback(self):
         """Whether only this machine reaches the address (bool)."""
         return is_loopback(self.host)

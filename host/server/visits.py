@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,7 +20,7 @@ class Visit:
     ----------
     client, method, path : str
     endpoint : str
-        The route, "other" without one: there are few of them.
+        The route, "other" without one, "none" for what is no request: there are few of them.
     status : int
         Of HTTP; 0 until the answer begins, 499 if the client had gone by then.
     answer : Answer or None
@@ -105,8 +106,14 @@ class Figures:
     def begun(self):
         self._open.inc()
 
+    def never_seen(self, visit):
+        """Counts a Visit that came to its end before the application saw it, and writes its line."""
+        visit.endpoint = "none"
+        self._requests.labels(visit.endpoint, str(visit.status)).inc()
+        self.note(visit.line())
+
     def ended(self, visit):
-        """Counts a Visit, and writes its line."""
+        """Counts a Visit that had begun, and writes its line."""
         self._open.dec()
         self._requests.labels(visit.endpoint, str(visit.status)).inc()
         self._total.labels(visit.endpoint).observe(time.monotonic() - visit.began)
@@ -118,11 +125,12 @@ class Figures:
             self._made.inc(usage.completion_tokens)
             if usage.first_token_s is not None:
                 self._first.observe(usage.first_token_s)
-        print(visit.line(), file=self._log, flush=True)
+        self.note(visit.line())
 
     def note(self, text):
-        """Something that is no request goes to the log."""
-        print(text, file=self._log, flush=True)
+        """Writes to the log; one that is no longer there stops no answer."""
+        with suppress(OSError, ValueError):
+            print(text, file=self._log, flush=True)
 
     def text(self):
         """All figures as Prometheus reads them (bytes)."""

@@ -1,6 +1,8 @@
 """Requests of every kind, good, bad and broken, against a running server: no status of 500 or more, no hang.
 
     .venv/bin/python tests/e2e/fuzz_server.py --requests 10000
+    .venv/bin/python tests/e2e/fuzz_server.py --requests 40000    # how the server's memory grows
+    .venv/bin/python tests/e2e/fuzz_server.py --step 2500 -- --state-cache 0    # and what of it are no states
 """
 
 import argparse
@@ -86,9 +88,9 @@ RAW = st.one_of(st.binary(max_size=200), st.builds(
 class Server:
     """A running ``sterna serve`` of the tiny model."""
 
-    def __init__(self, log):
+    def __init__(self, log, *more):
         self.log = log
-        arguments = ["--port", "0", "-c", "160", "--max-body", "8000", "--queue", "64"]
+        arguments = ["--port", "0", "-c", "160", "--max-body", "8000", "--queue", "64", *more]
         self.process = subprocess.Popen([sys.executable, "-m", "sterna", "serve", "-m", str(MODEL), *arguments],
                                         stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
         self.port = int(self.process.stdout.readline().strip().rpartition(":")[2])
@@ -147,19 +149,24 @@ class Server:
         assert self.process.wait(30) == 0
 
 
-def fuzz(requests, number, log):
-    """Sends requests; what was found (dict): counts by status, memory before and after, seconds."""
-    server, began = Server(log), time.monotonic()
+def fuzz(requests, number, log, *arguments, step=10_000):
+    """Sends requests to ``sterna serve`` (with further arguments).
+
+    What was found (dict): counts by status, the server's memory before, and behind each ``step``, seconds.
+    """
+    server, began = Server(log, *arguments), time.monotonic()
     try:
         send(server, max(10, requests // 20), number)  # what is made once is made by then
         before, files = server.memory_bytes(), server.files()
-        sent = send(server, requests, number + 1)
+        sent, memory = 0, []
+        for done in range(0, requests, step):
+            sent += send(server, min(step, requests - done), number + 1 + done)
+            memory.append(server.memory_bytes())
         health = rested(server)
         assert health["status"] == "ok" and not health["waiting"] and not health["devices"][0]["running"], health
-        after = server.memory_bytes()
-        assert requests < 1000 or after - before < GROWTH_BYTES, (before, after)
+        assert requests < 1000 or memory[-1] - before < GROWTH_BYTES, (before, memory)
         assert server.files() <= files + 8, (files, server.files())
-        return {"requests": sent, "before_bytes": before, "after_bytes": after, "counts": dict(server.counts),
+        return {"requests": sent, "before_bytes": before, "after_bytes": memory, "counts": dict(server.counts),
                 "seconds": time.monotonic() - began}
     finally:
         server.close()
@@ -211,15 +218,18 @@ def send(server, requests, number):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--step", type=int, default=10_000, help="requests between two looks at the memory")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("STERNA_SEED", "1")))
     parser.add_argument("--log", type=Path, default=ROOT / "build" / "fuzz-server.log")
+    parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="of sterna serve")
     options = parser.parse_args()
     options.log.parent.mkdir(exist_ok=True)
     with options.log.open("w") as log:
-        found = fuzz(options.requests, options.seed, log)
+        found = fuzz(options.requests, options.seed, log, *options.arguments, step=options.step)
     assert "Traceback" not in options.log.read_text(), f"see {options.log}"
     print(f"{found['requests']:,} requests in {found['seconds']:.0f} s, seed {options.seed}; memory "
-          f"{found['before_bytes'] / 1e6:.1f} MB before, {found['after_bytes'] / 1e6:.1f} MB behind them")
+          f"{found['before_bytes'] / 1e6:.1f} MB before, behind each {options.step:,}: "
+          + ", ".join(f"{size / 1e6:.1f}" for size in found["after_bytes"]))
     print(", ".join(f"{status}: {count:,}" for status, count in sorted(found["counts"].items(), key=str)))
 
 

@@ -132,6 +132,80 @@ def test_errors_are_said(page, server):
     page.wait_for_selector("#trouble")
     assert "temperature" in page.inner_text("#trouble") and page.is_visible("#send")
     page.wrong.clear()  # the browser's own word about status 400
+    settings(page, temperature="1")
+    page.click("#retry")
+    page.wait_for_selector("#again")
+    assert page.is_hidden("#trouble") and page.locator("#log li").count() == 2
+
+
+START = 'data: {"choices":[{"index":0,"delta":{"content":"One day"},"finish_reason":null}]}\n\n'
+
+
+@pytest.mark.parametrize("status, body, words", [
+    (429, '{"error":{"message":"256 wait already"}}', "256 wait already"),
+    (503, "<html>", "status 503"),
+    (200, START, "the answer broke off"),
+    (200, START + 'data: {"error":{"message":"no device answers"}}\n\n', "no device answers"),
+], ids=["full", "no JSON", "broken", "error"])
+def test_what_fails_can_be_tried_again(page, status, body, words):
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(
+        status=status, content_type="text/event-stream" if status == 200 else "application/json", body=body))
+    send(page, "One")
+    page.wait_for_selector("#trouble")
+    assert words in page.inner_text("#problem") and page.is_visible("#send")
+    assert page.locator(".note").all_inner_texts() == (["broken off"] if status == 200 else [])
+    page.unroute("**/v1/chat/completions")
+    page.click("#retry")
+    until(page, lambda: page.locator("#again").count() and "tokens/s" in page.inner_text(f"{ANSWER} .note"))
+    assert page.is_hidden("#trouble") and page.locator("#log li").count() == 2
+    page.wrong.clear()  # the browser's own word about the status
+
+
+def test_two_tabs_keep_what_each_has_said(page, server):
+    say(page, "First tab")
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.wait_for_selector("#devices li.alive")
+    say(other, "Second tab")
+    until(page, lambda: page.locator("#list li").count() == 2)
+    say(page, "More of the first")
+    for tab in (page, other):
+        until(tab, lambda: tab.locator("#list li").count() == 2)  # noqa: B023
+        tab.reload()
+        assert sorted(tab.locator("#list .pick").all_inner_texts()) == ["First tab", "Second tab"]
+
+
+@pytest.mark.parametrize("script, lasting", [
+    ("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }", False),
+    ("Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})",
+     False),
+    ("", True)], ids=["full", "forbidden", "there"])
+def test_without_room_in_the_browser(page, server, script, lasting):
+    page.add_init_script(script)
+    page.reload()
+    page.wait_for_selector("#devices li.alive")
+    say(page, "One day")
+    page.click("#new")
+    say(page, "Two days")
+    assert page.locator("#list li").count() == 2 and page.is_hidden("#keeping") == lasting
+    page.click("#list li:last-child .pick")
+    assert page.inner_text("#title") == "One day" and page.locator("#again").count() == 1
+
+
+def test_a_conversation_that_is_left_in_the_midst_of_an_answer(page, server):
+    say(page, "One day")
+    settings(page, max_tokens="90000")
+    page.route("**/v1/chat/completions", lambda route: route.continue_(
+        post_data=route.request.post_data.replace('{"model"', '{"ignore_eos":true,"model"')))
+    page.click("#new")
+    send(page, "Endless")
+    until(page, lambda: len(page.inner_text(f"{ANSWER} .text")) > 20)
+    page.click("#list li:last-child .pick")
+    assert page.inner_text("#title") == "One day"
+    assert page.locator("#again").count() == 1 and page.is_visible("#send")
+    until(page, lambda: not any(device.running for device in server.engine.devices))
+    page.click("#list li:first-child .pick")
+    assert page.inner_text("#title") == "Endless" and "stopped" in page.inner_text(f"{ANSWER} .note")
 
 
 def test_keyboard_alone(page):

@@ -1,5 +1,6 @@
-"""The server over several workers of Ray: streams through its proxy, and a worker that is killed costs no answer."""
+"""The server over several nodes of Ray: streams through its proxy, and a node that is killed costs no answer."""
 
+import asyncio
 import json
 import threading
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 import sterna
 from serving import ask
+from sterna.host.errors import DeviceError
+from sterna.host.serving.engine import EngineClosed
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "story" / "story.sterna"
@@ -17,7 +20,7 @@ pytestmark = [pytest.mark.rest, pytest.mark.ray]
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head with the front, and two workers with a replica each."""
+    """A head with the front, and two nodes, a raylet each with its workers, of which each has a replica."""
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster
@@ -68,7 +71,7 @@ def test_streams_through_the_proxy(cluster, wanted):
         assert "".join(part.choices[0].text for part in parts) == wanted[3]
 
 
-def test_a_worker_that_is_killed_costs_no_answer(cluster, wanted):
+def test_a_node_that_is_killed_costs_no_answer(cluster, wanted):
     found, first = {}, threading.Event()
 
     def one(seed):
@@ -90,3 +93,56 @@ def test_a_worker_that_is_killed_costs_no_answer(cluster, wanted):
     assert under_way > REQUESTS // 4, under_way
     wrong = {seed: found.get(seed) for seed in range(REQUESTS) if found.get(seed) != wanted[seed]}
     assert not wrong, wrong
+
+
+class Handle:
+    """As Ray's of replicas: each call gives the next of several answers, an exception in one is raised."""
+
+    def __init__(self, *answers):
+        self._answers, self.pieces, self.remote = list(answers), self, self._remote
+
+    def options(self, stream):
+        return self
+
+    async def _remote(self, ids, options):
+        for part in self._answers.pop(0):
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+
+def remote(handle, function):
+    """What an asynchronous function makes of a RemoteEngine with a handle."""
+    from sterna.host.server.ray import RemoteEngine
+    engine = RemoteEngine.__new__(RemoteEngine)
+    engine.__dict__.update(handle=handle, running=set(), _queue=2, _devices=[])
+
+    async def run():
+        return await asyncio.wait_for(function(engine), 20)
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", [DeviceError("unplugged"), EngineClosed("closed"), None])
+def test_an_answer_goes_on_where_a_device_works(fault, monkeypatch):
+    import ray.exceptions
+    from sterna.host.server import ray as module
+    monkeypatch.setattr(module, "AGAIN_S", 0.0)
+    error = ray.exceptions.RayActorError() if fault is None else \
+        ray.exceptions.RayTaskError("pieces", "trace", fault).as_instanceof_cause()
+
+    async def text(engine):
+        generation = engine.generate([1], seed=1)
+        found = await generation
+        return found, generation.finish_reason, generation.usage.completion_tokens, len(engine.running)
+    handle = Handle([("ab", 1), error], [("a", 1), ("bc", 2), ("stop", 2, 0, 0.0)])
+    assert remote(handle, text) == ("abc", "stop", 2, 0)
+
+
+def test_what_is_cancelled_at_once_leaves_no_trace():
+    async def all_ended(engine):
+        many = [engine.generate([1], seed=1) for _ in range(2)]
+        for generation in many:
+            generation.cancel()
+        return [([piece async for piece in generation], await generation, generation.finish_reason)
+                for generation in many], len(engine.running)
+    assert remote(Handle(), all_ended) == ([([], "", "cancelled")] * 2, 0)

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from serving import ask, served
@@ -153,6 +153,8 @@ def test_tokens(server):
     ({"logit_bias": {"5": 1}}, 400, "logit_bias", "unsupported_parameter"),
     ({"tools": [{}]}, 400, "tools", "unsupported_parameter"),
     ({"nonsense": 1}, 400, "nonsense", "unknown_parameter"),
+    ({"a\n\x1b": 1}, 400, "a\\n\\x1b", "unknown_parameter"),
+    ({"stream": True, "stream_options": {"\n": 1}}, 400, "stream_options.\\n", "unknown_parameter"),
     ({"stop": ["a"] * 5}, 400, "stop", "invalid_value"),
     ({"stop": ""}, 400, "stop", "invalid_value"),
     ({"stream_options": {"include_usage": True}}, 400, "stream_options", "invalid_value"),
@@ -175,6 +177,8 @@ def test_refused_values_are_named(server, body, status, param, code):
     ([{"role": "robot", "content": "a"}], "messages[0].role", "invalid_value"),
     ([{"role": "user", "content": "a<|endoftext|>"}], "messages[0].content", "control_token"),
     ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content", "invalid_value"),
+    ([{"role": "user"}], "messages[0].content", "invalid_value"),
+    ([{"role": "assistant"}, {"role": "system", "content": None}], "messages[1].content", "invalid_value"),
     ([{"role": "user", "content": "a", "colour": 1}], "messages[0].colour", "unknown_parameter"),
     ([{"role": "user", "content": "a" * 300}], "messages", "context_length_exceeded"),
 ])
@@ -187,6 +191,7 @@ def test_what_has_no_effect_is_taken(server):
     body = {"logprobs": None, "presence_penalty": 0, "frequency_penalty": 0.0, "best_of": 1, "user": "me",
             "metadata": {"a": "b"}, "logit_bias": None, "suffix": None}
     assert complete(server, **body)[2]["choices"][0]["text"] == alone(server)
+    assert len(complete(server, n=2, best_of=2)[2]["choices"]) == 2
 
 
 @pytest.mark.parametrize("method, path, body, headers, status", [
@@ -199,6 +204,8 @@ def test_what_has_no_effect_is_taken(server):
     ("GET", "/v1/completions", None, {}, 405),
     ("GET", "/v1/nothing", None, {}, 404),
     ("GET", "/page/../settings.py", None, {}, 404),
+    ("GET", "/%0a", None, {}, 404),
+    ("GET", "/page/%0a", None, {}, 404),
     ("GET", "/v1/models/other", None, {}, 404),
     ("GET", "/health", None, {"Host": "example.org"}, 403),
     ("GET", "/health", None, {"Origin": "http://example.org"}, 403),
@@ -206,7 +213,7 @@ def test_what_has_no_effect_is_taken(server):
 ])
 def test_refused_requests(server, method, path, body, headers, status):
     found, given, value = ask(server.port, method, path, body, headers)
-    assert found == status and value["error"]["message"] and "access-control-allow-origin" not in given
+    assert found == status and value["error"]["message"].isprintable() and "access-control-allow-origin" not in given
     assert "default-src 'none'" in given["content-security-policy"]
 
 
@@ -299,6 +306,85 @@ def test_a_client_that_goes_frees_its_slot(roomy, stream, more):
     assert waited(lambda: idle(server))
     last_line(server, "client=gone", "end=cancelled", "200" if stream else "499")
     assert complete(server, max_tokens=2)[0] == 200
+
+
+def new_lines(server):
+    """A function that gives the lines that the log has got since, without those of /metrics."""
+    before = len(server.log.getvalue().splitlines())
+    return lambda: [line for line in server.log.getvalue().splitlines()[before:] if "GET /metrics" not in line]
+
+
+@pytest.mark.parametrize("data, words", [
+    (b"nonsense\r\n\r\n", "- - 400 total="),
+    (b"GET / HTTP/1.1\r\nHost", "- - 408 total="),
+    (HEAD + b"X: " + b"a" * 5000, "- - 431 total="),
+    (HEAD + b"X: " + b"a" * 5000 + b"\r\n\r\n", "- - 431 total="),
+    (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "POST /v1/completions 400 total="),
+    (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: 0123456789\r\n" * 500,
+     "POST /v1/completions 431 total="),
+])
+def test_what_is_no_request_has_one_line_and_counts(server, data, words):
+    new = new_lines(server)
+    with raw(server, data) as connection:
+        received(connection)
+    assert waited(new) and waited(lambda: not server.server.server_state.connections)
+    line, = new()
+    assert words in line and "error=" in line
+    if words.startswith("-"):
+        assert f'{{endpoint="none",status="{words.split()[2]}"}}' in ask(server.port, "GET", "/metrics")[2]
+
+
+def test_a_head_that_breaks_off_has_a_line_and_a_connection_without_a_byte_has_none(server):
+    new = new_lines(server)
+    for data in (b"", b"GET / HTTP/1.1\r\nHo"):
+        with raw(server, data):
+            pass
+    assert waited(new) and waited(lambda: not server.server.server_state.connections)
+    line, = new()
+    assert " - - 499 " in line and line.endswith("client=gone")
+
+
+@pytest.mark.parametrize("rest", [b"x", b"\r\n"], ids=["body", "no next request"])
+def test_a_client_that_trickles_behind_its_answer_is_cut_off(server, rest):
+    head = (HEAD if rest == b"x" else HEAD.replace(b"POST", b"GET")).replace(b"Host: localhost", b"Host: elsewhere")
+    length = b"Content-Length: 4000\r\n\r\n" if rest == b"x" else b"\r\n"
+    with raw(server, head + length) as connection:
+        connection.settimeout(0.1)
+        end, found = time.monotonic() + 10, b""
+        while time.monotonic() < end:
+            try:
+                connection.sendall(rest)
+                data = connection.recv(65536)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+            if not data:
+                break
+            found += data
+        assert b" 403 " in found.partition(b"\r\n")[0] + b" " and time.monotonic() < end
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_when_it_has_asked_for_more_frees_its_slot(roomy, stream):
+    server = roomy
+    with raw(server, endless(server, stream=stream)) as connection:
+        assert waited(lambda: any(device.tokens and device.running for device in server.engine.devices))
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert waited(lambda: any(one.pipeline for one in tuple(server.server.server_state.connections)))
+    assert waited(lambda: idle(server), 20)
+    assert waited(lambda: "GET /health 499" in server.log.getvalue())
+
+
+def test_what_is_sent_ahead_has_a_limit(roomy):
+    server = roomy
+    with raw(server, endless(server, stream=False)) as connection:
+        assert waited(lambda: any(device.running for device in server.engine.devices))
+        with suppress(ConnectionError):  # it is cut off in the midst of them
+            for _ in range(40_000):
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert waited(lambda: idle(server), 20)
+    assert "too_much_ahead" in server.log.getvalue()
 
 
 def test_a_full_queue_is_429(roomy):

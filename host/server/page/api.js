@@ -20,7 +20,8 @@ async function problem(answer) {
   return error;
 }
 
-// Calls onText(text) for each piece; returns {reason, usage}. Throws an Error with what the server says.
+// Calls onText(text) for each piece; returns {reason, usage}. Throws an Error with what the server says, also where an
+// answer breaks off.
 export async function chat(body, signal, onText) {
   const answer = await fetch("/v1/chat/completions", {
     method: "POST", signal, headers: {"content-type": "application/json", ...headers()},
@@ -30,12 +31,12 @@ export async function chat(body, signal, onText) {
   let held = "", reason = null, usage = null;
   for (;;) {
     const {value, done} = await reader.read();
-    if (done) return {reason, usage};
+    if (done) throw new Error("the answer broke off");
     const events = (held + value).split("\n\n");
     held = events.pop();
     for (const event of events) {
       const data = event.replace(/^data: /, "");
-      if (data === "[DONE]") continue;
+      if (data === "[DONE]") return {reason, usage};
       const part = JSON.parse(data);
       if (part.error) throw new Error(part.error.message);
       usage = part.usage || usage;

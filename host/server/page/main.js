@@ -7,7 +7,7 @@ const $ = id => document.getElementById(id);
 const IDEAS = ["Once upon a time", "One day, a little girl named Lily", "The old boat"];
 const POLL_MS = 2000, NARROW = matchMedia("(max-width: 760px)");
 
-let all = store.conversations(), settings = store.settings();
+let settings = store.settings();
 let current = null, running = null, model = null;
 
 function made(kind, words, properties = {}) {
@@ -24,7 +24,7 @@ function titleOf(conversation) {
 // Conversations
 
 function open(conversation) {
-  stop();
+  if (running) { stop(); running = null; busy(false); }
   current = conversation || {id: `${Date.now()}-${Math.random()}`, messages: []};
   $("speed").textContent = "";
   trouble("");
@@ -32,23 +32,23 @@ function open(conversation) {
 }
 
 function remove(conversation) {
-  all = all.filter(one => one !== conversation);
-  store.keep(all);
-  if (conversation === current) open(null);
+  if (conversation.id === current.id) current.gone = true;
+  store.drop(conversation);
+  if (conversation.id === current.id) open(null);
   else drawList();
   ($("list").querySelector("button") || $("new")).focus();
 }
 
-function kept() {
-  all = [current, ...all.filter(one => one !== current)];
-  store.keep(all);
+function keep(conversation) {
+  store.put(conversation);
+  $("keeping").hidden = store.lasting();
 }
 
 function drawList() {
-  $("list").replaceChildren(...all.map(one => {
+  $("list").replaceChildren(...store.conversations().map(one => {
     const row = made("li"), pick = made("button", titleOf(one), {type: "button", className: "pick"});
-    if (one === current) pick.setAttribute("aria-current", "true");
-    pick.addEventListener("click", () => { open(one); side(false); $("prompt").focus(); });
+    if (one.id === current.id) pick.setAttribute("aria-current", "true");
+    pick.addEventListener("click", () => { open(one.id === current.id ? current : one); side(false); $("prompt").focus(); });
     const drop = made("button", "×", {type: "button", className: "drop"});
     drop.setAttribute("aria-label", `Delete conversation: ${titleOf(one)}`);
     drop.addEventListener("click", () => remove(one));
@@ -60,6 +60,7 @@ function drawList() {
 function noteOf(message) {
   const parts = [];
   if (message.stopped) parts.push("stopped");
+  if (message.broken) parts.push("broken off");
   if (message.reason === "length") parts.push("reached the most tokens");
   if (message.speed) parts.push(message.speed);
   return parts.join(" · ");
@@ -97,8 +98,10 @@ function draw() {
   $("scroll").scrollTop = $("scroll").scrollHeight;
 }
 
+// What went wrong; the last message may be answered again.
 function trouble(words) {
-  $("trouble").textContent = words;
+  $("problem").textContent = words;
+  $("retry").hidden = !current.messages.length;
   $("trouble").hidden = !words;
 }
 
@@ -128,7 +131,7 @@ async function answer() {
   const row = drawMessage(message, false), text = row.querySelector(".text"), began = performance.now();
   row.setAttribute("aria-busy", "true");
   $("log").append(row);
-  let first = null, drawing = false;
+  let first = null, drawing = false, problem = "";
   const show = () => {
     const box = $("scroll"), following = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
     text.textContent = shown(message);
@@ -155,27 +158,30 @@ async function answer() {
   } catch (error) {
     if (control.signal.aborted) message.stopped = true;
     else {
-      trouble(error.message === "Failed to fetch" ? "The server does not answer." : error.message);
+      message.broken = true;
+      problem = error instanceof TypeError
+        ? first === null ? "The server does not answer." : "The connection to the server broke off." : error.message;
       if (error.status === 401) { showSettings(true); $("settings").elements.key.focus(); }
     }
   }
   if (running === control) { running = null; busy(false); }
   if (message.content || message.reason) mine.messages.push(message);
-  if (mine === current) { kept(); draw(); }
-  else store.keep(all);
+  if (!mine.gone) keep(mine);
+  if (mine === current) { trouble(problem); draw(); }
+  else drawList();
   $("say").textContent = message.stopped ? "Stopped." : message.content ? `The model says: ${message.content}` : "";
 }
 
 function send(words) {
   if (!words.trim() || running) return;
   current.messages.push({role: "user", content: words});
-  kept();
+  keep(current);
   answer();
 }
 
 function regenerate() {
-  if (running || current.messages.at(-1)?.role !== "assistant") return;
-  current.messages.pop();
+  if (running || !current.messages.length) return;
+  if (current.messages.at(-1).role === "assistant") current.messages.pop();
   $("prompt").focus();
   answer();
 }
@@ -276,6 +282,8 @@ $("ideas").append(...IDEAS.map(words => {
   idea.addEventListener("click", () => { send(words); $("prompt").focus(); });
   return idea;
 }));
+$("retry").addEventListener("click", regenerate);
+store.watch(drawList);
 open(null);
 await look();
 $("prompt").focus();

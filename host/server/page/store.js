@@ -29,15 +29,40 @@ function sound(one) {
                                      && (message.role === "user" || message.role === "assistant"));
 }
 
+let memory = null; // where there is no storage, or no more room in it
+
+// Another tab may have changed them.
 export function conversations() {
-  const kept = read(CONVERSATIONS, []);
+  const kept = memory || read(CONVERSATIONS, []);
   return Array.isArray(kept) ? kept.filter(sound) : [];
 }
 
-// The newest first; the oldest go when there is no more room.
-export function keep(all) {
+// The oldest go when there is no more room.
+function keep(all) {
   let rest = all.filter(one => one.messages.length).slice(0, MOST);
-  while (!write(CONVERSATIONS, rest) && rest.length > 1) rest = rest.slice(0, -1);
+  while (!write(CONVERSATIONS, rest)) {
+    if (rest.length < 2) { memory = all; return; }
+    rest = rest.slice(0, -1);
+  }
+  memory = null;
+}
+
+// Whether they will be there when the page is opened again.
+export function lasting() {
+  return memory === null;
+}
+
+export function put(conversation) {
+  keep([conversation, ...conversations().filter(one => one.id !== conversation.id)]);
+}
+
+export function drop(conversation) {
+  keep(conversations().filter(one => one.id !== conversation.id));
+}
+
+// Calls function() when another tab has changed them.
+export function watch(changed) {
+  addEventListener("storage", event => { if (event.key === CONVERSATIONS || event.key === null) changed(); });
 }
 
 export function settings() {
