@@ -107,12 +107,18 @@ class Leveller(wiring.Component):
         pause, settle = self._pause, self._pause + SETTLED
         last, wait = Signal(), Signal(range(settle + JUDGE + 1))
         right, is_good = Signal(LANES), Signal(LANES)
+        # Where the wait stands in the next cycle: no comparison precedes what follows from it.
+        reads, judges = Signal(), Signal()
+        m.d.sync += [
+            reads.eq(wait == 2),
+            judges.eq(wait == pause + JUDGE - 1),
+        ]
         self._compare(m, number, right)
         lanes = [_Lane(k) for k in range(LANES)]
         m.d.comb += [
             is_good.eq(right & self.trim.seen),
             self.trim.pause.eq((wait != 0) & (wait <= pause)),
-            self.trim.clear.eq(wait == 1),
+            self.trim.clear.eq(reads),
         ]
 
         written = [
@@ -157,7 +163,7 @@ class Leveller(wiring.Component):
                             ),
                             self.trim.slip.word_select(k, SLIP_BITS).eq(Mux(last, lane.slip, slip)),
                         ]
-                with m.If(wait == 1):
+                with m.If(reads):
                     m.d.sync += asking.eq(1)
                     m.next = "READ"
             with m.State("READ"):
@@ -169,7 +175,7 @@ class Leveller(wiring.Component):
             with m.State("JUDGE"):
                 # Upwards and above the pause
                 m.d.sync += wait.eq(Mux(wait == 0, pause + 1, wait + 1))
-                with m.If(wait == pause + JUDGE):
+                with m.If(judges):
                     m.d.sync += [
                         setting.eq(setting + 1),
                         last.eq(setting.all()),
