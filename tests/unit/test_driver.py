@@ -277,7 +277,7 @@ def test_fault_and_reset():
 def test_wrong_version_and_magic():
     fake = FakeDevice()
     fake.hello[4] = 1
-    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 7: rebuild the bitst"):
+    with pytest.raises(ProtocolError, match="fake has protocol version 1 and this software has 8: rebuild the bitst"):
         connect(fake)
     fake = FakeDevice()
     fake.hello[0] = 0
