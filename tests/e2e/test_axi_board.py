@@ -20,7 +20,7 @@ from sterna.host.model.image import build_image
 from sterna.host.runtime.open import simulated_config
 from sterna.sim.board import verilog
 from sterna.sim.board.board import SimulatedBoard
-from sterna.sim.board.dram import SETTINGS
+from sterna.sim.board.dram import LINEAR, SETTINGS
 from sterna.sim.golden.packed import Geometry, random_model
 
 from bench import SEED
@@ -62,6 +62,7 @@ def small(tmp_path_factory):
 def test_whole_tokens(small, tmp_path, monkeypatch):
     """A slower memory gives fewer tokens, and the vectors stay."""
     monkeypatch.setitem(SETTINGS, "slow", dataclasses.replace(SETTINGS["measured"], transfer=400_000))
+    monkeypatch.setitem(LINEAR, "slow", 0.16)
     found = {name: fullboard.whole_tokens(small, DEVICE, name, 3, tmp_path) for name in SETTINGS}
     cycles = {name: f["cycles"] for name, f in found.items()}
     assert 1.2 * max(cycles[name] for name in SETTINGS if name != "slow") < cycles["slow"]
