@@ -74,6 +74,18 @@ def random_start(text):
     return _CONTENTS.sub(contents, _REGISTER.sub(register, text))
 
 
+_WAKE = re.compile(r"^  reg (\S*verilog_backend\S*) +(= 0);$", re.M)
+
+
+def awake(text):
+    """Verilog text in which the signals by which yosys wakes every block at the beginning do so in Icarus too.
+
+    It gives them their values before the blocks wait for them, and one whose operands begin as they stay would never
+    be computed.
+    """
+    return _WAKE.sub(r"  reg \1 ;\n  initial #0 \1 \2;", text)
+
+
 @cache
 def _recipe(simulator):
     """What a build depends on beside the component and its sources (tuple of str)."""
@@ -104,7 +116,8 @@ def build(component, top, simulator, sources=(), waves=False, platform=None):
             folder.mkdir(parents=True)
             files = [str(Path(s).resolve()) for s in sources]
             if component is not None:
-                (folder / f"{top}.v").write_text(_verilog(text))
+                text = _verilog(text)
+                (folder / f"{top}.v").write_text(awake(text) if simulator == "icarus" else text)
                 files.append(str(folder / f"{top}.v"))
             log = folder / "build.log"
             try:
