@@ -73,19 +73,13 @@ def test_timing(lanes, port_bytes, case, simulator):
     run(case, lanes, port_bytes, 0.0, simulator=simulator)
 
 
-# Sums that come back from the adder, with 16 lanes and more, and through the banks; and how soon.
-@pytest.mark.parametrize("case", ["sums", "turns"])
-def test_partial_sums(case, simulator):
-    run(case, 16, 16, 0.4, parts=1 if simulator == "icarus" else 2, simulator=simulator)
-
-
+# Sums that come back through the banks, with 8 lanes, and from the adder; and how soon.
 @pytest.mark.rest
 @pytest.mark.parametrize("simulator, lanes, port_bytes, batch, case", [
-    ("verilator", 8, 16, 1, "sums"), ("verilator", 8, 16, 1, "turns"), ("verilator", 16, 16, 2, "sums"),
-    ("verilator", 32, 32, 1, "sums"), ("verilator", 32, 32, 1, "turns"),
-    pytest.param("icarus", 8, 16, 1, "sums", marks=pytest.mark.icarus)])
-def test_partial_sums_of_others(simulator, lanes, port_bytes, batch, case):
-    run(case, lanes, port_bytes, 0.4, parts=2, batch=batch, simulator=simulator)
+    *(("verilator", *size, case) for size in ((8, 16, 1), (16, 16, 2), (32, 32, 1)) for case in ("sums", "turns")),
+    pytest.param("icarus", 16, 16, 1, "sums", marks=pytest.mark.icarus)])
+def test_partial_sums(simulator, lanes, port_bytes, batch, case):
+    run(case, lanes, port_bytes, 0.4, parts=1 if simulator == "icarus" else 2, batch=batch, simulator=simulator)
 
 
 # What is wide takes Icarus long, and Verilator long to build: the simulated board with 32 lanes is test_soc_large's.
