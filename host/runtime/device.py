@@ -6,7 +6,8 @@ from contextlib import ExitStack, closing
 import numpy as np
 
 from sterna.firmware.program import build_program
-from sterna.host.device.run import Slots, stop_tokens
+from sterna.host.device.run import stop_tokens
+from sterna.host.device.slots import Slots
 from sterna.host.device.upload import upload, verify
 from sterna.host.errors import DeviceError
 from sterna.host.runtime.runtime import Runtime, untold

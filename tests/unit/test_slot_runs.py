@@ -9,7 +9,8 @@ import pytest
 from fake_device import INFO, FakeDevice, expected
 from faults import SEED, FaultyTransport
 from sterna.host.device.driver import Device
-from sterna.host.device.run import LN2_BITS, ONE_BITS, Slots
+from sterna.host.device.run import LN2_BITS, ONE_BITS
+from sterna.host.device.slots import Slots
 from sterna.host.errors import DeviceError
 from sterna.host.runtime.sampling import propose
 from sterna.hw.protocol import Kind, Register
