@@ -20,7 +20,7 @@ from sterna.sim.cpu.model import usable_threads
 SEEDS = range(1, 6)
 # One more address bit changes little, and the 12F has the die of the 25F, which gives the same cells and clocks.
 PLACED = [name for name, board in BOARDS.items() if not name.endswith(("-64m", "-12f"))
-          and (board.config.sdram or board.config.ddr3 or board.config.memory == "onchip")]
+          and (board.config.sdram or board.config.ddr3 or board.ddr3 or board.config.memory == "onchip")]
 TOKENS, PROMPT = 8, "Once upon a time"
 LONG_CYCLES, LONG_TOKENS = 100_000_000, 16  # at least, in steps of
 # Models by board; the other boards with an ECP5 have the same configuration as the first one.

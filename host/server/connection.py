@@ -79,11 +79,19 @@ class Connection(HttpToolsProtocol):
         if mine:
             self._current.scope["extensions"][REFUSED] = status, code
         else:
-            self.figures.never_seen(Visit(self.client[0] if self.client else "-", "-", "-", status=status,
+            method, path = self._behind()
+            self.figures.never_seen(Visit(self.client[0] if self.client else "-", method, path, status=status,
                                           problem=code))
         if not self._busy() or mine and not self._current.response_started:
             self.transport.write(plain_error(status, words, message))
         self._leave()
+
+    def _behind(self):
+        """Takes out the request that waits behind another one and whose body is coming: its method and path."""
+        if not self._in_body or not self.pipeline or self.pipeline[0][0] is not self.cycle:
+            return "-", "-"
+        cycle, _ = self.pipeline.popleft()  # the latest is first there
+        return cycle.scope["method"], cycle.scope["path"]
 
     def data_received(self, data):
         if self.transport.is_closing():

@@ -376,6 +376,18 @@ def test_a_client_that_goes_when_it_has_asked_for_more_frees_its_slot(roomy, str
     assert waited(lambda: "GET /health 499" in server.log.getvalue())
 
 
+def test_a_body_that_is_broken_behind_another_request_has_one_line(roomy):
+    server, new = roomy, new_lines(roomy)
+    with raw(server, endless(server, stream=True)) as connection:
+        assert waited(lambda: any(device.tokens and device.running for device in server.engine.devices))
+        connection.sendall(HEAD.replace(b"completions", b"chat/completions") +
+                           b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+        assert waited(lambda: not server.server.server_state.connections, 20)
+    assert waited(lambda: idle(server)) and waited(lambda: len(new()) > 1)
+    lines = sorted(line.partition(" POST ")[2].partition("=")[0] for line in new())
+    assert lines == ["/v1/chat/completions 400 total", "/v1/completions 200 id"], new()
+
+
 def test_what_is_sent_ahead_has_a_limit(roomy):
     server = roomy
     with raw(server, endless(server, stream=False)) as connection:
