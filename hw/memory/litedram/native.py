@@ -3,7 +3,7 @@
 from amaranth import Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from sterna.hw.memory.crossing import request_layout
 from sterna.hw.memory.ddr3.dfi import BURST_BITS, BURST_BYTES
@@ -44,15 +44,16 @@ class NativePort(wiring.Signature):
 class NativeAdapter(wiring.Component):
     """Requests, as the own controller takes them, on LiteDRAM's native port.
 
-        requests --> commands, one a burst --> cmd
+        requests --> commands, one a burst --> two places --> cmd
                  --> data of writes --> queue --> wdata
         words <-- rdata
 
-    A write's data are offered two cycles behind its command.
+    A write's data are offered one cycle behind its command or earlier. LiteDRAM's ready comes from the
+    command's bank and row in the same cycle, so commands are offered from flip-flops.
 
-    Throughput: a burst a cycle; what the controller gives is half of that. Latency: 1 cycle from a
-    request to its first command; words pass without a register. Back-pressure: one request is held;
-    no write is commanded while the queue is full.
+    Throughput: a burst a cycle; what the controller gives is half of that. Latency: 2 cycles from a
+    request to its first command; words pass without a register. Back-pressure: a request and two
+    commands are held; no write is commanded while the queue is full.
 
     Parameters
     ----------
@@ -85,7 +86,9 @@ class NativeAdapter(wiring.Component):
         m.submodules.data = queue = SyncFIFOBuffered(
             width=len(Value.cast(wdata.payload)), depth=WAITING
         )
-        request = held.o.payload
+        m.submodules.commands = commands = Queue(cmd.payload.shape(), 2)
+        connect(m, commands.o, flipped(cmd))
+        request, command = held.o.payload, commands.i
         # Of a read: the bursts that were commanded
         number, taken, done = Signal(8), Signal(), Signal()
         m.d.comb += [
@@ -93,10 +96,10 @@ class NativeAdapter(wiring.Component):
             held.i.valid.eq(requests.valid),
             requests.ready.eq(held.i.ready),
             held.o.ready.eq(done),
-            cmd.payload.we.eq(request.write),
-            cmd.payload.addr.eq(request.address + number),
-            cmd.valid.eq(held.o.valid & (queue.w_rdy | ~request.write)),
-            taken.eq(cmd.valid & cmd.ready),
+            command.payload.we.eq(request.write),
+            command.payload.addr.eq(request.address + number),
+            command.valid.eq(held.o.valid & (queue.w_rdy | ~request.write)),
+            taken.eq(command.valid & command.ready),
             done.eq(taken & (request.write | (number == request.length - 1))),
             queue.w_data.eq(Cat(request.data, request.mask)),
             queue.w_en.eq(taken & request.write),
