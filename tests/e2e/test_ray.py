@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "story" / "story.sterna"
 PORT, REQUESTS, TOKENS = 8765, 60, 300
 PATIENT = {"RAY_agent_register_timeout_ms": "180000", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-           "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}  # with cores that are shared Ray's few seconds are not enough
+           "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}  # Ray's own few seconds can be too short
 pytestmark = [pytest.mark.rest, pytest.mark.ray]
 
 
 def add_node(cluster, **options):
-    """A node of a cluster. Ray itself gives one half a minute to appear, which a busy machine does not always keep."""
+    """A node of a cluster, tried again if it took longer to appear than the half minute that Ray gives it."""
     for left in reversed(range(3)):
         try:
             return cluster.add_node(object_store_memory=80 << 20, **options)
