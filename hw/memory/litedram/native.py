@@ -48,8 +48,8 @@ class NativeAdapter(wiring.Component):
                  --> data of writes --> queue --> wdata
         words <-- rdata
 
-    A write's data are offered one cycle behind its command or earlier. LiteDRAM's ready comes from the
-    command's bank and row in the same cycle, so commands are offered from flip-flops.
+    A write's data are offered one cycle behind its command or earlier. LiteDRAM's ready comes from
+    the command's bank and row in the same cycle, so commands are offered from flip-flops.
 
     Throughput: a burst a cycle; what the controller gives is half of that. Latency: 2 cycles from a
     request to its first command; words pass without a register. Back-pressure: a request and two
