@@ -16,7 +16,7 @@ FORMATS = {"share": "{:.1%}", "bits_per_byte": "{:.4f}", "perplexity": "{:.3f}",
            "cycles_per_token": "{:,.0f}", "cycles1": "{:,.0f}", "cycles2": "{:,.0f}",
            "kl_nats": "{:.1e}", "change": "{:+.3%}", "top1_clear": "{:.2%}",
            "agreement": "{:.2%}", "millions": "{:.2f}", "per_trit": "{:.1f}",
-           "largest_h": "{:.2f}", "largest_x": "{:.2f}", "mhz": "{:.0f}"}
+           "largest_h": "{:.2f}", "largest_x": "{:.2f}", "mhz": "{:.1f}"}
 # Paths of steps whose ways docs/results.md lists, and what they are called there; None: by the step.
 WAYS = {"boards.place": "Boards", "boards.speed": "Speed of the boards", "boards.long": "A long run",
         "boards.netlist": "Netlists", "boards.units": "Units of the boards", "speed": None, "synth": "Cells",
