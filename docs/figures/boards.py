@@ -31,7 +31,8 @@ WHOLE, INSIDE = "accelerator", {"decoder", "tree", "activations", "rows", "lane"
 KINDS = {"luts": "LUTs", "logic_cells": "logic cells", "flip_flops": "flip-flops", "block_ram": "block RAM",
          "dsp": "DSP", "spram": "SPRAM"}
 COLOURS = ("#2a6f97", "#89c2d9", "#014f86", "#f77f00", "#fcbf49", "#d62828", "#6a994e", "#a7c957", "#bc4749",
-           "#9d4edd", "#c77dff", "#adb5bd", "#495057", "#2b9348", "#ffafcc", "#7f5539")
+           "#9d4edd", "#c77dff", "#adb5bd", "#495057", "#2b9348", "#ffafcc", "#7f5539",
+           "#00b4d8", "#e5989b", "#1b4332", "#ddb892")
 
 
 def routes(name):
